@@ -1,0 +1,99 @@
+"""Every error that nn-Meter raises on purpose.
+
+Each message says what went wrong, where (file, node, kernel) and what to do about it.
+
+::
+
+    NnMeterError
+    ├── InputError                 the user's input; the command line exits with 2
+    │   ├── ModelError             a model that cannot be read
+    │   │   ├── ModelFormatError   not a file of that format, or a damaged one
+    │   │   ├── GraphError         a graph that is not one: cycles, missing tensors, missing shapes
+    │   │   └── UnsupportedOperatorError
+    │   ├── RuleError              a fusion-rule file that cannot be used
+    │   ├── PredictorError         a predictor that is unknown, incomplete, damaged or refuses a kernel
+    │   │   ├── UnknownPredictorError
+    │   │   ├── BundleError        a bundle that breaks the file format
+    │   │   └── UnsafePickleError  a pickle that asks for more than the arrays of a forest
+    │   ├── RegistrationError      a meta file or registry that cannot be used
+    │   ├── BackendError           a backend that is unknown or refuses a model
+    │   └── BuildError             a build that cannot start or go on: budget, journal, data
+    ├── MissingDependencyError     an optional package; the message holds the install line
+    ├── StorageError               the data folder is full, read-only or locked
+    └── DownloadError              a predictor that could not be fetched
+"""
+
+from __future__ import annotations
+
+
+class NnMeterError(Exception):
+    """Root of the tree; never raised itself."""
+
+
+class InputError(NnMeterError):
+    """Something that the user handed over cannot be used."""
+
+
+class ModelError(InputError):
+    """A model cannot be read."""
+
+
+class ModelFormatError(ModelError):
+    """The bytes are not of the format, or are damaged."""
+
+
+class GraphError(ModelError):
+    """The model is no valid graph: a cycle, a missing tensor, a missing shape."""
+
+
+class UnsupportedOperatorError(ModelError):
+    """An operator that the front end has no row for."""
+
+
+class RuleError(InputError):
+    """A fusion-rule file cannot be used."""
+
+
+class PredictorError(InputError):
+    """A predictor cannot be used."""
+
+
+class UnknownPredictorError(PredictorError):
+    """No predictor of that name and version."""
+
+
+class BundleError(PredictorError):
+    """A bundle breaks its file format."""
+
+
+class UnsafePickleError(PredictorError):
+    """A pickle asks for something other than the node arrays of a forest."""
+
+
+class RegistrationError(InputError):
+    """A meta file or the registry cannot be used."""
+
+
+class BackendError(InputError):
+    """A backend is unknown, or refuses a model."""
+
+
+class BuildError(InputError):
+    """A build cannot start or go on."""
+
+
+class MissingDependencyError(NnMeterError):
+    """An optional package is not installed."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(f"{purpose} needs the package {package!r}; install it with: pip install 'nn-meter[{extra}]'")
+        self.package = package
+        self.extra = extra
+
+
+class StorageError(NnMeterError):
+    """The data folder cannot be written."""
+
+
+class DownloadError(NnMeterError):
+    """A file could not be fetched."""

@@ -1,0 +1,163 @@
+"""Frozen graph, node and tensor, and the check that they belong together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from types import MappingProxyType
+
+from nn_meter.errors import GraphError
+
+Attr = int | float | str | tuple[int, ...] | tuple[float, ...] | tuple[str, ...]
+"""An attribute's value; what is neither number, text nor a tuple of them stays out of the graph."""
+
+_NO_ATTRS: Mapping[str, Attr] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A value that flows between nodes.
+
+    ``shape`` is logical (NCHW) and complete: every dimension is known. ``dtype`` is numpy's name of the
+    element type, or ``int4``, ``uint4``, ``bfloat16``, ``float8e4m3fn`` ... as ONNX names them. ``const`` says
+    that the value does not depend on the model's inputs (a weight, or computed from constants only).
+    ``value`` holds the elements, row-major, of a constant small enough to matter for shapes.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+    const: bool = False
+    value: tuple[int | float, ...] | None = None
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        size = 1
+        for dim in self.shape:
+            size *= dim
+        return size
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One operator. ``inputs`` and ``outputs`` name tensors; ``""`` stands for an optional one left out.
+
+    ``domain`` is empty for ONNX's own operators. ``origin`` is the operator as the source names it, where
+    that differs (``BiasAdd`` for an ``Add``).
+    """
+
+    name: str
+    op_type: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attrs: Mapping[str, Attr] = field(default=_NO_ATTRS)
+    domain: str = ""
+    origin: str = ""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A model: nodes in the order of their source, tensors by name, what flows in and out.
+
+    ``inputs`` are the tensors that the caller provides at inference; weights are not among them. ``notes``
+    say in words what reading the model had to assume.
+    """
+
+    name: str
+    nodes: tuple[Node, ...]
+    tensors: Mapping[str, Tensor]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+    @cached_property
+    def producer(self) -> Mapping[str, Node]:
+        """Tensor name to the node that computes it."""
+        return MappingProxyType({out: node for node in self.nodes for out in node.outputs if out})
+
+    @cached_property
+    def consumers(self) -> Mapping[str, tuple[Node, ...]]:
+        """Tensor name to the nodes that read it, in graph order, each once."""
+        found: dict[str, list[Node]] = {}
+        for node in self.nodes:
+            for name in dict.fromkeys(node.inputs):
+                if name:
+                    found.setdefault(name, []).append(node)
+        return MappingProxyType({name: tuple(nodes) for name, nodes in found.items()})
+
+    @cached_property
+    def node_by_name(self) -> Mapping[str, Node]:
+        """Node name to node."""
+        return MappingProxyType({node.name: node for node in self.nodes})
+
+    def input_tensors(self, node: Node) -> tuple[Tensor | None, ...]:
+        """The tensors that ``node`` reads, ``None`` for an optional one left out."""
+        return tuple(self.tensors[name] if name else None for name in node.inputs)
+
+    def output_tensors(self, node: Node) -> tuple[Tensor, ...]:
+        """The tensors that ``node`` computes."""
+        return tuple(self.tensors[name] for name in node.outputs if name)
+
+
+def verify(graph: Graph) -> Graph:
+    """Return ``graph`` if it is one, else raise.
+
+    Raises:
+        GraphError: two nodes of one name, a tensor that two nodes compute, a tensor without an entry, a
+            negative dimension, a value that does not fit its shape, or a cycle; names the node or tensor.
+    """
+    names: set[str] = set()
+    producer: dict[str, int] = {}
+    for index, node in enumerate(graph.nodes):
+        if node.name in names:
+            raise GraphError(f"{graph.name}: two nodes are named {node.name!r}; names must be unique")
+        names.add(node.name)
+        for out in node.outputs:
+            if not out:
+                continue
+            if out in producer:
+                first = graph.nodes[producer[out]].name
+                raise GraphError(f"{graph.name}: tensor {out!r} is computed by {first!r} and by {node.name!r}")
+            producer[out] = index
+    for tensor in graph.tensors.values():
+        if any(dim < 0 for dim in tensor.shape):
+            raise GraphError(f"{graph.name}: tensor {tensor.name!r} has the shape {tensor.shape}; give the input shapes")
+        if tensor.value is not None and len(tensor.value) != tensor.size:
+            raise GraphError(f"{graph.name}: tensor {tensor.name!r} holds {len(tensor.value)} values, its shape {tensor.size}")
+    for name in (*graph.inputs, *graph.outputs):
+        if name not in graph.tensors:
+            raise GraphError(f"{graph.name}: the graph's input or output {name!r} is not among its tensors")
+    waiting: list[int] = []
+    readers: dict[int, list[int]] = {}
+    for index, node in enumerate(graph.nodes):
+        count = 0
+        for name in node.inputs:
+            if not name:
+                continue
+            tensor_or_none = graph.tensors.get(name)
+            if tensor_or_none is None:
+                raise GraphError(f"{graph.name}: node {node.name!r} ({node.op_type}) reads {name!r}, which has no shape")
+            source = producer.get(name)
+            if source is not None:
+                readers.setdefault(source, []).append(index)
+                count += 1
+            elif not tensor_or_none.const and name not in graph.inputs:
+                raise GraphError(f"{graph.name}: node {node.name!r} reads {name!r}, which nothing computes")
+        waiting.append(count)
+        for out in node.outputs:
+            if out and out not in graph.tensors:
+                raise GraphError(f"{graph.name}: node {node.name!r} ({node.op_type}) computes {out!r}, which has no shape")
+    ready = [index for index, count in enumerate(waiting) if count == 0]
+    done = 0
+    while ready:
+        done += 1
+        for reader in readers.get(ready.pop(), ()):
+            waiting[reader] -= 1
+            if waiting[reader] == 0:
+                ready.append(reader)
+    if done < len(graph.nodes):
+        stuck = next(node.name for node, count in zip(graph.nodes, waiting, strict=True) if count)
+        raise GraphError(f"{graph.name}: the graph has a cycle through or before node {stuck!r}")
+    return graph
