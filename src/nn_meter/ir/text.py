@@ -23,6 +23,7 @@ import json
 import re
 from collections.abc import Sequence
 from types import MappingProxyType
+from typing import cast
 
 from nn_meter.errors import GraphError, ModelFormatError
 from nn_meter.ir.graph import Attr, Graph, Node, Tensor, verify
@@ -52,10 +53,16 @@ def to_text(graph: Graph) -> str:
             lines.append(f"{'const' if tensor.const else 'tensor'} {_declared(tensor, const='')}")
     for node in graph.nodes:
         outputs = ", ".join(_declared(graph.tensors[name]) if name else "_" for name in node.outputs)
-        operator = f"{_quoted(node.domain)}::{_quoted(node.op_type)}" if node.domain else _quoted(node.op_type)
+        operator = (
+            f"{_quoted(node.domain)}::{_quoted(node.op_type)}" if node.domain else _quoted(node.op_type)
+        )
         line = f"{outputs} = {operator}({', '.join(_named(name) for name in node.inputs)})"
         if node.attrs:
-            line += " {" + ", ".join(f"{_quoted(key)}={_written(value)}" for key, value in node.attrs.items()) + "}"
+            line += (
+                " {"
+                + ", ".join(f"{_quoted(key)}={_written(value)}" for key, value in node.attrs.items())
+                + "}"
+            )
         if node.name != next((name for name in node.outputs if name), ""):
             line += f" name {json.dumps(node.name)}"
         if node.origin:
@@ -182,7 +189,9 @@ class _Reader:
 
     def _expect(self, mark: str) -> None:
         if not self._accept(mark):
-            raise self._fail(f"expected {mark!r} before {self._tokens[-1][1] if self._tokens else 'the end'!r}")
+            raise self._fail(
+                f"expected {mark!r} before {self._tokens[-1][1] if self._tokens else 'the end'!r}"
+            )
 
     def _end(self) -> None:
         if self._tokens:
@@ -214,7 +223,7 @@ class _Reader:
                 if not self._accept(","):
                     self._expect(")")
                     break
-            return tuple(items)  # type: ignore[return-value]  # mixed numbers are read as they stand
+            return cast(Attr, tuple(items))
         kind, token = self._tokens[-1] if self._tokens else ("", "")
         if kind in ("int", "float"):
             self._tokens.pop()
@@ -297,5 +306,7 @@ class _Reader:
     def _read_by(self, node: Node) -> Sequence[Tensor | None]:
         missing = next((name for name in node.inputs if name and name not in self._tensors), None)
         if missing is not None:
-            raise GraphError(f"line {self._number}: node {node.name!r} ({node.op_type}) reads {missing!r}, not declared above")
+            raise GraphError(
+                f"line {self._number}: node {node.name!r} ({node.op_type}) reads {missing!r}, not declared above"
+            )
         return [self._tensors[name] if name else None for name in node.inputs]

@@ -77,7 +77,9 @@ def infer(node: Node, inputs: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
             f"node {node.name!r} ({op_type}): inputs of shape {shapes} and attributes {dict(node.attrs)} do not fit ({error})"
         ) from error
     if len(node.outputs) > len(outs):
-        raise ShapeError(f"node {node.name!r} ({op_type}): has {len(node.outputs)} outputs, the operator {len(outs)}")
+        raise ShapeError(
+            f"node {node.name!r} ({op_type}): has {len(node.outputs)} outputs, the operator {len(outs)}"
+        )
     return tuple(
         Tensor(name, shape, dtype, const, value)
         for name, (shape, dtype), value in zip(node.outputs, outs, values, strict=False)

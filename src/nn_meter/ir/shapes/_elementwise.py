@@ -23,7 +23,7 @@ def binary(s: Site) -> Sequence[Out]:
     a = s.tensor(0)
     b = s.shape(1)
     if "axis" in s.attrs:  # one-way broadcast of opset 6 and below
-        b += (1,) * (len(a.shape) - axis_in(s.int("axis"), len(a.shape)) - len(b))
+        b += (1,) * (len(a.shape) - axis_in(s.whole("axis"), len(a.shape)) - len(b))
     return ((broadcast(a.shape, b), a.dtype),)
 
 
@@ -51,12 +51,12 @@ def _prelu(s: Site) -> Sequence[Out]:
 
 def _along_axis(s: Site) -> Sequence[Out]:
     x = s.tensor(0)
-    axis_in(s.int("axis", -1), max(len(x.shape), 1))
+    axis_in(s.whole("axis", -1), max(len(x.shape), 1))
     return ((x.shape, x.dtype),)
 
 
 def _cast(s: Site) -> Sequence[Out]:
-    return ((s.shape(0), dtype_of(s.int("to"))),)
+    return ((s.shape(0), dtype_of(s.whole("to"))),)
 
 
 def _cast_like(s: Site) -> Sequence[Out]:
@@ -73,7 +73,9 @@ def _batch_norm(s: Site) -> Sequence[Out]:
     channels = x.shape[1] if len(x.shape) > 1 else 1
     for index in range(1, 5):
         if s.shape(index) != (channels,):
-            raise ShapeError(f"input {index} has the shape {s.shape(index)}, the input has {channels} channels")
+            raise ShapeError(
+                f"input {index} has the shape {s.shape(index)}, the input has {channels} channels"
+            )
     statistic = ((channels,), s.dtype(3))
     return ((x.shape, x.dtype), statistic, statistic, statistic, statistic)
 
@@ -81,10 +83,10 @@ def _batch_norm(s: Site) -> Sequence[Out]:
 def _layer_norm(s: Site) -> Sequence[Out]:
     x = s.tensor(0)
     rank = len(x.shape)
-    axis = axis_in(s.int("axis", -1), rank)
+    axis = axis_in(s.whole("axis", -1), rank)
     broadcast(x.shape, s.shape(1))
     reduced = x.shape[:axis] + (1,) * (rank - axis)
-    statistic = (reduced, dtype_of(s.int("stash_type", 1)))
+    statistic = (reduced, dtype_of(s.whole("stash_type", 1)))
     return ((x.shape, x.dtype), statistic, statistic)
 
 
@@ -106,12 +108,12 @@ def _quantize(s: Site) -> Sequence[Out]:
     if zero is not None:
         dtype = zero.dtype
     else:
-        dtype = dtype_of(s.int("output_dtype", 0) or 2)
+        dtype = dtype_of(s.whole("output_dtype", 0) or 2)
     return ((s.shape(0), dtype),)
 
 
 def _dequantize(s: Site) -> Sequence[Out]:
-    code = s.int("output_dtype", 0)
+    code = s.whole("output_dtype", 0)
     return ((s.shape(0), dtype_of(code) if code else s.dtype(1)),)
 
 
@@ -120,7 +122,7 @@ def _dynamic_quantize(s: Site) -> Sequence[Out]:
 
 
 def _random_like(s: Site) -> Sequence[Out]:
-    code = s.int("dtype", 0)
+    code = s.whole("dtype", 0)
     return ((s.shape(0), dtype_of(code) if code else s.dtype(0)),)
 
 

@@ -41,7 +41,7 @@ def _chain(function: Callable[[Array, Array], Array]) -> Fold:
 def _reduction(function: Callable[..., Array]) -> Fold:
     def fold(s: Site, arrays: Sequence[Array], outs: Sequence[Out]) -> Sequence[Array]:
         axes = s.listed("axes", 1)
-        if not axes and s.int("noop_with_empty_axes", 0):
+        if not axes and s.whole("noop_with_empty_axes", 0):
             return (arrays[0],)
         return (function(arrays[0], axis=axes_in(axes, arrays[0].ndim) if axes else None),)
 
@@ -61,11 +61,11 @@ def _divide(a: Array, b: Array) -> Array:
 
 
 def _concat(s: Site, arrays: Sequence[Array], outs: Sequence[Out]) -> Sequence[Array]:
-    return (np.concatenate(arrays, axis=s.int("axis", 1)),)
+    return (np.concatenate(arrays, axis=s.whole("axis", 1)),)
 
 
 def _gather(s: Site, arrays: Sequence[Array], outs: Sequence[Out]) -> Sequence[Array]:
-    return (np.take(arrays[0], arrays[1], axis=s.int("axis", 0)),)
+    return (np.take(arrays[0], arrays[1], axis=s.whole("axis", 0)),)
 
 
 def _slice(s: Site, arrays: Sequence[Array], outs: Sequence[Out]) -> Sequence[Array]:
@@ -74,7 +74,7 @@ def _slice(s: Site, arrays: Sequence[Array], outs: Sequence[Out]) -> Sequence[Ar
 
 
 def _split(s: Site, arrays: Sequence[Array], outs: Sequence[Out]) -> Sequence[Array]:
-    axis = s.int("axis", 0)
+    axis = s.whole("axis", 0)
     ends = np.cumsum([shape[axis] for shape, _ in outs])
     return np.split(arrays[0], ends[:-1], axis=axis)
 
@@ -103,17 +103,19 @@ def _filled(s: Site, arrays: Sequence[Array], outs: Sequence[Out]) -> Sequence[A
 
 def _cumsum(s: Site, arrays: Sequence[Array], outs: Sequence[Out]) -> Sequence[Array]:
     axis = int(arrays[1].item())
-    x = np.flip(arrays[0], axis) if s.int("reverse", 0) else arrays[0]
-    total = np.cumsum(x, axis=axis) - (x if s.int("exclusive", 0) else 0)
-    return (np.flip(total, axis) if s.int("reverse", 0) else total,)
+    x = np.flip(arrays[0], axis) if s.whole("reverse", 0) else arrays[0]
+    total = np.cumsum(x, axis=axis) - (x if s.whole("exclusive", 0) else 0)
+    return (np.flip(total, axis) if s.whole("reverse", 0) else total,)
 
 
 def _mod(s: Site, arrays: Sequence[Array], outs: Sequence[Out]) -> Sequence[Array]:
-    return (np.fmod(*arrays) if s.int("fmod", 0) else np.mod(*arrays),)
+    return (np.fmod(*arrays) if s.whole("fmod", 0) else np.mod(*arrays),)
 
 
 FOLDS: dict[str, Fold] = {
-    **dict.fromkeys(("Identity", "Cast", "CastLike", "Reshape", "Flatten", "Squeeze", "Unsqueeze"), _reshaped),
+    **dict.fromkeys(
+        ("Identity", "Cast", "CastLike", "Reshape", "Flatten", "Squeeze", "Unsqueeze"), _reshaped
+    ),
     "Abs": _ufunc(np.abs),
     "Neg": _ufunc(np.negative),
     "Floor": _ufunc(np.floor),
@@ -167,9 +169,9 @@ def fold(s: Site, outs: Sequence[Out]) -> Sequence[Value | None]:
     unknown = (None,) * len(outs)
     if op_type == "Shape":
         rank = len(s.shape(0))
-        return (s.shape(0)[s.int("start", 0) : s.int("end", rank)],)
+        return (s.shape(0)[s.whole("start", 0) : s.whole("end", rank)],)
     if op_type == "Size":
-        return (s.tensor(0).size,),
+        return ((s.tensor(0).size,),)
     if op_type == "Constant":
         value = next((s.attrs[key] for key in s.attrs if key.startswith("value_")), None)
         numbers = value if isinstance(value, tuple) else (value,)
@@ -195,5 +197,6 @@ def fold(s: Site, outs: Sequence[Out]) -> Sequence[Value | None]:
     with np.errstate(all="ignore"):
         results = function(s, arrays, outs)
         return tuple(
-            tuple(result.astype(dtype).reshape(-1).tolist()) for result, (_, dtype) in zip(results, outs, strict=True)
+            tuple(result.astype(dtype).reshape(-1).tolist())
+            for result, (_, dtype) in zip(results, outs, strict=True)
         )

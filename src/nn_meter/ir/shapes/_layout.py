@@ -23,7 +23,7 @@ def _transpose(s: Site) -> Sequence[Out]:
 def _reshape(s: Site) -> Sequence[Out]:
     x = s.tensor(0)
     target = list(s.listed("shape", 1) or ())
-    keep_zero = s.int("allowzero", 0)
+    keep_zero = s.whole("allowzero", 0)
     free = -1
     size = 1
     for i, dim in enumerate(target):
@@ -47,7 +47,7 @@ def _reshape(s: Site) -> Sequence[Out]:
 
 def _flatten(s: Site) -> Sequence[Out]:
     x = s.tensor(0)
-    axis = s.int("axis", 1)
+    axis = s.whole("axis", 1)
     if not -len(x.shape) <= axis <= len(x.shape):
         raise ShapeError(f"axis {axis} is outside the input {x.shape}")
     if axis < 0:
@@ -92,7 +92,7 @@ def _tile(s: Site) -> Sequence[Out]:
 def _concat(s: Site) -> Sequence[Out]:
     first = s.tensor(0)
     shape = first.shape
-    axis = axis_in(s.int("axis", 1), len(shape))
+    axis = axis_in(s.whole("axis", 1), len(shape))
     total = shape[axis]
     head, tail = shape[:axis], shape[axis + 1 :]
     for index in range(1, len(s.inputs)):
@@ -105,11 +105,11 @@ def _concat(s: Site) -> Sequence[Out]:
 
 def _split(s: Site) -> Sequence[Out]:
     x = s.tensor(0)
-    axis = axis_in(s.int("axis", 0), len(x.shape))
+    axis = axis_in(s.whole("axis", 0), len(x.shape))
     parts = s.listed("split", 1)
     dim = x.shape[axis]
     if parts is None:
-        count = s.int("num_outputs", len(s.node.outputs))
+        count = s.whole("num_outputs", len(s.node.outputs))
         if count < 1:
             raise ShapeError(f"a split into {count} parts")
         size = -(-dim // count)
@@ -175,7 +175,7 @@ def _center_crop_pad(s: Site) -> Sequence[Out]:
 
 def _gather(s: Site) -> Sequence[Out]:
     x = s.tensor(0)
-    axis = axis_in(s.int("axis", 0), len(x.shape))
+    axis = axis_in(s.whole("axis", 0), len(x.shape))
     return ((x.shape[:axis] + s.shape(1) + x.shape[axis + 1 :], x.dtype),)
 
 
@@ -186,7 +186,7 @@ def _gather_elements(s: Site) -> Sequence[Out]:
 def _gather_nd(s: Site) -> Sequence[Out]:
     x = s.tensor(0)
     index = s.shape(1)
-    skipped = s.int("batch_dims", 0) + index[-1]
+    skipped = s.whole("batch_dims", 0) + index[-1]
     if skipped > len(x.shape):
         raise ShapeError(f"indices {index} reach deeper than the input {x.shape}")
     return ((index[:-1] + x.shape[skipped:], x.dtype),)
@@ -197,13 +197,13 @@ def _compress(s: Site) -> Sequence[Out]:
     taken = sum(1 for value in s.values(1) if value)
     if "axis" not in s.attrs:
         return (((taken,), x.dtype),)
-    axis = axis_in(s.int("axis"), len(x.shape))
+    axis = axis_in(s.whole("axis"), len(x.shape))
     return (((*x.shape[:axis], taken, *x.shape[axis + 1 :]), x.dtype),)
 
 
 def _one_hot(s: Site) -> Sequence[Out]:
     shape = list(s.shape(0))
-    shape.insert(axis_in(s.int("axis", -1), len(shape) + 1), s.dims(1)[0])
+    shape.insert(axis_in(s.whole("axis", -1), len(shape) + 1), s.dims(1)[0])
     return ((tuple(shape), s.dtype(2)),)
 
 
@@ -215,7 +215,12 @@ def _range(s: Site) -> Sequence[Out]:
 
 
 def _constant(s: Site) -> Sequence[Out]:
-    rows = (("value_int", "int64"), ("value_ints", "int64"), ("value_float", "float32"), ("value_floats", "float32"))
+    rows = (
+        ("value_int", "int64"),
+        ("value_ints", "int64"),
+        ("value_float", "float32"),
+        ("value_floats", "float32"),
+    )
     for name, dtype in (*rows, ("value_string", "str"), ("value_strings", "str")):
         value = s.attrs.get(name)
         if value is not None:
@@ -232,7 +237,7 @@ def _constant_of_shape(s: Site) -> Sequence[Out]:
 
 def _shape(s: Site) -> Sequence[Out]:
     rank = len(s.shape(0))
-    return (((len(range(rank)[s.int("start", 0) : s.int("end", rank)]),), "int64"),)
+    return (((len(range(rank)[s.whole("start", 0) : s.whole("end", rank)]),), "int64"),)
 
 
 def _size(s: Site) -> Sequence[Out]:
@@ -241,20 +246,22 @@ def _size(s: Site) -> Sequence[Out]:
 
 
 def _eye_like(s: Site) -> Sequence[Out]:
-    code = s.int("dtype", 0)
+    code = s.whole("dtype", 0)
     return ((s.shape(0), dtype_of(code) if code else s.dtype(0)),)
 
 
 def _random(s: Site) -> Sequence[Out]:
-    return ((s.ints("shape") or (), dtype_of(s.int("dtype", 1))),)
+    return ((s.ints("shape") or (), dtype_of(s.whole("dtype", 1))),)
 
 
 def _multinomial(s: Site) -> Sequence[Out]:
-    return (((s.shape(0)[0], s.int("sample_size", 1)), dtype_of(s.int("dtype", 6))),)
+    return (((s.shape(0)[0], s.whole("sample_size", 1)), dtype_of(s.whole("dtype", 6))),)
 
 
 def _data_dependent(s: Site) -> Sequence[Out]:
-    raise ShapeError("the shape of its output depends on the values of its input; no latency follows from shapes alone")
+    raise ShapeError(
+        "the shape of its output depends on the values of its input; no latency follows from shapes alone"
+    )
 
 
 def reduced(shape: Shape, axes: Sequence[int], keepdims: int) -> Shape:
@@ -269,20 +276,20 @@ def _reduce(s: Site) -> Sequence[Out]:
     x = s.tensor(0)
     axes = s.listed("axes", 1)
     if not axes:
-        if s.int("noop_with_empty_axes", 0):
+        if s.whole("noop_with_empty_axes", 0):
             return ((x.shape, x.dtype),)
         axes = tuple(range(len(x.shape)))
-    return ((reduced(x.shape, axes, s.int("keepdims", 1)), x.dtype),)
+    return ((reduced(x.shape, axes, s.whole("keepdims", 1)), x.dtype),)
 
 
 def _arg(s: Site) -> Sequence[Out]:
-    return ((reduced(s.shape(0), (s.int("axis", 0),), s.int("keepdims", 1)), "int64"),)
+    return ((reduced(s.shape(0), (s.whole("axis", 0),), s.whole("keepdims", 1)), "int64"),)
 
 
 def _top_k(s: Site) -> Sequence[Out]:
     x = s.tensor(0)
-    axis = axis_in(s.int("axis", -1), len(x.shape))
-    k = s.int("k") if "k" in s.attrs else s.dims(1)[0]
+    axis = axis_in(s.whole("axis", -1), len(x.shape))
+    k = s.whole("k") if "k" in s.attrs else s.dims(1)[0]
     if not 0 <= k <= x.shape[axis]:
         raise ShapeError(f"the {k} largest of a dimension of {x.shape[axis]}")
     shape = (*x.shape[:axis], k, *x.shape[axis + 1 :])

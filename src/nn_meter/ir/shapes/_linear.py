@@ -34,8 +34,8 @@ def _qlinear_matmul(s: Site) -> Sequence[Out]:
 
 def _gemm(s: Site) -> Sequence[Out]:
     a = s.tensor(0)
-    m, k = a.shape[::-1] if s.int("transA", 0) else a.shape
-    k_b, n = s.shape(1)[::-1] if s.int("transB", 0) else s.shape(1)
+    m, k = a.shape[::-1] if s.whole("transA", 0) else a.shape
+    k_b, n = s.shape(1)[::-1] if s.whole("transB", 0) else s.shape(1)
     if k != k_b:
         raise ShapeError(f"matrices {a.shape} and {s.shape(1)} do not fit")
     bias = s.optional(2)
@@ -46,13 +46,13 @@ def _gemm(s: Site) -> Sequence[Out]:
 
 def _fused_matmul(s: Site) -> Sequence[Out]:
     def turned(shape: Shape, flag: str) -> Shape:
-        return (*shape[:-2], shape[-1], shape[-2]) if s.int(flag, 0) and len(shape) > 1 else shape
+        return (*shape[:-2], shape[-1], shape[-2]) if s.whole(flag, 0) and len(shape) > 1 else shape
 
     return ((product_of(turned(s.shape(0), "transA"), turned(s.shape(1), "transB")), s.dtype(0)),)
 
 
 def _matmul_nbits(s: Site) -> Sequence[Out]:
-    return (((*s.shape(0)[:-1], s.int("N")), s.dtype(0)),)
+    return (((*s.shape(0)[:-1], s.whole("N")), s.dtype(0)),)
 
 
 def _einsum(s: Site) -> Sequence[Out]:
@@ -97,8 +97,8 @@ def _attention(s: Site) -> Sequence[Out]:
         out: Shape = (batch, heads, length, value_size)
     else:
         batch, length, _ = q.shape
-        heads = s.int("q_num_heads")
-        key_heads = s.int("kv_num_heads")
+        heads = s.whole("q_num_heads")
+        key_heads = s.whole("kv_num_heads")
         key_length, head_size = k[1], k[2] // key_heads
         value_size = v[2] // key_heads
         out = (batch, length, heads * value_size)
@@ -117,7 +117,7 @@ def _ms_attention(s: Site) -> Sequence[Out]:
     batch, length, _ = x.shape
     sizes = s.ints("qkv_hidden_sizes")
     hidden = sizes[2] if sizes else s.shape(1)[1] // 3
-    heads = s.int("num_heads")
+    heads = s.whole("num_heads")
     past = s.optional(4)
     total = length + (past.shape[3] if past is not None else 0)
     return (
@@ -128,7 +128,7 @@ def _ms_attention(s: Site) -> Sequence[Out]:
 
 def _ms_multi_head(s: Site) -> Sequence[Out]:
     q = s.tensor(0)
-    heads = s.int("num_heads")
+    heads = s.whole("num_heads")
     batch, length = q.shape[:2]
     key, value = s.optional(1), s.optional(2)
     if len(q.shape) == 5:  # queries, keys and values packed: (batch, length, heads, 3, size)
@@ -155,7 +155,7 @@ def _ms_multi_head(s: Site) -> Sequence[Out]:
 def _ms_group_query(s: Site) -> Sequence[Out]:
     q = s.tensor(0)
     batch, length, width = q.shape
-    heads, key_heads = s.int("num_heads"), s.int("kv_num_heads")
+    heads, key_heads = s.whole("num_heads"), s.whole("kv_num_heads")
     size = width // heads if s.optional(1) is not None else width // (heads + 2 * key_heads)
     past = s.optional(3)
     present = (batch, key_heads, max(length, past.shape[2] if past is not None else 0), size)
@@ -177,7 +177,7 @@ def _recurrent(s: Site) -> Sequence[Out]:
     if not isinstance(hidden, int):
         raise ShapeError("attribute 'hidden_size' is no integer")
     directions = 2 if s.text("direction", "forward") == "bidirectional" else 1
-    if s.int("layout", 0):
+    if s.whole("layout", 0):
         length, batch = batch, length
         full: Shape = (batch, length, directions, hidden)
         last: Shape = (batch, directions, hidden)
@@ -190,11 +190,11 @@ def _recurrent(s: Site) -> Sequence[Out]:
 def _dft(s: Site) -> Sequence[Out]:
     x = s.tensor(0)
     rank = len(x.shape)
-    axis = s.dims(2)[0] if s.optional(2) is not None else s.int("axis", 1 if s.optional(1) is None else -2)
+    axis = s.dims(2)[0] if s.optional(2) is not None else s.whole("axis", 1 if s.optional(1) is None else -2)
     axis %= rank
     length = s.dims(1)[0] if s.optional(1) is not None else x.shape[axis]
     shape = list(x.shape)
-    inverse, onesided = s.int("inverse", 0), s.int("onesided", 0)
+    inverse, onesided = s.whole("inverse", 0), s.whole("onesided", 0)
     shape[axis] = length // 2 + 1 if onesided and not inverse else length
     shape[-1] = 1 if onesided and inverse else 2
     return ((tuple(shape), x.dtype),)
@@ -207,16 +207,16 @@ def _stft(s: Site) -> Sequence[Out]:
     length = s.dims(3)[0] if s.optional(3) is not None else window.shape[0] if window is not None else 0
     if length < 1 or step < 1:
         raise ShapeError("neither a window nor a frame length is given")
-    bins = length // 2 + 1 if s.int("onesided", 1) else length
+    bins = length // 2 + 1 if s.whole("onesided", 1) else length
     return (((x.shape[0], (x.shape[1] - length) // step + 1, bins, 2), x.dtype),)
 
 
 def _window(s: Site) -> Sequence[Out]:
-    return (((s.dims(0)[0],), dtype_of(s.int("output_datatype", 1))),)
+    return (((s.dims(0)[0],), dtype_of(s.whole("output_datatype", 1))),)
 
 
 def _mel(s: Site) -> Sequence[Out]:
-    return (((s.dims(1)[0] // 2 + 1, s.dims(0)[0]), dtype_of(s.int("output_datatype", 1))),)
+    return (((s.dims(1)[0] // 2 + 1, s.dims(0)[0]), dtype_of(s.whole("output_datatype", 1))),)
 
 
 def _det(s: Site) -> Sequence[Out]:

@@ -51,14 +51,16 @@ class Site:
         """The elements of input ``index``, which must be a constant."""
         tensor = self.tensor(index)
         if tensor.value is None:
-            raise ShapeError(f"the values of input {index} ({tensor.name!r}) decide the shape, but are not constant")
+            raise ShapeError(
+                f"the values of input {index} ({tensor.name!r}) decide the shape, but are not constant"
+            )
         return tensor.value
 
     def dims(self, index: int) -> Shape:
         """The elements of input ``index`` as integers."""
         return tuple(int(value) for value in self.values(index))
 
-    def int(self, name: str, default: int | None = None) -> int:
+    def whole(self, name: str, default: int | None = None) -> int:
         """An integer attribute; without a default it must be there."""
         value = self.attrs.get(name, default)
         if isinstance(value, int):

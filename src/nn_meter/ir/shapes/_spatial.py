@@ -37,7 +37,7 @@ def _windows(s: Site, space: Shape, kernel: Shape) -> Shape:
         return tuple(-(-dim // stride) for dim, stride in zip(space, strides, strict=True))
     dilations = _spatial(s, "dilations", rank, 1)
     pads = _pads(s, rank) if auto_pad == "NOTSET" else (0,) * (2 * rank)
-    ceil_mode = s.int("ceil_mode", 0)
+    ceil_mode = s.whole("ceil_mode", 0)
     out = []
     for i in range(rank):
         room = space[i] + pads[i] + pads[i + rank] - dilations[i] * (kernel[i] - 1) - 1
@@ -55,7 +55,7 @@ def _convolution(s: Site, x: Shape, w: Shape) -> Shape:
     rank = len(x) - 2
     if rank < 1 or len(w) != len(x):
         raise ShapeError(f"input {x} and weight {w} do not fit")
-    group = s.int("group", 1)
+    group = s.whole("group", 1)
     if x[1] != w[1] * group or group < 1 or w[0] % group:
         raise ShapeError(f"input {x} and weight {w} do not fit in {group} groups")
     return (x[0], w[0], *_windows(s, x[2:], s.ints("kernel_shape") or w[2:]))
@@ -83,7 +83,7 @@ def _conv_transpose(s: Site) -> Sequence[Out]:
         raise ShapeError(f"input {x.shape} and weight {w} do not fit")
     space = s.ints("output_shape")
     if space:
-        return (((x.shape[0], w[1] * s.int("group", 1), *space[-rank:]), x.dtype),)
+        return (((x.shape[0], w[1] * s.whole("group", 1), *space[-rank:]), x.dtype),)
     strides = _spatial(s, "strides", rank, 1)
     extra = _spatial(s, "output_padding", rank, 0)
     if s.text("auto_pad", "NOTSET") in ("SAME_UPPER", "SAME_LOWER"):
@@ -93,10 +93,15 @@ def _conv_transpose(s: Site) -> Sequence[Out]:
         dilations = _spatial(s, "dilations", rank, 1)
         pads = _pads(s, rank) if s.text("auto_pad", "NOTSET") == "NOTSET" else (0,) * (2 * rank)
         space = tuple(
-            strides[i] * (x.shape[i + 2] - 1) + extra[i] + dilations[i] * (kernel[i] - 1) + 1 - pads[i] - pads[i + rank]
+            strides[i] * (x.shape[i + 2] - 1)
+            + extra[i]
+            + dilations[i] * (kernel[i] - 1)
+            + 1
+            - pads[i]
+            - pads[i + rank]
             for i in range(rank)
         )
-    return (((x.shape[0], w[1] * s.int("group", 1), *space), x.dtype),)
+    return (((x.shape[0], w[1] * s.whole("group", 1), *space), x.dtype),)
 
 
 def _pool(s: Site) -> Sequence[Out]:
@@ -169,7 +174,7 @@ def _upsample(s: Site) -> Sequence[Out]:
 def _depth_to_space(s: Site) -> Sequence[Out]:
     x = s.tensor(0)
     n, c, h, w = x.shape
-    b = s.int("blocksize")
+    b = s.whole("blocksize")
     if c % (b * b):
         raise ShapeError(f"{c} channels do not divide into blocks of {b}x{b}")
     return (((n, c // (b * b), h * b, w * b), x.dtype),)
@@ -178,7 +183,7 @@ def _depth_to_space(s: Site) -> Sequence[Out]:
 def _space_to_depth(s: Site) -> Sequence[Out]:
     x = s.tensor(0)
     n, c, h, w = x.shape
-    b = s.int("blocksize")
+    b = s.whole("blocksize")
     if h % b or w % b:
         raise ShapeError(f"{h}x{w} does not divide into blocks of {b}x{b}")
     return (((n, c * b * b, h // b, w // b), x.dtype),)
@@ -196,7 +201,7 @@ def _affine_grid(s: Site) -> Sequence[Out]:
 
 def _roi_align(s: Site) -> Sequence[Out]:
     x = s.tensor(0)
-    return (((s.shape(1)[0], x.shape[1], s.int("output_height", 1), s.int("output_width", 1)), x.dtype),)
+    return (((s.shape(1)[0], x.shape[1], s.whole("output_height", 1), s.whole("output_width", 1)), x.dtype),)
 
 
 def _max_roi_pool(s: Site) -> Sequence[Out]:
