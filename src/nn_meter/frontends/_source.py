@@ -1,0 +1,61 @@
+"""What every front end asks of a source before it reads it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from nn_meter.errors import ModelError
+
+HEAD_BYTES = 4096
+
+
+def path_of(source: Any) -> Path | None:
+    """``source`` as a path, or ``None`` where it is something else."""
+    return Path(source) if isinstance(source, str | os.PathLike) else None
+
+
+def head(source: Any) -> bytes:
+    """The first bytes of a file, of bytes or of a seekable file-like object; empty for anything else."""
+    if isinstance(source, bytes | bytearray | memoryview):
+        return bytes(source[:HEAD_BYTES])
+    path = path_of(source)
+    if path is not None:
+        try:
+            with path.open("rb") as file:
+                return file.read(HEAD_BYTES)
+        except (OSError, ValueError):
+            return b""
+    if hasattr(source, "read") and hasattr(source, "seek"):
+        at = source.tell()
+        data = source.read(HEAD_BYTES)
+        source.seek(at)
+        return data if isinstance(data, bytes) else b""
+    return b""
+
+
+def existing_file(path: Path) -> Path:
+    """``path`` if it is a file.
+
+    Raises:
+        ModelError: it is not; says whether it is missing or a folder.
+    """
+    try:
+        if path.is_file():
+            return path
+        found = path.exists()
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{str(path)!r} cannot be opened: {error}") from None
+    if found:
+        raise ModelError(f"{path}: is a folder, not a model file; name a file in it")
+    raise ModelError(f"{path}: no such file; check the path")
+
+
+def title(source: Any) -> str:
+    """How errors name ``source``."""
+    path = path_of(source)
+    if path is not None:
+        return str(path)
+    name = getattr(source, "name", None)
+    return name if isinstance(name, str) and name else f"<{type(source).__name__}>"
