@@ -202,17 +202,16 @@ class _Reading:
                 continue
             if value.dims is not None and len(shape) != len(value.dims):
                 raise GraphError(
-                    f"{self._where}: the input {value.name!r} has {len(value.dims)} dimensions, the given shape {shape}"
+                    f"{self._where}: the input {value.name!r} has {len(value.dims)} dimensions, "
+                    f"the given shape {shape}"
                 )
             if any(dim < 0 for dim in shape):
                 raise GraphError(
                     f"{self._where}: the shape {shape} given for the input {value.name!r} is negative"
                 )
-            symbols |= {
-                dim: size
-                for dim, size in zip(value.dims or (), shape, strict=False)
-                if isinstance(dim, str) and dim
-            }
+            for dim, size in zip(value.dims or (), shape, strict=False):
+                if isinstance(dim, str) and dim:
+                    symbols[dim] = size
         for value in values:
             shape = given.get(value.name) or self._settled(value, symbols)
             self._tensors[value.name] = Tensor(value.name, shape, value.dtype or "float32")
@@ -222,7 +221,8 @@ class _Reading:
         """The input's shape; symbols that another input settles are known, an unset batch is 1."""
         if value.dims is None:
             raise GraphError(
-                f"{self._where}: the input {value.name!r} has no shape; give one: --input-shape {value.name}=1,3,224,224"
+                f"{self._where}: the input {value.name!r} has no shape; "
+                f"give one: --input-shape {value.name}=1,3,224,224"
             )
         shape = []
         for index, dim in enumerate(value.dims):
@@ -433,7 +433,7 @@ class _Reading:
 
     # Shapes that the file states, for operators without a rule
 
-    def _stated_outputs(self, node: Node) -> list[Tensor]:
+    def _stated_outputs(self, node: Node) -> tuple[Tensor, ...]:
         if self._stated is None:
             values = [self._reader.value(span) for span in self._raw.stated] + self._raw.outputs
             self._stated = {value.name: value for value in values}
@@ -447,11 +447,11 @@ class _Reading:
             if value is None or not _known(value) or value.dims is None:
                 operator = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
                 raise UnsupportedOperatorError(
-                    f"{self._where}: node {node.name!r}: the operator {operator} has no shape rule and the file does "
-                    f"not state the shape of {out!r}; add it to the file's value_info"
+                    f"{self._where}: node {node.name!r}: the operator {operator} has no shape rule and the file "
+                    f"does not state the shape of {out!r}; add it to the file's value_info"
                 )
             found.append(Tensor(out, tuple(dim for dim in value.dims if isinstance(dim, int)), value.dtype))
-        return found
+        return tuple(found)
 
     def _inferred(self) -> dict[str, wire.RawValue]:
         """What ONNX's own inference finds out; nothing for models too large for it."""

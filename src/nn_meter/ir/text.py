@@ -103,7 +103,8 @@ def _looks_numeric(name: str) -> bool:
 
 
 def _declared(tensor: Tensor, const: str = "const ") -> str:
-    line = f"{_named(tensor.name)}: {const if tensor.const else ''}{_quoted(tensor.dtype)}[{','.join(map(str, tensor.shape))}]"
+    dims = ",".join(str(dim) for dim in tensor.shape)
+    line = f"{_named(tensor.name)}: {const if tensor.const else ''}{_quoted(tensor.dtype)}[{dims}]"
     return line if tensor.value is None else line + _written(tensor.value)
 
 

@@ -38,8 +38,8 @@ _MALFORMED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueErro
 def infer(node: Node, inputs: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
     """The tensors that ``node`` computes, one for each output that is not ``""``.
 
-    A tensor is ``const`` where every input is, and holds its ``value`` where those of all inputs are known and
-    it has at most ``MAX_ELEMENTS`` elements. ``Shape`` and ``Size`` are constant whatever they read.
+    A tensor is ``const`` where every input is, and holds its ``value`` where those of all inputs are known
+    and it has at most ``MAX_ELEMENTS`` elements. ``Shape`` and ``Size`` are constant whatever they read.
 
     Args:
         node: The node; its attributes in the form of any opset.
@@ -74,7 +74,8 @@ def infer(node: Node, inputs: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
     except _MALFORMED as error:
         shapes = ", ".join(str(tensor.shape) if tensor is not None else "none" for tensor in inputs)
         raise ShapeError(
-            f"node {node.name!r} ({op_type}): inputs of shape {shapes} and attributes {dict(node.attrs)} do not fit ({error})"
+            f"node {node.name!r} ({op_type}): inputs of shape {shapes} and attributes {dict(node.attrs)} "
+            f"do not fit ({error})"
         ) from error
     if len(node.outputs) > len(outs):
         raise ShapeError(

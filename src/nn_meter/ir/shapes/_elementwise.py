@@ -132,10 +132,11 @@ def _rows(names: str, rule: Rule) -> dict[str, Rule]:
 
 RULES: dict[str, Rule] = {
     **_rows(
-        "Abs Acos Acosh Asin Asinh Atan Atanh BitwiseNot Ceil Celu Clip Cos Cosh Elu Erf Exp Floor Gelu HardSigmoid "
-        "HardSwish Identity LeakyRelu Log Mish Neg Not Reciprocal Relu Round Selu Shrink Sigmoid Sign Sin Sinh "
-        "Softplus Softsign Sqrt Swish Tan Tanh ThresholdedRelu CumSum CumProd Trilu LRN RotaryEmbedding "
-        "MeanVarianceNormalization RMSNormalization ScatterND ScatterElements Scatter TensorScatter ReverseSequence",
+        "Abs Acos Acosh Asin Asinh Atan Atanh BitwiseNot Ceil Celu Clip Cos Cosh Elu Erf Exp Floor Gelu "
+        "HardSigmoid HardSwish Identity LeakyRelu Log Mish Neg Not Reciprocal Relu Round Selu Shrink "
+        "Sigmoid Sign Sin Sinh Softplus Softsign Sqrt Swish Tan Tanh ThresholdedRelu CumSum CumProd "
+        "Trilu LRN RotaryEmbedding MeanVarianceNormalization RMSNormalization ScatterND ScatterElements "
+        "Scatter TensorScatter ReverseSequence",
         same,
     ),
     **_rows("Softmax LogSoftmax Hardmax LpNormalization", _along_axis),

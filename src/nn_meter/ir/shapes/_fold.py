@@ -14,7 +14,20 @@ MAX_ELEMENTS = 256
 """Constants of more elements keep no value; no exporter computes shapes with as many."""
 
 _FOLDABLE = frozenset(
-    "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64".split()
+    (
+        "bool",
+        "int8",
+        "int16",
+        "int32",
+        "int64",
+        "uint8",
+        "uint16",
+        "uint32",
+        "uint64",
+        "float16",
+        "float32",
+        "float64",
+    )
 )
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -112,6 +125,24 @@ def _mod(s: Site, arrays: Sequence[Array], outs: Sequence[Out]) -> Sequence[Arra
     return (np.fmod(*arrays) if s.whole("fmod", 0) else np.mod(*arrays),)
 
 
+def _relu(s: Site, arrays: Sequence[Array], outs: Sequence[Out]) -> Sequence[Array]:
+    return (np.maximum(arrays[0], 0),)
+
+
+def _clip(s: Site, arrays: Sequence[Array], outs: Sequence[Out]) -> Sequence[Array]:
+    rest = iter(arrays[1:])
+    result = arrays[0]
+    if s.optional(1) is not None:
+        result = np.maximum(result, next(rest))
+    elif "min" in s.attrs:
+        result = np.maximum(result, s.attrs["min"])
+    if s.optional(2) is not None:
+        result = np.minimum(result, next(rest))
+    elif "max" in s.attrs:
+        result = np.minimum(result, s.attrs["max"])
+    return (result,)
+
+
 FOLDS: dict[str, Fold] = {
     **dict.fromkeys(
         ("Identity", "Cast", "CastLike", "Reshape", "Flatten", "Squeeze", "Unsqueeze"), _reshaped
@@ -160,6 +191,8 @@ FOLDS: dict[str, Fold] = {
     "Range": _range,
     "ConstantOfShape": _filled,
     "CumSum": _cumsum,
+    "Clip": _clip,
+    "Relu": _relu,
 }
 
 

@@ -110,8 +110,8 @@ def _split(s: Site) -> Sequence[Out]:
     dim = x.shape[axis]
     if parts is None:
         count = s.whole("num_outputs", len(s.node.outputs))
-        if count < 1:
-            raise ShapeError(f"a split into {count} parts")
+        if count != len(s.node.outputs):
+            raise ShapeError(f"a split into {count} parts with {len(s.node.outputs)} outputs")
         size = -(-dim // count)
         parts = tuple(max(0, min(size, dim - i * size)) for i in range(count))
     if sum(parts) != dim:

@@ -1,0 +1,147 @@
+"""Front ends: from a source of any kind to a graph.
+
+A front end is a module, or an object like one, with ``name``, ``suffixes``, ``sniff(source) -> bool`` and
+``read(source, *, input_shapes=None, name=None) -> Graph``. ``sniff`` looks at the first bytes or at the type
+of the object and imports no framework. Other packages add theirs by an entry point of the group
+``nn_meter.frontends`` whose name is the front end's.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from importlib import import_module
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from nn_meter.errors import ModelError, ModelFormatError
+from nn_meter.frontends._source import existing_file, path_of, title
+from nn_meter.ir import Graph
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+__all__ = ["BUILT_IN", "GROUP", "MODEL_TYPES", "FrontEnd", "find", "front_end", "names", "read"]
+
+_log = logging.getLogger(__name__)
+
+GROUP = "nn_meter.frontends"
+"""Entry point group of other packages' front ends."""
+
+BUILT_IN: Mapping[str, str] = MappingProxyType(
+    {
+        "onnx": "nn_meter.frontends.onnx",
+        "nnmeter_ir": "nn_meter.frontends.nnmeter_ir",
+        "tflite": "nn_meter.frontends.tflite",
+        "tensorflow": "nn_meter.frontends.tensorflow",
+        "torch": "nn_meter.frontends.torch",
+        "torchvision": "nn_meter.frontends.torchvision",
+        "timm": "nn_meter.frontends.timm",
+        "hf": "nn_meter.frontends.hf",
+    }
+)
+"""Front end to the module that is it, in the order in which they are asked."""
+
+MODEL_TYPES: Mapping[str, str] = MappingProxyType(
+    {"pb": "tensorflow", "nnmeter-ir": "nnmeter_ir", "nni": "torch"}
+)
+"""nn-Meter's ``model_type`` to front end, where the names differ."""
+
+
+class FrontEnd(Protocol):
+    """What a front end offers."""
+
+    name: str
+    suffixes: Sequence[str]
+
+    def sniff(self, source: Any) -> bool:
+        """Whether ``source`` is of this front end's kind, judged by its content."""
+
+    def read(
+        self,
+        source: Any,
+        *,
+        input_shapes: Mapping[str, Sequence[int]] | Sequence[int] | None = None,
+        name: str | None = None,
+    ) -> Graph:
+        """Read ``source`` into a verified graph."""
+
+
+@cache
+def _plugins() -> Mapping[str, EntryPoint]:
+    from importlib.metadata import entry_points
+
+    return {point.name: point for point in entry_points(group=GROUP) if point.name not in BUILT_IN}
+
+
+def _names() -> Iterator[str]:
+    """Names of the front ends; plugins are searched for only when the built-in ones are through."""
+    yield from BUILT_IN
+    yield from _plugins()
+
+
+def names() -> tuple[str, ...]:
+    """Names of all front ends, built-in ones first."""
+    return tuple(_names())
+
+
+def front_end(name: str) -> FrontEnd:
+    """The front end ``name``, which may be one of nn-Meter's ``model_type`` names.
+
+    Raises:
+        ModelError: there is none of that name, or a plugin does not load.
+    """
+    key = MODEL_TYPES.get(name, name)
+    if key in BUILT_IN:
+        return cast(FrontEnd, import_module(BUILT_IN[key]))
+    plugin = _plugins().get(key)
+    if plugin is None:
+        raise ModelError(f"there is no front end {name!r}; there are: {', '.join(names())}")
+    try:
+        return cast(FrontEnd, plugin.load())
+    except Exception as error:  # a plugin may fail in any way
+        raise ModelError(f"the front end {name!r} ({plugin.value}) does not load: {error}") from error
+
+
+def find(source: Any) -> FrontEnd:
+    """The front end that takes ``source``: by content first, then by the suffix of its path.
+
+    Raises:
+        ModelError: no such file.
+        ModelFormatError: none takes it; lists those that were asked.
+    """
+    path = path_of(source)
+    by_suffix: FrontEnd | None = None
+    for name in _names():
+        try:
+            each = front_end(name)
+        except ModelError as error:
+            _log.warning("%s", error)
+            continue
+        if each.sniff(source):
+            return each
+        if by_suffix is None and path is not None and path.name.lower().endswith(tuple(each.suffixes)):
+            by_suffix = each
+    if by_suffix is not None:
+        return by_suffix
+    if path is not None:
+        existing_file(path)
+    raise ModelFormatError(
+        f"{title(source)}: not recognised as a model; tried {', '.join(names())}; "
+        "name its kind if it is one of these"
+    )
+
+
+def read(source: Any, kind: str | None = None, **options: Any) -> Graph:
+    """Read ``source`` by the front end ``kind``, or by the one that recognises it.
+
+    Args:
+        source: A path, bytes, a file-like object, or an object of a framework.
+        kind: A front end's name or one of nn-Meter's ``model_type`` names; recognised if left out.
+        options: ``input_shapes``, ``name``, and whatever else the front end takes.
+
+    Raises:
+        ModelError: the source cannot be read; the subclass says why.
+    """
+    return (find(source) if kind is None else front_end(kind)).read(source, **options)
