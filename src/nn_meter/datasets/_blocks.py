@@ -18,7 +18,7 @@ Step = Callable[[str], str]
 SIDES = (7, 8, 10, 12, 14, 16, 19, 20, 24, 28, 32, 38, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
 """Sides that feature maps have after repeated halving of the usual image sizes."""
 
-SOFT_MACS = 1.0e8
+SOFT_MACS = 1.2e8
 """No block is added once a network holds this many multiply-adds."""
 
 SOFT_NODES = 45
@@ -107,12 +107,12 @@ class Pen:
     def op(self, op_type: str, *inputs: str, **attrs: Attr) -> str:
         """An operator of one output."""
         self.nodes += 1
-        return self.b.op(op_type, *inputs, **attrs)
+        return self.b.op(op_type, *inputs, domain="", **attrs)
 
     def multi(self, op_type: str, inputs: Sequence[str], outputs: int, **attrs: Attr) -> tuple[str, ...]:
         """An operator of several outputs."""
         self.nodes += 1
-        return self.b.multi(op_type, inputs, outputs, **attrs)
+        return self.b.multi(op_type, inputs, outputs, domain="", **attrs)
 
     def graph(self, *outputs: str) -> Graph:
         """The finished graph."""
@@ -221,7 +221,9 @@ class Pen:
         x = self.conv(x, cout, kernel, stride, groups, dilation, pads, bias=self.fold)
         return self.act(x if self.fold else self.batch_norm(x), act)
 
-    def depthwise(self, x: str, kernel: int, stride: int = 1, dilation: int = 1, act: str = "identity") -> str:
+    def depthwise(
+        self, x: str, kernel: int, stride: int = 1, dilation: int = 1, act: str = "identity"
+    ) -> str:
         """Depthwise ``conv_bn``."""
         width = self.channels(x)
         return self.conv_bn(x, width, kernel, stride, width, dilation, act=act)
@@ -251,7 +253,9 @@ class Pen:
         """Layer normalisation over the last axis, as one operator or spelled out."""
         width = self.shape(x)[-1]
         if self.fused_norm:
-            return self.op("LayerNormalization", x, self.weight(width), self.weight(width), axis=-1, epsilon=1e-6)
+            return self.op(
+                "LayerNormalization", x, self.weight(width), self.weight(width), axis=-1, epsilon=1e-6
+            )
         centred = self.op("Sub", x, self.reduce("ReduceMean", x, (-1,)))
         variance = self.reduce("ReduceMean", self.op("Pow", centred, self.scalar(2.0)), (-1,))
         spread = self.op("Sqrt", self.op("Add", variance, self.scalar(1e-5)))
@@ -271,7 +275,12 @@ class Pen:
         width = shape[1]
         if self.fused_norm and self.chance(0.5):
             return self.op(
-                "GroupNormalization", x, self.weight(width), self.weight(width), num_groups=groups, epsilon=1e-5
+                "GroupNormalization",
+                x,
+                self.weight(width),
+                self.weight(width),
+                num_groups=groups,
+                epsilon=1e-5,
             )
         flat = self.reshape(x, shape[0], groups, -1)
         flat = self.op("InstanceNormalization", flat, self.weight(groups), self.weight(groups), epsilon=1e-5)

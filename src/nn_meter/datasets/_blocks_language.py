@@ -7,7 +7,7 @@ from nn_meter.datasets._blocks_tokens import attend, heads_of, merge_heads, perc
 
 
 def _token_ids(pen: Pen, width: int, macs: float) -> str:
-    """Embedded ids, (batch, tokens, width); the embedding is kept small, as only rows that are read cost time."""
+    """Embedded ids, (batch, tokens, width); of a small table, as only the rows that are read cost time."""
     cost = pen.log_uniform(5e6, 9e7)
     tokens = max(8, min(512, round(cost / (macs * width * width * pen.batch))))
     tokens = 16 * max(1, tokens // 16) if pen.chance(0.5) else tokens
@@ -68,7 +68,7 @@ def _shared_heads(pen: Pen, x: str, times: int) -> str:
 
 
 def decoder(pen: Pen) -> str:
-    """Causal blocks: RMS norm, rotary embedding, grouped queries and a gated perceptron, or the older kind."""
+    """Causal blocks: RMS norm, rotary embedding, shared key heads, gated perceptron; or the older kind."""
     dim = pen.pick(32, 32, 64, 64, 80, 128)
     kv_heads, times = pen.integer(1, 6), pen.pick(1, 1, 2, 4)
     modern = pen.chance(0.65)
@@ -108,7 +108,7 @@ def decoder(pen: Pen) -> str:
 
 
 def recurrent(pen: Pen) -> str:
-    """One or two LSTM, GRU or plain recurrent layers over (tokens, batch, features), and a classifier in some."""
+    """One or two recurrent layers over (tokens, batch, features), and a classifier in some."""
     op_type, gates = pen.pick(("LSTM", 4), ("LSTM", 4), ("GRU", 3), ("RNN", 1))
     hidden, features = pen.width(16, 512), pen.width(8, 512)
     directions = 2 if pen.chance(0.3) else 1
@@ -136,8 +136,10 @@ def recurrent(pen: Pen) -> str:
             **attrs,
         )[0]
         pen.macs += float(tokens) * pen.batch * directions * gates * hidden * (features + hidden)
-        x = pen.transpose(x, 0, 2, 1, 3)
-        x = pen.reshape(x, tokens, pen.batch, directions * hidden)
+        if directions == 1:
+            x = pen.squeeze(x, 1)
+        else:
+            x = pen.reshape(pen.transpose(x, 0, 2, 1, 3), tokens, pen.batch, 2 * hidden)
         if not pen.room():
             break
     if pen.chance(0.5):

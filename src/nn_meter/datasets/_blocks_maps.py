@@ -26,7 +26,7 @@ def feature_map(pen: Pen, low: int, high: int, macs: float) -> str:
     """
     stem = pen.chance(0.3)
     width = pen.width(low, min(high, 160) if stem else high)
-    side = math.sqrt(pen.log_uniform(1.5e6, 5e7) / (macs * width * width * pen.batch))
+    side = math.sqrt(pen.log_uniform(2e6, 8e7) / (macs * width * width * pen.batch))
     side = min(max(side, 1.0 if pen.chance(0.05) else 5.0), math.sqrt(2e6 / (width * pen.batch)), 176.0)
     height = min(SIDES, key=lambda usual: abs(usual - side)) if pen.chance(0.6) else max(1, round(side))
     across = max(1, round(height * pen.uniform(0.5, 1.6))) if pen.chance(0.1) else height
@@ -317,7 +317,7 @@ def dense(pen: Pen) -> Step:
 
 def inception(pen: Pen) -> Step:
     """Parallel convolutions of several shapes and a pool, concatenated."""
-    act = "relu"
+    act = pen.pick("relu", "relu", "relu", "silu")
     shape = pen.pick("square", "asymmetric", "split")
     long = pen.pick(3, 5, 7)
 
@@ -364,8 +364,8 @@ def shuffle(pen: Pen) -> Step:
     def step(x: str) -> str:
         stride, width = _halve(pen, x), pen.channels(x)
         if grouped and width % 4 == 0:
-            groups = pen.pick(*(g for g in (2, 4) if width % (4 * g) == 0) or (1,))
-            inner = width // 4 if width // 4 % groups == 0 else width
+            groups = pen.divisor(width // 4, 2, 8)
+            inner = width // 4
             y = _shuffle(pen, pen.conv_bn(x, inner, groups=groups, act=act), groups)
             y = pen.conv_bn(pen.depthwise(y, 3), width, groups=groups)
             return pen.act(pen.op("Add", x, y), act)
@@ -400,7 +400,7 @@ def repvgg(pen: Pen) -> Step:
 
 
 def cross_stage(pen: Pen) -> Step:
-    """Part of the channels through a chain of small residual units, all of it concatenated; detectors' necks."""
+    """Part of the channels through a chain of residual units, all concatenated; and detectors' necks."""
     act = pen.pick("silu", "silu", "silu", "leaky_relu", "mish", "relu")
     units = pen.integer(1, 2)
 
@@ -463,7 +463,8 @@ def atrous(pen: Pen) -> Step:
         branches = [pen.conv_bn(x, width, act="relu")]
         for rate in sorted({pen.integer(2, 18), pen.integer(2, 18)}):
             y = pen.depthwise(x, 3, dilation=rate) if depthwise else x
-            branches.append(pen.conv_bn(y, width, *((1, 1, 1, 1) if depthwise else (3, 1, 1, rate)), act="relu"))
+            kernel, dilation = (1, 1) if depthwise else (3, rate)
+            branches.append(pen.conv_bn(y, width, kernel, dilation=dilation, act="relu"))
         if height == across:
             mean = pen.conv(pen.global_pool(x), width)
             branches.append(pen.resize(pen.act(mean, "relu"), height, "linear"))
@@ -474,7 +475,7 @@ def atrous(pen: Pen) -> Step:
 
 
 def convnext(pen: Pen) -> Step:
-    """Depthwise 7x7, then norm and a two-layer perceptron over channels (channels last, or as 1x1 convolutions)."""
+    """Large depthwise kernel, norm, perceptron over channels (channels last, or as 1x1 convolutions)."""
     ratio = pen.pick(4, 4, 4, 3, 2)
     scaled = pen.chance(0.8)
     kernel = pen.pick(7, 7, 7, 5, 9, 3)
@@ -485,7 +486,8 @@ def convnext(pen: Pen) -> Step:
         width = pen.channels(x)
         if _halve(pen, x) == 2 and _even(pen, x):
             normed = pen.transpose(pen.layer_norm(pen.transpose(x, 0, 2, 3, 1)), 0, 3, 1, 2)
-            return pen.conv(normed, pen.width(max(8.0, width), min(2048.0, 2.0 * width)), 2, 2, pads=(0, 0, 0, 0))
+            wider = pen.width(max(8.0, width), min(2048.0, 2.0 * width))
+            return pen.conv(normed, wider, 2, 2, pads=(0, 0, 0, 0))
         y = pen.layer_norm(pen.transpose(pen.conv(x, width, kernel, groups=width), 0, 2, 3, 1))
         if channels_last:
             y = pen.linear(pen.act(pen.linear(y, ratio * width), act), width)
@@ -510,7 +512,9 @@ def pool_mixer(pen: Pen) -> Step:
     ratio = pen.pick(4, 4, 3, 2)
 
     def norm(x: str) -> str:
-        return pen.group_norm(x, 1 if pen.chance(0.7) else pen.divisor(pen.channels(x), 2, 32)) if grouped else x
+        if not grouped:
+            return x
+        return pen.group_norm(x, 1 if pen.chance(0.7) else pen.divisor(pen.channels(x), 2, 32))
 
     def scale(x: str) -> str:
         return pen.op("Mul", x, pen.weight(pen.channels(x), 1, 1))

@@ -1,4 +1,4 @@
-"""Single operators between a few convolutions or on their own: shapes and broadcasting that no block covers."""
+"""One or a few operators of a kind: shapes and broadcasting that no family's blocks cover."""
 
 from __future__ import annotations
 
@@ -7,10 +7,21 @@ from collections.abc import Callable, Mapping
 
 from nn_meter.datasets._blocks import ACTIVATIONS, SIDES, Pen
 
-INT64, FLOAT, BOOL = 7, 1, 9
-"""Element types as ONNX's ``Cast`` numbers them."""
+CAST_TO: Mapping[str, int] = {"float32": 1, "int64": 7, "float16": 10, "float64": 11}
+"""Element type to the number that ``Cast`` knows it by."""
 
-FLOAT_CODES: Mapping[str, int] = {"float32": 1, "float16": 10, "float64": 11}
+UNARY = (
+    ("Neg",),
+    ("Abs",),
+    ("Erf",),
+    ("Sin",),
+    ("Cos",),
+    ("Floor",),
+    ("Abs", "Sqrt"),
+    ("Sigmoid", "Exp"),
+    ("Sigmoid", "Reciprocal"),
+)
+"""Functions of one number, after what keeps their argument where they are defined and ordinary."""
 
 
 def _map_shape(pen: Pen) -> tuple[int, int, int, int]:
@@ -33,7 +44,7 @@ def _any_shape(pen: Pen) -> tuple[int, ...]:
 
 
 def _broadcast_of(pen: Pen, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """A shape that broadcasts to ``shape``: equal, a scalar, one axis, all but some axes, or leading axes cut."""
+    """A shape that broadcasts to ``shape``."""
     pattern = pen.pick("equal", "equal", "last", "channel", "spatial", "random", "scalar")
     if pattern == "equal":
         return shape
@@ -66,12 +77,13 @@ def _unary(pen: Pen) -> str:
         if pen.chance(0.6):
             x = pen.act(x, pen.pick(*names))
         else:
-            x = pen.op(pen.pick("Sqrt", "Exp", "Neg", "Abs", "Erf", "Sin", "Cos", "Ceil", "Reciprocal", "Floor"), x)
+            for op_type in pen.pick(*UNARY):
+                x = pen.op(op_type, x)
     return x
 
 
 def _power(pen: Pen) -> str:
-    x = pen.op("Pow", pen.input(*_any_shape(pen)), pen.scalar(pen.pick(2.0, 3.0, 0.5)))
+    x = pen.op("Pow", pen.op("Abs", pen.input(*_any_shape(pen))), pen.scalar(pen.pick(2.0, 3.0, 0.5)))
     return pen.op("Log", pen.op("Add", x, pen.scalar(1.0)))
 
 
@@ -158,7 +170,10 @@ def _pools(pen: Pen) -> str:
         if min(pen.shape(x)[2:]) < kernel:
             break
         stride = pen.pick(1, 2, 2, kernel)
-        x = pen.max_pool(x, kernel, stride) if pen.chance(0.5) else pen.average_pool(x, kernel, stride, pen.pick(0, 1))
+        if pen.chance(0.5):
+            x = pen.max_pool(x, kernel, stride)
+        else:
+            x = pen.average_pool(x, kernel, stride, pen.pick(0, 1))
         x = pen.act(x, "relu") if pen.chance(0.4) else x
     return pen.op(pen.pick("GlobalAveragePool", "GlobalMaxPool"), x) if pen.chance(0.4) else x
 
@@ -236,30 +251,31 @@ def _expands(pen: Pen) -> str:
     shape = _any_shape(pen)
     small = tuple(1 if pen.chance(0.5) else dim for dim in shape)
     x = pen.act(pen.input(*small), "relu")
-    if pen.chance(0.5):
-        return pen.act(pen.op("Expand", x, pen.b.const(shape)), "relu")
-    return pen.op("Tile", x, pen.b.const([full // part for full, part in zip(shape, small, strict=True)]))
+    tiled = pen.integer(0, len(shape) - 1)
+    repeats = [shape[axis] // small[axis] if axis == tiled else 1 for axis in range(len(shape))]
+    x = pen.op("Tile", x, pen.b.const(repeats))
+    return pen.act(pen.op("Expand", x, pen.b.const(shape)), pen.pick("identity", "relu"))
 
 
 def _selects(pen: Pen) -> str:
     shape = _any_shape(pen)
     x = pen.input(*shape)
-    test = pen.op(pen.pick("Greater", "Less", "Equal"), x, pen.weight(*_broadcast_of(pen, shape)))
-    if pen.chance(0.4):
-        return pen.op("Mul", x, pen.op("Cast", test, to=FLOAT_CODES[pen.dtype]))
-    return pen.op("Where", test, x, pen.weight(*_broadcast_of(pen, shape)))
+    test = pen.op(pen.pick("Greater", "Less"), x, pen.weight(*_broadcast_of(pen, shape)))
+    chosen = pen.op("Where", test, x, pen.weight(*_broadcast_of(pen, shape)))
+    same = pen.op("Equal", x, pen.weight(*_broadcast_of(pen, shape)))
+    return pen.op("Mul", chosen, pen.op("Cast", same, to=CAST_TO[pen.dtype]))
 
 
 def _casts(pen: Pen) -> str:
-    x = pen.act(pen.input(*_any_shape(pen)), "relu")
-    whole = pen.op("Cast", x, to=INT64)
+    x = pen.op("Ceil", pen.input(*_any_shape(pen)))
+    whole = pen.op("Cast", x, to=CAST_TO["int64"])
     if pen.chance(0.5):
         whole = pen.op("CumSum", whole, pen.b.const(1))
-    return pen.op("Cast", whole, to=FLOAT_CODES[pen.dtype])
+    return pen.op("Cast", whole, to=CAST_TO[pen.dtype])
 
 
 def _positions(pen: Pen) -> str:
-    """Sine and cosine of running positions, interleaved: the position codes of hybrids, written at run time."""
+    """Sine and cosine of running positions, interleaved: position codes that are computed at run time."""
     batch, height, across = pen.batch, pen.integer(4, 32), pen.integer(4, 32)
     width = 2 * pen.integer(4, 64)
     mask = pen.input(batch, height, across)
@@ -290,7 +306,8 @@ def _shape_arithmetic(pen: Pen) -> str:
 
 def _matmuls(pen: Pen) -> str:
     """Batched products of odd sizes, with constant and with computed second operands."""
-    lead = pen.pick((), (1,), (pen.integer(2, 16),), (1, pen.integer(2, 16)), (pen.integer(2, 4), pen.integer(2, 8)))
+    heads = pen.integer(2, 16)
+    lead = pen.pick((), (1,), (heads,), (1, heads), (pen.integer(2, 4), heads))
     rows, inner, columns = (round(pen.log_uniform(1, 800)) for _ in range(3))
     cost = math.prod(lead) * rows * inner * columns
     if cost > 5e7:
@@ -375,16 +392,11 @@ MICRO: Mapping[str, Callable[[Pen], str]] = {
     "selects": _selects,
     "casts": _casts,
     "positions": _positions,
-    "shape arithmetic": _shape_arithmetic,
+    "shape_arithmetic": _shape_arithmetic,
     "matmuls": _matmuls,
     "gemms": _gemms,
     "convs": _convs,
-    "depth and space": _depth_and_space,
+    "depth_and_space": _depth_and_space,
     "identities": _identities,
 }
 """What a micro-network exercises, to its writer."""
-
-
-def micro(pen: Pen) -> str:
-    """One or two rows of ``MICRO`` of one network; each with inputs of its own."""
-    return pen.pick(*MICRO.values())(pen)

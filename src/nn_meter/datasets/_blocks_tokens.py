@@ -1,4 +1,4 @@
-"""Blocks that mix tokens: attention of several families and spellings, token perceptrons, and maps turned tokens."""
+"""Blocks that mix tokens: attention in several families and spellings, and perceptrons over tokens."""
 
 from __future__ import annotations
 
@@ -36,14 +36,10 @@ def embed_positions(pen: Pen, x: str) -> str:
     return pen.op("Add", x, pen.weight(1, *pen.shape(x)[1:]))
 
 
-def _projected(pen: Pen, x: str, heads: int, dim: int, value_dim: int) -> tuple[str, str, str]:
-    """q, k, v as (batch, heads, tokens, dim), from one projection, in one of the exporters' spellings."""
+def _projected(pen: Pen, x: str, heads: int, dim: int) -> tuple[str, str, str]:
+    """q, v (batch, heads, tokens, dim) and k (.., dim, tokens), from one projection that is cut in three."""
     batch, tokens, _ = pen.shape(x)
-    wide = pen.linear(x, heads * (2 * dim + value_dim), bias=pen.chance(0.85))
-    if dim != value_dim:
-        wide = pen.reshape(wide, batch, tokens, heads, 2 * dim + value_dim)
-        q, k, v = pen.split(wide, (dim, dim, value_dim), axis=3)
-        return pen.transpose(q, 0, 2, 1, 3), pen.transpose(k, 0, 2, 3, 1), pen.transpose(v, 0, 2, 1, 3)
+    wide = pen.linear(x, 3 * heads * dim, bias=pen.chance(0.85))
     stacked = pen.transpose(pen.reshape(wide, batch, tokens, 3, heads, dim), 2, 0, 3, 1, 4)
     spelling = pen.pick("split", "slice", "gather")
     if spelling == "split":
@@ -56,7 +52,10 @@ def _projected(pen: Pen, x: str, heads: int, dim: int, value_dim: int) -> tuple[
 
 
 def attend(pen: Pen, q: str, k: str, v: str, bias: Sequence[int] | None = None) -> str:
-    """Softmax attention of q (.., tokens, dim), k (.., dim, tokens) and v; ``bias`` is a shape to add to scores."""
+    """Softmax attention of q (.., tokens, dim), k (.., dim, tokens) and v.
+
+    ``bias`` is the shape of a constant that is added to the scores.
+    """
     factor = pen.shape(q)[-1] ** -0.5
     spelling = pen.pick("both", "both", "query", "scores", "divide")
     if spelling == "both":
@@ -90,7 +89,7 @@ def self_attention(pen: Pen, x: str, biased: bool = False) -> str:
     """Multi-head self-attention on (batch, tokens, width), with its output projection."""
     width = pen.shape(x)[-1]
     heads, dim = heads_of(pen, width)
-    q, k, v = _projected(pen, x, heads, dim, dim)
+    q, k, v = _projected(pen, x, heads, dim)
     tokens = pen.shape(q)[2]
     bias = (pen.pick(1, heads), tokens, tokens) if biased else None
     return pen.linear(merge_heads(pen, attend(pen, q, k, v, bias)), width)
@@ -112,12 +111,12 @@ def vision_transformer(pen: Pen) -> Step:
     act = pen.pick("gelu", "gelu", "gelu", "relu", "silu", "hard_swish")
     scaled = pen.chance(0.2)
     biased = pen.chance(0.2)
-    halves = pen.pick(("attention", "perceptron"), ("attention", "perceptron"), ("attention",), ("perceptron",))
+    halves = pen.pick("both", "both", "attention", "perceptron")
 
     def step(x: str) -> str:
-        if "attention" in halves:
+        if halves != "perceptron":
             x = pen.op("Add", x, _scaled(pen, self_attention(pen, pen.layer_norm(x), biased), scaled))
-        if "perceptron" in halves:
+        if halves != "attention":
             y = perceptron(pen, pen.layer_norm(x), ratio * pen.shape(x)[-1], act)
             x = pen.op("Add", x, _scaled(pen, y, scaled))
         return x
@@ -263,13 +262,14 @@ def map_attention(pen: Pen) -> Step:
 
     def conv_projected(x: str) -> str:
         batch, width, height, across = pen.shape(x)
-        heads, pixels_ = pen.pick(2, 4, 8), height * across
+        heads, count = pen.pick(2, 4, 8), height * across
         dim, value_dim = pen.pick(16, 16, 32), pen.pick(16, 32, 64)
         y = pen.conv_bn(x, heads * (2 * dim + value_dim))
-        y = pen.reshape(y, batch, heads, 2 * dim + value_dim, pixels_)
+        y = pen.reshape(y, batch, heads, 2 * dim + value_dim, count)
         q, k, v = pen.split(y, (dim, dim, value_dim), axis=2)
         scores = pen.matmul(pen.transpose(q, 0, 1, 3, 2), k)
-        scores = pen.op("Add", pen.op("Mul", scores, pen.scalar(dim**-0.5)), pen.weight(1, heads, pixels_, pixels_))
+        scores = pen.op("Mul", scores, pen.scalar(dim**-0.5))
+        scores = pen.op("Add", scores, pen.weight(1, heads, count, count))
         y = pen.matmul(v, pen.transpose(pen.op("Softmax", scores, axis=-1), 0, 1, 3, 2))
         y = pen.reshape(y, batch, heads * value_dim, height, across)
         return pen.op("Add", x, pen.conv_bn(pen.act(y, act), width))
@@ -282,7 +282,8 @@ def map_attention(pen: Pen) -> Step:
         small = pen.conv(x, width, 2, 2, pads=(0, 0, 0, 0))
         few = math.prod(pen.shape(small)[2:])
         small = pen.layer_norm(pen.transpose(pen.reshape(small, batch, width, few), 0, 2, 1))
-        q = pen.transpose(pen.reshape(pen.linear(tokens, width), batch, height * across, heads, dim), 0, 2, 1, 3)
+        q = pen.reshape(pen.linear(tokens, width), batch, height * across, heads, dim)
+        q = pen.transpose(q, 0, 2, 1, 3)
         both = pen.reshape(pen.linear(small, 2 * width), batch, few, 2, heads, dim)
         both = pen.transpose(both, 2, 0, 3, 1, 4)
         k, v = (pen.op("Gather", both, pen.b.const(i), axis=0) for i in range(2))

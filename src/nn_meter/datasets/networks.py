@@ -1,9 +1,9 @@
 """Seeded random networks whose blocks are those of real families, and whose sizes are anyone's.
 
-Widths, depths, resolutions, kernels and groups are drawn from ranges; no published network and no list of its
-layers is in here. The networks are small in cost and few in blocks, and start at any stage of a family, so that
-late stages (wide and small maps) are as frequent as early ones. What a predictor learns from them has to carry
-over to real models that it never saw.
+Widths, depths, resolutions, kernels and groups are drawn from ranges; no published network and no list of
+its layers is in here. The networks are small in cost and few in blocks, and start at any stage of a family,
+so that late stages (wide and small maps) are as frequent as early ones. What a predictor learns from them has
+to carry over to real models that it never saw.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from nn_meter.datasets import _blocks_language as language
 from nn_meter.datasets import _blocks_maps as maps
 from nn_meter.datasets import _blocks_tokens as tokens
 from nn_meter.datasets._blocks import Pen, Step
-from nn_meter.datasets._blocks_micro import micro
+from nn_meter.datasets._blocks_micro import MICRO
 from nn_meter.ir.graph import Graph
 
 MAX_FLOPS = 4.0e8
@@ -31,8 +31,8 @@ MAX_FLOPS = 4.0e8
 class Family:
     """One row of ``FAMILIES``: calling it draws a network.
 
-    ``write`` draws with the pen it is given and returns the tensor that the network answers with; ``weight`` is
-    the family's share among all samples, relative to the others.
+    ``write`` draws with the pen it is given and returns the tensor that the network answers with; ``weight``
+    is the family's share among all samples, relative to the others.
     """
 
     name: str
@@ -65,7 +65,9 @@ def _map_network(pen: Pen, make: maps.Maker, low: int, high: int, macs: float) -
     return maps.head(pen, x) if pen.chance(0.3) and pen.macs < 1.5e8 else x
 
 
-def _token_network(pen: Pen, make: Callable[[Pen], Step], low: int, high: int, macs: float, multiple: int) -> str:
+def _token_network(
+    pen: Pen, make: Callable[[Pen], Step], low: int, high: int, macs: float, multiple: int
+) -> str:
     """One to three blocks on tokens, with class token and position embedding in some, and a head in some."""
     x = tokens.token_input(pen, low, high, macs, multiple)
     if pen.chance(0.4):
@@ -107,12 +109,14 @@ def _on_map(make: maps.Maker, low: int, high: int, macs: float) -> Callable[[Pen
     return partial(_map_network, make=make, low=low, high=high, macs=macs)
 
 
-def _on_tokens(make: Callable[[Pen], Step], low: int, high: int, macs: float, multiple: int = 8) -> Callable[[Pen], str]:
+def _on_tokens(
+    make: Callable[[Pen], Step], low: int, high: int, macs: float, multiple: int = 8
+) -> Callable[[Pen], str]:
     return partial(_token_network, make=make, low=low, high=high, macs=macs, multiple=multiple)
 
 
-# The numbers of `_on_map` and `_on_tokens`: the widths to draw from, and the multiply-adds of one block in units
-# of width**2 a position.
+# The numbers of `_on_map` and `_on_tokens`: the widths to draw from, and the multiply-adds of one block in
+# units of width**2 a position.
 _ROWS: tuple[Family, ...] = (
     Family("plain", 4, _on_map(maps.plain, 8, 768, 9)),
     Family("residual_basic", 5, _on_map(maps.residual_basic, 16, 640, 18)),
@@ -140,7 +144,7 @@ _ROWS: tuple[Family, ...] = (
     Family("encoder", 4, language.encoder),
     Family("decoder", 5, language.decoder),
     Family("recurrent", 2, language.recurrent),
-    Family("micro", 14, micro),
+    *(Family(f"micro_{name}", 0.7, write) for name, write in MICRO.items()),
 )
 
 FAMILIES: Mapping[str, Family] = {family.name: family for family in _ROWS}
@@ -158,7 +162,7 @@ def sample_network(seed: int, *, dtype: str = "float32") -> Graph:
 
 
 def sample_networks(seed: int, count: int, *, dtype: str = "float32") -> Iterator[Graph]:
-    """``count`` different networks, stratified: after any number of them each family has its share, within one.
+    """``count`` different networks, stratified: each family has about its share after any number of them.
 
     Pure: the same seed gives the same networks, and a larger ``count`` only adds to them.
     """

@@ -21,9 +21,9 @@ logger = logging.getLogger(__name__)
 class Record:
     """One kernel or network that was measured, or the reason why it could not be.
 
-    ``kind`` is a kernel kind's key. ``config`` and ``provenance`` (device, runtime, date, source ...) hold what
-    JSON can: text, numbers, booleans, ``None``, lists and mappings of them. Exactly one of ``latency_ms`` and
-    ``failure`` (in words) is given.
+    ``kind`` is a kernel kind's key. ``config`` and ``provenance`` (device, runtime, date, source ...) hold
+    what JSON can: text, numbers, booleans, ``None``, lists and mappings of them. Exactly one of
+    ``latency_ms`` and ``failure`` (in words) is given.
 
     Raises:
         ValueError: both or neither of ``latency_ms`` and ``failure`` are given.
@@ -75,7 +75,7 @@ class RecordStore:
                 self._end_is_whole = True
         except OSError as error:
             raise StorageError(
-                f"{self.path}: records cannot be written ({error.strerror}); free space or choose another folder"
+                f"{self.path}: cannot be written ({error.strerror}); free space or choose another folder"
             ) from error
 
     def read(self) -> Iterator[Record]:
@@ -88,7 +88,9 @@ class RecordStore:
         try:
             text, whole, size = self._whole()
         except OSError as error:
-            raise StorageError(f"{self.path}: records cannot be read ({error.strerror}); check its permissions") from error
+            raise StorageError(
+                f"{self.path}: cannot be read ({error.strerror}); check its permissions"
+            ) from error
         if whole < size:
             logger.warning("%s: the last %d bytes are torn and left out", self.path, size - whole)
         for number, line in enumerate(text.splitlines(), start=1):
@@ -114,7 +116,7 @@ def _members(data: bytes, path: Path) -> tuple[bytes, int]:
             lines = member.decompress(data[whole:])
         except zlib.error as error:
             raise BuildError(
-                f"{path}: damaged at byte {whole} ({error}); restore the file from a copy, or remove it to start anew"
+                f"{path}: damaged at byte {whole} ({error}); restore it from a copy, or remove it to start anew"
             ) from error
         if not member.eof:
             break
