@@ -301,7 +301,7 @@ def _shape_arithmetic(pen: Pen) -> str:
     target = pen.op("Concat", batch, rows, pen.b.const((-1,)), axis=0)
     y = pen.op("Reshape", y, target, allowzero=0)
     ones = pen.op("ConstantOfShape", dims)
-    return pen.op("Add", y, pen.op("Reshape", ones, target, allowzero=0)) if pen.chance(0.5) else y
+    return pen.op("Add", y, pen.op("Reshape", ones, target, allowzero=0))
 
 
 def _matmuls(pen: Pen) -> str:

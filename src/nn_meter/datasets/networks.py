@@ -45,7 +45,7 @@ class Family:
             rng = np.random.default_rng((seed, zlib.crc32(self.name.encode()), attempt))
             pen = Pen(f"{self.name}_{seed}", rng, dtype)
             output = self.write(pen)
-            if 2 * pen.macs <= MAX_FLOPS:
+            if pen.nodes and 2 * pen.macs <= MAX_FLOPS:
                 return pen.graph(output)
         raise AssertionError("unreachable: attempts do not end")
 

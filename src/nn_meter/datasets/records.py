@@ -116,7 +116,7 @@ def _members(data: bytes, path: Path) -> tuple[bytes, int]:
             lines = member.decompress(data[whole:])
         except zlib.error as error:
             raise BuildError(
-                f"{path}: damaged at byte {whole} ({error}); restore it from a copy, or remove it to start anew"
+                f"{path}: damaged at byte {whole} ({error}); restore it from a copy, or remove it"
             ) from error
         if not member.eof:
             break
