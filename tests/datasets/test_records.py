@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nn_meter.datasets import Record, RecordStore
@@ -28,6 +28,7 @@ records = st.builds(Record, st.text(), configs, st.floats(0, 1e6), st.none(), co
 
 
 @pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=30, deadline=None)
 @given(batches=st.lists(st.lists(records, max_size=3), max_size=3))
 def test_what_is_appended_is_read_in_order(
     tmp_path_factory: pytest.TempPathFactory, name: str, batches: list[list[Record]]
