@@ -1,0 +1,183 @@
+"""Which predictors there are, and where each one's bundle lies: shipped, plugged in, published or registered."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Literal
+
+from nn_meter import settings
+from nn_meter.errors import BundleError, UnknownPredictorError
+from nn_meter.predictors.bundle import MANIFEST, Bundle, load
+from nn_meter.predictors.download import Progress, fetch
+
+_log = logging.getLogger(__name__)
+
+ENTRY_POINTS = "nn_meter.predictors"
+SHIPPED = Path(__file__).with_name("shipped")
+
+Origin = Literal["shipped", "plugin", "published", "registered"]
+
+
+@dataclass(frozen=True, slots=True)
+class PredictorInfo:
+    """A predictor that can be loaded. ``location`` is its bundle's path, or the address it is fetched from.
+
+    ``replaced`` says, of one just registered, that another of that name and version made way for it.
+    """
+
+    name: str
+    version: str
+    category: str
+    origin: Origin
+    location: str
+    kernel_predictors: tuple[str, ...]
+    replaced: bool = False
+
+
+_VPU = (
+    "conv-bn-relu", "dwconv-bn-relu", "fc", "hswish", "relu", "se",
+    "addrelu", "maxpool", "avgpool", "bn", "bnrelu", "channelshuffle",
+)  # fmt: skip
+_GPU = (
+    "conv-bn-relu", "dwconv-bn-relu", "hswish", "relu", "se", "maxpool", "avgpool", "bn", "bnrelu", "concat",
+)  # fmt: skip
+_CPU = (
+    "conv-bn-relu", "dwconv-bn-relu", "fc", "global-avgpool", "hswish", "relu", "se", "split",
+    "add", "addrelu", "maxpool", "avgpool", "bn", "bnrelu", "channelshuffle", "concat",
+)  # fmt: skip
+PUBLISHED: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
+    ("cortexA76cpu_tflite21", "1.0", "cpu", _CPU),
+    ("adreno640gpu_tflite21", "1.0", "gpu", _GPU),
+    ("adreno630gpu_tflite21", "1.0", "gpu", _GPU),
+    ("myriadvpu_openvino2019r2", "1.0", "vpu", _VPU),
+)
+"""Name, version, category and kernels of the predictors that nn-Meter publishes."""
+
+
+def version_key(version: str) -> tuple[int, tuple[int, ...], str]:
+    """Sorts versions as numbers, so that "1" and "1.0" are one; what is no number comes before, by text."""
+    if not re.fullmatch(r"\d+(\.\d+)*", version):
+        return 0, (), version
+    parts = [int(part) for part in version.split(".")]
+    while len(parts) > 1 and parts[-1] == 0:
+        parts.pop()
+    return 1, tuple(parts), ""
+
+
+def stored_path(folder: str, name: str, version: str) -> Path:
+    """Where the data folder keeps the bundle of that name and version; ``folder`` says how it came there."""
+    rank, numbers, text = version_key(version)
+    return settings.data_folder() / folder / f"{name.lower()}@{'.'.join(map(str, numbers)) if rank else text}.zip"
+
+
+def list_predictors() -> list[PredictorInfo]:
+    """Every predictor that :func:`load_predictor` accepts; a bundle that cannot be read is logged and left out."""
+    return [*_shipped(), *_plugins(), *_published(), *registered()]
+
+
+def _shipped() -> Iterator[PredictorInfo]:
+    return _readable(SHIPPED.glob(f"*/{MANIFEST}"), "shipped", lambda manifest: manifest.parent)
+
+
+def registered() -> Iterator[PredictorInfo]:
+    """The predictors that the user registered."""
+    return _readable((settings.data_folder() / "registered").glob("*@*.zip"), "registered", lambda path: path)
+
+
+def _published() -> Iterator[PredictorInfo]:
+    for name, version, category, kernels in PUBLISHED:
+        yield PredictorInfo(name, version, category, "published", f"{settings.mirror()}/{name}.zip", kernels)
+
+
+def _plugins() -> Iterator[PredictorInfo]:
+    for point in entry_points(group=ENTRY_POINTS):
+        try:
+            given = point.load()
+            path = Path(given() if callable(given) else given)
+        except Exception as e:  # another package's code; it must not take the list with it
+            _log.warning("entry point %s = %s: left out, it failed with %r", point.name, point.value, e)
+            continue
+        yield from _readable([path], "plugin", lambda path: path)
+
+
+def _readable(found: Iterable[Path], origin: Origin, place: Callable[[Path], Path]) -> Iterator[PredictorInfo]:
+    for path in sorted(map(place, found)):
+        try:
+            yield info(load(path), origin)
+        except BundleError as e:
+            _log.warning("predictor left out: %s", e)
+
+
+def info(bundle: Bundle, origin: Origin, *, replaced: bool = False) -> PredictorInfo:
+    """What the catalogue says of ``bundle``."""
+    location = str(bundle.path or "")
+    kernels = tuple(bundle.kinds)
+    return PredictorInfo(bundle.name, bundle.version, bundle.category, origin, location, kernels, replaced)
+
+
+def find(name: str, version: str | float | None = None) -> PredictorInfo:
+    """The predictor ``name``, in any case of letters; the latest version where none is asked for.
+
+    Where two are of one version, a registered one goes first.
+
+    Raises:
+        UnknownPredictorError: none of that name or version; names near ones.
+    """
+    known = list_predictors()
+    return pick(known, name, version)[-1]
+
+
+def pick(known: list[PredictorInfo], name: str, version: str | float | None) -> list[PredictorInfo]:
+    """Those of ``known`` that match, the preferred one last.
+
+    Raises:
+        UnknownPredictorError: none of that name or version; names near ones.
+    """
+    named = [each for each in known if each.name.lower() == name.lower()]
+    if not named:
+        names = {each.name.lower(): each.name for each in known}
+        near = [names[match] for match in difflib.get_close_matches(name.lower(), names, cutoff=0.4)]
+        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        raise UnknownPredictorError(
+            f"there is no predictor named {name!r}; {hint}List them with: nn-meter --list-predictors"
+        )
+    named.sort(key=lambda each: version_key(each.version))
+    if version is None:
+        return named
+    matching = [each for each in named if version_key(each.version) == version_key(str(version))]
+    if not matching:
+        versions = ", ".join(dict.fromkeys(each.version for each in named))
+        raise UnknownPredictorError(f"{named[0].name} has no version {version}; there is {versions}")
+    return matching
+
+
+def load_predictor(name: str, version: str | float | None = None, *, progress: Progress | None = None) -> Bundle:
+    """Open the bundle of a predictor; a published one is fetched and converted at first use.
+
+    ``progress`` is called with the bytes fetched so far and the bytes in all (``None`` if unknown).
+
+    Raises:
+        UnknownPredictorError: none of that name or version.
+        DownloadError: a published predictor cannot be fetched.
+        PredictorError: its files are damaged, hostile or do not fit.
+        StorageError: the data folder cannot be written.
+    """
+    found = find(name, version)
+    if found.origin != "published":
+        return load(found.location)
+    target = stored_path("published", found.name, found.version)
+    if not target.exists():
+        meta = {
+            "name": found.name,
+            "version": found.version,
+            "category": found.category,
+            "kernel_predictors": found.kernel_predictors,
+        }
+        fetch(found.location, meta, target, progress)
+    return load(target)

@@ -1,0 +1,280 @@
+"""Ensembles of regression trees as flat arrays, evaluated exactly and fast.
+
+Two evaluations give the same bits. *Masks* (after QuickScorer, Lucchese et al., SIGIR 2015) hold, per column
+and rank among the column's thresholds, which leaves of every tree a row can still reach; a row costs one
+table row per column, whatever the depth. Where such tables would grow too large, *steps* walk all rows
+through all trees level by level.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+import zlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import IO, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nn_meter.errors import BundleError
+
+Aggregate = Literal["mean", "sum"]
+Ints = NDArray[np.int32]
+Floats = NDArray[np.float64]
+
+_ARRAYS = {
+    "feature": np.int32,
+    "threshold": np.float64,
+    "left": np.int32,
+    "right": np.int32,
+    "value": np.float64,
+    "roots": np.int32,
+}
+_UNREADABLE = (
+    OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, MemoryError,
+    NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+_WORD_BITS = 52  # leaves per mask word: such a word converts to float64 without rounding
+_MASK_BYTES_MAX = 16 << 20
+_BATCH_BYTES = 1 << 19  # rows are taken in batches whose masks stay in the processor's cache
+
+
+@dataclass(frozen=True, eq=False)
+class TreeEnsemble:
+    """Regression trees that share flat node arrays.
+
+    Node ``i`` is a leaf worth ``value[i]`` where ``left[i]`` is -1; else a row goes to ``left[i]`` if its
+    column ``feature[i]`` is at most ``threshold[i]``, and to ``right[i]`` if it is greater. A child's index
+    is larger than its parent's. ``roots`` names each tree's first node, in the order of adding up.
+
+    ``aggregate`` is ``"mean"`` for forests: columns are cast to float32 and the trees averaged, as
+    scikit-learn's forests do; or ``"sum"`` for boosted trees: columns stay float64, the trees are added to
+    ``init``.
+
+    Raises:
+        BundleError: on construction, where the arrays are no such ensemble.
+    """
+
+    feature: Ints
+    threshold: Floats
+    left: Ints
+    right: Ints
+    value: Floats
+    roots: Ints
+    n_columns: int
+    aggregate: Aggregate = "mean"
+    init: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    def __len__(self) -> int:
+        return len(self.roots)
+
+    def predict(self, rows: NDArray[Any]) -> Floats:
+        """Predict ``rows`` of shape (n, n_columns); float64 of shape (n,), in the unit of the target.
+
+        Raises:
+            BundleError: rows of another number of columns.
+        """
+        given = np.asarray(rows, np.float64)
+        if given.ndim != 2 or given.shape[1] != self.n_columns:
+            raise BundleError(f"the trees take rows of {self.n_columns} columns, not an array of {given.shape}")
+        if self.aggregate == "mean":
+            given = given.astype(np.float32).astype(np.float64)
+        leaves = self._evaluator
+        terms = np.empty((min(len(given), leaves.batch), len(self) + 1))
+        terms[:, 0] = self.init
+        out = np.empty(len(given))
+        for start in range(0, len(given), leaves.batch):
+            batch = given[start : start + leaves.batch]
+            terms[: len(batch), 1:] = self.value[leaves.of(batch)]
+            # accumulate adds strictly in order, as the libraries do; sum() would add pairwise
+            out[start : start + len(batch)] = np.add.accumulate(terms[: len(batch)], axis=1)[:, -1]
+        return out / len(self) if self.aggregate == "mean" else out
+
+    @cached_property
+    def _evaluator(self) -> _Masks | _Steps:
+        shape = _Shape(self)
+        return _Masks(self, shape) if shape.mask_bytes <= _MASK_BYTES_MAX else _Steps(self, shape.depth)
+
+    def save(self, file: Path | IO[bytes]) -> None:
+        """Write the ensemble as an ``.npz`` archive of plain arrays."""
+        names = (*_ARRAYS, "n_columns", "aggregate", "init")
+        stored: dict[str, Any] = {name: np.asarray(getattr(self, name)) for name in names}
+        np.savez_compressed(file, **stored)
+
+    @classmethod
+    def load(cls, file: Path | IO[bytes], where: str = "") -> TreeEnsemble:
+        """Read what :meth:`save` wrote; ``where`` names the file in errors.
+
+        Raises:
+            BundleError: no such archive, or no valid ensemble.
+        """
+        where = where or str(file)
+        try:
+            stored = np.load(file, allow_pickle=False)
+            arrays = {name: np.asarray(stored[name]) for name in _ARRAYS}
+            n_columns, aggregate = int(stored["n_columns"]), str(stored["aggregate"])
+            init = float(stored["init"])
+        except _UNREADABLE as e:
+            raise BundleError(f"{where}: no tree ensemble ({e}); fetch or build the bundle again") from e
+        for name, dtype in _ARRAYS.items():
+            if arrays[name].dtype != dtype:
+                raise BundleError(f"{where}: {name} holds {arrays[name].dtype}, not {np.dtype(dtype)}")
+        if aggregate not in ("mean", "sum"):
+            raise BundleError(f"{where}: aggregate is {aggregate!r}; known are 'mean' and 'sum'")
+        try:
+            return cls(**arrays, n_columns=n_columns, aggregate=aggregate, init=init)  # type: ignore[arg-type]
+        except BundleError as e:
+            raise BundleError(f"{where}: {e}") from None
+
+    def to_bytes(self) -> bytes:
+        """The archive of :meth:`save` as bytes."""
+        buffer = io.BytesIO()
+        self.save(buffer)
+        return buffer.getvalue()
+
+
+def _check(trees: TreeEnsemble) -> None:
+    """Raise BundleError unless the arrays are trees: evaluation then ends, inside the arrays."""
+    count = len(trees.feature)
+    for name in _ARRAYS:
+        array = getattr(trees, name)
+        if array.ndim != 1 or (name != "roots" and len(array) != count):
+            raise BundleError(f"trees: {name} has the shape {array.shape}; {count} nodes need ({count},)")
+    if not len(trees.roots):
+        raise BundleError("trees: there is no tree")
+    inner = trees.left >= 0
+    parents = np.flatnonzero(inner)
+    children = np.concatenate([trees.left[inner], trees.right[inner]])
+    starts = np.concatenate([children, trees.roots])
+    if starts.min() < 0 or starts.max() >= count:
+        raise BundleError(f"trees: a child or root lies outside the {count} nodes")
+    if np.any(children <= np.concatenate([parents, parents])):
+        raise BundleError("trees: a child comes before its parent, so evaluation would not end")
+    if np.bincount(starts, minlength=count).max() > 1:
+        raise BundleError("trees: a node belongs to two parents or trees")
+    feature = trees.feature[inner]
+    if len(feature) and (feature.min() < 0 or feature.max() >= trees.n_columns):
+        raise BundleError(f"trees: a node asks for column {feature.max()}; there are {trees.n_columns}")
+    if not (np.isfinite(trees.threshold[inner]).all() and np.isfinite(trees.value[~inner]).all()):
+        raise BundleError("trees: a threshold or value is not finite")
+    if not np.isfinite(trees.init):
+        raise BundleError("trees: the initial value is not finite")
+
+
+class _Shape:
+    """Where each node lies: its tree, its level, its place among its tree's leaves from left to right."""
+
+    def __init__(self, trees: TreeEnsemble) -> None:
+        count = len(trees.feature)
+        levels = [trees.roots]
+        self.tree = np.zeros(count, np.int32)
+        self.tree[trees.roots] = np.arange(len(trees.roots))
+        while len(inner := levels[-1][trees.left[levels[-1]] >= 0]):
+            for side in (trees.left, trees.right):
+                self.tree[side[inner]] = self.tree[inner]
+            levels.append(np.concatenate([trees.left[inner], trees.right[inner]]))
+        self.depth = len(levels) - 1
+        self.leaves = np.ones(count, np.int32)  # under each node
+        self.first = np.zeros(count, np.int32)  # place of the leftmost leaf under each node
+        inner_levels = [level[trees.left[level] >= 0] for level in levels]
+        for inner in reversed(inner_levels):
+            self.leaves[inner] = self.leaves[trees.left[inner]] + self.leaves[trees.right[inner]]
+        for inner in inner_levels:
+            self.first[trees.left[inner]] = self.first[inner]
+            self.first[trees.right[inner]] = self.first[inner] + self.leaves[trees.left[inner]]
+        self.reached = np.concatenate(levels)
+        self.inner = np.concatenate(inner_levels)
+        self.leaves_max = int(self.leaves[trees.roots].max())
+        self.words = -(-self.leaves_max // _WORD_BITS)
+        self.thresholds = {
+            int(column): np.unique(trees.threshold[self.inner][trees.feature[self.inner] == column])
+            for column in np.unique(trees.feature[self.inner])
+        }
+        ranks = sum(len(known) + 1 for known in self.thresholds.values())
+        self.mask_bytes = 8 * ranks * len(trees.roots) * self.words
+
+
+class _Masks:
+    """Per column and rank, the leaves still in reach; the leftmost one left over is the row's leaf.
+
+    A row whose column exceeds a node's threshold cannot reach the leaves to that node's left, so the tables
+    of a column are running conjunctions over its sorted thresholds.
+    """
+
+    def __init__(self, trees: TreeEnsemble, shape: _Shape) -> None:
+        count, words = len(trees.roots), shape.words
+        self._count, self._words = count, words
+        self.batch = max(1, _BATCH_BYTES // (8 * count * words))
+        self._thresholds = shape.thresholds
+        self._tables: dict[int, NDArray[np.int64]] = {}
+        for column, known in shape.thresholds.items():
+            nodes = shape.inner[trees.feature[shape.inner] == column]
+            ranks = np.searchsorted(known, trees.threshold[nodes]) + 1
+            table = np.full((len(known) + 1, count, words), (1 << _WORD_BITS) - 1, np.int64)
+            first = shape.first[nodes]
+            cut = _span(first, first + shape.leaves[trees.left[nodes]], words)
+            np.bitwise_and.at(table, (ranks, shape.tree[nodes]), ~cut)
+            np.bitwise_and.accumulate(table, axis=0, out=table)
+            self._tables[column] = table.reshape(len(known) + 1, -1)
+        leaves = shape.reached[trees.left[shape.reached] < 0]
+        self._leaf = np.zeros(count * words * _WORD_BITS, np.int32)  # place to node, tree after tree
+        self._leaf[shape.tree[leaves] * (words * _WORD_BITS) + shape.first[leaves]] = leaves
+        self._last = np.arange(count) * (words * _WORD_BITS) + _WORD_BITS - 1 + 1023
+
+    def of(self, rows: Floats) -> NDArray[np.int32]:
+        """The leaf of each row in each tree, shape (rows, trees)."""
+        masks: NDArray[np.int64] | None = None
+        for column, known in self._thresholds.items():
+            table = self._tables[column].take(known.searchsorted(rows[:, column]), axis=0)
+            masks = table if masks is None else np.bitwise_and(masks, table, out=masks)
+        if masks is None:
+            return np.broadcast_to(self._leaf[:: self._words * _WORD_BITS], (len(rows), self._count))
+        place = self._last
+        if self._words > 1:
+            by_word = masks.reshape(len(rows), self._count, self._words)
+            word = (by_word != 0).argmax(axis=2)
+            masks = np.take_along_axis(by_word, word[:, :, None], axis=2)[:, :, 0]
+            place = place + word * _WORD_BITS
+        exponent = masks.astype(np.float64).view(np.int64) >> 52  # of the highest set bit, biased by 1023
+        return self._leaf[place - exponent]
+
+
+def _span(start: Ints, stop: Ints, words: int) -> NDArray[np.int64]:
+    """Masks of shape (n, words) with the bits of leaves ``start`` .. ``stop`` - 1 set, leftmost highest."""
+    base = np.arange(words) * _WORD_BITS
+    low = np.clip(start[:, None] - base, 0, _WORD_BITS).astype(np.int64)
+    high = np.clip(stop[:, None] - base, 0, _WORD_BITS).astype(np.int64)
+    one = np.int64(1)
+    masks: NDArray[np.int64] = (one << (_WORD_BITS - low)) - (one << (_WORD_BITS - high))
+    return masks
+
+
+class _Steps:
+    """Walks rows through trees, one level of all trees at a time; a leaf leads to itself."""
+
+    def __init__(self, trees: TreeEnsemble, depth: int) -> None:
+        self._depth = depth
+        self._roots = trees.roots.astype(np.int64)
+        self.batch = max(1, _BATCH_BYTES // (8 * len(trees.roots)))
+        leaf = trees.left < 0
+        self._feature = np.where(leaf, 0, trees.feature).astype(np.int64)
+        self._threshold = np.where(leaf, np.inf, trees.threshold)
+        itself = np.arange(len(leaf))
+        children = [np.where(leaf, itself, side) for side in (trees.left, trees.right)]
+        self._child = np.stack(children, axis=1).astype(np.int64).ravel()
+
+    def of(self, rows: Floats) -> NDArray[np.int64]:
+        """The leaf of each row in each tree, shape (rows, trees)."""
+        cells = np.ascontiguousarray(rows).ravel()
+        origin = np.arange(len(rows))[:, None] * rows.shape[1]
+        node = np.broadcast_to(self._roots, (len(rows), len(self._roots)))
+        for _ in range(self._depth):
+            right = cells.take(self._feature.take(node) + origin) > self._threshold.take(node)
+            node = self._child.take(2 * node + right)
+        return node

@@ -1,0 +1,21 @@
+"""Switches of the environment, read when asked for; nothing is created here."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import platformdirs
+
+PUBLISHED = "https://github.com/microsoft/nn-Meter/releases/download/v1.0-data"
+
+
+def data_folder() -> Path:
+    """Where registered and fetched predictors live: ``NN_METER_HOME``, else the user's data folder."""
+    home = os.environ.get("NN_METER_HOME")
+    return Path(home).expanduser() if home else platformdirs.user_data_path("nn-meter")
+
+
+def mirror() -> str:
+    """Base address of the published predictors: ``NN_METER_MIRROR``, else nn-Meter's release page."""
+    return (os.environ.get("NN_METER_MIRROR") or PUBLISHED).rstrip("/")
