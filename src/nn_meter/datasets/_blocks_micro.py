@@ -157,7 +157,8 @@ def _resizes(pen: Pen) -> str:
         else:
             target = [max(1, round(dim * pen.uniform(0.4, 2.2))) for dim in pen.shape(x)[2:]]
             sizes = pen.b.const((*pen.shape(x)[:2], *target))
-            mode = pen.pick("nearest", "linear", "cubic")
+            cheap = math.prod(pen.shape(x)) < 60_000
+            mode = "cubic" if cheap and pen.chance(0.3) else pen.pick("nearest", "linear")
             x = pen.op("Resize", x, "", "", sizes, mode=mode, coordinate_transformation_mode="half_pixel")
         x = pen.conv(x, pen.channels(x), 1) if pen.channels(x) <= 64 and pen.chance(0.4) else x
     return x
