@@ -1,0 +1,217 @@
+"""PyTorch: modules, ``torch.export`` programs and ``.pt2`` files.
+
+The module runs once, on tensors that have a shape and no storage, while its operators are written down; see
+``docs/pytorch.md`` for why not ``torch.export``, ``torch.fx`` or the ONNX exporter.
+"""
+
+from __future__ import annotations
+
+import inspect
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from nn_meter.errors import MissingDependencyError, ModelError, ModelFormatError
+from nn_meter.ir import Graph
+
+name = "torch"
+suffixes = (".pt2",)
+
+DEFAULT_SHAPE = (1, 3, 224, 224)
+
+InputSpec = Any
+"""A shape; a pair of shape and dtype name (``((1, 128), "int64")``); or an example tensor."""
+
+_TOKEN_INPUTS = frozenset(
+    ("input_ids", "decoder_input_ids", "token_type_ids", "position_ids", "attention_mask", "ids", "idx", "tokens", "src_tokens")
+)
+"""Parameters of ``forward`` that hold integers by convention."""
+
+
+def sniff(source: Any) -> bool:
+    """Whether ``source`` is a module, an exported program or a file that PyTorch wrote; imports nothing."""
+    if isinstance(source, str | Path):
+        path = Path(source)
+        return path.is_file() and (path.suffix == ".pt2" or _is_torch_zip(path))
+    return any(
+        (kind.__module__, kind.__qualname__)
+        in (("torch.nn.modules.module", "Module"), ("torch.export.exported_program", "ExportedProgram"))
+        for kind in type(source).__mro__
+    )
+
+
+def read(
+    source: Any,
+    *,
+    input_shapes: InputSpec | Sequence[InputSpec] | Mapping[str, InputSpec] | None = None,
+    name: str | None = None,
+    kwargs: Mapping[str, Any] | None = None,
+) -> Graph:
+    """The graph that ``source`` computes at inference.
+
+    Args:
+        source: A ``torch.nn.Module`` on any device, ``meta`` included; a ``torch.export.ExportedProgram``; or the path
+            of a ``.pt2`` file. The module stays as it is; one in training mode is read as in evaluation.
+        input_shapes: One shape, several, or one for each parameter of ``forward`` by name; ``(1, 3, 224, 224)`` where
+            left out. Instead of a shape, a pair of shape and dtype name or an example tensor may stand. Inputs take
+            the dtype of the module's weights, or int64 where the parameter's name says that it holds tokens.
+        name: Name of the graph; the class of the module where left out.
+        kwargs: Further arguments of ``forward`` that are no tensors.
+
+    Raises:
+        MissingDependencyError: PyTorch is not installed.
+        ModelFormatError: a file that is no ``torch.export`` archive.
+        ModelError: the forward fails for these shapes or branches on a tensor's value; names submodule and line.
+        UnsupportedOperatorError: an operator without a row in the table.
+    """
+    torch = _torch()
+    if isinstance(source, str | Path):
+        name = name or Path(source).stem
+        source = _load(Path(source))
+    if isinstance(source, torch.export.ExportedProgram):
+        input_shapes = _program_inputs(source) if input_shapes is None else input_shapes
+        source = source.module()
+        name = name or "exported"
+    if isinstance(source, torch.jit.ScriptModule):
+        raise ModelFormatError(_SCRIPT.format(what="the module"))
+    if not isinstance(source, torch.nn.Module):
+        raise ModelError(f"cannot read a {type(source).__name__} as a PyTorch model; pass a torch.nn.Module")
+    from nn_meter.frontends._torch_record import Recorder, record
+
+    title = name or type(source).__name__
+    weights = {id(tensor): path for path, tensor in (*source.named_parameters(), *source.named_buffers())}
+    recorder = Recorder(title, weights)
+    positional, named = _inputs(source, input_shapes)
+    for key, tensor in (*positional, *named):
+        recorder.input(tensor, key)
+    paths = {id(module): f"/{path.replace('.', '/')}" if path else "" for path, module in source.named_modules()}
+    with _evaluating(source):
+        return record(source, recorder, [tensor for _, tensor in positional], {**dict(named), **(kwargs or {})}, paths)
+
+
+_SCRIPT = (
+    "{what} is TorchScript, whose operators are no longer visible one by one; load the torch.nn.Module that it was "
+    "made from, or save it with torch.export.save(torch.export.export(module, inputs), 'model.pt2')"
+)
+
+
+def _torch() -> Any:
+    try:
+        import torch
+        import torch.export
+    except ImportError:
+        raise MissingDependencyError("torch", "torch", "reading a PyTorch model") from None
+    return torch
+
+
+def _load(path: Path) -> Any:
+    """The exported program in a ``.pt2`` file."""
+    import torch
+
+    if not path.is_file():
+        raise ModelError(f"{path}: no such file")
+    if not zipfile.is_zipfile(path):
+        raise ModelFormatError(f"{path}: not a torch.export archive (no zip file), or a damaged one; save it again")
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.namelist()
+    if any("/code/" in entry for entry in entries):
+        raise ModelFormatError(_SCRIPT.format(what=path))
+    if any(entry.endswith("data.pkl") for entry in entries) and path.suffix != ".pt2":
+        raise ModelFormatError(
+            f"{path}: holds weights or a pickled object, not a program; build the torch.nn.Module and pass that, or "
+            "save it with torch.export.save(torch.export.export(module, inputs), 'model.pt2')"
+        )
+    try:
+        return torch.export.load(path)
+    except Exception as error:
+        raise ModelFormatError(
+            f"{path}: torch {torch.__version__} cannot load it as a torch.export archive ({error}); save it again"
+        ) from error
+
+
+def _is_torch_zip(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(entry.endswith(("/data.pkl", "models/model.json")) for entry in archive.namelist())
+
+
+def _program_inputs(program: Any) -> list[InputSpec]:
+    """The inputs that ``program`` was exported with."""
+    wanted = set(program.graph_signature.user_inputs)
+    specs = []
+    for node in program.graph.nodes:
+        if node.op == "placeholder" and node.name in wanted:
+            value = node.meta["val"]
+            try:
+                shape = tuple(int(dim) for dim in value.shape)
+            except Exception:
+                raise ModelError(f"input {node.name!r} has the free shape {tuple(value.shape)}; give input_shapes") from None
+            specs.append((shape, str(value.dtype).removeprefix("torch.")))
+    return specs
+
+
+def _is_shape(spec: Any) -> bool:
+    return isinstance(spec, list | tuple) and all(isinstance(dim, int) for dim in spec)
+
+
+def _is_spec(spec: Any) -> bool:
+    if _is_shape(spec) or hasattr(spec, "untyped_storage"):
+        return True
+    return isinstance(spec, list | tuple) and len(spec) == 2 and _is_shape(spec[0]) and isinstance(spec[1], str)
+
+
+def _inputs(module: Any, specs: Any) -> tuple[list[tuple[str, Any]], list[tuple[str, Any]]]:
+    """Meta tensors for the inputs, the positional ones and those by name."""
+    if specs is None:
+        specs = (DEFAULT_SHAPE,)
+    if isinstance(specs, Mapping):
+        return [], [(key, _tensor(module, key, spec)) for key, spec in specs.items()]
+    if _is_spec(specs):
+        specs = (specs,)
+    names = _parameters(module)
+    keys = [names[index] if index < len(names) else f"input_{index}" for index in range(len(specs))]
+    return [(key, _tensor(module, key, spec)) for key, spec in zip(keys, specs, strict=True)], []
+
+
+def _parameters(module: Any) -> list[str]:
+    plain = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return [p.name for p in inspect.signature(module.forward).parameters.values() if p.kind in plain]
+
+
+def _tensor(module: Any, key: str, spec: InputSpec) -> Any:
+    import torch
+
+    if not _is_spec(spec):
+        raise ModelError(
+            f"input {key!r}: {spec!r} is no shape; give whole numbers as in (1, 3, 224, 224), a pair of shape and "
+            "dtype as in ((1, 128), 'int64'), or an example tensor"
+        )
+    if hasattr(spec, "untyped_storage"):
+        return torch.empty(spec.shape, dtype=spec.dtype, device="meta")
+    if _is_shape(spec):
+        floating = (p.dtype for p in module.parameters() if p.is_floating_point())
+        dtype = torch.int64 if key in _TOKEN_INPUTS else next(floating, torch.float32)
+    else:
+        spec, dtype_name = spec
+        dtype = getattr(torch, dtype_name, None)
+        if not isinstance(dtype, torch.dtype):
+            raise ModelError(f"input {key!r}: PyTorch has no dtype {dtype_name!r}")
+    if any(dim < 0 for dim in spec):
+        raise ModelError(f"input {key!r}: the shape {tuple(spec)} has a negative dimension; give its size")
+    return torch.empty(tuple(spec), dtype=dtype, device="meta")
+
+
+@contextmanager
+def _evaluating(module: Any) -> Iterator[None]:
+    """Every submodule as in evaluation, without calling ``eval``, which modules override."""
+    training = [part for part in module.modules() if part.training]
+    for part in training:
+        part.training = False
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True
