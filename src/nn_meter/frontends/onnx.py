@@ -93,9 +93,8 @@ def _read(
         raise ModelFormatError(f"{where}: not an ONNX model, or a damaged one: {error}") from error
     if not raw.nodes and not raw.outputs:
         raise ModelFormatError(f"{where}: not an ONNX model: its graph has neither nodes nor outputs")
-    reading = _Reading(reader, buffer, where, raw)
     try:
-        return reading.graph(model, shapes, name)
+        return _Reading(reader, buffer, where, raw).graph(model, shapes, name)
     except (wire.WireError, struct.error, UnicodeDecodeError, RecursionError) as error:
         raise ModelFormatError(f"{where}: damaged: {error}") from error
 

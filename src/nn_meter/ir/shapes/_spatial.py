@@ -44,9 +44,11 @@ def _windows(s: Site, space: Shape, kernel: Shape) -> Shape:
         if room < 0:
             raise ShapeError(f"the kernel {kernel} is larger than the padded input {space}")
         count = room // strides[i] + 1
-        # A last, partial window counts only where it starts inside the input or its leading padding.
-        if ceil_mode and room % strides[i] and count * strides[i] < space[i] + pads[i]:
-            count += 1
+        if ceil_mode:
+            count = -(-room // strides[i]) + 1
+            # The last window must start inside the input or its leading padding.
+            if (count - 1) * strides[i] >= space[i] + pads[i]:
+                count -= 1
         out.append(count)
     return tuple(out)
 
