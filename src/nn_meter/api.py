@@ -1,0 +1,383 @@
+"""The Python calls. This is the one place that strings the rooms together."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from nn_meter import frontends, settings
+from nn_meter.errors import DownloadError, GraphError, InputError, ModelError, PredictorError, StorageError
+from nn_meter.features.nnmeter import SCHEMAS
+from nn_meter.frontends import nnmeter_ir
+from nn_meter.ir import Graph
+from nn_meter.kernels.rules import read_rules
+from nn_meter.predictors import catalogue
+from nn_meter.predictors.bundle import Bundle
+from nn_meter.predictors.download import Progress
+from nn_meter.predictors.nnmeter import NnMeterEngine
+from nn_meter.predictors.prediction import Prediction
+
+DEFAULT_PREDICTOR = "roofline_cpu"
+"""The predictor that answers where none is named."""
+
+InputShape = Sequence[int] | Sequence[Sequence[int]] | Mapping[str, Sequence[int]]
+"""One shape, one per input, or shapes by the inputs' names."""
+
+# compared by identity: a file keeps its own shapes unless a caller states some
+_NO_SHAPE: Final = (1, 3, 224, 224)
+
+
+def list_latency_predictors() -> list[dict[str, Any]]:
+    """Every predictor that can be loaded, with nn-Meter's keys.
+
+    ``name``, ``version`` (a float where it is a number, as nn-Meter has it), ``category``,
+    ``kernel_predictors``, and ``download`` (its address) or ``package_location`` (its folder or file).
+    """
+    return [
+        {
+            "name": each.name,
+            "version": _number(each.version),
+            "category": each.category,
+            "kernel_predictors": list(each.kernel_predictors),
+            "download" if each.origin == "published" else "package_location": each.location,
+        }
+        for each in catalogue.list_predictors()
+    ]
+
+
+def load_latency_predictor(
+    predictor_name: str = DEFAULT_PREDICTOR,
+    predictor_version: float | str | None = None,
+    *,
+    progress: Progress | None = None,
+) -> Predictor:
+    """The predictor of that name, in any case of letters; the latest version where none is given.
+
+    A published predictor is fetched at first use; ``progress`` is called with the bytes fetched so far and
+    the bytes in all.
+
+    Raises:
+        UnknownPredictorError: no such name or version; near names are suggested.
+        DownloadError: it cannot be fetched.
+        PredictorError, RuleError: its files cannot be used.
+        StorageError: the data folder cannot be written.
+    """
+    return Predictor(catalogue.load_predictor(predictor_name, predictor_version, progress=progress))
+
+
+class Predictor:
+    """Answers for one runtime on one device.
+
+    Args:
+        bundle: kernel predictors, fusion rules and what is known about them.
+
+    Raises:
+        PredictorError: a schema of columns that this version does not know.
+        RuleError: fusion rules that cannot be used.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle = bundle
+        self._terms = _terms(bundle)
+
+    def __repr__(self) -> str:
+        return f"Predictor({self.bundle.name!r}, version={self.bundle.version!r})"
+
+    def predict(
+        self,
+        model: Any,
+        model_type: str | None = None,
+        input_shape: InputShape = _NO_SHAPE,
+        apply_nni: bool = False,
+        **options: Any,
+    ) -> float:
+        """Milliseconds of one inference.
+
+        Args:
+            model: a path, an object (``torch.nn.Module``, ``onnx.ModelProto``, nn-Meter's dictionary, a
+                ``Graph``) or the name of a model in a zoo.
+            model_type: ``"onnx"``, ``"pb"``, ``"torch"``, ``"nnmeter-ir"``, ``"tflite"``, ``"torchvision"``,
+                ``"timm"`` or ``"hf"``; found out from the model if left out.
+            input_shape: one shape, one per input, or shapes by name. A file keeps its own unless it is given.
+            apply_nni: accepted for nn-Meter's sake and warned about: NNI is archived.
+            options: passed to the front end, as ``seq_len`` and ``batch_size``.
+
+        Raises:
+            ModelError: the model cannot be read, or breaks its format.
+            MissingDependencyError: reading it needs a package that is not installed.
+        """
+        return self._terms.latencies_ms([self._subject(model, model_type, input_shape, apply_nni, options)])[
+            0
+        ]
+
+    def predict_many(
+        self,
+        models: Iterable[Any],
+        model_type: str | None = None,
+        input_shape: InputShape = _NO_SHAPE,
+        **options: Any,
+    ) -> list[float]:
+        """Milliseconds of one inference of each; kernels that the models share are computed once."""
+        return self._terms.latencies_ms(
+            [self._subject(model, model_type, input_shape, False, options) for model in models]
+        )
+
+    def explain(
+        self,
+        model: Any,
+        model_type: str | None = None,
+        input_shape: InputShape = _NO_SHAPE,
+        apply_nni: bool = False,
+        **options: Any,
+    ) -> Prediction:
+        """The same answer with its kernels, what each rests on, and why neighbours did not fuse."""
+        subject = self._subject(model, model_type, input_shape, apply_nni, options)
+        return self._terms.explain(subject, _title(model, subject))
+
+    def _subject(
+        self,
+        model: Any,
+        model_type: str | None,
+        input_shape: InputShape,
+        apply_nni: bool,
+        options: Mapping[str, Any],
+    ) -> Graph | dict[str, Any]:
+        if isinstance(model, Graph):
+            return model
+        if self._terms.takes_ir and _is_ir(model, model_type):
+            # a dictionary is taken as it is, since checking one costs more than predicting it
+            return model if isinstance(model, dict) and model else nnmeter_ir.load(model)
+        return _graph(model, model_type, input_shape, apply_nni, options)
+
+
+nnMeterPredictor = Predictor  # noqa: N816  nn-Meter's name
+
+
+class _NnMeterTerms:
+    """A bundle in nn-Meter's terms: it answers for nn-Meter's dictionaries."""
+
+    takes_ir = True
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._rules = read_rules(bundle.rules, f"fusion rules of {bundle.name}")
+        self._engine = NnMeterEngine(bundle, self._rules)
+
+    def latencies_ms(self, subjects: Sequence[Graph | dict[str, Any]]) -> list[float]:
+        irs = [nnmeter_ir.write(each) if isinstance(each, Graph) else each for each in subjects]
+        try:
+            return self._engine.latencies_ms(irs)
+        except _FORMAT_ERRORS as error:
+            raise _said(irs, error) from error
+
+    def explain(self, subject: Graph | dict[str, Any], title: str) -> Prediction:
+        if isinstance(subject, Graph):
+            ir, notes = nnmeter_ir.write(subject), subject.notes
+            free = {
+                n.name: n.op_type
+                for n in subject.nodes
+                if all(subject.tensors[o].const for o in n.outputs if o)
+            }
+        else:
+            ir, notes, free = nnmeter_ir.load(subject), (), {}
+        try:
+            return self._engine.explain(ir, title, (*notes, *self._rules.warnings), free)
+        except _FORMAT_ERRORS as error:
+            raise _said([ir], error) from error
+
+
+class _GraphTerms:
+    """A bundle in this package's terms: it answers for graphs."""
+
+    takes_ir = False
+
+    def __init__(self, bundle: Bundle) -> None:
+        from nn_meter.predictors.runtime import GraphEngine
+
+        self._engine = GraphEngine(bundle)
+
+    def latencies_ms(self, subjects: Sequence[Graph | dict[str, Any]]) -> list[float]:
+        return self._engine.latencies_ms([_as_graph(each) for each in subjects])
+
+    def explain(self, subject: Graph | dict[str, Any], title: str) -> Prediction:
+        return replace(self._engine.explain(_as_graph(subject)), model=title)
+
+
+_FORMAT_ERRORS = (AttributeError, IndexError, KeyError, TypeError, ValueError)
+
+
+def _terms(bundle: Bundle) -> _NnMeterTerms | _GraphTerms:
+    if bundle.schema in SCHEMAS:
+        return _NnMeterTerms(bundle)
+    if bundle.schema == "onnx-1":
+        return _GraphTerms(bundle)
+    raise PredictorError(
+        f"{bundle.name}: its columns follow the schema {bundle.schema!r}, which this nn-meter does not know; "
+        "upgrade with: pip install -U nn-meter"
+    )
+
+
+def _said(irs: Iterable[dict[str, Any]], error: Exception) -> ModelError:
+    """Which of the dictionaries breaks the format, and where."""
+    try:
+        for ir in irs:
+            nnmeter_ir.load(ir)
+    except ModelError as found:
+        return found
+    return GraphError(f"nn-Meter IR: its entries do not fit together: {type(error).__name__}: {error}")
+
+
+def model_file_to_graph(
+    filename: str | Path,
+    model_type: str | None = None,
+    input_shape: InputShape = _NO_SHAPE,
+    apply_nni: bool = False,
+) -> dict[str, Any]:
+    """nn-Meter's dictionary of the model in a file, or of the zoo model of that name for ``"torch"``.
+
+    Arguments and errors as in :meth:`Predictor.predict`.
+    """
+    return model_to_graph(filename, model_type, input_shape, apply_nni)
+
+
+def model_to_graph(
+    model: Any,
+    model_type: str | None = None,
+    input_shape: InputShape = _NO_SHAPE,
+    apply_nni: bool = False,
+    **options: Any,
+) -> dict[str, Any]:
+    """nn-Meter's dictionary of a model. Arguments and errors as in :meth:`Predictor.predict`."""
+    if _is_ir(model, model_type):
+        return nnmeter_ir.load(model)
+    return nnmeter_ir.write(_graph(model, model_type, input_shape, apply_nni, options))
+
+
+def _is_ir(model: Any, model_type: str | None) -> bool:
+    return model_type == "nnmeter-ir" or (model_type is None and nnmeter_ir.sniff(model))
+
+
+def _graph(
+    model: Any, model_type: str | None, input_shape: InputShape, apply_nni: bool, options: Mapping[str, Any]
+) -> Graph:
+    if isinstance(model, Graph):
+        return model
+    if apply_nni:
+        warnings.warn(
+            "apply_nni has no effect: NNI is archived, so the ordinary reader is used", stacklevel=4
+        )
+    return frontends.read(
+        model, _kind(model, model_type), input_shapes=_shapes(model_type, input_shape), **options
+    )
+
+
+def _kind(model: Any, model_type: str | None) -> str | None:
+    if model_type == "nni-ir":
+        raise InputError(
+            "model type 'nni-ir': NNI is archived and its IR is no longer read; export the model to ONNX"
+        )
+    if model_type == "torch" and isinstance(model, str) and not os.path.exists(model):
+        return "torchvision"  # nn-Meter takes a text for a name in that zoo
+    return model_type
+
+
+def _shapes(model_type: str | None, given: InputShape) -> InputShape | None:
+    return None if given is _NO_SHAPE and model_type != "torch" else given
+
+
+def _as_graph(subject: Graph | dict[str, Any]) -> Graph:
+    return subject if isinstance(subject, Graph) else nnmeter_ir.read(subject)
+
+
+def _title(model: Any, subject: Graph | dict[str, Any]) -> str:
+    if isinstance(model, str | os.PathLike):
+        return os.path.basename(os.fspath(model).rstrip("/"))
+    return subject.name if isinstance(subject, Graph) else "nn-Meter IR"
+
+
+def _number(version: str) -> float | str:
+    try:
+        return float(version)
+    except ValueError:
+        return version
+
+
+def latency_metrics(
+    y_pred: Sequence[float], y_true: Sequence[float]
+) -> tuple[float, float, float, float, float, float]:
+    """nn-Meter's figures of merit: RMSE, RMSPE in %, RMSE / mean, and the share within 5, 10 and 15 %.
+
+    Raises:
+        InputError: no values, lengths that differ, or a true value of 0.
+    """
+    pairs = list(zip(map(float, y_pred), map(float, y_true), strict=False))
+    if not pairs or len(pairs) != len(y_true) or len(y_pred) != len(y_true):
+        raise InputError(
+            f"{len(y_pred)} predicted and {len(y_true)} true latencies; give as many of each, at least one"
+        )
+    if not all(true for _, true in pairs):
+        raise InputError("a true latency is 0, so that it has no relative error")
+    count = len(pairs)
+    relative = [abs(true - pred) / abs(true) for pred, true in pairs]
+    rmse = math.sqrt(sum((true - pred) ** 2 for pred, true in pairs) / count)
+    rmspe = math.sqrt(sum(error**2 for error in relative) / count) * 100
+    within = [sum(error <= limit for error in relative) / count for limit in (0.05, 0.10, 0.15)]
+    return rmse, rmspe, rmse / (sum(true for _, true in pairs) / count), within[0], within[1], within[2]
+
+
+def bench_dataset(url: str | None = None, data_folder: str | Path | None = None) -> list[str]:
+    """Paths of nn-Meter's published measurements, one ``.jsonl`` per family of models, sorted.
+
+    They are fetched at first use: from ``url``, else from ``datasets.zip`` at the mirror; into
+    ``data_folder``, else into the user's data folder.
+
+    Raises:
+        DownloadError: the file cannot be fetched, or is no zip.
+        StorageError: the folder cannot be written.
+    """
+    folder = Path(data_folder) if data_folder else settings.data_folder() / "dataset"
+    found = sorted(folder.glob("*.jsonl"))
+    if not found:
+        _fetch_dataset(url or f"{settings.mirror()}/datasets.zip", folder)
+        found = sorted(folder.glob("*.jsonl"))
+    return [str(path) for path in found]
+
+
+def _fetch_dataset(url: str, folder: Path) -> None:
+    import http.client
+    import urllib.request
+    import zipfile
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as work:
+            archive = Path(work) / "datasets.zip"
+            try:
+                with urllib.request.urlopen(url, timeout=30) as response, archive.open("wb") as out:
+                    shutil.copyfileobj(response, out)
+            except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
+                raise DownloadError(
+                    f"{url}: cannot be fetched ({error}); try again, or set NN_METER_MIRROR"
+                ) from error
+            with zipfile.ZipFile(archive) as opened:
+                # only the files' own names are used, so that no entry leaves the folder
+                names = {Path(entry).name: entry for entry in opened.namelist() if entry.endswith(".jsonl")}
+                for name, entry in names.items():
+                    with opened.open(entry) as packed, (Path(work) / name).open("wb") as out:
+                        shutil.copyfileobj(packed, out)
+            for name in names:
+                (Path(work) / name).replace(folder / name)
+    except zipfile.BadZipFile as error:
+        raise DownloadError(
+            f"{url}: not a zip that can be read ({error}); the mirror may serve something else"
+        ) from error
+    except OSError as error:
+        raise StorageError(
+            f"{folder}: cannot be written ({error.strerror or error}); set NN_METER_HOME"
+        ) from error

@@ -1,0 +1,1 @@
+"""The command line: arguments to calls to lines. A command is a row in ``main.COMMANDS`` and a module."""

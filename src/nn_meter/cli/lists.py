@@ -1,0 +1,59 @@
+"""``nn-meter --list-...``: nn-Meter's lines, which scripts read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+
+from nn_meter.report.text import PREFIX, predictor_line
+
+
+def show(what: str) -> int:
+    """Print the list of ``predictors``, ``backends``, ``kernels``, ``operators`` or ``testcases``."""
+    print("\n".join(_LISTS[what]()))
+    return 0
+
+
+def _predictors() -> list[str]:
+    from nn_meter.api import list_latency_predictors
+
+    lines = [predictor_line(each["name"], str(each["version"])) for each in list_latency_predictors()]
+    return [f"{PREFIX} Supported latency predictors:", *lines]
+
+
+def _backends() -> list[str]:
+    from nn_meter.backends.base import available
+
+    return _named("backends", "Backend", available())
+
+
+def _kernels() -> list[str]:
+    from nn_meter.features.nnmeter import NN_METER_1
+
+    return _named("kernels", "Kernel", NN_METER_1)
+
+
+def _operators() -> list[str]:
+    from nn_meter.kernels.operators import KNOWN_RULE_NAMES
+
+    return _named("operators", "Operator", sorted(KNOWN_RULE_NAMES))
+
+
+def _testcases() -> list[str]:
+    return _named("testcases", "TestCase", ("MON",), spelled="test cases")
+
+
+def _named(plural: str, tag: str, names: Iterable[str], spelled: str = "") -> list[str]:
+    head = f"{PREFIX} Supported {plural}: ('*' indicates customized {spelled or plural})"
+    return [head, *(f"{PREFIX} [{tag}] {name}" for name in names)]
+
+
+_LISTS: Mapping[str, Callable[[], list[str]]] = MappingProxyType(
+    {
+        "predictors": _predictors,
+        "backends": _backends,
+        "kernels": _kernels,
+        "operators": _operators,
+        "testcases": _testcases,
+    }
+)

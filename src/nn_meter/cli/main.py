@@ -1,0 +1,126 @@
+"""``nn-meter``: finds the command, runs it, and turns errors into a line and an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+
+from nn_meter.cli.output import note
+from nn_meter.errors import InputError, NnMeterError
+
+OK, FAILED, BAD_INPUT, NOT_STRICT, INTERRUPTED = 0, 1, 2, 3, 130
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A row of the command table.
+
+    ``module`` is imported only when its command is asked for. It has ``configure(parser, command)``, which
+    adds arguments and sets ``run``, a function of the parsed arguments that returns the exit code.
+    """
+
+    name: str
+    module: str
+    help: str
+    aliases: tuple[str, ...] = ()
+
+
+COMMANDS: tuple[Command, ...] = (
+    Command("predict", "nn_meter.cli.predict", "predict the latency of models", aliases=("lat_pred",)),
+    Command(
+        "explain", "nn_meter.cli.explain", "show a model's kernels and what its predicted latency rests on"
+    ),
+    Command("get_ir", "nn_meter.cli.get_ir", "convert a model to an nn-Meter IR graph"),
+    Command(
+        "register", "nn_meter.cli.registry", "register a predictor, backend, kernel, operator or test case"
+    ),
+    Command("unregister", "nn_meter.cli.registry", "forget what was registered"),
+    Command("create", "nn_meter.cli.workspace", "create a workspace folder for the builder"),
+    Command("connect", "nn_meter.cli.workspace", "test the connection to a backend"),
+)
+
+LISTS = ("predictors", "backends", "kernels", "operators", "testcases")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line ``argv``, else the process's own; returns the exit code.
+
+    0 success; 2 the user's input cannot be used; 3 ``--strict`` found estimates; 130 interrupted; 1 all else.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        args = _parser(arguments).parse_args(arguments)
+        with _logging(args.verbose):
+            code: int = args.run(args)
+        sys.stdout.flush()
+        return code
+    except NnMeterError as error:
+        if os.environ.get("NN_METER_DEBUG"):
+            raise
+        note(f"error: {error}")
+        return BAD_INPUT if isinstance(error, InputError) else FAILED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # the reader has gone, as in `| head`; python would complain once more when it closes stdout
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+
+
+def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "nn-meter", description='please run "nn-meter {positional argument} --help" to see nn-meter guidance'
+    )
+    parser.add_argument("-v", "--verbose", action="store_true", help="say more")
+    parser.add_argument("--version", action="store_true", help="print the version")
+    for each in LISTS:
+        parser.add_argument(f"--list-{each}", action="store_true", help=f"list all supported {each}")
+    parser.set_defaults(run=_without_command)
+    commands = parser.add_subparsers(metavar="COMMAND")
+    asked = next((each for each in arguments if not each.startswith("-")), None)
+    for command in COMMANDS:
+        inner = commands.add_parser(command.name, aliases=command.aliases, help=command.help)
+        if asked in (command.name, *command.aliases):
+            # its own default would undo a -v before the command
+            inner.add_argument(
+                "-v", "--verbose", action="store_true", default=argparse.SUPPRESS, help="say more"
+            )
+            import_module(command.module).configure(inner, command.name)
+    return parser
+
+
+def _without_command(args: argparse.Namespace) -> int:
+    if args.version:
+        from nn_meter import __version__
+
+        print(f"nn-meter {__version__}")
+        return OK
+    asked = next((each for each in LISTS if getattr(args, f"list_{each}")), None)
+    if asked is not None:
+        from nn_meter.cli.lists import show
+
+        return show(asked)
+    print('(nn-Meter) please run "nn-meter {positional argument} --help" to see nn-meter guidance')
+    return OK
+
+
+@contextmanager
+def _logging(verbose: bool) -> Iterator[None]:
+    """Show this package's log on stderr while a command runs."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("nn-meter: %(message)s"))
+    logger = logging.getLogger("nn_meter")
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO if verbose else logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)

@@ -1,0 +1,200 @@
+"""Arguments that name models and predictors, shared by the commands that read them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nn_meter.cli.output import fetching, note, tracked
+from nn_meter.errors import InputError, NnMeterError
+
+if TYPE_CHECKING:
+    from nn_meter.api import Predictor
+    from nn_meter.predictors.prediction import Prediction
+
+_FILES = (
+    ("--onnx", "onnx", "ONNX file, or a folder of *.onnx"),
+    ("--tensorflow", "pb", "frozen TensorFlow graph or SavedModel, or a folder of *.pb"),
+    ("--nn-meter-ir", "nnmeter-ir", "nn-Meter IR graph, or a folder of *.json"),
+    ("--tflite", "tflite", "TFLite file, or a folder of *.tflite"),
+)
+_ZOOS = (
+    ("--torchvision", "torchvision", "names of models in the torchvision zoo"),
+    ("--timm", "timm", "names of models in timm"),
+    ("--hf", "hf", "names of models on the Hugging Face hub, or folders with a config"),
+)
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Where models come from, and what is to be known to read them."""
+    parser.add_argument("paths", nargs="*", metavar="PATH", help="models of any kind, or folders of them")
+    source = parser.add_mutually_exclusive_group()
+    for option, _, text in _FILES:
+        source.add_argument(option, metavar="PATH", help=text)
+    for option, _, text in _ZOOS:
+        source.add_argument(option, nargs="+", metavar="NAME", help=text)
+    parser.add_argument(
+        "--input-shape",
+        action="append",
+        default=[],
+        metavar="[NAME=]1,3,224,224",
+        help="shape of an input; once per input, by name where there are several",
+    )
+    parser.add_argument("--seq-len", type=int, metavar="N", help="tokens per sequence, for language models")
+    parser.add_argument(
+        "--batch-size", type=int, metavar="N", help="samples per inference, for models from a zoo"
+    )
+
+
+def add_predictor_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which predictors answer."""
+    parser.add_argument(
+        "--predictor",
+        action="append",
+        metavar="NAME",
+        help="name of a predictor; give it several times to compare (see --list-predictors)",
+    )
+    parser.add_argument("--predictor-version", metavar="V", help="its version; the latest if left out")
+
+
+@dataclass(frozen=True, slots=True)
+class Models:
+    """What the arguments name. In a ``batch``, a folder or several, one bad model does not stop the others."""
+
+    sources: tuple[str, ...]
+    kind: str | None
+    options: Mapping[str, Any]
+    batch: bool
+
+
+def models(args: argparse.Namespace) -> Models:
+    """The models that ``args`` name.
+
+    Raises:
+        InputError: none, a folder without any, or a shape that is none.
+    """
+    sources: list[str] = []
+    kind: str | None = None
+    given: list[str] = list(args.paths)
+    for option, each, _ in (*_FILES, *_ZOOS):
+        value = getattr(args, option[2:].replace("-", "_"))
+        if value:
+            if given:
+                raise InputError(f"{given[0]} and {option}: name models by one or the other")
+            kind, given = each, [value] if isinstance(value, str) else value
+    if not given:
+        raise InputError("no model is named; give a path, or see: nn-meter predict --help")
+    is_file = kind is None or kind in (each for _, each, _ in _FILES)
+    for each in given:
+        sources += _in_folder(Path(each), kind) if is_file and _is_batch_folder(Path(each)) else [each]
+    options: dict[str, Any] = {}
+    if args.input_shape:
+        options["input_shape"] = input_shapes(args.input_shape)
+    for name in ("seq_len", "batch_size"):
+        if getattr(args, name) is not None:
+            options[name] = getattr(args, name)
+    return Models(tuple(sources), kind, options, len(sources) > 1 or sources != given)
+
+
+def _is_batch_folder(path: Path) -> bool:
+    """Whether ``path`` is a folder that is not itself a model (a SavedModel, a Hugging Face checkpoint)."""
+    return path.is_dir() and not any((path / name).exists() for name in ("saved_model.pb", "config.json"))
+
+
+def _in_folder(folder: Path, kind: str | None) -> list[str]:
+    from nn_meter import frontends
+
+    kinds = frontends.names() if kind is None else (kind,)
+    suffixes = tuple(suffix for each in kinds for suffix in frontends.front_end(each).suffixes)
+    found = sorted(str(path) for path in folder.iterdir() if path.name.lower().endswith(suffixes))
+    if not found:
+        raise InputError(
+            f"{folder}: holds no model; looked for {', '.join(f'*{s}' for s in dict.fromkeys(suffixes))}"
+        )
+    return found
+
+
+def input_shapes(texts: Sequence[str]) -> Mapping[str, tuple[int, ...]] | tuple[int, ...]:
+    """The shapes that ``name=1,3,224,224`` (repeated) or ``1,3,224,224`` state.
+
+    Raises:
+        InputError: not of that form.
+    """
+    named: dict[str, tuple[int, ...]] = {}
+    for text in texts:
+        name, _, dims = text.rpartition("=")
+        try:
+            shape = tuple(int(dim) for dim in dims.replace("x", ",").split(",")) if dims else ()
+        except ValueError:
+            raise InputError(f"--input-shape {text}: write it as 1,3,224,224 or input=1,3,224,224") from None
+        if any(dim < 1 for dim in shape):
+            raise InputError(f"--input-shape {text}: every dimension must be at least 1")
+        if not name and len(texts) == 1:
+            return shape
+        if not name or name in named:
+            raise InputError(
+                f"--input-shape {text}: with several shapes, name each input once: input=1,3,224,224"
+            )
+        named[name] = shape
+    return named
+
+
+def load_predictors(args: argparse.Namespace) -> list[Predictor]:
+    """The predictors that ``args`` name, the default one where they name none."""
+    from nn_meter.api import DEFAULT_PREDICTOR, load_latency_predictor
+
+    loaded = []
+    for name in args.predictor or [DEFAULT_PREDICTOR]:
+        with fetching(name) as progress:
+            loaded.append(load_latency_predictor(name, args.predictor_version, progress=progress))
+    return loaded
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """Predictions in the order asked for, the models that failed with the error, the exit code so far."""
+
+    predictions: tuple[Prediction, ...]
+    failed: tuple[tuple[str, str], ...]
+    code: int
+
+
+def ask(wanted: Models, predictors: Sequence[Predictor]) -> Iterator[tuple[str, Prediction | NnMeterError]]:
+    """Each model with each predictor's prediction, or with the error that reading it gave.
+
+    Raises:
+        NnMeterError: the only model fails.
+    """
+    for source in tracked(wanted.sources, "predicting"):
+        try:
+            answers = [each.explain(source, wanted.kind, **wanted.options) for each in predictors]
+        except NnMeterError as error:
+            if not wanted.batch:
+                raise
+            yield source, error
+            continue
+        for answer in answers:
+            yield source, answer
+
+
+def collect(wanted: Models, predictors: Sequence[Predictor]) -> Answers:
+    """All answers; says on stderr which models failed, and what the others had to assume."""
+    from nn_meter.report.text import caution
+
+    predictions: list[Prediction] = []
+    failed: list[tuple[str, str]] = []
+    code = 0
+    for source, answer in ask(wanted, predictors):
+        if isinstance(answer, NnMeterError):
+            failed.append((source, str(answer)))
+            code = max(code, 2 if isinstance(answer, InputError) else 1)
+            note(f"error: {answer}" if source in str(answer) else f"error: {source}: {answer}")
+            continue
+        predictions.append(answer)
+        for text in (*answer.notes, caution(answer)):
+            if text:
+                note(f"note: {text}")
+    return Answers(tuple(predictions), tuple(failed), code)

@@ -1,0 +1,1 @@
+"""Predictions for people and programs: text, JSON, one HTML file. Nothing is computed here."""

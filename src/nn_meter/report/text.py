@@ -1,0 +1,207 @@
+"""Predictions as lines of text."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+
+from nn_meter.predictors.prediction import KernelPrediction, Prediction
+
+PREFIX = "(nn-Meter)"
+_LABEL_MAX = 36
+_SHAPE_MAX = 64
+
+
+def result_line(model: str, latency_ms: float) -> str:
+    """nn-Meter's line, byte for byte: scripts read it."""
+    return f"{PREFIX} [RESULT] predict latency for {model}: {latency_ms} ms"
+
+
+def predictor_line(name: str, version: str) -> str:
+    """nn-Meter's line, byte for byte: scripts read it."""
+    return f"{PREFIX} [Predictor] {name}: version={version}"
+
+
+def columns(rows: Iterable[Sequence[str]], right: frozenset[int] = frozenset()) -> list[str]:
+    """Rows of equal length as aligned lines, two spaces between; the columns in ``right`` end flush."""
+    table = [tuple(row) for row in rows]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return [
+        "  ".join(
+            cell.rjust(width) if i in right else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in table
+    ]
+
+
+def kernel_table(prediction: Prediction) -> str:
+    """One line per kernel that takes time or should; free kernels are counted below."""
+    rows = [("#", "kernel", "kind", "shape", "ms", "share", "status")]
+    rows += [
+        (
+            str(number),
+            shortened(each.kernel.label, _LABEL_MAX),
+            each.kernel.kind,
+            shortened(each.kernel.config.describe(), _SHAPE_MAX),
+            milliseconds(each.latency_ms),
+            share(each.latency_ms, prediction.latency_ms),
+            each.status,
+        )
+        for number, each in enumerate(charged(prediction), 1)
+    ]
+    return "\n".join(columns(rows, frozenset({0, 4, 5})))
+
+
+def coverage_table(prediction: Prediction) -> str:
+    """What the total rests on, a line per status."""
+    rows = [
+        (
+            f"  {status}",
+            counted(part.kernels, "kernel"),
+            counted(part.nodes, "node"),
+            f"{milliseconds(part.latency_ms)} ms",
+            f"{part.share:.1%}",
+        )
+        for status, part in prediction.coverage.items()
+    ]
+    return "\n".join(["what the total rests on:", *columns(rows, frozenset({1, 2, 3, 4}))])
+
+
+def details(prediction: Prediction) -> str:
+    """Kernels, coverage, and what is to be said about single kernels and about the model."""
+    parts = [kernel_table(prediction), coverage_table(prediction)]
+    parts += [part for part in (_kernel_notes(prediction), _notes(prediction)) if part]
+    return "\n\n".join(parts)
+
+
+def explanation(prediction: Prediction, every: bool = False) -> str:
+    """The partition, why neighbours did not fuse, what the total rests on; ``every`` lists each pair."""
+    head = [
+        f"{prediction.model} on {prediction.predictor} {prediction.version}"
+        + (f" ({prediction.device})" if prediction.device else ""),
+        total_line(prediction),
+    ]
+    parts = [
+        "\n".join(head),
+        kernel_table(prediction),
+        _unfused(prediction, every),
+        coverage_table(prediction),
+    ]
+    parts += [part for part in (_kernel_notes(prediction), _notes(prediction)) if part]
+    return "\n\n".join(part for part in parts if part)
+
+
+def total_line(prediction: Prediction) -> str:
+    """The total with its statistic and interval, where the predictor knows them."""
+    line = f"total {milliseconds(prediction.latency_ms)} ms"
+    if prediction.statistic:
+        line += f" ({prediction.statistic})"
+    if prediction.interval_ms:
+        low, high = map(milliseconds, prediction.interval_ms)
+        line += f", 90 % of such models between {low} and {high} ms"
+    return line
+
+
+def comparison(predictions: Iterable[Prediction]) -> str:
+    """Several predictors side by side, a line per model and predictor."""
+    rows = [("model", "predictor", "version", "device", "ms", "90 % interval", "predicted", "estimated")]
+    for each in predictions:
+        interval = " .. ".join(map(milliseconds, each.interval_ms)) if each.interval_ms else "-"
+        rows.append(
+            (
+                each.model,
+                each.predictor,
+                each.version,
+                each.device or "-",
+                milliseconds(each.latency_ms),
+                interval,
+                f"{each.coverage['predicted'].share:.1%}",
+                f"{each.coverage['estimated'].share:.1%}",
+            )
+        )
+    return "\n".join(columns(rows, frozenset({4, 5, 6, 7})))
+
+
+def caution(prediction: Prediction) -> str:
+    """One line where not all of the total is predicted or free, else empty."""
+    part = prediction.coverage["estimated"]
+    if not part.kernels:
+        return ""
+    of = counted(len(prediction.kernels), "kernel")
+    return f"{prediction.model} on {prediction.predictor}: {part.kernels} of {of} ({part.share:.0%} of the total) are estimated, not predicted; nn-meter explain says which and why"
+
+
+def charged(prediction: Prediction) -> list[KernelPrediction]:
+    """The kernels that are not free, in execution order."""
+    return [each for each in prediction.kernels if each.status != "free"]
+
+
+def free_operators(prediction: Prediction) -> list[tuple[str, str, int]]:
+    """Free nodes by operator: label, reason, count; the most frequent first."""
+    found = Counter(
+        (each.kernel.label, each.kernel.free) for each in prediction.kernels if each.status == "free"
+    )
+    return [(label, reason, count) for (label, reason), count in found.most_common()]
+
+
+def unfused_by_reason(prediction: Prediction) -> list[tuple[str, list[str]]]:
+    """Reasons with the pairs they hold for, the most frequent first."""
+    found: dict[str, list[str]] = {}
+    for each in prediction.unfused:
+        found.setdefault(each.reason, []).append(f"{each.producer} -> {each.consumer}")
+    return sorted(found.items(), key=lambda item: -len(item[1]))
+
+
+def milliseconds(value: float) -> str:
+    """Four digits behind the point."""
+    return f"{value:.4f}"
+
+
+def share(part: float, total: float) -> str:
+    """A part of the total in percent."""
+    return f"{part / total:.1%}" if total else "-"
+
+
+def counted(count: int, noun: str) -> str:
+    """``1 kernel``, ``2 kernels``."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def shortened(text: str, width: int) -> str:
+    """``text``, its middle left out where it is longer than ``width``."""
+    if len(text) <= width:
+        return text
+    head = (width - 3) // 2
+    return f"{text[:head]}...{text[len(text) - (width - 3 - head) :]}"
+
+
+def _unfused(prediction: Prediction, every: bool) -> str:
+    reasons = unfused_by_reason(prediction)
+    if not reasons:
+        return ""
+    lines = ["why neighbours did not fuse:"]
+    for reason, pairs in reasons:
+        lines.append(f"  {len(pairs):4d}  {reason}")
+        lines += [f"        {pair}" for pair in (pairs if every else pairs[:1])]
+        if len(pairs) > 1 and not every:
+            lines.append(f"        ... {len(pairs) - 1} more, with -v")
+    return "\n".join(lines)
+
+
+def _kernel_notes(prediction: Prediction) -> str:
+    noted = sorted((note, each.kernel.label) for each in prediction.kernels for note in each.notes)
+    lines = []
+    for note, group in groupby(noted, key=lambda item: item[0]):
+        labels = [label for _, label in group]
+        lines.append(
+            f"  {shortened(labels[0], _LABEL_MAX)}{f' (x{len(labels)})' if len(labels) > 1 else ''}: {note}"
+        )
+    for label, reason, count in free_operators(prediction):
+        lines.append(f"  {label}{f' (x{count})' if count > 1 else ''}: free, {reason}")
+    return "\n".join(["about single kernels:", *lines]) if lines else ""
+
+
+def _notes(prediction: Prediction) -> str:
+    return "\n".join(["notes:", *(f"  {note}" for note in prediction.notes)]) if prediction.notes else ""
