@@ -64,7 +64,9 @@ class KindPredictor:
             )
         for column, (low, high) in self.trained_range.items():
             if column not in self.columns:
-                raise BundleError(f"{where}: the trained range of {column!r} is given, but it has no such column")
+                raise BundleError(
+                    f"{where}: the trained range of {column!r} is given, but it has no such column"
+                )
             if not low <= high:
                 raise BundleError(f"{where}: the trained range of {column!r} runs from {low} to {high}")
         if self.target == "log_roofline_ratio" and ROOFLINE_COLUMN not in self.columns:
@@ -121,7 +123,8 @@ _TEXTS = (
 
 
 _UNREADABLE = (
-    KeyError, OSError, RuntimeError, NotImplementedError, EOFError, ValueError, zipfile.BadZipFile, zlib.error,
+    KeyError, OSError, RuntimeError, NotImplementedError, EOFError, ValueError,
+    zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Which predictors there are, and where each one's bundle lies: shipped, plugged in, published or registered."""
+"""Which predictors there are, and where each one's bundle lies."""
 
 from __future__ import annotations
 
@@ -73,11 +73,15 @@ def version_key(version: str) -> tuple[int, tuple[int, ...], str]:
 def stored_path(folder: str, name: str, version: str) -> Path:
     """Where the data folder keeps the bundle of that name and version; ``folder`` says how it came there."""
     rank, numbers, text = version_key(version)
-    return settings.data_folder() / folder / f"{name.lower()}@{'.'.join(map(str, numbers)) if rank else text}.zip"
+    return (
+        settings.data_folder()
+        / folder
+        / f"{name.lower()}@{'.'.join(map(str, numbers)) if rank else text}.zip"
+    )
 
 
 def list_predictors() -> list[PredictorInfo]:
-    """Every predictor that :func:`load_predictor` accepts; a bundle that cannot be read is logged and left out."""
+    """Every predictor that :func:`load_predictor` accepts; broken bundles are logged and left out."""
     return [*_shipped(), *_plugins(), *_published(), *registered()]
 
 
@@ -106,7 +110,9 @@ def _plugins() -> Iterator[PredictorInfo]:
         yield from _readable([path], "plugin", lambda path: path)
 
 
-def _readable(found: Iterable[Path], origin: Origin, place: Callable[[Path], Path]) -> Iterator[PredictorInfo]:
+def _readable(
+    found: Iterable[Path], origin: Origin, place: Callable[[Path], Path]
+) -> Iterator[PredictorInfo]:
     for path in sorted(map(place, found)):
         try:
             yield info(load(path), origin)
@@ -157,7 +163,9 @@ def pick(known: list[PredictorInfo], name: str, version: str | float | None) -> 
     return matching
 
 
-def load_predictor(name: str, version: str | float | None = None, *, progress: Progress | None = None) -> Bundle:
+def load_predictor(
+    name: str, version: str | float | None = None, *, progress: Progress | None = None
+) -> Bundle:
     """Open the bundle of a predictor; a published one is fetched and converted at first use.
 
     ``progress`` is called with the bytes fetched so far and the bytes in all (``None`` if unknown).

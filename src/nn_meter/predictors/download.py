@@ -33,7 +33,7 @@ _SMALL_BYTES = 16 << 20  # below this no ratio is suspicious
 
 
 def fetch(url: str, meta: Mapping[str, Any], target: Path, progress: Progress | None = None) -> None:
-    """Fetch the zip at ``url``, laid out as ``<name>/<kernel>.pkl``, and convert it into the bundle ``target``.
+    """Fetch the zip at ``url``, of ``<name>/<kernel>.pkl``, and convert it into the bundle ``target``.
 
     Processes that fetch at once wait for one another; whoever comes late finds the bundle there. The
     address, size and sha256 of the zip are kept in the bundle's ``environment``.
@@ -119,13 +119,13 @@ def _chunks(url: str) -> Iterator[tuple[bytes, int | None]]:
 
 def _unfetched(url: str, why: object) -> DownloadError:
     return DownloadError(
-        f"{url}: cannot be fetched ({why}); try again, or set NN_METER_MIRROR to an address that holds the same "
-        "files, or fetch the zip yourself, unpack it and run: nn-meter register --predictor META.yaml"
+        f"{url}: cannot be fetched ({why}); try again, or set NN_METER_MIRROR to an address that holds the "
+        "same files, or fetch the zip yourself, unpack it and run: nn-meter register --predictor META.yaml"
     )
 
 
 def _unpack(archive: Path, name: str, folder: Path, url: str) -> None:
-    """Write the pickles and rules of ``<name>/`` into ``folder``; every entry must be harmless, used or not."""
+    """Write the pickles and rules of ``<name>/`` into ``folder``; every entry must be harmless."""
     try:
         with zipfile.ZipFile(archive) as opened:
             entries = opened.infolist()
@@ -133,14 +133,18 @@ def _unpack(archive: Path, name: str, folder: Path, url: str) -> None:
                 _check_entry(entry, url)
             unpacked, packed = sum(entry.file_size for entry in entries), archive.stat().st_size
             if unpacked > min(_UNPACKED_BYTES_MAX, max(_UNPACKED_RATIO_MAX * packed, _SMALL_BYTES)):
-                raise PredictorError(f"{url}: {packed} bytes claim to unpack to {unpacked}; the zip is refused")
+                raise PredictorError(
+                    f"{url}: {packed} bytes claim to unpack to {unpacked}; the zip is refused"
+                )
             for entry in entries:
                 parent, _, file = entry.filename.rpartition("/")
                 if parent == name and (file.endswith(".pkl") or file == RULES):
                     with opened.open(entry) as packed_file, (folder / file).open("wb") as out:
                         shutil.copyfileobj(packed_file, out)
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error) as e:
-        raise PredictorError(f"{url}: no zip that can be read ({e}); does the mirror serve another file?") from e
+        raise PredictorError(
+            f"{url}: no zip that can be read ({e}); does the mirror serve another file?"
+        ) from e
 
 
 def _check_entry(entry: zipfile.ZipInfo, url: str) -> None:

@@ -97,14 +97,16 @@ class _Unpickler(pickle.Unpickler):
 
 def _refusal(where: str, asked: str) -> UnsafePickleError:
     return UnsafePickleError(
-        f"{where}: the pickle asks for {asked}, which is no part of a scikit-learn random forest; nothing of it "
-        "was run. Only RandomForestRegressor and ExtraTreesRegressor, saved with pickle.dump, are read; "
+        f"{where}: the pickle asks for {asked}, which is no part of a scikit-learn random forest; nothing "
+        "of it was run. Only RandomForestRegressor and ExtraTreesRegressor, saved with pickle.dump, are read; "
         "train such a forest or register a bundle"
     )
 
 
 def _broken(where: str, why: object) -> PredictorError:
-    return PredictorError(f"{where}: not a pickled scikit-learn forest ({why}); save it again with pickle.dump")
+    return PredictorError(
+        f"{where}: not a pickled scikit-learn forest ({why}); save it again with pickle.dump"
+    )
 
 
 def read_forest(stored: bytes, where: str) -> TreeEnsemble:
@@ -133,7 +135,7 @@ def _scan(stored: bytes, where: str) -> None:
     for opcode, argument, _ in pickletools.genops(stored):
         if opcode.name in _REFUSED_OPCODES:
             raise _refusal(where, _REFUSED_OPCODES[opcode.name])
-        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > len(stored):
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument or 0) > len(stored):
             raise ValueError(f"a memo index of {argument}")
 
 
@@ -232,12 +234,16 @@ def _dtype(value: Any) -> np.dtype[Any]:
     if names is None:
         if not _FORM.fullmatch(form) or order not in ("<", ">", "|"):
             raise ValueError(f"an array of {form!r}, which is no number")
-        return np.dtype(order + form)
+        number: np.dtype[Any] = np.dtype(order + form)
+        return number
     formats = [_dtype(fields[name][0]) for name in names]
     if any(each.names for each in formats):
         raise ValueError("records within records")
     offsets = [_number(fields[name][1]) for name in names]
-    return np.dtype({"names": list(names), "formats": formats, "offsets": offsets, "itemsize": _number(size)})
+    record: np.dtype[Any] = np.dtype(
+        {"names": list(names), "formats": formats, "offsets": offsets, "itemsize": _number(size)}
+    )
+    return record
 
 
 def _array(value: Any) -> NDArray[Any]:
@@ -260,7 +266,7 @@ def _array(value: Any) -> NDArray[Any]:
 def convert_folder(
     meta: Mapping[str, Any], folder: Path, out: Path, environment: Mapping[str, Any] | None = None
 ) -> Bundle:
-    """Convert a predictor of nn-Meter, ``<kernel>.pkl`` files and ``fusion_rules.json``, into a bundle at ``out``.
+    """Convert nn-Meter's ``<kernel>.pkl`` files and ``fusion_rules.json`` into a bundle at ``out``.
 
     ``meta`` has ``name`` and ``version``, and may have ``category`` and ``kernel_predictors``. Pickles beside
     those listed are converted too, as nn-Meter used them. ``environment`` says where the files came from.
@@ -275,7 +281,9 @@ def convert_folder(
     for kernel in set(beside) - set(kernels):
         _log.warning("%s: left out, nn-Meter has no kernel %r", folder / f"{kernel}.pkl", kernel)
     if not kernels:
-        raise PredictorError(f"{folder}: holds no <kernel>.pkl; point package_location to the folder that does")
+        raise PredictorError(
+            f"{folder}: holds no <kernel>.pkl; point package_location to the folder that does"
+        )
     rules = _read_rules(folder / RULES)
     bundle = Bundle(
         name=str(meta["name"]),
@@ -318,7 +326,9 @@ def _read_rules(path: Path) -> Mapping[str, Any]:
     try:
         rules = json.loads(path.read_bytes())
     except OSError as e:
-        raise PredictorError(f"{path}: the fusion rules cannot be read ({e.strerror or e}); restore the file") from e
+        raise PredictorError(
+            f"{path}: the fusion rules cannot be read ({e.strerror or e}); restore the file"
+        ) from e
     except (ValueError, RecursionError) as e:
         raise PredictorError(f"{path}: the fusion rules are not JSON ({e}); restore the file") from e
     if not isinstance(rules, dict):

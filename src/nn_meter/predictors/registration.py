@@ -20,7 +20,9 @@ from nn_meter.predictors.legacy import convert_folder
 _log = logging.getLogger(__name__)
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
-_EXAMPLE = "name: my_cpu, version: 1.0, category: cpu, package_location: FOLDER, kernel_predictors: [conv-bn-relu]"
+_EXAMPLE = (
+    "name: my_cpu, version: 1.0, category: cpu, package_location: FOLDER, kernel_predictors: [conv-bn-relu]"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +115,12 @@ def _read_meta(path: Path) -> _Meta:
 
 
 def _taken(
-    path: Path, values: dict[Any, Any], key: str, kind: type | tuple[type, ...], wanted: str, default: Any = None
+    path: Path,
+    values: dict[Any, Any],
+    key: str,
+    kind: type | tuple[type, ...],
+    wanted: str,
+    default: Any = None,
 ) -> Any:
     value = values.get(key, default)
     if value is None:

@@ -82,7 +82,9 @@ class TreeEnsemble:
         """
         given = np.asarray(rows, np.float64)
         if given.ndim != 2 or given.shape[1] != self.n_columns:
-            raise BundleError(f"the trees take rows of {self.n_columns} columns, not an array of {given.shape}")
+            raise BundleError(
+                f"the trees take rows of {self.n_columns} columns, not an array of {given.shape}"
+            )
         if self.aggregate == "mean":
             given = given.astype(np.float32).astype(np.float64)
         leaves = self._evaluator
