@@ -49,7 +49,9 @@ def tiny(shape=(1, 3, 8, 8), **options):
 @pytest.mark.parametrize("path", CORPUS, ids=lambda path: f"{path.parent.name}-{path.name}")
 def test_shapes_of_the_corpus_are_onnx_own(path):
     graph = read(path)
-    stated = onnx.shape_inference.infer_shapes(onnx.load(path, load_external_data=False), data_prop=True).graph
+    stated = onnx.shape_inference.infer_shapes(
+        onnx.load(path, load_external_data=False), data_prop=True
+    ).graph
     compared = 0
     for info in (*stated.value_info, *stated.output):
         kind = info.type.tensor_type
@@ -130,7 +132,7 @@ def test_given_shapes_settle_what_is_unset(shapes):
 
 
 def test_unset_shapes_name_the_input_and_the_option():
-    with pytest.raises(GraphError, match=r"dimension 2 \(h\) of the input 'x' is unset; .*--input-shape x=1,3,224,224"):
+    with pytest.raises(GraphError, match=r"dimension 2 \(h\) of the input 'x' is unset; .*--input-shape x="):
         read(tiny((1, 3, "h", 8)))
     with pytest.raises(GraphError, match=r"the input 'x' has no shape; give one: --input-shape x="):
         read(tiny(None))
@@ -162,7 +164,13 @@ def test_constants_become_tensors_and_large_ones_keep_no_value():
 
 
 def test_typed_and_raw_values_are_the_same():
-    for code, numbers in ((1, [0.5, -2.0]), (7, [-1, 1 << 40]), (6, [-5, 5]), (9, [True, False]), (10, [0.5, 2.0])):
+    for code, numbers in (
+        (1, [0.5, -2.0]),
+        (7, [-1, 1 << 40]),
+        (6, [-5, 5]),
+        (9, [True, False]),
+        (10, [0.5, 2.0]),
+    ):
         typed = helper.make_tensor("t", code, [2], numbers)
         raw = numpy_helper.from_array(numpy_helper.to_array(typed), "t")
         for tensor in (typed, raw):
@@ -184,13 +192,17 @@ def test_outputs_for_training_that_nothing_reads_go():
 def test_functions_are_inlined():
     body = [helper.make_node("Relu", ["a"], ["t"]), helper.make_node("Neg", ["t"], ["b"])]
     function = helper.make_function("mine", "Flip", ["a"], ["b"], body, [helper.make_opsetid("", 17)])
-    proto = model([helper.make_node("Flip", ["x"], ["y"], domain="mine")], [value("x", (2,))], functions=[function])
+    proto = model(
+        [helper.make_node("Flip", ["x"], ["y"], domain="mine")], [value("x", (2,))], functions=[function]
+    )
     proto.opset_import.append(helper.make_opsetid("mine", 1))
     assert [node.op_type for node in read(proto).nodes] == ["Relu", "Neg"]
 
 
 def branches(condition):
-    then = helper.make_graph([helper.make_node("Relu", ["x"], ["t"]), helper.make_node("Neg", ["t"], ["o"])], "t", [], [value("o")])
+    then = helper.make_graph(
+        [helper.make_node("Relu", ["x"], ["t"]), helper.make_node("Neg", ["t"], ["o"])], "t", [], [value("o")]
+    )
     other = helper.make_graph([helper.make_node("Identity", ["x"], ["o"])], "e", [], [value("o")])
     choice = helper.make_node("If", [condition], ["y"], "choice", then_branch=then, else_branch=other)
     known = numpy_helper.from_array(np.array(True), "known")
@@ -205,9 +217,11 @@ def test_a_constant_branch_is_taken_and_the_notes_say_so():
 
 
 def test_control_flow_that_depends_on_data_names_the_node():
-    with pytest.raises(UnsupportedOperatorError, match=r"node 'choice' \(If\) takes a branch that depends on the input"):
+    with pytest.raises(UnsupportedOperatorError, match=r"node 'choice' \(If\) takes a branch that depends"):
         read(branches("asked"))
-    body = helper.make_graph([helper.make_node("Identity", ["s"], ["o"])], "b", [value("s", ()), value("e", ())], [value("o")])
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["s"], ["o"])], "b", [value("s", ()), value("e", ())], [value("o")]
+    )
     loop = helper.make_node("Scan", ["x", "x"], ["a", "y"], "again", body=body, num_scan_inputs=1)
     with pytest.raises(UnsupportedOperatorError, match=r"node 'again' \(Scan\) runs a subgraph"):
         read(model([loop], [value("x", (2,))]))
@@ -217,7 +231,9 @@ def test_an_operator_without_a_rule_takes_the_shapes_that_the_file_states():
     node = helper.make_node("Frobnicate", ["x"], ["y"], "odd", domain="mine")
     graph = read(model([node], [value("x", (2,))], [value("y", (3, 4))]))
     assert graph.tensors["y"].shape == (3, 4)
-    with pytest.raises(UnsupportedOperatorError, match=r"node 'odd': the operator mine\.Frobnicate has no shape rule"):
+    with pytest.raises(
+        UnsupportedOperatorError, match=r"node 'odd': the operator mine\.Frobnicate has no shape rule"
+    ):
         read(model([node], [value("x", (2,))]))
 
 
@@ -265,7 +281,9 @@ def test_weights_beyond_two_gigabytes_are_skipped(tmp_path):
         return bytes([number << 3 | 2]) + length + bytes([size])
 
     raw_bytes = 4 * (1 << 29) + 4096
-    tensor = TensorProto(dims=[raw_bytes // 4], data_type=1, name="huge").SerializeToString() + field(9, raw_bytes)
+    tensor = TensorProto(dims=[raw_bytes // 4], data_type=1, name="huge").SerializeToString() + field(
+        9, raw_bytes
+    )
     proto = tiny()
     graph = proto.graph.SerializeToString() + field(5, len(tensor) + raw_bytes) + tensor
     proto.ClearField("graph")
@@ -298,13 +316,20 @@ SEEDS = [
             helper.make_node("Resize", ["p", "", "f"], ["y"]),
         ],
         [value("x", (1, 4))],
-        initializers=[numpy_helper.from_array(np.array([0]), "i"), numpy_helper.from_array(np.float32([1, 2]), "f")],
+        initializers=[
+            numpy_helper.from_array(np.array([0]), "i"),
+            numpy_helper.from_array(np.float32([1, 2]), "f"),
+        ],
     ).SerializeToString(),
 ]
 
 
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.sampled_from(SEEDS), st.lists(st.tuples(st.integers(0, 1 << 16), st.integers(0, 255)), max_size=4), st.data())
+@given(
+    st.sampled_from(SEEDS),
+    st.lists(st.tuples(st.integers(0, 1 << 16), st.integers(0, 255)), max_size=4),
+    st.data(),
+)
 def test_mutated_bytes_end_in_a_graph_or_in_an_error_of_our_tree(seed, edits, data):
     mutated = bytearray(seed)
     for at, byte in edits:

@@ -13,7 +13,10 @@ from nn_meter.ir import parse
 
 GRAPH = parse("graph g\ninput x: float32[1]\ny = Relu(x)\noutput y\n")
 PLUGIN = SimpleNamespace(
-    name="mine", suffixes=(".mine",), sniff=lambda source: source == "mine", read=lambda source, **options: GRAPH
+    name="mine",
+    suffixes=(".mine",),
+    sniff=lambda source: source == "mine",
+    read=lambda source, **options: GRAPH,
 )
 
 

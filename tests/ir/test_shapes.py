@@ -47,7 +47,9 @@ def reference(op_type, arrays, outputs=1, opset=21, **attrs):
 
 def inferred(op_type, shapes, outputs=1, opset=21, **attrs):
     """Shapes that ONNX's own inference states."""
-    node = helper.make_node(op_type, [f"i{i}" for i in range(len(shapes))], [f"o{i}" for i in range(outputs)], **attrs)
+    node = helper.make_node(
+        op_type, [f"i{i}" for i in range(len(shapes))], [f"o{i}" for i in range(outputs)], **attrs
+    )
     inputs = [helper.make_tensor_value_info(f"i{i}", 1, shape) for i, shape in enumerate(shapes)]
     outs = [helper.make_empty_tensor_value_info(f"o{i}") for i in range(outputs)]
     graph = helper.make_graph([node], "g", inputs, outs)
@@ -104,7 +106,9 @@ def test_pools_agree_with_onnx(case, op_type, ceil_mode):
     space, _, attrs = case
     if "pads" in attrs:
         attrs["ceil_mode"] = int(ceil_mode)
-    assert shaped(op_type, [(1, 3, *space)], **attrs) == inferred(op_type, [(1, 3, *space)], opset=22, **attrs)
+    assert shaped(op_type, [(1, 3, *space)], **attrs) == inferred(
+        op_type, [(1, 3, *space)], opset=22, **attrs
+    )
 
 
 @given(st.lists(small, max_size=4), st.data())
@@ -122,13 +126,17 @@ def test_matrix_products_are_numpys(batch, m, k, n, vector):
     assert shaped("MatMul", [a.shape, b.shape]) == [np.matmul(a, b).shape]
 
 
-arrays = st.lists(small, min_size=1, max_size=3).map(lambda s: np.arange(np.prod(s), dtype=np.int64).reshape(s))
+arrays = st.lists(small, min_size=1, max_size=3).map(
+    lambda s: np.arange(np.prod(s), dtype=np.int64).reshape(s)
+)
 
 
 def same(op_type, inputs, outputs=1, opset=21, **attrs):
     """Our shapes, dtypes and values are the reference's."""
     for mine, theirs in zip(
-        ours(op_type, inputs, outputs, **attrs), reference(op_type, inputs, outputs, opset, **attrs), strict=True
+        ours(op_type, inputs, outputs, **attrs),
+        reference(op_type, inputs, outputs, opset, **attrs),
+        strict=True,
     ):
         theirs = np.asarray(theirs)
         assert (mine.shape, mine.dtype) == (theirs.shape, str(theirs.dtype))
@@ -156,7 +164,12 @@ def test_layout_operators_agree_with_the_reference(x, data):
     same("Expand", [x, ints(2, *x.shape)])
     same("ReduceProd", [x % 3 + 1, ints(axis)], keepdims=data.draw(st.integers(0, 1)))
     same("ReduceSum", [x], keepdims=data.draw(st.integers(0, 1)))
-    same("CumSum", [x, np.array(axis)], exclusive=data.draw(st.integers(0, 1)), reverse=data.draw(st.integers(0, 1)))
+    same(
+        "CumSum",
+        [x, np.array(axis)],
+        exclusive=data.draw(st.integers(0, 1)),
+        reverse=data.draw(st.integers(0, 1)),
+    )
     same("Shape", [x], start=data.draw(st.integers(-4, 4)), end=data.draw(st.integers(-4, 4)))
     same("ArgMax", [x], axis=axis, keepdims=data.draw(st.integers(0, 1)))
     same("TopK", [x.astype("float32"), ints(1)], outputs=2, axis=axis)
@@ -176,7 +189,9 @@ def test_arithmetic_agrees_with_the_reference(x, divisor):
     same("Cast", [x], to=TensorProto.FLOAT)
 
 
-@pytest.mark.parametrize(("a", "b", "quotient"), [(7, 2, 3), (-7, 2, -3), (7, -2, -3), (-7, -2, 3), (-8, 2, -4), (0, 5, 0)])
+@pytest.mark.parametrize(
+    ("a", "b", "quotient"), [(7, 2, 3), (-7, 2, -3), (7, -2, -3), (-7, -2, 3), (-8, 2, -4), (0, 5, 0)]
+)
 def test_integers_divide_towards_zero(a, b, quotient):
     (out,) = ours("Div", [np.array(a), np.array(b)])
     assert out.value == (quotient,)
@@ -205,7 +220,9 @@ def test_attributes_and_inputs_of_every_opset_are_taken():
     assert b.shape(b.op("Resize", x, "", b.const((1.0, 1.0, 0.5), "float32"))) == (2, 4, 3)
     assert [b.shape(o) for o in b.multi("Split", (x,), 2, axis=1)] == [(2, 2, 6)] * 2
     assert [b.shape(o) for o in b.multi("Split", (x,), 2, axis=1, split=(1, 3))] == [(2, 1, 6), (2, 3, 6)]
-    assert [b.shape(o) for o in b.multi("Split", (x,), 4, axis=2, num_outputs=4)] == [(2, 4, 2)] * 3 + [(2, 4, 0)]
+    assert [b.shape(o) for o in b.multi("Split", (x,), 4, axis=2, num_outputs=4)] == [(2, 4, 2)] * 3 + [
+        (2, 4, 0)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -224,16 +241,40 @@ def test_attributes_and_inputs_of_every_opset_are_taken():
             {"q_num_heads": 8, "kv_num_heads": 4},
             [(2, 5, 128), (2, 4, 7, 16), (2, 4, 7, 16), (2, 8, 5, 7)],
         ),
-        ("Attention", "com.microsoft", [(2, 5, 64), (64, 192)], {"num_heads": 4}, [(2, 5, 64), (2, 2, 4, 5, 16)]),
-        ("MultiHeadAttention", "com.microsoft", [(2, 5, 64), (2, 7, 64), (2, 7, 96)], {"num_heads": 4}, [(2, 5, 96)]),
+        (
+            "Attention",
+            "com.microsoft",
+            [(2, 5, 64), (64, 192)],
+            {"num_heads": 4},
+            [(2, 5, 64), (2, 2, 4, 5, 16)],
+        ),
+        (
+            "MultiHeadAttention",
+            "com.microsoft",
+            [(2, 5, 64), (2, 7, 64), (2, 7, 96)],
+            {"num_heads": 4},
+            [(2, 5, 96)],
+        ),
         ("FusedMatMul", "com.microsoft", [(2, 4, 3), (2, 5, 3)], {"transB": 1}, [(2, 4, 5)]),
         ("FusedGemm", "com.microsoft", [(4, 3), (5, 3)], {"transB": 1}, [(4, 5)]),
         ("FastGelu", "com.microsoft", [(2, 5, 64), (64,)], {}, [(2, 5, 64)]),
         ("SkipLayerNormalization", "com.microsoft", [(2, 5, 8), (2, 5, 8), (8,)], {}, [(2, 5, 8), (2, 5, 1)]),
-        ("LSTM", "", [(9, 2, 5), (2, 24, 5), (2, 24, 6)], {"hidden_size": 6, "direction": "bidirectional"}, [(9, 2, 2, 6)]),
+        (
+            "LSTM",
+            "",
+            [(9, 2, 5), (2, 24, 5), (2, 24, 6)],
+            {"hidden_size": 6, "direction": "bidirectional"},
+            [(9, 2, 2, 6)],
+        ),
         ("GRU", "", [(9, 2, 5), (1, 18, 5), (1, 18, 6)], {"hidden_size": 6}, [(9, 1, 2, 6), (1, 2, 6)]),
         ("LayerNormalization", "", [(2, 5, 8), (8,)], {"axis": -1}, [(2, 5, 8), (2, 5, 1), (2, 5, 1)]),
-        ("RoiAlign", "", [(1, 3, 8, 8), (9, 4), (9,)], {"output_height": 7, "output_width": 7}, [(9, 3, 7, 7)]),
+        (
+            "RoiAlign",
+            "",
+            [(1, 3, 8, 8), (9, 4), (9,)],
+            {"output_height": 7, "output_width": 7},
+            [(9, 3, 7, 7)],
+        ),
         ("GatherND", "", [(2, 3, 4), (2, 1)], {"batch_dims": 1}, [(2, 4)]),
         ("Gemm", "", [(3, 4), (3, 5), (5,)], {"transA": 1}, [(4, 5)]),
     ],
@@ -247,7 +288,9 @@ def test_known_shapes(op_type, domain, shapes, attrs, expected):
 
 def test_errors_name_operator_and_node():
     x = Tensor("x", (1, 3, 8, 8))
-    with pytest.raises(ShapeError, match=r"node 'odd': no shape rule for the operator my\.domain\.Frobnicate"):
+    with pytest.raises(
+        ShapeError, match=r"node 'odd': no shape rule for the operator my\.domain\.Frobnicate"
+    ):
         infer(Node("odd", "Frobnicate", ("x",), ("y",), {}, "my.domain"), [x])
     with pytest.raises(ShapeError, match=r"node 'c' \(Conv\): input 1 is missing"):
         infer(Node("c", "Conv", ("x",), ("y",)), [x])
@@ -265,8 +308,13 @@ def test_errors_name_operator_and_node():
     st.sampled_from([(domain, op) for domain, table in RULES.items() for op in table]),
     st.lists(st.none() | st.lists(st.integers(0, 3), max_size=4), max_size=6),
     st.dictionaries(
-        st.sampled_from(["axis", "axes", "perm", "pads", "kernel_shape", "group", "num_heads", "split", "to", "value"]),
-        st.integers(-3, 3) | st.floats() | st.sampled_from(["", "x"]) | st.lists(st.integers(-3, 3), max_size=3).map(tuple),
+        st.sampled_from(
+            ["axis", "axes", "perm", "pads", "kernel_shape", "group", "num_heads", "split", "to", "value"]
+        ),
+        st.integers(-3, 3)
+        | st.floats()
+        | st.sampled_from(["", "x"])
+        | st.lists(st.integers(-3, 3), max_size=3).map(tuple),
         max_size=3,
     ),
     st.integers(0, 3),
@@ -276,7 +324,9 @@ def test_whatever_a_node_holds_the_answer_is_shapes_or_a_graph_error(op, shapes,
     tensors = []
     for i, shape in enumerate(shapes):
         size = int(np.prod(shape)) if shape is not None else 0
-        tensors.append(None if shape is None else Tensor(f"i{i}", tuple(shape), "int64", True, tuple(range(size))))
+        tensors.append(
+            None if shape is None else Tensor(f"i{i}", tuple(shape), "int64", True, tuple(range(size)))
+        )
     names = tuple(f"o{i}" for i in range(outputs))
     node = Node("n", op[1], tuple(t.name if t else "" for t in tensors), names, attrs, op[0])
     try:

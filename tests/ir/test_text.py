@@ -32,9 +32,13 @@ def test_shapes_left_out_are_inferred():
     assert parse(short) == parse(TEXT)
 
 
-names = st.text(min_size=1, max_size=4) | st.sampled_from(["_", "output", "const", "1", "1e5", "inf", 'a "b"', "a b", "-"])
+names = st.text(min_size=1, max_size=4) | st.sampled_from(
+    ["_", "output", "const", "1", "1e5", "inf", 'a "b"', "a b", "-"]
+)
 numbers = st.integers() | st.floats(allow_nan=False)
-attrs = st.dictionaries(names, numbers | st.text(max_size=4) | st.lists(numbers, max_size=3).map(tuple), max_size=3)
+attrs = st.dictionaries(
+    names, numbers | st.text(max_size=4) | st.lists(numbers, max_size=3).map(tuple), max_size=3
+)
 
 
 @given(names, st.lists(names, min_size=3, max_size=3, unique=True), names, names, attrs, st.text(max_size=3))
@@ -45,7 +49,11 @@ def test_any_graph_comes_back_equal(title, tensors, op_type, domain, attributes,
         title,
         (node,),
         MappingProxyType(
-            {x: Tensor(x, (1, 2)), w: Tensor(w, (2,), "int64", True, (1, -2)), y: Tensor(y, (), "bool", True, (1,))}
+            {
+                x: Tensor(x, (1, 2)),
+                w: Tensor(w, (2,), "int64", True, (1, -2)),
+                y: Tensor(y, (), "bool", True, (1,)),
+            }
         ),
         (x,),
         (y,),

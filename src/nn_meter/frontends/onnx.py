@@ -229,8 +229,8 @@ class _Reading:
             if size < 1 and not (isinstance(dim, int) and dim == 0 and index):
                 if index:
                     raise GraphError(
-                        f"{self._where}: dimension {index} ({dim or 'unnamed'}) of the input {value.name!r} is unset; "
-                        f"give its shape: --input-shape {value.name}=1,3,224,224"
+                        f"{self._where}: dimension {index} ({dim or 'unnamed'}) of the input {value.name!r} "
+                        f"is unset; give its shape: --input-shape {value.name}=1,3,224,224"
                     )
                 size = 1
                 self._notes.append(
@@ -360,8 +360,8 @@ class _Reading:
                 attrs[key] = value
             elif isinstance(value, wire.Subgraph):
                 raise UnsupportedOperatorError(
-                    f"{self._where}: node {label!r} ({raw.op_type}) runs a subgraph a number of times that shapes "
-                    "do not tell; export the model without loops, or with them unrolled"
+                    f"{self._where}: node {label!r} ({raw.op_type}) runs a subgraph a number of times that "
+                    "shapes do not tell; export the model without loops, or with them unrolled"
                 )
             elif isinstance(value, Tensor) and raw.op_type == "ConstantOfShape":
                 attrs["value"] = value.value[0] if value.value else 0
@@ -446,8 +446,8 @@ class _Reading:
             if value is None or not _known(value) or value.dims is None:
                 operator = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
                 raise UnsupportedOperatorError(
-                    f"{self._where}: node {node.name!r}: the operator {operator} has no shape rule and the file "
-                    f"does not state the shape of {out!r}; add it to the file's value_info"
+                    f"{self._where}: node {node.name!r}: the operator {operator} has no shape rule and the "
+                    f"file does not state the shape of {out!r}; add it to the file's value_info"
                 )
             found.append(Tensor(out, tuple(dim for dim in value.dims if isinstance(dim, int)), value.dtype))
         return tuple(found)

@@ -308,6 +308,7 @@ class _Reader:
         missing = next((name for name in node.inputs if name and name not in self._tensors), None)
         if missing is not None:
             raise GraphError(
-                f"line {self._number}: node {node.name!r} ({node.op_type}) reads {missing!r}, not declared above"
+                f"line {self._number}: node {node.name!r} ({node.op_type}) reads {missing!r}, "
+                "not declared above"
             )
         return [self._tensors[name] if name else None for name in node.inputs]
