@@ -180,10 +180,10 @@ def read(source: object, *, input_shapes: object = None, name: str | None = None
                 notes.append(f"node {node_name!r} reads {parent!r}, which is not in the file; taken as a weight")
                 continue
             wanted = shapes[i] if i < len(shapes) else None
-            outs = [f"{parent}:{k}" for k in range(len(ir[parent]["attr"]["output_shape"]))]
-            if not outs:
+            made = [f"{parent}:{k}" for k in range(len(ir[parent]["attr"]["output_shape"]))]
+            if not made:
                 raise GraphError(f"{label}: node {parent!r} has no output shape, and {node_name!r} reads it")
-            used = next((o for o in outs if tensors[o].shape == wanted), outs[0])
+            used = next((o for o in made if tensors[o].shape == wanted), made[0])
             uses.append(used)
         read_somewhere.update(uses)
         if not uses and kind not in ("Const",):

@@ -15,6 +15,10 @@ Attr = int | float | str | tuple[int, ...] | tuple[float, ...] | tuple[str, ...]
 _NO_ATTRS: Mapping[str, Attr] = MappingProxyType({})
 
 
+def _no_attrs() -> Mapping[str, Attr]:
+    return _NO_ATTRS
+
+
 @dataclass(frozen=True, slots=True)
 class Tensor:
     """A value that flows between nodes.
@@ -52,7 +56,7 @@ class Node:
     op_type: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    attrs: Mapping[str, Attr] = field(default=_NO_ATTRS)
+    attrs: Mapping[str, Attr] = field(default_factory=_no_attrs)
     domain: str = ""
     origin: str = ""
 

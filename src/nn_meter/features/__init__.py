@@ -1,0 +1,1 @@
+"""Named, versioned column tables: what a regressor sees of a kernel."""

@@ -1,0 +1,65 @@
+"""``fuse``: a graph and the rules of a runtime give the kernels that the runtime executes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from nn_meter.errors import RuleError
+from nn_meter.ir import Graph
+from nn_meter.kernels import onnxruntime
+from nn_meter.kernels.kinds import read_kernel
+from nn_meter.kernels.partition import FreeConfig, Kernel, Partition, Unfused
+from nn_meter.kernels.rewriting import Op, Work
+from nn_meter.kernels.rules import RuleSet
+
+RUNTIMES: Mapping[str, Callable[[Work, RuleSet], Work]] = MappingProxyType(
+    {"": lambda work, rules: work, "onnxruntime_cpu": onnxruntime.optimise}
+)
+"""Name in a rule file to what the runtime does to a graph. ``""`` executes node by node."""
+
+
+def fuse(graph: Graph, rules: RuleSet) -> Partition:
+    """Kernels in execution order. Kernels without nodes are what the runtime inserts: changes of layout.
+
+    Raises:
+        RuleError: the rules name a runtime that has no row in ``RUNTIMES``.
+    """
+    if rules.runtime not in RUNTIMES:
+        raise RuleError(f"{rules.source}: runtime {rules.runtime!r} is unknown; known: {', '.join(sorted(filter(None, RUNTIMES)))}")
+    work = RUNTIMES[rules.runtime](Work(graph), rules)
+    kernels: list[Kernel] = []
+    index: dict[int, int] = {}
+    for op in work.ops():
+        kind, config = read_kernel(work.executed(op))
+        index[id(op)] = len(kernels)
+        kernels.append(Kernel(kind, config, op.members, _label(op)))
+    unfused = _unfused(work, index)
+    kernels += [Kernel("free", FreeConfig(op_type), (node,), op_type, reason) for node, op_type, reason in work.free]
+    return Partition(graph.name, tuple(kernels), unfused, graph.notes)
+
+
+def _label(op: Op) -> str:
+    """For people: the operator with what was fused into it and the layout that is not plain."""
+    text = "-".join((op.op_type, *op.fused))
+    return f"{text} ({op.layout})" if op.layout else text
+
+
+def _unfused(work: Work, index: Mapping[int, int]) -> tuple[Unfused, ...]:
+    """Each edge between two kernels with the reason why it is one."""
+    found: list[Unfused] = []
+    for op in work.ops():
+        for name in op.outputs:
+            readers = work.readers(name) if name else ()
+            for reader in readers:
+                if not op.members or not reader.members:
+                    reason = "a change of layout stands between them"
+                elif len(readers) > 1:
+                    reason = f"{len(readers)} kernels read the result"
+                elif name in work.outputs:
+                    reason = "the result is an output of the model"
+                else:
+                    reason = f"no rule fuses {reader.op_type} into {op.op_type}"
+                producer, consumer = (o.members[-1] if o.members else _label(o) for o in (op, reader))
+                found.append(Unfused(producer, consumer, reason))
+    return tuple(found)

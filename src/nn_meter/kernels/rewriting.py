@@ -1,0 +1,167 @@
+"""A graph that passes may change: what an optimiser does, replayed on operators without weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from nn_meter.ir import Attr, Graph, Tensor
+from nn_meter.kernels.kinds import Operator
+
+
+class Op:
+    """An operator while passes run; ``members`` are the graph's nodes that it stands for."""
+
+    __slots__ = ("attrs", "domain", "fused", "inputs", "layout", "members", "op_type", "outputs", "place")
+
+    def __init__(
+        self,
+        op_type: str,
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        attrs: Mapping[str, Attr],
+        members: tuple[str, ...],
+        place: float,
+    ) -> None:
+        self.op_type = op_type
+        self.inputs = list(inputs)
+        self.outputs = list(outputs)
+        self.attrs = dict(attrs)
+        self.members = members
+        self.place = place
+        self.fused: tuple[str, ...] = ()
+        self.layout = ""
+
+
+class Work:
+    """Operators with their tensors; knows who computes and who reads each tensor."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.tensors: dict[str, Tensor] = dict(graph.tensors)
+        self.outputs = list(graph.outputs)
+        self.inputs = frozenset(graph.inputs)
+        self.free: list[tuple[str, str, str]] = []
+        self.producer: dict[str, Op] = {}
+        self._readers: dict[str, list[Op]] = {}
+        self._ops: dict[int, Op] = {}
+        self._names = 0
+        for place, node in enumerate(graph.nodes):
+            if all(graph.tensors[o].const for o in node.outputs if o):
+                self.free.append((node.name, node.op_type, "its result is known before inference"))
+                continue
+            self.add(Op(node.op_type, node.inputs, node.outputs, node.attrs, (node.name,), float(place)))
+
+    def add(self, op: Op) -> Op:
+        """Put in an operator."""
+        self._ops[id(op)] = op
+        for out in op.outputs:
+            if out:
+                self.producer[out] = op
+        for name in dict.fromkeys(op.inputs):
+            if name:
+                self._readers.setdefault(name, []).append(op)
+        return op
+
+    def remove(self, op: Op) -> None:
+        """Take out an operator; its outputs have no producer until another is added."""
+        del self._ops[id(op)]
+        for out in op.outputs:
+            if out and self.producer.get(out) is op:
+                del self.producer[out]
+        for name in set(op.inputs):
+            if name:
+                self._readers[name].remove(op)
+
+    def alive(self, op: Op) -> bool:
+        """Whether ``op`` is still in the graph."""
+        return id(op) in self._ops
+
+    def ops(self, *op_types: str) -> Iterator[Op]:
+        """Operators of these types in execution order, as they were when asked; gone ones are skipped."""
+        for op in sorted(self._ops.values(), key=lambda o: o.place):
+            if (not op_types or op.op_type in op_types) and self.alive(op):
+                yield op
+
+    def readers(self, name: str) -> Sequence[Op]:
+        """Operators that read a tensor."""
+        return self._readers.get(name, ())
+
+    def only_reader(self, name: str) -> Op | None:
+        """The one operator that reads ``name``, if it is one, reads it once and ``name`` is no output."""
+        readers = self._readers.get(name, ())
+        if len(readers) != 1 or name in self.outputs or readers[0].inputs.count(name) != 1:
+            return None
+        return readers[0]
+
+    def made_by(self, name: str, *op_types: str) -> Op | None:
+        """The operator that computes ``name``, if it is of one of these types."""
+        op = self.producer.get(name)
+        return op if op is not None and op.op_type in op_types else None
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of a tensor."""
+        return self.tensors[name].shape
+
+    def const(self, name: str) -> bool:
+        """Whether a tensor is constant."""
+        return bool(name) and self.tensors[name].const
+
+    def scalar(self, name: str) -> float | None:
+        """The value of a constant of one element, ``None`` where it is none or unknown."""
+        if not name:
+            return None
+        tensor = self.tensors[name]
+        return float(tensor.value[0]) if tensor.const and tensor.value is not None and tensor.size == 1 else None
+
+    def is_one_element(self, name: str) -> bool:
+        """Whether a tensor is a constant of one element."""
+        return self.const(name) and self.tensors[name].size == 1
+
+    def fresh(self, stem: str, shape: Sequence[int], like: str) -> str:
+        """A new tensor with the element type of ``like``."""
+        self._names += 1
+        name = f"{stem}#{self._names}"
+        self.tensors[name] = replace(self.tensors[like], name=name, shape=tuple(shape), const=False, value=None)
+        return name
+
+    def swap_input(self, op: Op, old: str, new: str) -> None:
+        """Let ``op`` read ``new`` where it read ``old``."""
+        if old == new:
+            return
+        op.inputs = [new if i == old else i for i in op.inputs]
+        self._readers[old].remove(op)
+        readers = self._readers.setdefault(new, [])
+        if op not in readers:
+            readers.append(op)
+
+    def bypass(self, op: Op, reason: str) -> bool:
+        """Take out an operator whose output equals its first input; it becomes free. Not where both are the model's own."""
+        source, out = op.inputs[0], op.outputs[0]
+        if out in self.outputs:
+            if source in self.inputs or source in self.outputs or self.const(source):
+                return False
+            self.outputs = [source if o == out else o for o in self.outputs]
+        for reader in list(self.readers(out)):
+            self.swap_input(reader, out, source)
+        self.remove(op)
+        self.free += [(member, op.op_type, reason) for member in op.members]
+        return True
+
+    def fuse(self, ops: Iterable[Op], op_type: str, inputs: Sequence[str], outputs: Sequence[str], attrs: Mapping[str, Attr] = {}) -> Op:  # noqa: B006
+        """Replace operators by one, at the place of the last."""
+        ops = list(dict.fromkeys(ops))
+        for op in ops:
+            self.remove(op)
+        members = tuple(m for op in sorted(ops, key=lambda o: o.place) for m in op.members)
+        return self.add(Op(op_type, inputs, outputs, attrs, members, max(op.place for op in ops)))
+
+    def executed(self, op: Op) -> Operator:
+        """The operator as its config is read."""
+        return Operator(
+            op.op_type,
+            tuple(self.tensors[i] if i else None for i in op.inputs),
+            tuple(self.tensors[o] for o in op.outputs if o),
+            op.attrs,
+            op.fused,
+            op.layout,
+        )

@@ -1,0 +1,138 @@
+"""Predicts with bundles of schema ``onnx-1``: the kernels of a runtime, by regressors relative to a roofline.
+
+A kernel whose kind has no regressor is estimated by the roofline alone, at the speeds that the bundle's device
+showed, times the median ratio of measured to roofline where the bundle knows it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from nn_meter.errors import BundleError
+from nn_meter.features.onnx import COLUMNS, Speeds, columns, encode
+from nn_meter.ir import Graph
+from nn_meter.kernels.fusion import fuse
+from nn_meter.kernels.partition import Kernel, Partition
+from nn_meter.kernels.rules import read_rules
+from nn_meter.predictors.bundle import Bundle, KindPredictor
+from nn_meter.predictors.prediction import KernelPrediction, Prediction
+
+Row = tuple[float, ...]
+
+
+class GraphEngine:
+    """Answers for graphs.
+
+    Args:
+        bundle: of schema ``onnx-1``.
+
+    Raises:
+        BundleError: the columns of a kind are not those of the schema, or the fallback's speeds are missing.
+    """
+
+    _REMEMBERED = 1_000_000
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._bundle = bundle
+        self._rules = read_rules(bundle.rules, f"rules of {bundle.name}")
+        fallback = bundle.fallback
+        try:
+            self._speeds = Speeds(*(float(fallback[k]) for k in ("flops_per_s", "bytes_per_s", "overhead_ms")))
+        except (KeyError, TypeError, ValueError) as error:
+            raise BundleError(f"bundle {bundle.name!r}: 'fallback' needs flops_per_s, bytes_per_s and overhead_ms") from error
+        self._factor = float(fallback.get("factor", 1.0))
+        self._kinds: dict[str, KindPredictor | None] = {}
+        self._known: dict[tuple[str, Row], float] = {}
+
+    def latency_ms(self, graph: Graph) -> float:
+        """Milliseconds of one inference."""
+        return self.latencies_ms((graph,))[0]
+
+    def latencies_ms(self, graphs: Iterable[Graph]) -> list[float]:
+        """Milliseconds of one inference of each; kernels that the models share are computed once."""
+        models = [self._rows(fuse(graph, self._rules)) for graph in graphs]
+        self._learn([item for model in models for item in model])
+        return [sum([self._known[item] for item in model]) for model in models]
+
+    def explain(self, graph: Graph) -> Prediction:
+        """The same answer with all that it rests on."""
+        return self.explain_partition(fuse(graph, self._rules))
+
+    def explain_partition(self, partition: Partition) -> Prediction:
+        """The answer for kernels that are known already."""
+        items = {id(k): (k.kind, encode(k.kind, k.config, self._speeds)) for k in partition.kernels if not k.free}
+        self._learn(list(items.values()))
+        predictions = tuple(self._explain(k, items.get(id(k))) for k in partition.kernels)
+        total_ms = sum(p.latency_ms for p in predictions)
+        bundle = self._bundle
+        return Prediction(
+            partition.model,
+            bundle.name,
+            bundle.version,
+            bundle.device,
+            bundle.statistic,
+            total_ms,
+            predictions,
+            self._interval(total_ms),
+            partition.unfused,
+            partition.notes,
+        )
+
+    def _rows(self, partition: Partition) -> list[tuple[str, Row]]:
+        return [(k.kind, encode(k.kind, k.config, self._speeds)) for k in partition.kernels if not k.free]
+
+    def _kind(self, kind: str) -> KindPredictor | None:
+        if kind not in self._kinds:
+            predictor = self._bundle.kinds.get(kind)
+            if predictor is not None and (kind not in COLUMNS or predictor.columns != columns(kind)):
+                raise BundleError(
+                    f"bundle {self._bundle.name!r}: kind {kind!r} was trained on other columns than schema onnx-1 has; build it again"
+                )
+            self._kinds[kind] = predictor
+        return self._kinds[kind]
+
+    def _learn(self, items: Iterable[tuple[str, Row]]) -> None:
+        if len(self._known) > self._REMEMBERED:
+            self._known.clear()
+        fresh: dict[str, list[Row]] = {}
+        for kind, row in dict.fromkeys(items):
+            if (kind, row) not in self._known:
+                fresh.setdefault(kind, []).append(row)
+        for kind, rows in fresh.items():
+            predictor = self._kind(kind)
+            answers: list[float]
+            if predictor is None:
+                answers = [row[-1] * self._factor for row in rows]
+            else:
+                answers = predictor.predict(np.array(rows, np.float64)).tolist()
+            self._known.update(zip([(kind, row) for row in rows], answers, strict=True))
+
+    def _explain(self, kernel: Kernel, item: tuple[str, Row] | None) -> KernelPrediction:
+        if item is None:
+            return KernelPrediction(kernel, "free", 0.0)
+        predictor = self._kind(kernel.kind)
+        latency_ms = self._known[item]
+        if predictor is None:
+            note = f"no regressor for kind {kernel.kind!r}: estimated from flops and bytes"
+            return KernelPrediction(kernel, "estimated", latency_ms, None, (note,))
+        return KernelPrediction(kernel, "predicted", latency_ms, None, _range_notes(predictor, item[1]))
+
+    def _interval(self, total_ms: float) -> tuple[float, float] | None:
+        interval: Any = self._bundle.interval
+        if not interval:
+            return None
+        low, high = float(interval["low"]), float(interval["high"])
+        return total_ms * math.exp(low), total_ms * math.exp(high)
+
+
+def _range_notes(predictor: KindPredictor, row: Row) -> tuple[str, ...]:
+    notes = []
+    for column, value in zip(predictor.columns, row, strict=True):
+        low, high = predictor.trained_range.get(column, (value, value))
+        if not low <= value <= high:
+            notes.append(f"{column} {value:g} is outside the trained range {low:g}..{high:g}")
+    return tuple(notes)
