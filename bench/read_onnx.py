@@ -1,4 +1,4 @@
-"""Time of our ONNX reader over that of ``onnx.load``, for the shared models and for one with 200 MB of weights.
+"""Time of our ONNX reader over that of ``onnx.load``: the shared models, and one with 200 MB of weights.
 
 Run from the repository root: ``PYTHONPATH=src python bench/read_onnx.py``. The repeats of the two are
 interleaved, the ratio is that of their medians. ``onnx.load`` parses only; ours infers every shape as well.

