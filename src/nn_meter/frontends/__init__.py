@@ -43,9 +43,7 @@ BUILT_IN: Mapping[str, str] = MappingProxyType(
 )
 """Front end to the module that is it, in the order in which they are asked."""
 
-MODEL_TYPES: Mapping[str, str] = MappingProxyType(
-    {"pb": "tensorflow", "nnmeter-ir": "nnmeter_ir", "nni": "torch"}
-)
+MODEL_TYPES: Mapping[str, str] = MappingProxyType({"pb": "tensorflow", "nnmeter-ir": "nnmeter_ir"})
 """nn-Meter's ``model_type`` to front end, where the names differ."""
 
 
