@@ -51,7 +51,7 @@ _ADMITTED = {
     *_FORESTS, *_TREES, _TREE, *_RECONSTRUCT, *_FROM_BUFFER, *_SCALAR, *_INSTANCE, *_BYTES,
     "numpy.ndarray", "numpy.dtype", "builtins.object", "__builtin__.object",
 }  # fmt: skip
-_ADMITTED_PACKAGE = "numpy.random"  # a forest's random state; kept unread
+_ADMITTED_PACKAGE = "numpy.random."  # a forest's random state; kept unread
 
 _REFUSED_OPCODES = {
     "EXT1": "an extension registry entry",
@@ -90,16 +90,16 @@ class _Unpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> type[_Inert]:
         asked = f"{module}.{name}"
-        if asked not in _ADMITTED and module.partition(_ADMITTED_PACKAGE)[0:2] != ("", _ADMITTED_PACKAGE):
+        if asked not in _ADMITTED and not f"{module}.".startswith(_ADMITTED_PACKAGE):
             raise _refusal(self._where, asked)
         return self._classes.setdefault(asked, type("_Asked", (_Inert,), {"asked": asked}))
 
 
 def _refusal(where: str, asked: str) -> UnsafePickleError:
     return UnsafePickleError(
-        f"{where}: the pickle asks for {asked}, which is no part of a scikit-learn random forest; nothing "
-        "of it was run. Only RandomForestRegressor and ExtraTreesRegressor, saved with pickle.dump, are read; "
-        "train such a forest or register a bundle"
+        f"{where}: the pickle asks for {asked}, which is no part of a scikit-learn random forest; "
+        "nothing of it was run. Only RandomForestRegressor and ExtraTreesRegressor, saved with pickle.dump, are "
+        "read; train such a forest or register a bundle"
     )
 
 

@@ -1,0 +1,140 @@
+"""A bundle comes back as it was saved, and one that breaks the format is refused by name."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_trees import STUMP
+
+from nn_meter.errors import BundleError
+from nn_meter.predictors.bundle import Bundle, KindPredictor, load, save, verify
+
+RELU = KindPredictor(
+    "relu", "mine-1", ("inputh",), STUMP, "latency_ms", {"inputh": (1.0, 224.0)}, 120, {"mape": 0.04}
+)
+BUNDLE = Bundle(
+    name="mine",
+    version="1.2",
+    kinds={"relu": RELU, "a/b: odd": replace(RELU, kind="a/b: odd", trained_range={})},
+    rules={"BF_conv_relu": {"obey": True}},
+    schema="mine-1",
+    device="a board",
+    category="cpu",
+    runtime="onnxruntime",
+    runtime_version="1.20",
+    threads=4,
+    statistic="median",
+    fallback={"policy": "roofline", "flops_per_s": 1e9, "bytes_per_s": 1e9, "overhead_ms": 0.01},
+    interval={"level": 0.9},
+    notes=("measured at night",),
+    created="2026-01-01",
+    environment={"governor": "performance"},
+)
+
+
+@pytest.mark.parametrize("name", ["folder", "file.zip"])
+def test_a_bundle_comes_back_as_it_was_saved(tmp_path: Path, name: str) -> None:
+    save(BUNDLE, tmp_path / name)
+    save(BUNDLE, tmp_path / name)
+    found = verify(load(tmp_path / name))
+    assert replace(found, kinds={}, path=None) == replace(BUNDLE, kinds={})
+    for kind, predictor in BUNDLE.kinds.items():
+        assert replace(found.kinds[kind], regressor=STUMP) == predictor
+        assert found.kinds[kind].regressor.to_bytes() == STUMP.to_bytes()
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_kind_is_opened_when_first_asked_for(tmp_path: Path) -> None:
+    save(BUNDLE, tmp_path / "b")
+    (tmp_path / "b" / "kinds" / "01.npz").unlink()
+    found = load(tmp_path / "b")
+    assert found.kinds["relu"].predict(np.array([[2.0]])) == [20.0]
+    with pytest.raises(BundleError, match=r"b: cannot read kinds/01\.npz"):
+        verify(found)
+
+
+def test_a_ratio_is_turned_into_ms() -> None:
+    trees = replace(STUMP, n_columns=2)
+    ratio = KindPredictor("conv", "mine-1", ("cin", "roofline_ms"), trees, "log_roofline_ratio")
+    assert ratio.predict(np.array([[1.0, 0.5]])) == pytest.approx([np.exp(10.0) * 0.5])
+
+
+def _edited(folder: Path, **keys: Any) -> Path:
+    save(BUNDLE, folder)
+    manifest = json.loads((folder / "bundle.json").read_text())
+    (folder / "bundle.json").write_text(json.dumps({**manifest, **keys}))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"format_version": 2}, "format version 2, this nn-meter reads up to 1; upgrade"),
+        ({"format_version": "1"}, "format_version is '1'; it must be a whole number"),
+        ({"unit": "s"}, "unit is 's'; it must be 'ms'"),
+        ({"threads": "four"}, "threads is 'four'"),
+        ({"name": None}, "name is None; it must be a text"),
+        ({"notes": "x"}, "notes is 'x'"),
+        ({"kinds": []}, "kinds must be a JSON object"),
+        ({"rules": {"file": "../rules.json", "sha256": ""}}, "leaves the bundle"),
+        ({"rules": {"file": "fusion_rules.json", "sha256": "0"}}, "has the sha256 .* changed or damaged"),
+    ],
+)
+def test_a_manifest_that_breaks_the_format_is_refused(
+    tmp_path: Path, keys: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(BundleError, match=words):
+        load(_edited(tmp_path / "b", **keys))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"columns": ("a", "a")}, "named twice"),
+        ({"columns": ("inputh", "cin")}, "takes 1 columns, but 2 are named: inputh, cin"),
+        ({"trained_range": {"cin": (0, 1)}}, "no such column"),
+        ({"trained_range": {"inputh": (2, 1)}}, "runs from 2 to 1"),
+        ({"target": "log_roofline_ratio"}, "needs a column 'roofline_ms'"),
+    ],
+)
+def test_a_kind_that_contradicts_itself_is_refused(change: dict[str, Any], words: str) -> None:
+    with pytest.raises(BundleError, match=words):
+        replace(RELU, **change)
+
+
+def test_what_is_no_bundle_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="no such file"):
+        load(tmp_path / "absent")
+    (tmp_path / "b.zip").write_bytes(b"junk")
+    with pytest.raises(BundleError, match="neither a folder nor a zip"):
+        load(tmp_path / "b.zip")
+    with zipfile.ZipFile(tmp_path / "b.zip", "w"):
+        pass
+    with pytest.raises(BundleError, match=r"cannot read bundle\.json"):
+        load(tmp_path / "b.zip")
+
+
+@given(at=st.integers(0, 5000), byte=st.integers(0, 255))
+@settings(max_examples=60, deadline=None)
+def test_a_damaged_zip_ends_in_a_bundle_or_an_error(
+    tmp_path_factory: pytest.TempPathFactory, at: int, byte: int
+) -> None:
+    path = tmp_path_factory.mktemp("damaged") / "b.zip"
+    save(BUNDLE, path)
+    stored = bytearray(path.read_bytes())
+    stored[at % len(stored)] = byte
+    path.write_bytes(stored)
+    try:
+        found = verify(load(path))
+    except BundleError as e:
+        found = None
+        message = str(e)
+    assert found is not None or str(path) in message
