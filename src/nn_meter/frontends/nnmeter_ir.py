@@ -215,6 +215,8 @@ def write(graph: Graph) -> dict[str, Any]:
 
     Nodes that compute constants stay out, and so do the shapes of weights. Slices of one tensor become one node
     with an output for each, which lists them under ``"nodes"``.
+    Nodes are in the order of their names, as in the files that nn-Meter writes: where two fusions are open, the
+    order decides, so that a model and its file give the same kernels.
     """
     consumers, producer, tensors = graph.consumers, graph.producer, graph.tensors
     written: dict[str, Node] = {}
@@ -250,4 +252,4 @@ def write(graph: Graph) -> dict[str, Any]:
         }
         if len(together) > 1:
             result[node_name]["nodes"] = [n.name for n in together]
-    return result
+    return dict(sorted(result.items()))
