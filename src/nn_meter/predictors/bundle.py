@@ -229,7 +229,9 @@ class _Reader:
         self.where = where
         self._key = key
         if not isinstance(values, dict):
-            raise BundleError(f"{where}: {key or 'it'} must be a JSON object, not {type(values).__name__}")
+            raise BundleError(
+                f"{where}: {key.rstrip('.') or 'it'} must be a JSON object, not {type(values).__name__}"
+            )
         self.values: dict[str, Any] = values
 
     def refuse(self, key: str, value: object, wanted: str) -> None:

@@ -98,8 +98,8 @@ class _Unpickler(pickle.Unpickler):
 def _refusal(where: str, asked: str) -> UnsafePickleError:
     return UnsafePickleError(
         f"{where}: the pickle asks for {asked}, which is no part of a scikit-learn random forest; "
-        "nothing of it was run. Only RandomForestRegressor and ExtraTreesRegressor, saved with pickle.dump, are "
-        "read; train such a forest or register a bundle"
+        "nothing of it was run. Only RandomForestRegressor and ExtraTreesRegressor, saved with pickle.dump, "
+        "are read; train such a forest or register a bundle"
     )
 
 
