@@ -1,0 +1,165 @@
+"""What a backend is, and the table of those that exist.
+
+A backend hands a model to one runtime on one device and tells what the runtime says: how long a run took, which
+kernels it executed, how long each took. It decides nothing: how often, in which order and which of the values
+to believe belongs to ``profiling``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
+from importlib import import_module
+from importlib.metadata import entry_points
+from types import MappingProxyType, TracebackType
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+from nn_meter.errors import BackendError
+from nn_meter.ir.graph import Attr, Graph
+
+ENTRY_POINTS = "nn_meter.backends"
+"""Entry-point group of backends in other packages."""
+
+BACKENDS: Mapping[str, str] = MappingProxyType(
+    {
+        "onnxruntime_cpu": "nn_meter.backends.onnxruntime_cpu:OnnxRuntimeCpu",
+        "replay": "nn_meter.backends.replay:ReplayBackend",
+    }
+)
+"""Name to ``module:class`` of the backends of this package."""
+
+Model = Graph | bytes
+"""What a backend takes: a graph, which gets random weights, or a serialised ONNX model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Operand:
+    """A tensor that an executed kernel reads or writes: its shape as the runtime sees it, numpy's dtype name."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutedKernel:
+    """One node of the graph that the runtime executes, after its own optimiser.
+
+    ``inputs`` belong to ``input_names`` one by one; an optional input left out is ``None`` there and ``""``
+    here. ``constant_inputs`` names those inputs that hold weights.
+    """
+
+    name: str
+    op_type: str
+    domain: str
+    inputs: tuple[Operand | None, ...]
+    outputs: tuple[Operand | None, ...]
+    input_names: tuple[str, ...]
+    output_names: tuple[str, ...]
+    attrs: Mapping[str, Attr] = field(default_factory=dict)
+    constant_inputs: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class KernelTrace:
+    """What the runtime's own profiler says about one kernel: a value in milliseconds for each traced run."""
+
+    executed: ExecutedKernel
+    latencies_ms: tuple[float, ...]
+
+
+class Prepared(Protocol):
+    """A model that is ready to run. Closing it frees what it holds; use it as a context manager."""
+
+    def run(self, repeats: int) -> list[float]:
+        """Run ``repeats`` times; the milliseconds of each run, in order."""
+
+    def trace(self, repeats: int) -> list[KernelTrace]:
+        """Run ``repeats`` times under the runtime's profiler; kernels in the order of their execution.
+
+        Raises:
+            BackendError: the runtime does not tell its kernels' times.
+        """
+
+    def close(self) -> None:
+        """Free the model; harmless the second time."""
+
+    def __enter__(self) -> Prepared: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """One runtime on one device, made from a frozen dataclass of settings."""
+
+    name: ClassVar[str]
+    config_type: ClassVar[type[Any]]
+
+    @property
+    def config(self) -> Any:
+        """The settings, an instance of ``config_type``."""
+
+    def check(self) -> Mapping[str, str | int | float]:
+        """What makes a measurement comparable: runtime, its version, device, settings.
+
+        Raises:
+            MissingDependencyError: the runtime is not installed.
+            BackendError: the device does not answer.
+        """
+
+    def prepare(self, model: Model) -> Prepared:
+        """``model`` ready to run.
+
+        Raises:
+            BackendError: the runtime refuses the model; holds its reason.
+        """
+
+    def fused(self, model: Model) -> list[ExecutedKernel]:
+        """The kernels that the runtime makes of ``model``, in the order of their execution.
+
+        Raises:
+            BackendError: the runtime refuses the model, or does not tell.
+        """
+
+
+def available() -> tuple[str, ...]:
+    """Names of all backends, those of other packages included, sorted."""
+    return tuple(sorted(_table()))
+
+
+def load(name: str, **settings: Any) -> Backend:
+    """The backend ``name`` with ``settings`` for the fields of its config.
+
+    Raises:
+        BackendError: no backend of that name, a plugin that cannot be imported, or a setting that the backend
+            does not have or refuses; names those that exist.
+        MissingDependencyError: the backend's runtime is not installed.
+    """
+    table = _table()
+    if name not in table:
+        near = get_close_matches(name, table)
+        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        raise BackendError(f"no backend {name!r}; {hint}known backends: {', '.join(sorted(table))}")
+    module, _, attribute = table[name].partition(":")
+    try:
+        backend_type = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise BackendError(
+            f"backend {name!r}: {table[name]} cannot be loaded ({error}); repair or remove its package"
+        ) from error
+    known = [item.name for item in fields(backend_type.config_type)]
+    unknown = [setting for setting in settings if setting not in known]
+    if unknown:
+        raise BackendError(
+            f"backend {name!r} has no setting {unknown[0]!r}; it has {', '.join(known) if known else 'none'}"
+        )
+    backend: Backend = backend_type(backend_type.config_type(**settings))
+    return backend
+
+
+def _table() -> dict[str, str]:
+    plugins = {point.name: point.value for point in entry_points(group=ENTRY_POINTS)}
+    return {**plugins, **BACKENDS}

@@ -1,0 +1,340 @@
+"""ONNX Runtime on the CPU of this machine.
+
+What its profiler tells, and what that costs (onnxruntime 1.32, x86-64, one thread): see
+``OnnxRuntimeCpu.profiler_overhead_us``.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections import defaultdict
+from collections.abc import Mapping, Set
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from time import perf_counter_ns
+from types import MappingProxyType, TracebackType
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import onnx
+from onnx import AttributeProto, helper
+
+from nn_meter.backends.base import ExecutedKernel, KernelTrace, Model, Operand
+from nn_meter.backends.onnx_writer import as_bytes, random_inputs
+from nn_meter.errors import BackendError, MissingDependencyError
+from nn_meter.ir.graph import Attr, Graph, Node, Tensor
+from nn_meter.ir.shapes import dtype_of
+
+EXECUTION_MODES = ("sequential", "parallel")
+OPTIMISATIONS = ("none", "basic", "extended", "all")
+
+_MAX_TRACE_EVENTS = 500_000
+"""Kernel events that one trace may take; onnxruntime keeps a million events and drops what follows."""
+
+_KERNEL_EVENT = "_kernel_time"
+
+_TRACE_DTYPES = MappingProxyType({"float": "float32", "double": "float64", "string": "str"})
+"""Element types whose name in the trace is not numpy's."""
+
+
+@dataclass(frozen=True, slots=True)
+class OnnxRuntimeConfig:
+    """Settings of an onnxruntime session.
+
+    ``threads`` work inside one operator; ``execution_mode`` is ``"sequential"`` or ``"parallel"`` (branches side
+    by side); ``optimisation`` is one of ``OPTIMISATIONS``; ``spinning`` lets idle threads wait busily, which
+    only matters with more than one of them.
+
+    Raises:
+        BackendError: a value that onnxruntime does not have.
+    """
+
+    threads: int = 1
+    execution_mode: str = "sequential"
+    optimisation: str = "all"
+    spinning: bool = False
+
+    def __post_init__(self) -> None:
+        if self.threads < 1:
+            raise BackendError(f"onnxruntime_cpu: threads is {self.threads}; use 1 or more")
+        if self.execution_mode not in EXECUTION_MODES:
+            raise BackendError(
+                f"onnxruntime_cpu: no execution mode {self.execution_mode!r}; use one of {', '.join(EXECUTION_MODES)}"
+            )
+        if self.optimisation not in OPTIMISATIONS:
+            raise BackendError(
+                f"onnxruntime_cpu: no optimisation level {self.optimisation!r}; use one of {', '.join(OPTIMISATIONS)}"
+            )
+
+
+class OnnxRuntimeCpu:
+    """``Backend`` that runs models in this process, on onnxruntime's CPU provider."""
+
+    name: ClassVar[str] = "onnxruntime_cpu"
+    config_type: ClassVar[type[OnnxRuntimeConfig]] = OnnxRuntimeConfig
+
+    def __init__(self, config: OnnxRuntimeConfig = OnnxRuntimeConfig()) -> None:
+        self.config = config
+
+    def check(self) -> Mapping[str, str | int | float]:
+        """Runtime, version, device and settings.
+
+        Raises:
+            MissingDependencyError: onnxruntime is not installed.
+        """
+        runtime = _onnxruntime()
+        return {
+            "runtime": "onnxruntime",
+            "runtime_version": runtime.__version__,
+            "device": "cpu",
+            **asdict(self.config),
+        }
+
+    def prepare(self, model: Model) -> OnnxRuntimePrepared:
+        """``model`` in a session of its own, with random inputs.
+
+        Raises:
+            BackendError: onnxruntime refuses the model, or an input has a free dimension.
+            MissingDependencyError: onnxruntime is not installed.
+        """
+        data = as_bytes(model)
+        return OnnxRuntimePrepared(
+            data, self.config, _session(data, _options(self.config)), random_inputs(data)
+        )
+
+    def fused(self, model: Model) -> list[ExecutedKernel]:
+        """The nodes of onnxruntime's optimised graph, with the shapes of one traced run.
+
+        Nodes of the domain ``com.microsoft.nchwc`` read and write blocked layouts; their shapes are logical.
+
+        Raises:
+            BackendError: onnxruntime refuses the model.
+        """
+        data = as_bytes(model)
+        return [trace.executed for trace in _trace(data, self.config, random_inputs(data), 1)]
+
+    def profiler_overhead_us(self, *, repeats: int = 200) -> float:
+        """Microseconds that the profiler adds to a kernel's own time, from two chains of tiny kernels.
+
+        The traced time of one more kernel less the untraced time of one more kernel; the smallest of
+        ``repeats`` runs of each.
+        """
+        short, long = 50, 250
+        untraced, traced = [], []
+        for length in (short, long):
+            with self.prepare(_chain(length)) as prepared:
+                untraced.append(min(prepared.run(repeats)))
+                sums = np.sum([kernel.latencies_ms for kernel in prepared.trace(repeats)], axis=0)
+                traced.append(float(sums.min()))
+        return 1000 * ((traced[1] - traced[0]) - (untraced[1] - untraced[0])) / (long - short)
+
+
+class OnnxRuntimePrepared:
+    """``Prepared`` around one session; tracing opens a second one, since profiling slows every run."""
+
+    def __init__(
+        self, data: bytes, config: OnnxRuntimeConfig, session: Any, inputs: Mapping[str, np.ndarray]
+    ) -> None:
+        self._data = data
+        self._config = config
+        self._session = session
+        self._inputs = inputs
+
+    def run(self, repeats: int) -> list[float]:
+        """Milliseconds of each of ``repeats`` runs, outputs fetched."""
+        run, inputs = self._session.run, self._inputs
+        latencies_ms = []
+        for _ in range(repeats):
+            start_ns = perf_counter_ns()
+            run(None, inputs)
+            latencies_ms.append((perf_counter_ns() - start_ns) / 1e6)
+        return latencies_ms
+
+    def trace(self, repeats: int) -> list[KernelTrace]:
+        """The profiler's time of each kernel in each of ``repeats`` runs, whole microseconds, cut off below.
+
+        Raises:
+            BackendError: more events than onnxruntime's profiler keeps.
+        """
+        return _trace(self._data, self._config, self._inputs, repeats)
+
+    def close(self) -> None:
+        """Free the session."""
+        self._session = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _onnxruntime() -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingDependencyError(
+            "onnxruntime", "build", "measuring with the backend onnxruntime_cpu"
+        ) from error
+    return onnxruntime
+
+
+def _options(config: OnnxRuntimeConfig) -> Any:
+    runtime = _onnxruntime()
+    levels = runtime.GraphOptimizationLevel
+    modes = runtime.ExecutionMode
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = config.threads
+    options.inter_op_num_threads = 1 if config.execution_mode == "sequential" else config.threads
+    options.execution_mode = {"sequential": modes.ORT_SEQUENTIAL, "parallel": modes.ORT_PARALLEL}[
+        config.execution_mode
+    ]
+    options.graph_optimization_level = {
+        "none": levels.ORT_DISABLE_ALL,
+        "basic": levels.ORT_ENABLE_BASIC,
+        "extended": levels.ORT_ENABLE_EXTENDED,
+        "all": levels.ORT_ENABLE_ALL,
+    }[config.optimisation]
+    options.log_severity_level = 3
+    for scope in ("intra_op", "inter_op"):
+        options.add_session_config_entry(f"session.{scope}.allow_spinning", "1" if config.spinning else "0")
+    # Random weights may fade out over hundreds of layers; denormal numbers would then slow the kernels.
+    options.add_session_config_entry("session.set_denormal_as_zero", "1")
+    return options
+
+
+def _session(data: bytes, options: Any) -> Any:
+    try:
+        return _onnxruntime().InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0]
+        raise BackendError(f"onnxruntime refuses the model: {reason}") from error
+
+
+def _trace(
+    data: bytes, config: OnnxRuntimeConfig, inputs: Mapping[str, np.ndarray], repeats: int
+) -> list[KernelTrace]:
+    """One profiled session, which also saves the graph that it executes: names, attributes and weights come
+    from the graph, shapes of activations and times from the trace."""
+    with tempfile.TemporaryDirectory(prefix="nn-meter-") as folder:
+        optimised = Path(folder, "optimised.onnx")
+        options = _options(config)
+        options.enable_profiling = True
+        options.profile_file_prefix = str(Path(folder, "trace"))
+        options.optimized_model_filepath = str(optimised)
+        for key, value in (("file_name", "weights.bin"), ("min_size_in_bytes", "1024")):
+            options.add_session_config_entry(f"session.optimized_model_external_initializers_{key}", value)
+        session = _session(data, options)
+        graph = onnx.load(optimised, load_external_data=False).graph
+        if repeats * len(graph.node) > _MAX_TRACE_EVENTS:
+            raise BackendError(
+                f"{graph.name}: {repeats} traced runs of {len(graph.node)} kernels are more than onnxruntime's profiler "
+                f"keeps; trace at most {_MAX_TRACE_EVENTS // len(graph.node)} runs at once"
+            )
+        for _ in range(repeats):
+            session.run(None, inputs)
+        events = json.loads(Path(session.end_profiling()).read_text())
+    by_key = _events_by_key(events, {node.name for node in graph.node})
+    return _kernels(graph, inputs, by_key, repeats)
+
+
+_Key = tuple[str, str]
+"""Name and operator of a node; the name is empty where onnxruntime gave a node of its own making none."""
+
+
+def _events_by_key(events: list[dict[str, Any]], names: Set[str]) -> dict[_Key, list[dict[str, Any]]]:
+    found: dict[_Key, list[dict[str, Any]]] = defaultdict(list)
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith(_KERNEL_EVENT):
+            name, op_type = event["name"].removesuffix(_KERNEL_EVENT), event["args"]["op_name"]
+            invented = name not in names and name == f"{op_type}_{event['args']['node_index']}"
+            found["" if invented else name, op_type].append(event)
+    return found
+
+
+def _kernels(
+    graph: onnx.GraphProto,
+    inputs: Mapping[str, np.ndarray],
+    events: Mapping[_Key, list[dict[str, Any]]],
+    repeats: int,
+) -> list[KernelTrace]:
+    """Join graph and trace. Nodes of one name take turns in the trace, so the k-th of n has each n-th event."""
+    operands = {name: Operand(array.shape, array.dtype.name) for name, array in inputs.items()}
+    weights = {item.name: Operand(tuple(item.dims), dtype_of(item.data_type)) for item in graph.initializer}
+    operands.update(weights)
+    namesakes: dict[_Key, list[int]] = defaultdict(list)
+    for index, node in enumerate(graph.node):
+        namesakes[node.name, node.op_type].append(index)
+    traces = []
+    for index, node in enumerate(graph.node):
+        key = (node.name, node.op_type)
+        peers = namesakes[key]
+        own = events.get(key, [])[peers.index(index) :: len(peers)]
+        if len(own) != repeats:
+            raise BackendError(
+                f"{graph.name}: onnxruntime's trace holds {len(own)} of {repeats} runs of the kernel {node.name!r} "
+                f"({node.op_type}); give the model's nodes unique names"
+            )
+        written = [name for name in node.output if name]
+        for name, entry in zip(written, own[0]["args"]["output_type_shape"], strict=False):
+            operands[name] = _operand(entry)
+        executed = ExecutedKernel(
+            name=node.name,
+            op_type=node.op_type,
+            domain="" if node.domain == "ai.onnx" else node.domain,
+            inputs=tuple(operands.get(name) for name in node.input),
+            outputs=tuple(operands.get(name) for name in node.output),
+            input_names=tuple(node.input),
+            output_names=tuple(node.output),
+            attrs=MappingProxyType(_attrs(node)),
+            constant_inputs=frozenset(name for name in node.input if name in weights),
+        )
+        traces.append(KernelTrace(executed, tuple(event["dur"] / 1000 for event in own)))
+    return traces
+
+
+def _operand(entry: Mapping[str, list[int]]) -> Operand:
+    kind, shape = next(iter(entry.items()))
+    return Operand(tuple(shape), _TRACE_DTYPES.get(kind, kind))
+
+
+_SIMPLE_ATTRIBUTES = frozenset(
+    (
+        AttributeProto.FLOAT,
+        AttributeProto.INT,
+        AttributeProto.STRING,
+        AttributeProto.FLOATS,
+        AttributeProto.INTS,
+        AttributeProto.STRINGS,
+    )
+)
+
+
+def _attrs(node: onnx.NodeProto) -> dict[str, Attr]:
+    return {
+        attribute.name: _plain(helper.get_attribute_value(attribute))
+        for attribute in node.attribute
+        if attribute.type in _SIMPLE_ATTRIBUTES
+    }
+
+
+def _plain(value: Any) -> Attr:
+    if isinstance(value, bytes):
+        return value.decode()
+    if isinstance(value, int | float):
+        return value
+    return tuple(_plain(item) for item in value)  # type: ignore[return-value]
+
+
+def _chain(length: int) -> Graph:
+    """``length`` operators on sixteen numbers, none of which onnxruntime fuses or drops."""
+    tensors = {"x0": Tensor("x0", (1, 16))}
+    nodes = []
+    for index in range(length):
+        name = f"x{index + 1}"
+        tensors[name] = Tensor(name, (1, 16))
+        nodes.append(Node(f"n{index}", ("Sin", "Tanh")[index % 2], (f"x{index}",), (name,)))
+    return Graph(f"chain_{length}", tuple(nodes), MappingProxyType(tensors), ("x0",), (f"x{length}",))
