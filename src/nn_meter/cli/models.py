@@ -62,7 +62,7 @@ def add_predictor_arguments(parser: argparse.ArgumentParser) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Models:
-    """What the arguments name. In a ``batch``, a folder or several, one bad model does not stop the others."""
+    """What the arguments name. In a ``batch`` one bad model does not stop the others."""
 
     sources: tuple[str, ...]
     kind: str | None

@@ -129,8 +129,11 @@ def caution(prediction: Prediction) -> str:
     part = prediction.coverage["estimated"]
     if not part.kernels:
         return ""
-    of = counted(len(prediction.kernels), "kernel")
-    return f"{prediction.model} on {prediction.predictor}: {part.kernels} of {of} ({part.share:.0%} of the total) are estimated, not predicted; nn-meter explain says which and why"
+    kernels = counted(len(prediction.kernels), "kernel")
+    return (
+        f"{prediction.model} on {prediction.predictor}: {part.kernels} of {kernels} ({part.share:.0%} of the "
+        "total) are estimated, not predicted; nn-meter explain says which and why"
+    )
 
 
 def charged(prediction: Prediction) -> list[KernelPrediction]:
