@@ -50,17 +50,24 @@ def eliminate_no_ops(work: Work, options: Options) -> None:
             work.bypass(op, f"{op.op_type} is not executed at inference")
         elif op.op_type == "Cast" and work.tensors[source].dtype == work.tensors[out].dtype:
             work.bypass(op, "a cast to its own type")
-        elif op.op_type in ("Expand", "Reshape", "Slice", "Pad", "Tile", "Concat", "Transpose") and len(_data(work, op)) == 1:
+        elif op.op_type in ("Expand", "Reshape", "Tile", "Transpose", "Slice") and len(_data(work, op)) == 1:
             same = work.shape(source) == work.shape(out)
-            perm = op.attrs.get("perm")
-            if same and (op.op_type != "Transpose" or perm == tuple(range(len(work.shape(out))))):
-                if op.op_type == "Slice" and any((work.tensors[i].value or (1,))[0] < 0 for i in op.inputs[4:5] if i):
-                    continue
+            if op.op_type == "Transpose":
+                same = same and op.attrs.get("perm") == tuple(range(len(work.shape(out))))
+            elif op.op_type == "Slice":
+                same = same and _is_open(work, op)
+            if same:
                 work.bypass(op, f"the {op.op_type} changes nothing")
         elif op.op_type in ("Mul", "Div", "Add", "Sub"):
             neutral = 1.0 if op.op_type in ("Mul", "Div") else 0.0
             if len(op.inputs) == 2 and work.scalar(op.inputs[1]) == neutral and work.shape(source) == work.shape(out):
                 work.bypass(op, "its constant operand changes nothing")
+
+
+def _is_open(work: Work, op: Op) -> bool:
+    """Whether a Slice goes forward to an end left open; only such ones are seen to change nothing."""
+    ends, steps = (work.tensors[op.inputs[i]].value if len(op.inputs) > i and op.inputs[i] else None for i in (2, 4))
+    return ends is not None and min(ends) >= 2**31 - 1 and (steps is None or min(steps) == 1)
 
 
 def _data(work: Work, op: Op) -> list[str]:
@@ -211,61 +218,106 @@ def fuse_layer_norm(work: Work, options: Options) -> None:
 
 
 def gather_to_split(work: Work, options: Options) -> None:
-    """All slices of a tensor along one axis, taken by Gather, become one Split and views."""
-    for first in work.ops("Gather"):
+    """Parts of a tensor along one axis, taken by Gather or Slice, become one Split, and views behind the Gathers."""
+    for first in work.ops("Gather", "Slice"):
         source = first.inputs[0]
-        axis = first.attrs.get("axis", 0)
-        group = [op for op in work.readers(source) if op.op_type == "Gather" and op.attrs.get("axis", 0) == axis]
-        indices = [work.scalar(op.inputs[1]) for op in group]
-        if work.const(source) or not isinstance(axis, int) or any(work.shape(op.inputs[1]) not in ((), (1,)) for op in group):
+        readers = list(work.readers(source))
+        cuts = [_cut(work, op) for op in readers]
+        if work.const(source) or source in work.outputs or len(readers) < 2 or any(c is None or c[0] != cuts[0][0] for c in cuts if cuts[0]):
             continue
-        size = work.shape(source)[axis]
-        if len(group) < 2 or sorted(i for i in indices if i is not None) != list(range(size)) or len(work.readers(source)) != len(group):
+        parts = sorted(((c, op) for c, op in zip(cuts, readers, strict=True) if c is not None), key=lambda part: part[0])
+        if len(parts) != len(readers):
             continue
-        group.sort(key=lambda op: work.scalar(op.inputs[1]) or 0.0)
-        shape = list(work.shape(source))
-        shape[axis % len(shape)] = 1
-        parts = [work.fresh("part", shape, source) for _ in group]
-        work.add(Op("Split", [source], parts, {"axis": axis}, first.members, first.place))
-        for op, part in zip(group, parts, strict=True):
-            members = () if op is first else op.members
+        axis = parts[0][0][0]
+        ends = [0, *(c[2] for c, _ in parts)]
+        if [c[1] for c, _ in parts] != ends[:-1] or ends[-1] != work.shape(source)[axis]:
+            continue
+        pieces: list[str] = []
+        views: list[Op] = []
+        place = min(op.place for op in readers)
+        for (_, start, end), op in parts:
             work.remove(op)
-            if work.shape(op.inputs[1]) == ():
-                work.add(Op("Squeeze", [part], op.outputs, {}, members, op.place))
-            else:
-                work.add(Op("Reshape", [part], op.outputs, {}, members, op.place))
+            if op.op_type == "Slice":
+                pieces.append(op.outputs[0])
+                continue
+            shape = list(work.shape(source))
+            shape[axis] = end - start
+            pieces.append(work.fresh("part", shape, source))
+            views.append(Op("Squeeze", pieces[-1:], op.outputs, {}, op.members, op.place))
+        members = tuple(m for _, op in parts if op.op_type == "Slice" for m in op.members)
+        work.add(Op("Split", [source], pieces, {"axis": axis}, members, place))
+        for view in views:
+            work.add(view)
+
+
+def _cut(work: Work, op: Op) -> tuple[int, int, int] | None:
+    """Axis, start and end of what a Gather of one index or a Slice along one axis takes; ``None`` for all else."""
+    rank = len(work.shape(op.inputs[0]))
+    if op.op_type == "Gather":
+        axis, index = op.attrs.get("axis", 0), work.scalar(op.inputs[1])
+        if not isinstance(axis, int) or index is None:
+            return None
+        start = int(index) % work.shape(op.inputs[0])[axis]
+        return axis % rank, start, start + 1
+    if op.op_type != "Slice" or len(op.inputs) < 3:
+        return None
+    values = [work.tensors[i].value if i else None for i in op.inputs[1:]]
+    starts, ends = values[0], values[1]
+    axes = values[2] if len(values) > 2 and values[2] is not None else (0,)
+    steps = values[3] if len(values) > 3 and values[3] is not None else (1,)
+    if starts is None or ends is None or not len(starts) == len(ends) == len(axes) == len(steps) == 1 or steps[0] != 1:
+        return None
+    axis = int(axes[0]) % rank
+    size = work.shape(op.inputs[0])[axis]
+    start, end = (min(max(int(v) + size if v < 0 else int(v), 0), size) for v in (starts[0], ends[0]))
+    return axis, start, end
 
 
 def push_transpose_through_split(work: Work, options: Options) -> None:
-    """A Transpose before a Split moves behind it and its Squeezes: one for each part."""
+    """A Transpose before a Split moves behind it, and behind the Squeezes of the parts: one for each part."""
     for op in work.ops("Transpose"):
         split = work.only_reader(op.outputs[0])
         perm = op.attrs.get("perm")
         if split is None or split.op_type != "Split" or not isinstance(perm, tuple):
             continue
-        squeezes = [work.only_reader(o) for o in split.outputs]
-        if any(s is None or s.op_type != "Squeeze" for s in squeezes):
+        readers = [work.only_reader(o) for o in split.outputs]
+        squeezed = all(r is not None and r.op_type == "Squeeze" for r in readers)
+        if not squeezed and not any(r is not None and r.op_type == "Transpose" for r in readers):
             continue
         order = [int(p) for p in perm]
         axis = split.attrs.get("axis", 0)
         assert isinstance(axis, int)
         moved = order[axis % len(order)]
         source = op.inputs[0]
-        shape = list(work.shape(source))
-        shape[moved] = 1
-        kept = [a for a in range(len(shape)) if a != moved]
-        rest = [a for a in order if a != moved]
-        new_perm = tuple(kept.index(a) for a in rest)
         work.remove(op)
         work.remove(split)
-        parts = [work.fresh("part", shape, source) for _ in squeezes]
+        sizes = [work.shape(o)[axis] for o in split.outputs]
+        shapes = [[size if a == moved else d for a, d in enumerate(work.shape(source))] for size in sizes]
+        parts = [work.fresh("part", shape, source) for shape in shapes]
         work.add(Op("Split", [source], parts, {"axis": moved}, split.members, op.place))
-        for i, (squeeze, part) in enumerate(zip(squeezes, parts, strict=True)):
-            assert squeeze is not None
-            work.remove(squeeze)
-            flat = work.fresh("flat", [shape[a] for a in kept], source)
-            work.add(Op("Squeeze", [part], [flat], {}, squeeze.members, squeeze.place))
-            work.add(Op("Transpose", [flat], squeeze.outputs, {"perm": new_perm}, op.members if i == 0 else (), squeeze.place + 0.1))
+        kept = [a for a in range(len(order)) if a != moved]
+        for i, (reader, part) in enumerate(zip(readers, parts, strict=True)):
+            members = op.members if i == 0 else ()
+            if not squeezed or reader is None:
+                work.add(Op("Transpose", [part], [split.outputs[i]], {"perm": tuple(order)}, members, split.place + 0.1))
+                continue
+            work.remove(reader)
+            flat = work.fresh("flat", [shapes[i][a] for a in kept], source)
+            work.add(Op("Squeeze", [part], [flat], {}, reader.members, reader.place))
+            new_perm = tuple(kept.index(a) for a in order if a != moved)
+            work.add(Op("Transpose", [flat], reader.outputs, {"perm": new_perm}, members, reader.place + 0.1))
+
+
+def merge_transposes(work: Work, options: Options) -> None:
+    """A Transpose of a Transpose is one."""
+    for op in work.ops("Transpose"):
+        before = work.made_by(op.inputs[0], "Transpose")
+        first, second = before.attrs.get("perm") if before else None, op.attrs.get("perm")
+        if before is not None and isinstance(first, tuple) and isinstance(second, tuple) and work.only_reader(before.outputs[0]) is op:
+            perm = tuple(first[int(p)] for p in second)
+            merged = work.fuse((before, op), "Transpose", before.inputs, op.outputs, {"perm": perm})
+            if perm == tuple(range(len(perm))):
+                work.bypass(merged, "the transposes cancel out")
 
 
 def fuse_matmul_add(work: Work, options: Options) -> None:
@@ -334,11 +386,12 @@ def fuse_matmul_transpose(work: Work, options: Options) -> None:
             if before is None or not isinstance(perm, tuple) or len(perm) < 2:
                 continue
             rank = len(perm)
-            if tuple(perm) != (*range(rank - 2), rank - 1, rank - 2) or work.only_reader(before.outputs[0]) is not op:
+            if tuple(perm) != (*range(rank - 2), rank - 1, rank - 2):
                 continue
             inputs = list(op.inputs)
             inputs[position] = before.inputs[0]
-            op = work.fuse((before, op), "FusedMatMul", inputs, op.outputs, {**op.attrs, name: 1})
+            alone = work.only_reader(before.outputs[0]) is op
+            op = work.fuse((before, op) if alone else (op,), "FusedMatMul", inputs, op.outputs, {**op.attrs, name: 1})
 
 
 def fuse_quick_gelu(work: Work, options: Options) -> None:
@@ -430,7 +483,7 @@ class _Blocks:
             return self.twin[name]
         source, last = name, False
         before = self.work.made_by(name, "Transpose")
-        if before is not None and before.attrs.get("perm") == (0, 3, 1, 2):
+        if before is not None and before.attrs.get("perm") == (0, 3, 1, 2) and self.work.only_reader(name) is near:
             source, last = before.inputs[0], True
         key = (source, last)
         if key not in self.read_as:
@@ -507,6 +560,8 @@ class _Blocks:
 
     def pool(self, op: Op) -> None:
         shape = self.work.shape(op.inputs[0])
+        if op.op_type.startswith("Global") and op.inputs[0] not in self.twin:
+            return
         if len(shape) == 4 and shape[1] % self.block == 0 and len([o for o in op.outputs if o]) == 1:
             self.make([op], [self.blocked(op.inputs[0], op)], op.outputs[0])
 
@@ -591,6 +646,33 @@ class _Blocks:
                     reorder.members += op.members
 
 
+def split_hard_swish(work: Work, options: Options) -> None:
+    """What no convolution took: the runtime has no kernel of its own for HardSwish."""
+    for op in work.ops("HardSwish"):
+        if op.layout:
+            continue
+        work.remove(op)
+        gate = work.fresh("gate", work.shape(op.inputs[0]), op.inputs[0])
+        work.add(Op("HardSigmoid", op.inputs, [gate], {}, op.members, op.place))
+        work.add(Op("Mul", [op.inputs[0], gate], op.outputs, {}, (), op.place + 0.1))
+
+
+def tokens_to_channels_last(work: Work, options: Options) -> None:
+    """Tokens transposed and folded into a map are folded first, so that the transpose is one from channels last."""
+    for op in work.ops("Reshape"):
+        before = work.made_by(op.inputs[0], "Transpose")
+        shape = work.shape(op.outputs[0])
+        if before is None or before.attrs.get("perm") != (0, 2, 1) or len(shape) != 4 or shape[:2] != work.shape(op.inputs[0])[:2]:
+            continue
+        if work.only_reader(before.outputs[0]) is not op:
+            continue
+        work.remove(before)
+        work.remove(op)
+        folded = work.fresh("folded", (shape[0], *shape[2:], shape[1]), op.outputs[0])
+        work.add(Op("Reshape", before.inputs, [folded], {}, op.members, before.place))
+        work.add(Op("Transpose", [folded], op.outputs, {"perm": (0, 3, 1, 2)}, before.members, op.place))
+
+
 def block_channels(work: Work, options: Options) -> None:
     """The NCHWc layout."""
     if options.block:
@@ -607,6 +689,8 @@ PASSES: tuple[Pass, ...] = (
     fuse_layer_norm,
     gather_to_split,
     push_transpose_through_split,
+    merge_transposes,
+    tokens_to_channels_last,
     fuse_matmul_add,
     merge_views,
     fuse_matmul_scale,
@@ -616,6 +700,7 @@ PASSES: tuple[Pass, ...] = (
     fuse_skip_layer_norm,
     fuse_activation,
     block_channels,
+    split_hard_swish,
     fuse_conv_add,
 )
 """In the order in which they run."""
