@@ -174,8 +174,7 @@ class Recorder:
                 self._bind(out, name)
         if signature.views:
             base = bound[signature.views]
-            for out in outs:
-                self._base[id(out)] = self._base.get(id(base), base)
+            self._derive(outs, base, self._twin(base))
         return result
 
     def graph(self, outputs: Sequence[Any]) -> Graph:
@@ -211,10 +210,18 @@ class Recorder:
             self._tensors[name] = replace(entry, dtype=dtype)
         self._flow[id(tensor)] = (tensor, name)
 
+    def _derive(self, views: Sequence[Any], base: Any, actual: Any) -> None:
+        """Note which of ``views`` share the storage of ``base``, whose storage ``actual`` has."""
+        base = self._base.get(id(base), base)
+        storage = actual.untyped_storage()._cdata
+        for view in views:
+            if view is not base and view.untyped_storage()._cdata == storage:
+                self._base[id(view)] = base
+
     def _write_back(self, view: Any, name: str) -> None:
         """An operator that changes a view changes the tensor behind it."""
         base = self._base.get(id(view))
-        if base is None or not _share(self._twin(base), self._twin(view)):
+        if base is None:
             return
         whole = self.value(base)
         if view.numel() == base.numel():
@@ -262,8 +269,8 @@ class Recorder:
             return target
         self._keep(result)
         if signature.views and tensors:
-            for out in result if isinstance(result, tuple | list) else (result,):
-                self._base[id(out)] = self._base.get(id(tensors[0]), tensors[0])
+            actual = known[id(tensors[0])] if computable else self._twin(tensors[0])
+            self._derive(result if isinstance(result, tuple | list) else (result,), tensors[0], actual)
         return result
 
     def _made_of_shapes(self, func: Any, signature: _Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -507,10 +514,6 @@ def _moved(kwargs: Mapping[str, Any], table: Mapping[int, Any], device: str) -> 
     if moved.get("device") is not None or (not table and "device" in moved):
         moved["device"] = torch.device(device)
     return moved
-
-
-def _share(a: Any, b: Any) -> bool:
-    return bool(a.untyped_storage()._cdata == b.untyped_storage()._cdata)
 
 
 def _leaves(value: Any) -> Iterator[Any]:
