@@ -1,8 +1,8 @@
 """What a backend is, and the table of those that exist.
 
-A backend hands a model to one runtime on one device and tells what the runtime says: how long a run took, which
-kernels it executed, how long each took. It decides nothing: how often, in which order and which of the values
-to believe belongs to ``profiling``.
+A backend hands a model to one runtime on one device and tells what the runtime says: how long a run took,
+which kernels it executed, how long each took. It decides nothing: how often, in which order and which of the
+values to believe belongs to ``profiling``.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Model = Graph | bytes
 
 @dataclass(frozen=True, slots=True)
 class Operand:
-    """A tensor that an executed kernel reads or writes: its shape as the runtime sees it, numpy's dtype name."""
+    """A tensor that an executed kernel reads or writes: the runtime's shape, numpy's name of the dtype."""
 
     shape: tuple[int, ...]
     dtype: str

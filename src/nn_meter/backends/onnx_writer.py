@@ -367,7 +367,8 @@ class _Dice:
     def weight(self, tensor: onnx.TensorProto) -> bytes:
         """Raw data of the constant that ``tensor`` declares."""
         shape = tuple(tensor.dims)
-        return self._array(tensor.name, shape, tensor.data_type, self._fill_of(tensor.name, shape))
+        fill = self._fill_of(tensor.name, shape)
+        return self._array(tensor.name, shape, tensor.data_type, fill)
 
     def input(self, name: str, shape: tuple[int, ...], kind: int) -> np.ndarray:
         """Array of an input of the model."""
@@ -383,13 +384,11 @@ class _Dice:
                 values = np.full(size, fill.centre, np.float32)
             elif fill != (0.0, 1.0):
                 values = values * np.float32(fill.spread) + np.float32(fill.centre)
-            return values.astype(dtype).tobytes()
+            data: bytes = values.astype(dtype).tobytes()
+            return data
         if kind in _CODE_SIZES and fill.spread:
-            return (
-                self._slice(self._integers, name, math.ceil(size * _CODE_SIZES[kind]))
-                .astype(np.uint8)
-                .tobytes()
-            )
+            codes = self._slice(self._integers, name, math.ceil(size * _CODE_SIZES[kind]))
+            return codes.astype(np.uint8).tobytes()
         if kind == TensorProto.BOOL:
             return (self._slice(self._integers, name, size) % 2 == 1).tobytes()
         if kind in _INDEX_TYPES:
@@ -420,7 +419,7 @@ class _Dice:
         return math.prod(shape[-3 - axis if turned else axis] for axis in axes)
 
     def _index_bound(self, name: str) -> int | None:
-        """One more than the largest index that every reader of ``name`` takes; ``None``: none selects by it."""
+        """One more than the largest index that every reader of ``name`` takes; ``None`` without one."""
         bounds: list[int] = []
         for node, position in self._readers.get(name, ()):
             if node.op_type == "Gather" and position == 1:

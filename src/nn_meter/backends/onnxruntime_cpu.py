@@ -42,9 +42,9 @@ _TRACE_DTYPES = MappingProxyType({"float": "float32", "double": "float64", "stri
 class OnnxRuntimeConfig:
     """Settings of an onnxruntime session.
 
-    ``threads`` work inside one operator; ``execution_mode`` is ``"sequential"`` or ``"parallel"`` (branches side
-    by side); ``optimisation`` is one of ``OPTIMISATIONS``; ``spinning`` lets idle threads wait busily, which
-    only matters with more than one of them.
+    ``threads`` work inside one operator; ``execution_mode`` is ``"sequential"`` or ``"parallel"`` (branches
+    side by side); ``optimisation`` is one of ``OPTIMISATIONS``; ``spinning`` lets idle threads wait busily,
+    which only matters with more than one of them.
 
     Raises:
         BackendError: a value that onnxruntime does not have.
@@ -60,11 +60,13 @@ class OnnxRuntimeConfig:
             raise BackendError(f"onnxruntime_cpu: threads is {self.threads}; use 1 or more")
         if self.execution_mode not in EXECUTION_MODES:
             raise BackendError(
-                f"onnxruntime_cpu: no execution mode {self.execution_mode!r}; use one of {', '.join(EXECUTION_MODES)}"
+                f"onnxruntime_cpu: no execution mode {self.execution_mode!r}; "
+                f"use one of {', '.join(EXECUTION_MODES)}"
             )
         if self.optimisation not in OPTIMISATIONS:
             raise BackendError(
-                f"onnxruntime_cpu: no optimisation level {self.optimisation!r}; use one of {', '.join(OPTIMISATIONS)}"
+                f"onnxruntime_cpu: no optimisation level {self.optimisation!r}; "
+                f"use one of {', '.join(OPTIMISATIONS)}"
             )
 
 
@@ -231,8 +233,8 @@ def _trace(
         graph = onnx.load(optimised, load_external_data=False).graph
         if repeats * len(graph.node) > _MAX_TRACE_EVENTS:
             raise BackendError(
-                f"{graph.name}: {repeats} traced runs of {len(graph.node)} kernels are more than onnxruntime's profiler "
-                f"keeps; trace at most {_MAX_TRACE_EVENTS // len(graph.node)} runs at once"
+                f"{graph.name}: {repeats} traced runs of {len(graph.node)} kernels are more than onnxruntime's "
+                f"profiler keeps; trace at most {_MAX_TRACE_EVENTS // len(graph.node)} runs at once"
             )
         for _ in range(repeats):
             session.run(None, inputs)
@@ -261,7 +263,7 @@ def _kernels(
     events: Mapping[_Key, list[dict[str, Any]]],
     repeats: int,
 ) -> list[KernelTrace]:
-    """Join graph and trace. Nodes of one name take turns in the trace, so the k-th of n has each n-th event."""
+    """Join graph and trace. Nodes of one name take turns in the trace, the k-th of n has each n-th."""
     operands = {name: Operand(array.shape, array.dtype.name) for name, array in inputs.items()}
     weights = {item.name: Operand(tuple(item.dims), dtype_of(item.data_type)) for item in graph.initializer}
     operands.update(weights)
@@ -275,8 +277,8 @@ def _kernels(
         own = events.get(key, [])[peers.index(index) :: len(peers)]
         if len(own) != repeats:
             raise BackendError(
-                f"{graph.name}: onnxruntime's trace holds {len(own)} of {repeats} runs of the kernel {node.name!r} "
-                f"({node.op_type}); give the model's nodes unique names"
+                f"{graph.name}: onnxruntime's trace holds {len(own)} of {repeats} runs of the kernel "
+                f"{node.name!r} ({node.op_type}); give the model's nodes unique names"
             )
         written = [name for name in node.output if name]
         for name, entry in zip(written, own[0]["args"]["output_type_shape"], strict=False):

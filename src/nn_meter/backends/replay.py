@@ -32,9 +32,10 @@ class FakeClock:
 class ReplayConfig:
     """What the pretended device does.
 
-    ``recorded_ms`` are latencies of whole runs by graph name, played in turn and over again. A graph that is not
-    there costs ``ns_per_element`` for each element that its nodes write and ``us_per_kernel`` for each node. ``noise`` is the largest relative slowdown of a run. ``clock``
-    moves on by each run.
+    ``recorded_ms`` are latencies of whole runs by graph name, played in turn and over again. A graph that is
+    not there costs ``ns_per_element`` for each element that its nodes write and ``us_per_kernel`` for each
+    node; ``noise`` is the largest relative slowdown of a run. ``clock`` moves on by each run. Graphs named in
+    ``refused`` are not accepted.
     """
 
     recorded_ms: Mapping[str, tuple[float, ...]] = field(default_factory=dict)

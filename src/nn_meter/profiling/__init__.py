@@ -1,0 +1,21 @@
+"""Measures well: the loop, its record, the process it runs in, the journal of what is done."""
+
+from nn_meter.profiling.environment import environment, same_machine
+from nn_meter.profiling.isolation import Failure, Worker
+from nn_meter.profiling.journal import Entry, Journal, key_of
+from nn_meter.profiling.measure import Measurement, Plan, Progress, Runner, measure
+
+__all__ = [
+    "Entry",
+    "Failure",
+    "Journal",
+    "Measurement",
+    "Plan",
+    "Progress",
+    "Runner",
+    "Worker",
+    "environment",
+    "key_of",
+    "measure",
+    "same_machine",
+]
