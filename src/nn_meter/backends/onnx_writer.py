@@ -388,7 +388,8 @@ class _Dice:
             return data
         if kind in _CODE_SIZES and fill.spread:
             codes = self._slice(self._integers, name, math.ceil(size * _CODE_SIZES[kind]))
-            return codes.astype(np.uint8).tobytes()
+            data = codes.astype(np.uint8).tobytes()
+            return data
         if kind == TensorProto.BOOL:
             return (self._slice(self._integers, name, size) % 2 == 1).tobytes()
         if kind in _INDEX_TYPES:

@@ -233,8 +233,8 @@ def _trace(
         graph = onnx.load(optimised, load_external_data=False).graph
         if repeats * len(graph.node) > _MAX_TRACE_EVENTS:
             raise BackendError(
-                f"{graph.name}: {repeats} traced runs of {len(graph.node)} kernels are more than onnxruntime's "
-                f"profiler keeps; trace at most {_MAX_TRACE_EVENTS // len(graph.node)} runs at once"
+                f"{graph.name}: {repeats} traced runs of {len(graph.node)} kernels are more than "
+                f"onnxruntime's profiler keeps; trace at most {_MAX_TRACE_EVENTS // len(graph.node)} runs at once"
             )
         for _ in range(repeats):
             session.run(None, inputs)

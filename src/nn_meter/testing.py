@@ -1,0 +1,56 @@
+"""Checks of the contracts that extensions keep; the built-ins pass the same ones."""
+
+from __future__ import annotations
+
+from dataclasses import fields, is_dataclass
+
+from nn_meter.backends.base import Backend
+from nn_meter.ir.builder import GraphBuilder
+from nn_meter.ir.graph import Graph
+
+
+def sample_graph() -> Graph:
+    """A convolution, an activation, a global pooling and a classifier, a fraction of a millisecond in all."""
+    b = GraphBuilder("sample")
+    x = b.input((1, 3, 16, 16))
+    features = b.op("Relu", b.op("Conv", x, b.weight((8, 3, 3, 3)), b.weight((8,)), pads=(1, 1, 1, 1)))
+    pooled = b.op("Flatten", b.op("GlobalAveragePool", features))
+    return b.graph(b.op("Gemm", pooled, b.weight((10, 8)), b.weight((10,)), transB=1))
+
+
+def check_backend(backend: Backend) -> None:
+    """Check that ``backend`` keeps the contract of ``nn_meter.backends.Backend``.
+
+    Raises:
+        AssertionError: it does not; says in what.
+    """
+    assert isinstance(backend, Backend), f"{backend!r} lacks a method or attribute of Backend"
+    config_type = backend.config_type
+    assert is_dataclass(config_type), f"{backend.name}: config_type is no dataclass"
+    assert isinstance(backend.config, config_type), f"{backend.name}: config is no {config_type.__name__}"
+    assert config_type.__dataclass_params__.frozen, f"{backend.name}: {config_type.__name__} is not frozen"
+    defaults = config_type()
+    for item in fields(config_type):
+        assert hasattr(defaults, item.name), f"{backend.name}: the setting {item.name} has no default"
+
+    facts = backend.check()
+    for key in ("runtime", "runtime_version", "device"):
+        assert facts.get(key), f"{backend.name}: check() does not tell {key!r}"
+
+    graph = sample_graph()
+    executed = backend.fused(graph)
+    assert executed, f"{backend.name}: fused() finds no kernel"
+    with backend.prepare(graph) as prepared:
+        latencies_ms = prepared.run(3)
+        traces = prepared.trace(2)
+    assert len(latencies_ms) == 3, f"{backend.name}: run(3) gave {len(latencies_ms)} values"
+    assert all(value > 0 for value in latencies_ms), f"{backend.name}: run() gave a latency that is not positive"
+    assert [trace.executed for trace in traces] == executed, f"{backend.name}: trace() and fused() disagree"
+    for trace in traces:
+        name = trace.executed.name
+        assert len(trace.latencies_ms) == 2, f"{backend.name}: trace(2) gave {len(trace.latencies_ms)} of {name}"
+        assert min(trace.latencies_ms) >= 0, f"{backend.name}: trace() gave a negative latency of {name}"
+    for kernel in executed:
+        assert len(kernel.inputs) == len(kernel.input_names), f"{backend.name}: {kernel.name} has unnamed inputs"
+        assert len(kernel.outputs) == len(kernel.output_names), f"{backend.name}: {kernel.name} has unnamed outputs"
+    prepared.close()

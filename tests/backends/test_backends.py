@@ -1,0 +1,112 @@
+"""Backends keep their contract, and say what they are asked."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from nn_meter.backends import available, load
+from nn_meter.backends.onnxruntime_cpu import OnnxRuntimeCpu
+from nn_meter.backends.replay import FakeClock, ReplayBackend, ReplayConfig
+from nn_meter.errors import BackendError, MissingDependencyError
+from nn_meter.ir import GraphBuilder
+from nn_meter.testing import check_backend, sample_graph
+
+
+@pytest.mark.parametrize("name", ["onnxruntime_cpu", "replay"])
+def test_every_backend_keeps_the_contract(name: str) -> None:
+    if name == "onnxruntime_cpu":
+        pytest.importorskip("onnxruntime")
+    assert name in available()
+    check_backend(load(name))
+
+
+def test_an_unknown_backend_is_named_with_its_neighbours() -> None:
+    with pytest.raises(BackendError, match="no backend 'onnxruntime'; did you mean onnxruntime_cpu"):
+        load("onnxruntime")
+
+
+def test_an_unknown_setting_is_named() -> None:
+    with pytest.raises(BackendError, match="has no setting 'thread'; it has threads, execution_mode"):
+        load("onnxruntime_cpu", thread=2)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "message"),
+    [
+        ("threads", 0, "threads is 0; use 1 or more"),
+        ("execution_mode", "fast", "no execution mode 'fast'; use one of sequential, parallel"),
+        ("optimisation", "most", "no optimisation level 'most'; use one of none, basic, extended, all"),
+    ],
+)
+def test_a_setting_that_the_runtime_lacks_is_refused(setting: str, value: object, message: str) -> None:
+    with pytest.raises(BackendError, match=message):
+        load("onnxruntime_cpu", **{setting: value})
+
+
+def test_a_missing_runtime_is_named_with_its_install_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(MissingDependencyError, match=r"pip install 'nn-meter\[build\]'"):
+        load("onnxruntime_cpu").check()
+
+
+def test_onnxruntime_shows_what_it_fuses() -> None:
+    pytest.importorskip("onnxruntime")
+    kernels = OnnxRuntimeCpu().fused(sample_graph())
+    assert "Relu" not in [kernel.op_type for kernel in kernels]
+    gemm = kernels[-1]
+    assert gemm.op_type == "Gemm"
+    assert gemm.inputs[1] is not None
+    assert gemm.inputs[1].shape == (10, 8)
+    assert gemm.attrs["transB"] == 1
+    assert len(gemm.constant_inputs) == 2
+    assert gemm.outputs[0] is not None
+    assert gemm.outputs[0].dtype == "float32"
+
+
+def test_without_optimisation_every_node_is_a_kernel() -> None:
+    pytest.importorskip("onnxruntime")
+    graph = sample_graph()
+    kernels = load("onnxruntime_cpu", optimisation="none").fused(graph)
+    assert [kernel.name for kernel in kernels] == [node.name for node in graph.nodes]
+
+
+def test_a_refused_model_says_why() -> None:
+    pytest.importorskip("onnxruntime")
+    b = GraphBuilder()
+    graph = b.graph(b.op("FusedMatMul", b.input((2, 2)), b.weight((2, 2)), domain="com.microsoft", strange=1))
+    with pytest.raises(BackendError, match="onnxruntime refuses the model: "):
+        OnnxRuntimeCpu().prepare(graph)
+
+
+def test_tracing_leaves_no_file_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnxruntime")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    OnnxRuntimeCpu().fused(sample_graph())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_profiler_cost_is_a_matter_of_microseconds() -> None:
+    pytest.importorskip("onnxruntime")
+    assert abs(OnnxRuntimeCpu().profiler_overhead_us(repeats=5)) < 1000
+
+
+def test_replay_plays_records_and_moves_its_clock() -> None:
+    clock = FakeClock()
+    backend = ReplayBackend(ReplayConfig(recorded_ms={"sample": (1.0, 3.0)}, clock=clock))
+    with backend.prepare(sample_graph()) as prepared:
+        assert prepared.run(3) == [1.0, 3.0, 1.0]
+        assert clock() == pytest.approx(0.005)
+        traces = prepared.trace(1)
+    assert sum(trace.latencies_ms[0] for trace in traces) == pytest.approx(3.0)
+
+
+def test_replay_refuses_what_it_is_told_to() -> None:
+    backend = ReplayBackend(ReplayConfig(refused=frozenset({"sample"})))
+    with pytest.raises(BackendError, match="replay refuses the model: sample"):
+        backend.prepare(sample_graph())
+    with pytest.raises(BackendError, match="replay takes graphs only"):
+        backend.prepare(b"")

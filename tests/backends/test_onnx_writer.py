@@ -1,0 +1,132 @@
+"""What is written runs, with weights that neither overflow nor fade."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from nn_meter.backends.onnx_writer import as_bytes, random_inputs, to_onnx, with_random_weights
+from nn_meter.errors import BackendError, ModelFormatError
+from nn_meter.ir import GraphBuilder
+from nn_meter.ir.graph import Graph
+
+MODELS = Path(__file__).parents[2].parent / "shared" / "models"
+
+
+def run(model: onnx.ModelProto) -> list[np.ndarray]:
+    ort = pytest.importorskip("onnxruntime")
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return session.run(None, random_inputs(model))
+
+
+def embedding() -> Graph:
+    b = GraphBuilder("embedding")
+    ids = b.input((1, 7), "int64", name="ids")
+    words = b.op("Gather", b.weight((11, 8)), ids)
+    positions = b.op("Gather", b.weight((5, 8)), b.weight((1, 7), "int64"))
+    return b.graph(b.op("LayerNormalization", b.op("Add", words, positions), b.weight((8,)), b.weight((8,)), axis=-1))
+
+
+def deep(layers: int) -> Graph:
+    b = GraphBuilder("deep")
+    x = b.input((1, 16, 8, 8))
+    for _ in range(layers):
+        x = b.op("Conv", x, b.weight((16, 16, 3, 3)), b.weight((16,)), pads=(1, 1, 1, 1))
+        channels = [b.weight((16,)) for _ in range(4)]
+        x = b.op("Relu", b.op("BatchNormalization", x, *channels))
+    return b.graph(x)
+
+
+def test_a_graph_is_written_under_its_own_names() -> None:
+    graph = deep(1)
+    model = to_onnx(graph)
+    assert [node.name for node in model.graph.node] == [node.name for node in graph.nodes]
+    onnx.checker.check_model(model, full_check=True)
+
+
+def test_the_seed_decides_the_weights() -> None:
+    assert as_bytes(deep(1), seed=1) == as_bytes(deep(1), seed=1)
+    assert as_bytes(deep(1), seed=1) != as_bytes(deep(1), seed=2)
+
+
+def test_activations_stay_in_the_normal_range_through_many_layers() -> None:
+    (output,) = run(to_onnx(deep(60)))
+    assert np.isfinite(output).all()
+    assert 1e-3 < np.abs(output).mean() < 1e3
+
+
+def test_indices_lie_inside_their_tables() -> None:
+    graph = embedding()
+    assert random_inputs(graph)["ids"].max() < 11
+    (output,) = run(to_onnx(graph))
+    assert output.shape == (1, 7, 8)
+
+
+def test_values_that_decide_shapes_are_written_as_they_are() -> None:
+    b = GraphBuilder()
+    x = b.input((2, 6))
+    (output,) = run(to_onnx(b.graph(b.op("Reshape", x, b.const((3, 4))))))
+    assert output.shape == (3, 4)
+
+
+def test_a_number_takes_the_type_that_the_operator_declares() -> None:
+    b = GraphBuilder()
+    x = b.input((2, 6))
+    run(to_onnx(b.graph(b.op("LeakyRelu", x, alpha=1))))
+
+
+def test_a_young_operator_raises_the_opset() -> None:
+    b = GraphBuilder()
+    x = b.input((2, 6))
+    old = to_onnx(b.graph(b.op("Relu", x)))
+    young = to_onnx(b.graph(b.op("RMSNormalization", x, b.weight((6,)), axis=-1)))
+    assert old.opset_import[0].version == 21
+    assert young.opset_import[0].version == 23
+
+
+def test_absent_weights_become_random(tmp_path: Path) -> None:
+    file = tmp_path / "absent.onnx"
+    model = to_onnx(deep(2))
+    onnx.save(to_onnx(deep(2)), file, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    with_weights = with_random_weights(file)
+    (tmp_path / "weights.bin").unlink()
+    without = with_random_weights(file, seed=3)
+    assert with_weights.graph.initializer[0].raw_data == model.graph.initializer[0].raw_data
+    assert without.graph.initializer[0].raw_data != model.graph.initializer[0].raw_data
+    assert run(without)[0].shape == run(model)[0].shape
+
+
+@pytest.mark.parametrize("name", ["resnet18", "vit_tiny_patch16_224.dynamo", "levit_128"])
+def test_shared_models_run_without_their_weights(name: str) -> None:
+    if not MODELS.is_dir():
+        pytest.skip("the shared models are not here")
+    (output,) = run(with_random_weights(MODELS / f"{name}.onnx"))
+    assert output.shape == (1, 1000)
+    assert np.isfinite(output).all()
+
+
+def test_free_dimensions_are_asked_for() -> None:
+    model = to_onnx(deep(1))
+    dims = model.graph.input[0].type.tensor_type.shape.dim
+    dims[0].dim_param = "batch"
+    assert random_inputs(model)["input_0"].shape == (1, 16, 8, 8)
+    dims[2].dim_param = "height"
+    with pytest.raises(BackendError, match=r"input 'input_0': dimension 2 \(height\) is free; give the input's shape"):
+        random_inputs(model)
+    fixed = with_random_weights(model, input_shapes={"input_0": (2, 16, 4, 8)})
+    assert random_inputs(fixed)["input_0"].shape == (2, 16, 4, 8)
+    with pytest.raises(BackendError, match="no input 'x'; the model's inputs are input_0"):
+        with_random_weights(model, input_shapes={"x": (1,)})
+    with pytest.raises(BackendError, match="input 'input_0' has 4 dimensions, not 1"):
+        with_random_weights(model, input_shapes={"input_0": (1,)})
+
+
+def test_what_is_no_model_is_refused() -> None:
+    with pytest.raises(ModelFormatError, match="no ONNX model, or a damaged one"):
+        with_random_weights(b"\xff\xff\xff")
