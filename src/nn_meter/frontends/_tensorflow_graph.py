@@ -65,10 +65,16 @@ def build(
             raise ModelFormatError(
                 f"{source}: node {op.name!r} ({op.origin or op.kind}): its inputs and attributes do not fit: {error}"
             ) from error
-        dtype = text(op, "result_dtype")
-        if dtype:
-            lowering.set_dtype(op.output(), dtype)
+        _set_dtypes(lowering, op)
     return _graph(lowering, flow, name, assumed)
+
+
+def _set_dtypes(lowering: Lowering, op: Op) -> None:
+    """Give results the element types that the source states; a quantised one differs from what ONNX would infer."""
+    stated = op.attrs.get("result_dtypes")
+    for index, dtype in enumerate(stated if isinstance(stated, tuple) else ()):
+        if op.output(index) in lowering.values:
+            lowering.set_dtype(op.output(index), str(dtype))
 
 
 def _is_input(op: Op) -> bool:
@@ -125,7 +131,7 @@ def _given(names: Sequence[str], shapes: Shapes | None, source: str) -> dict[str
         shapes = {names[0]: shapes}
     given = {}
     for key, shape in shapes.items():
-        name = key.removesuffix(":0")
+        name = key if key in names else key.removesuffix(":0")
         if name not in names:
             raise ModelError(f"{source}: there is no input {key!r}; the inputs are {', '.join(names)}")
         if any(dim < 0 for dim in shape):

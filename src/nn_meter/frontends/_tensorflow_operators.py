@@ -217,7 +217,7 @@ def _fully_connected(lo: Lowering, op: Op) -> None:
     """TFLite's: weights (out, in), an optional bias; the input is flattened unless ``keep_num_dims``."""
     x, weights = op.inputs[:2]
     bias = op.inputs[2] if len(op.inputs) > 2 else ""
-    outputs, width = lo.shape(weights)
+    _, width = lo.shape(weights)
     if lo.rank(x) > 2 and flag(op, "keep_num_dims"):
         (name,) = lo.emit(op, "MatMul", [lo.tensor(x), lo.tensor(weights, (1, 0))], "/matmul" if bias else "")
         if bias:
