@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from nn_meter.errors import RegistrationError, UnknownPredictorError
-from nn_meter.predictors.bundle import MANIFEST, load, save, storage_error
+from nn_meter.predictors.bundle import MANIFEST, Bundle, load, save, storage_error
 from nn_meter.predictors.catalogue import PredictorInfo, info, pick, registered, stored_path
 from nn_meter.predictors.legacy import convert_folder
 
@@ -63,6 +63,18 @@ def register(meta_path: Path | str) -> PredictorInfo:
         }
         convert_folder(facts, meta.package, target)
     _log.info("%s %s, version %s", "replaced" if replaced else "registered", meta.name, meta.version)
+    return info(load(target), "registered", replaced=replaced)
+
+
+def register_bundle(bundle: Bundle) -> PredictorInfo:
+    """Register a bundle that was just built; one of the same name and version is replaced.
+
+    Raises:
+        StorageError: the data folder cannot be written.
+    """
+    target = stored_path("registered", bundle.name, bundle.version)
+    replaced = target.exists()
+    save(bundle, target)
     return info(load(target), "registered", replaced=replaced)
 
 

@@ -1,0 +1,298 @@
+"""``nn_meter.build``: from nothing to a predictor for the runtime at hand.
+
+Networks of random widths are generated, run and traced one by one in a child process; each result is committed
+to a journal before the next starts. Half-way through the budget the families whose networks a first fit predicts
+worst are drawn more often. Then regressors are fitted, kind by kind, and a bundle is written.
+
+What a trace says is corrected in two ways. A neighbour on the machine slows whole stretches: a fixed probe runs
+before and after each network, and networks measured while it was slow are kept in the journal and left out of
+training. And the runtime's profiler costs time in every kernel: the same network run without it tells how much.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import numpy as np
+
+from nn_meter.backends import base
+from nn_meter.datasets.executed import from_json, read_executed, to_json
+from nn_meter.datasets.networks import FAMILIES, sample_network
+from nn_meter.errors import BuildError
+from nn_meter.features.onnx import encode
+from nn_meter.ir import Graph, GraphBuilder
+from nn_meter.predictors.bundle import Bundle
+from nn_meter.profiling.environment import environment
+from nn_meter.profiling.isolation import Failure, Worker
+from nn_meter.profiling.journal import Entry, Journal
+from nn_meter.training.fit import Sample, fallback_factor, fit_kinds, fit_speeds
+
+_LOG = logging.getLogger(__name__)
+
+STATISTIC = "quiet"
+MIN_NETWORKS = 30
+"""A build that ends with fewer measured networks trains nothing."""
+
+_SLOW = 1.06
+"""A network counts as disturbed where the probe took this much longer than its own quiet time."""
+
+Progress = Callable[[float, float, int], None]
+"""Called with seconds spent, seconds of the budget, networks measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class BuildPlan:
+    """What to measure and for how long.
+
+    ``runs_ms`` is spent on runs of each network, between ``least`` and ``most`` of them; ``timeout_s`` ends a
+    network that hangs; ``kinds`` limits the regressors that are trained.
+    """
+
+    backend: str = "onnxruntime_cpu"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    budget_s: float = 1200.0
+    runs_ms: float = 40.0
+    least: int = 6
+    most: int = 12
+    timeout_s: float = 60.0
+    seed: int = 0
+    kinds: tuple[str, ...] | None = None
+
+
+def probe() -> Graph:
+    """The network whose latency tells how quiet the machine is: a convolution, a product and a large sum."""
+    b = GraphBuilder("probe")
+    x = b.input((1, 64, 28, 28))
+    y = b.op("Conv", x, b.weight((64, 64, 3, 3)), kernel_shape=(3, 3), pads=(1, 1, 1, 1))
+    flat = b.op("Reshape", y, b.const((196, 256)))
+    z = b.op("MatMul", flat, b.weight((256, 256)))
+    big = b.input((1, 512, 1024))
+    return b.graph(z, b.op("Add", big, b.input((1, 512, 1024))))
+
+
+_PROBES: dict[str, base.Prepared] = {}
+
+
+def measure_network(family: str, seed: int, plan: BuildPlan) -> dict[str, Any]:
+    """Run and trace one generated network; called in the child process.
+
+    Returns:
+        ``kernels``: per executed kernel kind, config and quiet latency in ms as the trace says; ``whole_ms`` and
+        ``traced_ms``: quiet latency of the network without and with the profiler; ``probe_ms``; ``elapsed_s``.
+    """
+    begin = monotonic()
+    backend = base.load(plan.backend, **plan.settings)
+    if plan.backend not in _PROBES:
+        _PROBES[plan.backend] = backend.prepare(probe())
+        _PROBES[plan.backend].run(20)
+    prober = _PROBES[plan.backend]
+    graph = sample_network(seed) if family == "any" else FAMILIES[family](seed)
+    with backend.prepare(graph) as prepared:
+        first = min(prepared.run(2))
+        repeats = int(np.clip(plan.runs_ms / max(first, 1e-3), plan.least, plan.most))
+        before = min(prober.run(3))
+        runs = prepared.run(repeats)
+        traces = prepared.trace(repeats + 2)
+        runs += prepared.run(repeats)
+        after = min(prober.run(3))
+    times = np.array([t.latencies_ms for t in traces])[:, 2:]
+    quietest = np.argsort(times.sum(0))[: max(2, math.ceil(0.3 * times.shape[1]))]
+    quiet = times[:, quietest].mean(1)
+    kernels = []
+    for trace, latency_ms in zip(traces, quiet.tolist(), strict=True):
+        kind, config = read_executed(trace.executed, plan.backend)
+        kernels.append([kind, to_json(config), round(latency_ms, 6)])
+    return {
+        "kernels": kernels,
+        "whole_ms": float(np.quantile(runs, 0.05)),
+        "traced_ms": float(quiet.sum()),
+        "probe_ms": [before, after],
+        "elapsed_s": monotonic() - begin,
+    }
+
+
+def build(
+    plan: BuildPlan,
+    *,
+    name: str,
+    journal: Path,
+    version: str = "1.0",
+    rules: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> Bundle:
+    """Measure until the budget is spent, then train.
+
+    Args:
+        journal: file that holds every measurement; one that is there already is gone on with.
+        rules: parsed fusion rules; by default the runtime's own passes, with nothing denied.
+
+    Raises:
+        BackendError: an unknown backend or setting.
+        MissingDependencyError: the runtime or scikit-learn is not installed.
+        BuildError: the budget is too small to train on, or the journal cannot be used.
+    """
+    if not plan.budget_s > 0:
+        raise BuildError(f"a budget of {plan.budget_s:g} s measures nothing; give some minutes")
+    backend = base.load(plan.backend, **plan.settings)
+    facts = dict(backend.check())
+    with Journal(journal) as book:
+        _measure(plan, book, progress)
+        results = book.results()
+    _LOG.info("training on %d networks", len(results))
+    bundle = train(results, plan, name=name, version=version, rules=rules)
+    return replace(
+        bundle,
+        device=str(environment().get("cpu_model") or facts.get("device", "cpu")),
+        runtime=str(facts.get("runtime", plan.backend)),
+        runtime_version=str(facts.get("runtime_version", "")),
+        threads=int(facts.get("threads", 1)),
+        environment=environment({k: v for k, v in facts.items() if isinstance(v, str | int | float)}),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _measure(plan: BuildPlan, book: Journal, progress: Progress | None) -> None:
+    spent_s = sum(float(e.result["elapsed_s"]) for e in book.results() if isinstance(e.result, Mapping))
+    done = len(book.results())
+    weights: Mapping[str, float] = {family: f.weight for family, f in FAMILIES.items()}
+    adapted = spent_s > plan.budget_s / 2
+    if adapted:
+        weights = _adapted(book.results(), plan, weights)
+    with Worker(timeout_s=plan.timeout_s) as worker:
+        while spent_s < plan.budget_s:
+            pending = book.pending()
+            if not pending:
+                book.add(_draw(weights, plan.seed, done, 50))
+                continue
+            for entry in pending:
+                begin = monotonic()
+                result = worker.call(measure_network, str(entry.item["family"]), int(entry.item["seed"]), plan)
+                if isinstance(result, Failure):
+                    book.fail(entry.key, result)
+                else:
+                    book.record(entry.key, result)
+                spent_s += monotonic() - begin
+                done += 1
+                if progress is not None:
+                    progress(spent_s, plan.budget_s, done)
+                if spent_s >= plan.budget_s:
+                    break
+            if not adapted and spent_s > plan.budget_s / 2:
+                adapted = True
+                weights = _adapted(book.results(), plan, weights)
+
+
+def _draw(weights: Mapping[str, float], seed: int, start: int, count: int) -> list[dict[str, Any]]:
+    """The next networks; a function of the seed and how many were drawn before."""
+    rng = np.random.default_rng([seed, start])
+    families = sorted(weights)
+    share = np.array([weights[f] for f in families])
+    drawn = rng.choice(len(families), size=count, p=share / share.sum())
+    return [{"family": families[i], "seed": int(s)} for i, s in zip(drawn, rng.integers(2**40, size=count), strict=True)]
+
+
+def _adapted(results: Sequence[Entry], plan: BuildPlan, weights: Mapping[str, float]) -> Mapping[str, float]:
+    """Family weights raised by the errors on networks that a first fit did not see."""
+    good = _undisturbed(results)
+    if len(good) < 4 * MIN_NETWORKS:
+        return weights
+    held = good[::4]
+    samples = _samples([e for e in good if e not in held], _profiler_ms(good))
+    speeds = fit_speeds(samples)
+    kinds = fit_kinds(samples, speeds, seed=plan.seed)
+    errors: dict[str, list[float]] = {}
+    for entry in held:
+        result = _result(entry)
+        total = 0.0
+        for kind, values, _ in result["kernels"]:
+            row = np.array([encode(kind, from_json(kind, values), speeds)])
+            total += float(kinds[kind].predict(row)[0]) if kind in kinds else float(row[0, -1])
+        errors.setdefault(str(entry.item["family"]), []).append(abs(math.log(total / max(result["whole_ms"], 1e-6))))
+    typical = float(np.median([e for some in errors.values() for e in some]))
+    return {f: w * float(np.clip(np.mean(errors.get(f, [typical])) / typical, 0.5, 3.0)) for f, w in weights.items()}
+
+
+def _result(entry: Entry) -> Mapping[str, Any]:
+    assert isinstance(entry.result, Mapping)
+    return entry.result
+
+
+def _undisturbed(results: Sequence[Entry]) -> list[Entry]:
+    """Networks whose probes were quiet. The quiet level is the probe's 10th percentile within some hundred
+    networks around, since a machine's clock may change for good."""
+    taken = [e for e in results if isinstance(e.result, Mapping)]
+    if not taken:
+        return []
+    worst = np.array([max(_result(e)["probe_ms"]) for e in taken])
+    span = 300
+    levels = np.array([np.quantile(worst[max(0, i - span) : i + span], 0.1) for i in range(0, len(worst), 50)])
+    level = np.repeat(levels, 50)[: len(worst)]
+    keep = worst <= _SLOW * level
+    if keep.mean() < 0.3:
+        keep = worst <= np.quantile(worst, 0.3)
+    return [e for e, ok in zip(taken, keep, strict=True) if ok]
+
+
+def _profiler_ms(results: Sequence[Entry]) -> float:
+    """What the profiler adds to each kernel: the median over networks of many kernels."""
+    added = [(r["traced_ms"] - r["whole_ms"]) / len(r["kernels"]) for r in map(_result, results) if len(r["kernels"]) >= 12]
+    return max(0.0, float(np.median(added))) if added else 0.0
+
+
+def _samples(results: Sequence[Entry], profiler_ms: float) -> list[Sample]:
+    samples = []
+    for number, entry in enumerate(results):
+        for kind, values, latency_ms in _result(entry)["kernels"]:
+            corrected = max(latency_ms - profiler_ms, 0.2 * latency_ms, 1e-4)
+            samples.append(Sample(kind, from_json(kind, values), corrected, number))
+    return samples
+
+
+def train(
+    results: Sequence[Entry], plan: BuildPlan, *, name: str, version: str = "1.0", rules: Mapping[str, Any] | None = None
+) -> Bundle:
+    """A bundle of what a journal holds.
+
+    Raises:
+        BuildError: fewer than ``MIN_NETWORKS`` networks were measured; says how many failed and why.
+    """
+    taken = [e for e in results if isinstance(e.result, Mapping)]
+    if len(taken) < MIN_NETWORKS:
+        failed = [e.result for e in results if isinstance(e.result, Failure)]
+        why = f"; {len(failed)} failed, the first because: {failed[0].reason}" if failed else ""
+        raise BuildError(
+            f"{len(taken)} measured networks are too few to train on, {MIN_NETWORKS} are needed{why}; give the build a larger budget"
+        )
+    good = _undisturbed(taken)
+    profiler_ms = _profiler_ms(good)
+    samples = _samples(good, profiler_ms)
+    speeds = fit_speeds(samples)
+    kinds = fit_kinds(samples, speeds, seed=plan.seed, kinds=plan.kinds)
+    return Bundle(
+        name=name,
+        version=version,
+        kinds=kinds,
+        rules=dict(rules) if rules is not None else {"runtime": plan.backend},
+        schema="onnx-1",
+        category="cpu",
+        statistic=STATISTIC,
+        fallback={
+            "policy": "roofline",
+            "flops_per_s": speeds.flops_per_s,
+            "bytes_per_s": speeds.bytes_per_s,
+            "overhead_ms": speeds.overhead_ms,
+            "factor": fallback_factor(samples, speeds),
+        },
+        notes=(
+            f"{len(taken)} generated networks measured in {sum(_result(e)['elapsed_s'] for e in taken) / 60:.1f} minutes, "
+            f"{len(taken) - len(good)} of them left out as disturbed, {len(results) - len(taken)} failed",
+            f"{1e3 * profiler_ms:.2f} microseconds taken off each traced kernel for the profiler",
+        ),
+    )

@@ -1,0 +1,110 @@
+"""``nn-meter build``: measure this machine's runtime and register the predictor."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+from time import monotonic
+
+from nn_meter.errors import BuildError
+
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
+
+
+def seconds(text: str) -> float:
+    """``20m``, ``90s``, ``1.5h`` or seconds.
+
+    Raises:
+        BuildError: none of these.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text.strip())
+    if match is None:
+        raise BuildError(f"{text!r} is no duration; write it as 90s, 20m or 1h")
+    return float(match[1]) * _UNITS[match[2]]
+
+
+def configure(parser: argparse.ArgumentParser, command: str) -> None:
+    """Options of the command."""
+    parser.set_defaults(run=run)
+    parser.add_argument(
+        "--backend", default="onnxruntime_cpu", help="runtime to measure (see nn-meter --list-backends)"
+    )
+    parser.add_argument("--budget", default="20m", help="time to measure: 90s, 20m, 1h (default 20m)")
+    parser.add_argument("--threads", type=int, default=1, help="threads of the runtime (default 1)")
+    parser.add_argument("--kinds", nargs="+", help="train these kernel kinds only")
+    parser.add_argument("--name", help="name of the predictor (default: the backend's)")
+    parser.add_argument("--predictor-version", default="1.0", help="version of the predictor (default 1.0)")
+    parser.add_argument("--rules", help="fusion rules (JSON), as nn-meter detect-rules writes them")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the generated networks")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with the measurements of an earlier build of this name"
+    )
+    parser.add_argument("-o", "--output", help="also write the bundle to this folder or .zip")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Build, register, say what came out."""
+    from nn_meter.building import BuildPlan, build
+    from nn_meter.kernels.rules import load_rules
+    from nn_meter.predictors import bundle as bundles
+    from nn_meter.predictors.registration import register_bundle
+    from nn_meter.settings import data_folder
+
+    name = args.name or args.backend
+    folder = data_folder() / "builds"
+    folder.mkdir(parents=True, exist_ok=True)
+    journal = folder / f"{name}@{args.predictor_version}.sqlite"
+    if journal.exists() and not args.resume:
+        raise BuildError(
+            f"{journal}: measurements of an earlier build are there; add --resume to go on with them, or remove the file"
+        )
+    rules = None
+    if args.rules:
+        load_rules(args.rules)
+        rules = {"runtime": args.backend, **json.loads(Path(args.rules).read_text(encoding="utf-8"))}
+    plan = BuildPlan(
+        args.backend,
+        {"threads": args.threads},
+        seconds(args.budget),
+        seed=args.seed,
+        kinds=tuple(args.kinds) if args.kinds else None,
+    )
+    bundle = build(
+        plan, name=name, journal=journal, version=args.predictor_version, rules=rules, progress=_Report()
+    )
+    if args.output:
+        bundles.save(bundle, Path(args.output))
+    info = register_bundle(bundle)
+    for note in bundle.notes:
+        print(f"(nn-Meter) {note}")
+    for kind in bundle.kinds.values():
+        error = (
+            f", median error {kind.errors['median_ape']:.1f} % on held-out networks" if kind.errors else ""
+        )
+        print(f"(nn-Meter) [Kernel] {kind.kind}: {kind.rows} measurements{error}")
+    print(f"(nn-Meter) Successfully register predictor: {info.name}")
+    return 0
+
+
+class _Report:
+    """Progress with the time left, on stderr: a bar on a terminal, else a line every half minute."""
+
+    def __init__(self) -> None:
+        self._last = 0.0
+        self._terminal = sys.stderr.isatty()
+
+    def __call__(self, spent_s: float, budget_s: float, done: int) -> None:
+        now = monotonic()
+        if now - self._last < (0.5 if self._terminal else 30.0) and spent_s < budget_s:
+            return
+        self._last = now
+        share = min(spent_s / budget_s, 1.0)
+        left_s = max(budget_s - spent_s, 0.0)
+        text = f"measuring: {done} networks, {share:4.0%}, {left_s / 60:.1f} min left"
+        bar = "#" * int(30 * share)
+        end = "\n" if spent_s >= budget_s or not self._terminal else ""
+        sys.stderr.write(f"\r[{bar:<30}] {text}{end}" if self._terminal else f"{text}{end}")
+        sys.stderr.flush()
