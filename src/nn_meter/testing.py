@@ -28,7 +28,8 @@ def check_backend(backend: Backend) -> None:
     config_type = backend.config_type
     assert is_dataclass(config_type), f"{backend.name}: config_type is no dataclass"
     assert isinstance(backend.config, config_type), f"{backend.name}: config is no {config_type.__name__}"
-    assert config_type.__dataclass_params__.frozen, f"{backend.name}: {config_type.__name__} is not frozen"
+    frozen = getattr(config_type, "__dataclass_params__").frozen  # noqa: B009 (unknown to type checkers)
+    assert frozen, f"{backend.name}: {config_type.__name__} is not frozen"
     defaults = config_type()
     for item in fields(config_type):
         assert hasattr(defaults, item.name), f"{backend.name}: the setting {item.name} has no default"
@@ -37,20 +38,21 @@ def check_backend(backend: Backend) -> None:
     for key in ("runtime", "runtime_version", "device"):
         assert facts.get(key), f"{backend.name}: check() does not tell {key!r}"
 
+    name = backend.name
     graph = sample_graph()
     executed = backend.fused(graph)
-    assert executed, f"{backend.name}: fused() finds no kernel"
+    assert executed, f"{name}: fused() finds no kernel"
     with backend.prepare(graph) as prepared:
         latencies_ms = prepared.run(3)
         traces = prepared.trace(2)
-    assert len(latencies_ms) == 3, f"{backend.name}: run(3) gave {len(latencies_ms)} values"
-    assert all(value > 0 for value in latencies_ms), f"{backend.name}: run() gave a latency that is not positive"
-    assert [trace.executed for trace in traces] == executed, f"{backend.name}: trace() and fused() disagree"
+    assert len(latencies_ms) == 3, f"{name}: run(3) gave {len(latencies_ms)} values"
+    assert all(value > 0 for value in latencies_ms), f"{name}: run() gave a latency of zero or less"
+    assert [trace.executed for trace in traces] == executed, f"{name}: trace() and fused() disagree"
     for trace in traces:
-        name = trace.executed.name
-        assert len(trace.latencies_ms) == 2, f"{backend.name}: trace(2) gave {len(trace.latencies_ms)} of {name}"
-        assert min(trace.latencies_ms) >= 0, f"{backend.name}: trace() gave a negative latency of {name}"
+        kernel_name = trace.executed.name
+        assert len(trace.latencies_ms) == 2, f"{name}: trace(2) gave not 2 values of {kernel_name}"
+        assert min(trace.latencies_ms) >= 0, f"{name}: trace() gave a negative latency of {kernel_name}"
     for kernel in executed:
-        assert len(kernel.inputs) == len(kernel.input_names), f"{backend.name}: {kernel.name} has unnamed inputs"
-        assert len(kernel.outputs) == len(kernel.output_names), f"{backend.name}: {kernel.name} has unnamed outputs"
+        assert len(kernel.inputs) == len(kernel.input_names), f"{name}: {kernel.name} has unnamed inputs"
+        assert len(kernel.outputs) == len(kernel.output_names), f"{name}: {kernel.name} has nameless outputs"
     prepared.close()

@@ -30,7 +30,8 @@ def embedding() -> Graph:
     ids = b.input((1, 7), "int64", name="ids")
     words = b.op("Gather", b.weight((11, 8)), ids)
     positions = b.op("Gather", b.weight((5, 8)), b.weight((1, 7), "int64"))
-    return b.graph(b.op("LayerNormalization", b.op("Add", words, positions), b.weight((8,)), b.weight((8,)), axis=-1))
+    total = b.op("Add", words, positions)
+    return b.graph(b.op("LayerNormalization", total, b.weight((8,)), b.weight((8,)), axis=-1))
 
 
 def deep(layers: int) -> Graph:
@@ -117,7 +118,7 @@ def test_free_dimensions_are_asked_for() -> None:
     dims[0].dim_param = "batch"
     assert random_inputs(model)["input_0"].shape == (1, 16, 8, 8)
     dims[2].dim_param = "height"
-    with pytest.raises(BackendError, match=r"input 'input_0': dimension 2 \(height\) is free; give the input's shape"):
+    with pytest.raises(BackendError, match=r"'input_0': dimension 2 \(height\) is free; give the input's"):
         random_inputs(model)
     fixed = with_random_weights(model, input_shapes={"input_0": (2, 16, 4, 8)})
     assert random_inputs(fixed)["input_0"].shape == (2, 16, 4, 8)

@@ -18,9 +18,14 @@ class Played:
     """A runner whose n-th run takes ``latency_ms(n)``; writes down who ran."""
 
     def __init__(
-        self, clock: FakeClock, latency_ms: Callable[[int], float], log: list[str] | None = None, name: str = ""
+        self,
+        clock: FakeClock,
+        latency_ms: Callable[[int], float],
+        log: list[str] | None = None,
+        name: str = "",
     ) -> None:
-        self.clock, self.latency_ms, self.log, self.name, self.runs = clock, latency_ms, log, name, 0
+        self.clock, self.latency_ms, self.log, self.name = clock, latency_ms, log, name
+        self.runs = 0
 
     def run(self, repeats: int) -> list[float]:
         if self.log is not None:
@@ -114,7 +119,8 @@ def test_unstable_runs_are_said_to_be_so(values: list[float], words: str) -> Non
 
 def test_a_loaded_machine_is_said_to_be_so() -> None:
     loaded = Measurement((1.0,) * 20, environment={"load_average": 3.5, "cores": 2})
-    assert loaded.warnings() == ("the machine was loaded: 3.5 tasks ran on 2 cores before the measurement began",)
+    (warning,) = loaded.warnings()
+    assert warning == "the machine was loaded: 3.5 tasks ran on 2 cores before the measurement began"
 
 
 def test_steady_runs_earn_no_warning() -> None:

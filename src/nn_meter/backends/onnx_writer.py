@@ -384,18 +384,16 @@ class _Dice:
                 values = np.full(size, fill.centre, np.float32)
             elif fill != (0.0, 1.0):
                 values = values * np.float32(fill.spread) + np.float32(fill.centre)
-            data: bytes = values.astype(dtype).tobytes()
-            return data
+            return bytes(values.astype(dtype).tobytes())
         if kind in _CODE_SIZES and fill.spread:
             codes = self._slice(self._integers, name, math.ceil(size * _CODE_SIZES[kind]))
-            data = codes.astype(np.uint8).tobytes()
-            return data
+            return bytes(codes.astype(np.uint8))
         if kind == TensorProto.BOOL:
-            return (self._slice(self._integers, name, size) % 2 == 1).tobytes()
+            return bytes(self._slice(self._integers, name, size) % 2 == 1)
         if kind in _INDEX_TYPES:
             bound = self._index_bound(name)
             indices = np.ones(size) if bound is None else self._slice(self._integers, name, size) % bound
-            return indices.astype(dtype).tobytes()
+            return bytes(indices.astype(dtype).tobytes())
         return bytes(math.ceil(size * _CODE_SIZES.get(kind, dtype.itemsize)))
 
     def _slice(self, pool: np.ndarray, name: str, size: int) -> np.ndarray:

@@ -1,7 +1,11 @@
 """ONNX Runtime on the CPU of this machine.
 
-What its profiler tells, and what that costs (onnxruntime 1.32, x86-64, one thread): see
-``OnnxRuntimeCpu.profiler_overhead_us``.
+What its profiler tells (onnxruntime 1.32, one thread of an AMD EPYC): a kernel's time is a whole number of
+microseconds, cut off below, and includes the profiler's own work, which seems to be done before it stops the
+clock. A kernel that takes 0.25 us in an untraced run is traced at 2.0 us as the minimum of
+100 runs and at 2.4 to 2.8 us as their mean: the profiler adds about 1.8 us to each minimum, whatever the
+operator, its rank or its number of inputs (1.75 to 1.86 us). ``OnnxRuntimeCpu.profiler_overhead_us`` measures
+that on the machine at hand. An untraced run costs another 5 to 7 us outside all kernels.
 """
 
 from __future__ import annotations
