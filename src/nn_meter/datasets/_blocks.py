@@ -21,6 +21,9 @@ SIDES = (7, 8, 10, 12, 14, 16, 19, 20, 24, 28, 32, 38, 40, 48, 56, 64, 80, 96, 1
 SOFT_MACS = 1.2e8
 """No block is added once a network holds this many multiply-adds."""
 
+LARGEST = 10.0
+"""How much larger than usual, in cost, a network may be drawn: real ones hold single layers of gigaflops."""
+
 SOFT_NODES = 45
 """No block is added once a network holds this many nodes."""
 
@@ -29,7 +32,7 @@ class Pen:
     """A graph in the making, the dice that decide how it goes on, and the spellings that it keeps.
 
     ``macs`` counts the multiply-adds written so far. What an exporter or an architecture decides once for
-    a whole network (``fold`` batch normalisation, fused or decomposed layer normalisation, the spelling of
+    a whole network (its ``scale``, ``fold`` batch normalisation, fused or decomposed layer normalisation, the spelling of
     GELU) is drawn once, here.
     """
 
@@ -39,6 +42,7 @@ class Pen:
         self.dtype = dtype
         self.macs = 0.0
         self.nodes = 0
+        self.scale = self.log_uniform(1.0, LARGEST) if self.chance(0.35) else 1.0
         self.batch = self.integer(2, 8) if self.chance(0.1) else 1
         self.fold = self.chance(0.8)
         self.fused_norm = self.chance(0.75)
@@ -80,7 +84,7 @@ class Pen:
 
     def room(self) -> bool:
         """Whether another block may be added."""
-        return self.macs < SOFT_MACS and self.nodes < SOFT_NODES
+        return self.macs < SOFT_MACS * self.scale and self.nodes < SOFT_NODES
 
     # graph
 

@@ -19,11 +19,11 @@ import numpy as np
 from nn_meter.datasets import _blocks_language as language
 from nn_meter.datasets import _blocks_maps as maps
 from nn_meter.datasets import _blocks_tokens as tokens
-from nn_meter.datasets._blocks import Pen, Step
+from nn_meter.datasets._blocks import LARGEST, Pen, Step
 from nn_meter.datasets._blocks_micro import MICRO
 from nn_meter.ir.graph import Graph
 
-MAX_FLOPS = 4.0e8
+MAX_FLOPS = 4.0e8 * LARGEST
 """No network does more floating-point operations than this in its convolutions and matrix products."""
 
 
@@ -45,7 +45,7 @@ class Family:
             rng = np.random.default_rng((seed, zlib.crc32(self.name.encode()), attempt))
             pen = Pen(f"{self.name}_{seed}", rng, dtype)
             output = self.write(pen)
-            if pen.nodes and 2 * pen.macs <= MAX_FLOPS:
+            if pen.nodes and 2 * pen.macs <= MAX_FLOPS * pen.scale / LARGEST:
                 return pen.graph(output)
         raise AssertionError("unreachable: attempts do not end")
 
