@@ -7,6 +7,7 @@ import json
 import os
 from pathlib import Path
 
+from nn_meter.cli.output import OK
 from nn_meter.errors import InputError, StorageError
 
 _SUFFIXES = (("tensorflow", "pb", ".pb", "_pb_ir.json"), ("onnx", "onnx", ".onnx", "_onnx_ir.json"))
@@ -40,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     graph = model_file_to_graph(source, model_type)
     _write(Path(target), json.dumps(graph, indent=4, sort_keys=True))
     print(f"(nn-Meter) The nn-meter ir graph has been saved. Saved path: {os.path.abspath(target)}")
-    return 0
+    return OK
 
 
 def _write(path: Path, text: str) -> None:

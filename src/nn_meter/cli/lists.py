@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 
+from nn_meter.cli.output import OK
 from nn_meter.report.text import PREFIX, predictor_line
 
 
 def show(what: str) -> int:
     """Print the list of ``predictors``, ``backends``, ``kernels``, ``operators`` or ``testcases``."""
     print("\n".join(_LISTS[what]()))
-    return 0
+    return OK
 
 
 def _predictors() -> list[str]:

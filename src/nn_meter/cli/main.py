@@ -11,10 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 
-from nn_meter.cli.output import note
-from nn_meter.errors import InputError, NnMeterError
-
-OK, FAILED, BAD_INPUT, NOT_STRICT, INTERRUPTED = 0, 1, 2, 3, 130
+from nn_meter.cli.output import FAILED, INTERRUPTED, OK, exit_code, note
+from nn_meter.errors import NnMeterError
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +39,7 @@ COMMANDS: tuple[Command, ...] = (
         "register", "nn_meter.cli.registry", "register a predictor, backend, kernel, operator or test case"
     ),
     Command("unregister", "nn_meter.cli.registry", "forget what was registered"),
+    Command("build", "nn_meter.cli.build", "measure a runtime on this machine and build its predictor"),
     Command("create", "nn_meter.cli.workspace", "create a workspace folder for the builder"),
     Command("connect", "nn_meter.cli.workspace", "test the connection to a backend"),
 )
@@ -51,7 +50,8 @@ LISTS = ("predictors", "backends", "kernels", "operators", "testcases")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv``, else the process's own; returns the exit code.
 
-    0 success; 2 the user's input cannot be used; 3 ``--strict`` found estimates; 130 interrupted; 1 all else.
+    0 success; 2 the user's input or data folder cannot be used; 3 ``--strict`` found estimates;
+    130 interrupted; 1 all else.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if os.environ.get("NN_METER_DEBUG"):
             raise
         note(f"error: {error}")
-        return BAD_INPUT if isinstance(error, InputError) else FAILED
+        return exit_code(error)
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:

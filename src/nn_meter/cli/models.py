@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nn_meter.cli.output import fetching, note, tracked
+from nn_meter.cli.output import OK, exit_code, fetching, note, tracked
 from nn_meter.errors import InputError, NnMeterError
 
 if TYPE_CHECKING:
@@ -186,11 +186,11 @@ def collect(wanted: Models, predictors: Sequence[Predictor]) -> Answers:
 
     predictions: list[Prediction] = []
     failed: list[tuple[str, str]] = []
-    code = 0
+    code = OK
     for source, answer in ask(wanted, predictors):
         if isinstance(answer, NnMeterError):
             failed.append((source, str(answer)))
-            code = max(code, 2 if isinstance(answer, InputError) else 1)
+            code = max(code, exit_code(answer))
             note(f"error: {answer}" if source in str(answer) else f"error: {source}: {answer}")
             continue
         predictions.append(answer)

@@ -1,4 +1,4 @@
-"""What goes to stderr beside the log: notes and progress. Results go to stdout, by ``print``."""
+"""Exit codes, and what goes to stderr beside the log. Results go to stdout, by ``print``."""
 
 from __future__ import annotations
 
@@ -7,12 +7,22 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
+from nn_meter.errors import InputError, NnMeterError, StorageError
+
 Item = TypeVar("Item")
+
+OK, FAILED, BAD_INPUT, NOT_STRICT, INTERRUPTED = 0, 1, 2, 3, 130
+"""Exit codes."""
+
+
+def exit_code(error: NnMeterError) -> int:
+    """``BAD_INPUT`` where the user has to change something, ``FAILED`` where trying again may do."""
+    return BAD_INPUT if isinstance(error, InputError | StorageError) else FAILED
 
 
 def note(text: str) -> None:
-    """One line on stderr."""
-    print(f"nn-meter: {text}", file=sys.stderr)
+    """One line on stderr, whatever the number of lines in ``text``."""
+    print("nn-meter:", " ".join(line.strip() for line in text.splitlines()), file=sys.stderr)
 
 
 def tracked(items: Sequence[Item], what: str) -> Iterator[Item]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from nn_meter.cli.models import add_model_arguments, add_predictor_arguments, collect, load_predictors, models
-from nn_meter.cli.output import note
+from nn_meter.cli.output import NOT_STRICT, note
 
 
 def configure(parser: argparse.ArgumentParser, command: str) -> None:
@@ -48,10 +48,12 @@ def run(args: argparse.Namespace) -> int:
             if args.verbose:
                 print(text.details(each))
     problems = [
-        f"{each.model}: {problem}" for each in answers.predictions for problem in each.strict_problems
+        f"{each.model} on {each.predictor}: {problem}"
+        for each in answers.predictions
+        for problem in each.strict_problems
     ]
     if args.strict and problems:
         for problem in problems:
             note(f"strict: {problem}")
-        return answers.code or 3
+        return answers.code or NOT_STRICT
     return answers.code

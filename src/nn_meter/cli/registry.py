@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from nn_meter.cli.output import OK
 from nn_meter.errors import InputError
 from nn_meter.report.text import PREFIX
 
@@ -32,7 +33,7 @@ def register(args: argparse.Namespace) -> int:
 
     _only_predictors(args)
     print(f"{PREFIX} Successfully register predictor: {registration.register(args.predictor).name}")
-    return 0
+    return OK
 
 
 def unregister(args: argparse.Namespace) -> int:
@@ -42,7 +43,7 @@ def unregister(args: argparse.Namespace) -> int:
     _only_predictors(args)
     gone = registration.unregister(args.predictor, args.predictor_version)
     print(f"{PREFIX} Successfully unregister {gone[0].name}.")
-    return 0
+    return OK
 
 
 def _only_predictors(args: argparse.Namespace) -> None:

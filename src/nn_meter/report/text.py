@@ -109,6 +109,7 @@ def comparison(predictions: Iterable[Prediction]) -> str:
     rows = [("model", "predictor", "version", "device", "ms", "90 % interval", "predicted", "estimated")]
     for each in predictions:
         interval = " .. ".join(map(milliseconds, each.interval_ms)) if each.interval_ms else "-"
+        coverage = each.coverage
         rows.append(
             (
                 each.model,
@@ -117,8 +118,10 @@ def comparison(predictions: Iterable[Prediction]) -> str:
                 each.device or "-",
                 milliseconds(each.latency_ms),
                 interval,
-                f"{each.coverage['predicted'].share:.1%}",
-                f"{each.coverage['estimated'].share:.1%}",
+                *(
+                    f"{part.kernels} ({part.share:.1%})"
+                    for part in (coverage["predicted"], coverage["estimated"])
+                ),
             )
         )
     return "\n".join(columns(rows, frozenset({4, 5, 6, 7})))

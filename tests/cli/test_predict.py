@@ -1,0 +1,123 @@
+"""``nn-meter predict``: nn-Meter's line, tables, JSON, batches, comparisons, exit codes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx
+import pytest
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "small_net.onnx"
+RESULT = "(nn-Meter) [RESULT] predict latency for small_net.onnx: 39.75 ms\n"
+
+
+@pytest.mark.parametrize("command", ["predict", "lat_pred"])
+@pytest.mark.parametrize("source", [["--onnx", EXAMPLE], [EXAMPLE]])
+def test_the_line_is_nn_meters(run: Callable[..., object], command: str, source: list[object]) -> None:
+    result = run(command, "--predictor", "tiny_cpu", "--predictor-version", "1.0", *source)
+    assert (result.code, result.out) == (0, RESULT)
+
+
+def test_names_compare_without_case(run: Callable[..., object]) -> None:
+    assert run("predict", "--predictor", "TINY_cpu", EXAMPLE).out == RESULT
+
+
+def test_estimates_are_said_on_stderr(run: Callable[..., object]) -> None:
+    assert run("predict", "--predictor", "tiny_cpu", EXAMPLE).err == (
+        "nn-meter: note: small_net.onnx on tiny_cpu: 4 of 29 kernels (0% of the total) are estimated, "
+        "not predicted; nn-meter explain says which and why\n"
+    )
+
+
+@pytest.mark.parametrize("arguments", [["-v", "predict"], ["predict", "-v"], ["predict", "--verbose"]])
+def test_verbose_shows_kernels(
+    run: Callable[..., object], golden: Callable[[str, str], None], arguments: list[str]
+) -> None:
+    golden("predict_verbose.txt", run(*arguments, "--predictor", "tiny_cpu", "--onnx", EXAMPLE).out)
+
+
+def test_json_is_one_document(run: Callable[..., object]) -> None:
+    document = json.loads(run("predict", "--predictor", "tiny_cpu", "--json", EXAMPLE).out)
+    assert list(document) == [
+        "schema_version", "model", "predictor", "version", "device", "statistic",
+        "latency_ms", "interval_ms", "coverage", "kernels", "notes",
+    ]  # fmt: skip
+    assert document["schema_version"] == 1
+    assert (document["model"], document["predictor"], document["version"]) == (
+        "small_net.onnx",
+        "tiny_cpu",
+        "1.0",
+    )
+    assert document["latency_ms"] == 39.75 == sum(kernel["latency_ms"] for kernel in document["kernels"])
+    assert document["coverage"]["predicted"] == {
+        "kernels": 25,
+        "nodes": 42,
+        "latency_ms": 39.75,
+        "share": 1.0,
+    }
+    assert list(document["kernels"][0]) == [
+        "kind", "label", "nodes", "config", "status", "latency_ms", "interval_ms", "notes",
+    ]  # fmt: skip
+    nodes = [node for kernel in document["kernels"] for node in kernel["nodes"]]
+    assert sorted(nodes) == sorted(node.name for node in onnx.load(EXAMPLE).graph.node)
+
+
+def test_one_bad_file_does_not_stop_a_folder(run: Callable[..., object], folder: Path) -> None:
+    result = run("predict", "--predictor", "tiny_cpu", "--onnx", folder)
+    assert result.code == 2
+    assert result.out == "".join(RESULT.replace("small_net", name) for name in ("a", "c"))
+    assert f"nn-meter: error: {folder / 'b.onnx'}: not an ONNX model" in result.err
+
+
+def test_a_folders_json_says_what_failed(run: Callable[..., object], folder: Path) -> None:
+    document = json.loads(run("predict", "--predictor", "tiny_cpu", "--json", folder).out)
+    assert [each["model"] for each in document["predictions"]] == ["a.onnx", "c.onnx"]
+    (failed,) = document["failed"]
+    assert failed["model"] == str(folder / "b.onnx")
+    assert "not an ONNX model" in failed["error"]
+
+
+def test_several_predictors_are_compared(
+    run: Callable[..., object], golden: Callable[[str, str], None]
+) -> None:
+    result = run("predict", "--predictor", "tiny_cpu", "--predictor", "tiny_npu", EXAMPLE)
+    assert result.code == 0
+    golden("compare.txt", result.out)
+
+
+def test_strict_wants_no_estimates(run: Callable[..., object]) -> None:
+    result = run("predict", "--predictor", "tiny_cpu", "--strict", EXAMPLE)
+    assert (result.code, result.out) == (3, RESULT)
+    assert result.err.splitlines()[1] == (
+        "nn-meter: strict: small_net.onnx on tiny_cpu: add (add_7): this predictor has no kernel 'add'; "
+        "nn-Meter's sums leave it out, so it counts 0 ms"
+    )
+
+
+def test_an_unset_batch_becomes_one_and_the_answer_says_so(
+    run: Callable[..., object], tmp_path: Path
+) -> None:
+    model = onnx.load(EXAMPLE)
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "batch"
+    onnx.save(model, tmp_path / "small_net.onnx")
+    result = run("predict", "--predictor", "tiny_cpu", tmp_path / "small_net.onnx")
+    assert result.out == RESULT
+    assert "image" in result.err.splitlines()[0]
+
+
+@pytest.mark.parametrize("shape", ["1,3,64,64", "image=1,3,64,64", "1x3x64x64"])
+def test_input_shapes_take_the_place_of_the_files(run: Callable[..., object], shape: str) -> None:
+    arguments = ["predict", "--predictor", "tiny_cpu", "--json", "--input-shape", shape, EXAMPLE]
+    (first, *_) = json.loads(run(*arguments).out)["kernels"]
+    assert first["config"]["input_tensors"] == [[1, 64, 64, 3]]
+    assert first["notes"] == []
+
+
+def test_ir_files_are_read(run: Callable[..., object], tmp_path: Path) -> None:
+    ir = tmp_path / "small_net_ir.json"
+    assert run("get_ir", "--onnx", EXAMPLE, "-o", ir).code == 0
+    expected = RESULT.replace("small_net.onnx", "small_net_ir.json")
+    assert run("predict", "--predictor", "tiny_cpu", "--nn-meter-ir", ir).out == expected
+    assert run("predict", "--predictor", "tiny_cpu", ir).out == expected
