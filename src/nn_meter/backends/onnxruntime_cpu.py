@@ -235,10 +235,11 @@ def _trace(
             options.add_session_config_entry(f"session.optimized_model_external_initializers_{key}", value)
         session = _session(data, options)
         graph = onnx.load(optimised, load_external_data=False).graph
-        if repeats * len(graph.node) > _MAX_TRACE_EVENTS:
+        most = _MAX_TRACE_EVENTS // max(1, len(graph.node))
+        if repeats > most:
             raise BackendError(
                 f"{graph.name}: {repeats} traced runs of {len(graph.node)} kernels are more than "
-                f"onnxruntime's profiler keeps; trace at most {_MAX_TRACE_EVENTS // len(graph.node)} runs at once"
+                f"onnxruntime's profiler keeps; trace at most {most} runs at once"
             )
         for _ in range(repeats):
             session.run(None, inputs)
