@@ -25,7 +25,8 @@ def feature_map(pen: Pen, low: int, high: int, macs: float) -> str:
     ones, at the same cost.
     """
     stem = pen.chance(0.3)
-    width = pen.width(low, min(high, 160) if stem else high)
+    grown = pen.scale**0.35
+    width = pen.width(low * grown, min(high, 160) * grown if stem else high)
     side = math.sqrt(pen.scale * pen.log_uniform(2e6, 8e7) / (macs * width * width * pen.batch))
     side = min(max(side, 1.0 if pen.chance(0.05) else 5.0), math.sqrt(2e6 * math.sqrt(pen.scale) / (width * pen.batch)), 230.0)
     height = min(SIDES, key=lambda usual: abs(usual - side)) if pen.chance(0.6) else max(1, round(side))
