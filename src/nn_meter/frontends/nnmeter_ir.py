@@ -210,6 +210,14 @@ def read(source: object, *, input_shapes: object = None, name: str | None = None
     return verify(Graph(label, tuple(nodes), MappingProxyType(tensors), tuple(inputs), outs, tuple(notes)))
 
 
+def _written_attrs(node: Node, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    attrs: dict[str, Any] = {k: list(v) if isinstance(v, tuple) else v for k, v in node.attrs.items()}
+    if node.op_type in ("Conv", "ConvTranspose") and len(node.inputs) > 1:
+        # ONNX leaves it to the weight, which nn-Meter's dictionary does not have
+        attrs.setdefault("kernel_shape", list(tensors[node.inputs[1]].shape[2:]))
+    return attrs
+
+
 def write(graph: Graph) -> dict[str, Any]:
     """nn-Meter's dictionary of a graph, as its ONNX converter would write it.
 
@@ -243,7 +251,7 @@ def write(graph: Graph) -> dict[str, Any]:
         result[node_name] = {
             "attr": {
                 "type": node.origin or node.op_type,
-                "attr": {k: list(v) if isinstance(v, tuple) else v for k, v in node.attrs.items()},
+                "attr": _written_attrs(node, tensors),
                 "input_shape": [_nhwc(tensors[i].shape) for i in data],
                 "output_shape": [_nhwc(tensors[o].shape) for o in outs],
             },

@@ -1,0 +1,62 @@
+"""Predictions as JSON and HTML."""
+
+from __future__ import annotations
+
+import json as stdlib
+
+from nn_meter.kernels.partition import FreeConfig, Kernel, NnMeterConfig, Unfused
+from nn_meter.predictors.prediction import KernelPrediction, Prediction
+from nn_meter.report import html, json
+
+CONV = Kernel(
+    "conv-bn-relu", NnMeterConfig(((1, 8, 8, 3),), ((1, 8, 8, 4),), (3, 3)), ("a<b>",), "conv<&>relu"
+)
+FREE = Kernel("free", FreeConfig("Identity"), ("i",), "Identity", "nothing moves")
+PREDICTION = Prediction(
+    "net<script>.onnx",
+    "some_cpu",
+    "1.0",
+    "a cpu",
+    "median",
+    3.0,
+    (KernelPrediction(CONV, "predicted", 3.0, (2.5, 3.5), ("far out",)), KernelPrediction(FREE, "free", 0.0)),
+    (2.5, 3.5),
+    (Unfused("a<b>", "c", "no rule BF_conv_conv"),),
+    ("a note",),
+)
+
+
+def test_a_document_survives_json() -> None:
+    document = stdlib.loads(json.dumps(json.document(PREDICTION, explain=True)))
+    assert document["schema_version"] == json.SCHEMA_VERSION == 1
+    assert document["latency_ms"] == 3.0
+    assert document["interval_ms"] == [2.5, 3.5]
+    assert document["unfused"] == [{"producer": "a<b>", "consumer": "c", "reason": "no rule BF_conv_conv"}]
+    predicted, free = document["kernels"]
+    assert predicted["config"]["input_tensors"] == [[1, 8, 8, 3]]
+    assert predicted["notes"] == ["far out"]
+    assert "free" not in predicted
+    assert (free["status"], free["free"], free["config"]) == (
+        "free",
+        "nothing moves",
+        {"operator": "Identity"},
+    )
+
+
+def test_only_an_explanation_lists_what_did_not_fuse() -> None:
+    assert "unfused" not in json.document(PREDICTION)
+
+
+def test_documents_keep_the_failed() -> None:
+    document = json.documents([PREDICTION], [("bad.onnx", "no model")])
+    assert [each["model"] for each in document["predictions"]] == ["net<script>.onnx"]
+    assert document["failed"] == [{"model": "bad.onnx", "error": "no model"}]
+
+
+def test_html_escapes_what_models_say() -> None:
+    page = html.page([PREDICTION])
+    assert "<script" not in page
+    assert "net&lt;script&gt;.onnx" in page
+    assert "conv&lt;&amp;&gt;relu" in page
+    assert "a&lt;b&gt; -&gt; c" in page
+    assert "http" not in page
