@@ -135,7 +135,7 @@ def _work(graph: Graph) -> Counter[tuple[Any, ...]]:
     found: Counter[tuple[Any, ...]] = Counter()
     for node in graph.nodes:
         # TFLite's converter folds padding into what follows, so the input's height and width may differ
-        shapes = (_shape(graph, node.inputs[0])[1], _shape(graph, node.outputs[0]))
+        shapes = (_shape(graph, node.inputs[0])[1:2], _shape(graph, node.outputs[0]))
         if node.op_type == "Conv":
             keys = ("kernel_shape", "strides", "dilations", "group")
             found["Conv", *shapes, *(node.attrs[key] for key in keys)] += 1
