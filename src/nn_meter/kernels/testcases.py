@@ -1,0 +1,369 @@
+"""Test cases for fusion rules, as data: what to run together, and what alone, to see what a runtime fuses.
+
+A case is a block of operators and the parts it is compared with. The 79 basic pairs and ``MON`` are
+nn-Meter's (facts of ``ruletest_config.yaml`` in its 2.0); chains of three and the pairs of today's networks
+are added. A new case is a row; an operator that rows may name is a row of ``DRAWINGS``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from nn_meter.errors import RuleError
+from nn_meter.ir.builder import GraphBuilder
+from nn_meter.ir.graph import Attr, Graph
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """What a case's operators look like. Names follow nn-Meter's keys ``HW``, ``CIN``, ``COUT`` ...
+
+    ``length`` is the width of a vector (``SHAPE_1D``); ``tokens`` the length of a sequence of ``cin``
+    features. ``padding`` is ``"same"`` or ``"valid"``.
+    """
+
+    hw: int = 28
+    cin: int = 64
+    cout: int = 128
+    kernel_size: int = 3
+    strides: int = 1
+    pool_strides: int = 2
+    length: int = 428
+    tokens: int = 196
+    padding: str = "same"
+
+    def input_shape(self, domain: str) -> Shape:
+        """Logical shape of what a case of ``domain`` starts from."""
+        return {
+            "map": (1, self.cin, self.hw, self.hw),
+            "vector": (1, self.length),
+            "tokens": (1, self.tokens, self.cin),
+        }[domain]
+
+
+_Draw = Callable[[GraphBuilder, str, Sizes], tuple[str, ...]]
+
+
+def _window(op_type: str, stride_key: str, *, weighted: bool = False, depthwise: bool = False) -> _Draw:
+    def draw(b: GraphBuilder, x: str, s: Sizes) -> tuple[str, ...]:
+        channels = b.shape(x)[1]
+        stride = getattr(s, stride_key)
+        window = (s.kernel_size, s.kernel_size)
+        pad = "SAME_UPPER" if s.padding == "same" else "VALID"
+        operands = [x]
+        attrs: dict[str, Attr] = {"kernel_shape": window, "strides": (stride, stride), "auto_pad": pad}
+        if depthwise:
+            operands += [b.weight((channels, 1, *window)), b.weight((channels,))]
+            attrs["group"] = channels
+        elif weighted:
+            ends = (s.cout, channels) if op_type == "Conv" else (channels, s.cout)
+            operands += [b.weight((*ends, *window)), b.weight((s.cout,))]
+        return (b.op(op_type, *operands, **attrs),)
+
+    return draw
+
+
+def _unary(op_type: str) -> _Draw:
+    return lambda b, x, s: (b.op(op_type, x),)
+
+
+def _residual(b: GraphBuilder, x: str, s: Sizes) -> tuple[str, ...]:
+    return (b.op("Add", x, b.input(b.shape(x))),)
+
+
+def _scale(b: GraphBuilder, x: str, s: Sizes) -> tuple[str, ...]:
+    return (b.op("Mul", x, b.const(0.125, "float32")),)
+
+
+def _concat(b: GraphBuilder, x: str, s: Sizes) -> tuple[str, ...]:
+    axis = 1 if len(b.shape(x)) != 3 else 2
+    return (b.op("Concat", x, b.input(b.shape(x)), axis=axis),)
+
+
+def _dense(b: GraphBuilder, x: str, s: Sizes) -> tuple[str, ...]:
+    shape = b.shape(x)
+    if len(shape) == 2:
+        return (b.op("Gemm", x, b.weight((shape[1], s.cout)), b.weight((s.cout,))),)
+    return (b.op("MatMul", x, b.weight((shape[-1], s.cout))),)
+
+
+def _batch_norm(b: GraphBuilder, x: str, s: Sizes) -> tuple[str, ...]:
+    return (b.op("BatchNormalization", x, *(b.weight((b.shape(x)[1],)) for _ in range(4))),)
+
+
+def _layer_norm(b: GraphBuilder, x: str, s: Sizes) -> tuple[str, ...]:
+    width = b.shape(x)[-1]
+    return (b.op("LayerNormalization", x, b.weight((width,)), b.weight((width,)), axis=-1),)
+
+
+def _relu6(b: GraphBuilder, x: str, s: Sizes) -> tuple[str, ...]:
+    return (b.op("Clip", x, b.const(0.0, "float32"), b.const(6.0, "float32")),)
+
+
+def _hswish(b: GraphBuilder, x: str, s: Sizes) -> tuple[str, ...]:
+    (clipped,) = _relu6(b, b.op("Add", x, b.const(3.0, "float32")), s)
+    return (b.op("Mul", x, b.op("Div", clipped, b.const(6.0, "float32"))),)
+
+
+def _silu(b: GraphBuilder, x: str, s: Sizes) -> tuple[str, ...]:
+    return (b.op("Mul", x, b.op("Sigmoid", x)),)
+
+
+def _squeeze_excite(b: GraphBuilder, x: str, s: Sizes) -> tuple[str, ...]:
+    channels = b.shape(x)[1]
+    squeezed = max(1, channels // 4)
+    y = b.op("GlobalAveragePool", x)
+    y = b.op("Conv", y, b.weight((squeezed, channels, 1, 1)), b.weight((squeezed,)))
+    y = b.op("Conv", b.op("Relu", y), b.weight((channels, squeezed, 1, 1)), b.weight((channels,)))
+    return (b.op("Mul", x, b.op("HardSigmoid", y)),)
+
+
+def _reshape(b: GraphBuilder, x: str, s: Sizes) -> tuple[str, ...]:
+    n, *rest = b.shape(x)
+    target = (n, *rest[1:], rest[0]) if len(rest) > 1 else (2 * n, rest[0] // 2)
+    return (b.op("Reshape", x, b.const(target)),)
+
+
+def _shuffle(b: GraphBuilder, x: str, s: Sizes) -> tuple[str, ...]:
+    n, c, h, w = b.shape(x)
+    pairs = b.op("Reshape", x, b.const((n, 2, c // 2, h, w)))
+    return (b.op("Reshape", b.op("Transpose", pairs, perm=(0, 2, 1, 3, 4)), b.const((n, c, h, w))),)
+
+
+def _halves(b: GraphBuilder, x: str, s: Sizes) -> tuple[str, ...]:
+    half = b.shape(x)[1] // 2
+    return b.multi("Split", (x, b.const((half, b.shape(x)[1] - half))), 2, axis=1)
+
+
+def _quantize(b: GraphBuilder, x: str, s: Sizes) -> tuple[str, ...]:
+    return (b.op("QuantizeLinear", x, b.const(0.02, "float32"), b.const(128, "uint8")),)
+
+
+def _dequantize(b: GraphBuilder, x: str, s: Sizes) -> tuple[str, ...]:
+    return (b.op("DequantizeLinear", x, b.const(0.02, "float32"), b.const(128, "uint8")),)
+
+
+DRAWINGS: Mapping[str, _Draw] = MappingProxyType(
+    {
+        "conv": _window("Conv", "strides", weighted=True),
+        "convtrans": _window("ConvTranspose", "strides", weighted=True),
+        "dwconv": _window("Conv", "strides", depthwise=True),
+        "avgpool": _window("AveragePool", "pool_strides"),
+        "maxpool": _window("MaxPool", "pool_strides"),
+        "add": _residual,
+        "bn": _batch_norm,
+        "channelshuffle": _shuffle,
+        "concat": _concat,
+        "fc": _dense,
+        "flatten": _unary("Flatten"),
+        "gap": _unary("GlobalAveragePool"),
+        "hswish": _hswish,
+        "mul": _scale,
+        "relu": _unary("Relu"),
+        "relu6": _relu6,
+        "reshape": _reshape,
+        "se": _squeeze_excite,
+        "sigmoid": _unary("Sigmoid"),
+        "split": _halves,
+        "DequantizeLinear": _dequantize,
+        "Gelu": _unary("Gelu"),
+        "HardSwish": _unary("HardSwish"),
+        "LayerNormalization": _layer_norm,
+        "QuantizeLinear": _quantize,
+        "Sigmoid": _unary("Sigmoid"),
+        "Softmax": _unary("Softmax"),
+        "Swish": _silu,
+    }
+)
+"""Rule name to how the operator is drawn; ``Swish`` as ``Sigmoid`` and ``Mul``, which every opset has."""
+
+_STARTS_FROM = MappingProxyType({"DequantizeLinear": "uint8"})
+"""Element type that a graph begins with, where it is not float32."""
+
+
+def draw(operators: Sequence[str], shape: Shape, sizes: Sizes = Sizes(), name: str = "") -> Graph:
+    """The graph of ``operators`` one after the other, from one input of ``shape`` (NCHW).
+
+    ``add`` and ``concat`` take an input of their own as second operand. Where an operator has several
+    outputs, the chain goes on with the first.
+
+    Raises:
+        RuleError: an operator without a row in ``DRAWINGS``.
+        ModelError: the shapes do not admit an operator.
+    """
+    b = GraphBuilder(name or "_".join(operators))
+    out: tuple[str, ...] = (b.input(shape, _STARTS_FROM.get(operators[0], "float32")),)
+    for operator in operators:
+        if operator not in DRAWINGS:
+            raise RuleError(
+                f"test case {'_'.join(operators)}: no operator {operator!r}; there are {', '.join(DRAWINGS)}"
+            )
+        out = DRAWINGS[operator](b, out[0], sizes)
+    return b.graph(*out)
+
+
+@dataclass(frozen=True, slots=True)
+class FusionCase:
+    """Operators of one rule. A chain of three asks whether its last operator joins the two before.
+
+    ``domain`` is what flows in: ``"map"`` (NCHW), ``"vector"`` (one row) or ``"tokens"`` (a sequence).
+    """
+
+    operators: tuple[str, ...]
+    domain: str = "map"
+
+    @property
+    def name(self) -> str:
+        """The rule, as fusion-rule files call it: ``BF_conv_relu``."""
+        return "_".join(("BF", *self.operators))
+
+    @property
+    def requires(self) -> Mapping[str, bool]:
+        """Rules that must have this verdict before the case means anything."""
+        before = self.operators[:-1]
+        return MappingProxyType({"_".join(("BF", *before)): True} if len(before) > 1 else {})
+
+    @property
+    def labels(self) -> tuple[str, str]:
+        """What nn-Meter's files call the two parts: ``conv`` and ``relu``, or ``relu_1`` and ``relu_2``."""
+        first, second = "_".join(self.operators[:-1]), self.operators[-1]
+        return (f"{first}_1", f"{second}_2") if first == second else (first, second)
+
+    def block(self, sizes: Sizes = Sizes()) -> Graph:
+        """All operators together."""
+        return draw(self.operators, sizes.input_shape(self.domain), sizes, f"{self.name}_block")
+
+    def first(self, sizes: Sizes = Sizes()) -> Graph:
+        """All but the last operator."""
+        name = f"{self.name}_{self.labels[0]}"
+        return draw(self.operators[:-1], sizes.input_shape(self.domain), sizes, name)
+
+    def second(self, sizes: Sizes = Sizes()) -> Graph:
+        """The last operator alone, on what the ones before it give."""
+        before = self.first(sizes)
+        between = before.tensors[before.outputs[0]].shape
+        return draw(self.operators[-1:], between, sizes, f"{self.name}_{self.labels[1]}")
+
+    def graphs(self, sizes: Sizes = Sizes()) -> Mapping[str, Graph]:
+        """Parts and block under the names that nn-Meter's files give them."""
+        first, second = self.labels
+        parts = {first: self.first(sizes), second: self.second(sizes)}
+        return MappingProxyType({**parts, "block": self.block(sizes)})
+
+
+@dataclass(frozen=True, slots=True)
+class ShareCase:
+    """``MON``: what happens to a producer with two consumers.
+
+    ``outcomes`` lists, for each outcome, the chains that the runtime would then execute; the outcome whose
+    chains take as long as the block is the true one. ``obeys`` says what the rule file makes of it: whether
+    the producer is fused into one of its consumers.
+    """
+
+    name: str
+    outcomes: Mapping[str, tuple[tuple[str, ...], ...]]
+    obeys: Mapping[str, bool]
+    requires: Mapping[str, bool]
+
+    def block(self, sizes: Sizes = Sizes()) -> Graph:
+        """A depthwise convolution with two branches: two activations; an activation and a convolution."""
+        b = GraphBuilder(f"{self.name}_block")
+        (x,) = DRAWINGS["dwconv"](b, b.input(sizes.input_shape("map")), sizes)
+        first = b.op("Relu", b.op("Relu", x))
+        (second,) = DRAWINGS["dwconv"](b, b.op("LeakyRelu", x, alpha=2.0), sizes)
+        return b.graph(first, second)
+
+    def graphs(self, sizes: Sizes = Sizes()) -> Mapping[str, Graph]:
+        """The block and every chain of an outcome, each once, by name."""
+        chains = dict.fromkeys(chain for outcome in self.outcomes.values() for chain in outcome)
+        drawn = {
+            "_".join(chain): draw(chain, sizes.input_shape("map"), sizes, "_".join((self.name, *chain)))
+            for chain in chains
+        }
+        return MappingProxyType({"block": self.block(sizes), **drawn})
+
+
+MON = ShareCase(
+    "MON",
+    MappingProxyType(
+        {
+            "case1": (("relu", "relu"), ("relu", "dwconv"), ("dwconv",)),
+            "case2": (("dwconv", "relu", "relu"), ("relu", "dwconv")),
+            "case3": (("dwconv", "relu"), ("dwconv",), ("relu", "relu")),
+        }
+    ),
+    MappingProxyType({"case1": False, "case2": True, "case3": True}),
+    MappingProxyType({"BF_dwconv_relu": True}),
+)
+"""Alone; into the first consumer with all that follows; into the second."""
+
+Case = FusionCase | ShareCase
+
+_CONSUMERS: Mapping[str, str] = MappingProxyType(
+    {
+        "add": "add avgpool concat conv convtrans dwconv fc relu reshape",
+        "avgpool": "add avgpool concat conv convtrans dwconv relu reshape",
+        "bn": "relu",
+        "concat": "add avgpool concat conv convtrans dwconv fc relu reshape",
+        "conv": "add avgpool bn concat conv convtrans dwconv hswish relu reshape se",
+        "convtrans": "add avgpool concat conv convtrans dwconv relu reshape",
+        "dwconv": "add avgpool bn concat conv convtrans dwconv relu reshape",
+        "fc": "add concat fc relu reshape",
+        "relu": "add avgpool concat conv convtrans dwconv fc relu reshape",
+        "reshape": "add avgpool concat conv convtrans dwconv fc relu reshape",
+        "se": "relu",
+    }
+)
+
+VECTORS = frozenset({"fc"})
+"""Pairs with one of these are tried on a vector (``LAYERS_1D``)."""
+
+
+def pair(first: str, second: str, vectors: frozenset[str] = VECTORS) -> FusionCase:
+    """nn-Meter's basic case of two operators."""
+    return FusionCase((first, second), "map" if vectors.isdisjoint((first, second)) else "vector")
+
+
+BASIC: tuple[FusionCase, ...] = tuple(
+    pair(first, second) for first, seconds in _CONSUMERS.items() for second in seconds.split()
+)
+"""nn-Meter's pairs, in its order."""
+
+CHAINS: tuple[FusionCase, ...] = tuple(
+    FusionCase(tuple(text.split()), domain)
+    for domain, texts in {
+        "map": (
+            "conv bn relu", "conv bn add", "conv bn hswish", "conv add relu", "conv relu add",
+            "dwconv bn relu", "dwconv bn hswish", "dwconv add relu",
+        ),
+        "vector": ("fc add relu", "fc relu add"),
+    }.items()
+    for text in texts
+)  # fmt: skip
+"""Rules over three operators."""
+
+TODAY: tuple[FusionCase, ...] = tuple(
+    FusionCase(tuple(text.split()), domain)
+    for domain, texts in {
+        "map": (
+            "conv Gelu", "conv HardSwish", "conv Swish", "conv maxpool", "conv mul", "conv Sigmoid",
+            "convtrans bn", "dwconv Gelu", "dwconv HardSwish", "dwconv Swish", "bn add", "bn conv",
+            "conv QuantizeLinear", "relu QuantizeLinear", "DequantizeLinear conv",
+            "DequantizeLinear QuantizeLinear", "QuantizeLinear DequantizeLinear",
+        ),
+        "tokens": (
+            "fc Gelu", "fc Swish", "fc mul", "fc Softmax", "fc LayerNormalization", "mul Softmax",
+            "add Softmax", "add LayerNormalization", "LayerNormalization add", "LayerNormalization fc",
+            "Softmax fc", "Gelu fc", "fc QuantizeLinear", "DequantizeLinear fc",
+        ),
+    }.items()
+    for text in texts
+)  # fmt: skip
+"""Pairs of transformers, of mobile and of quantised networks."""
+
+CASES: Mapping[str, Case] = MappingProxyType({case.name: case for case in (*BASIC, MON, *CHAINS, *TODAY)})
+"""Every case by the rule that it decides; those that a case requires come before it or are among them."""
