@@ -307,7 +307,8 @@ def test_squeeze_and_expansion_of_an_image() -> None:
     graph = read(
         *STEM, const("axes", (1, 2)), node("pool", "Mean", "conv", "axes", keep_dims=True),
         node("flat", "Squeeze", "pool", squeeze_dims=[1, 2]), const("one", 1),
-        node("a", "ExpandDims", "flat", "one"), node("b", "ExpandDims", "a", "one"), node("gate", "Sigmoid", "b"),
+        node("a", "ExpandDims", "flat", "one"), node("b", "ExpandDims", "a", "one"),
+        node("gate", "Sigmoid", "b"),
         node("scaled", "Mul", "conv", "gate"),
     )  # fmt: skip
     assert out_shape(graph) == (1, 16, 4, 4)
@@ -317,7 +318,8 @@ def test_squeeze_and_expansion_of_an_image() -> None:
 def test_unpacking_and_slicing() -> None:
     graph = read(
         placeholder(shape=(2, 3, 5)), node("parts", "Unpack", "x", num=3, axis=1),
-        node("sum", "AddN", "parts", "parts:1", "parts:2"), const("b", (0, 1)), const("e", (0, 4)), const("s", (1, 2)),
+        node("sum", "AddN", "parts", "parts:1", "parts:2"), const("b", (0, 1)), const("e", (0, 4)),
+        const("s", (1, 2)),
         node("cut", "StridedSlice", "sum", "b", "e", "s", begin_mask=1, end_mask=1),
     )  # fmt: skip
     assert out_shape(graph) == (2, 2)
@@ -326,7 +328,8 @@ def test_unpacking_and_slicing() -> None:
 def test_identities_name_a_value_and_are_no_operators() -> None:
     graph = read(
         placeholder(), weight("w", 1, 1, 3, 4), node("w/read", "Identity", "w"), node("start", "NoOp"),
-        conv("conv", "x", "w/read"), node("drop", "StopGradient", "conv", "^start"), node("out", "Relu", "drop"),
+        conv("conv", "x", "w/read"), node("drop", "StopGradient", "conv", "^start"),
+        node("out", "Relu", "drop"),
     )  # fmt: skip
     assert kinds(graph) == ["Conv", "Relu"]
 

@@ -1,4 +1,4 @@
-"""Real models through every door of TensorFlow: the same convolutions, products and pools, the work Keras states."""
+"""Real models through every door of TensorFlow: the same operators' shapes, the work that Keras states."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ IMAGES = {
     "DenseNet121": 64,
     "InceptionV3": 96,
 }
-"""Model of ``tf.keras.applications`` to the side of its images; small ones, for the converter calibrates on them."""
+"""Model of ``tf.keras.applications`` to the side of its images: small ones, as the converter runs on them."""
 
 QUANTISED = ("MobileNet", "MobileNetV2", "MobileNetV3Small", "transformer")
 """Models that are also converted to int8; the converter is too slow for all."""

@@ -16,16 +16,18 @@ CALLS: Final = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
 
 CONTROL_FLOW: Final = frozenset(
     {
-        "Switch", "RefSwitch", "Merge", "RefMerge", "Enter", "RefEnter", "Exit", "RefExit", "NextIteration",
-        "RefNextIteration", "LoopCond", "If", "StatelessIf", "While", "StatelessWhile", "Case", "StatelessCase",
-        "TensorArrayV3", "TensorListReserve", "TensorListFromTensor", "For",
+        "Switch", "RefSwitch", "Merge", "RefMerge", "Enter", "RefEnter", "Exit", "RefExit",
+        "NextIteration", "RefNextIteration", "LoopCond", "If", "StatelessIf", "While", "StatelessWhile",
+        "Case", "StatelessCase", "For", "TensorArrayV3", "TensorListReserve", "TensorListFromTensor",
     }
 )  # fmt: skip
 """Operators whose work depends on values that only a run knows."""
 
 NO_RESULT: Final = frozenset(
-    {"NoOp", "Assert", "Const", "Placeholder", "PlaceholderWithDefault", "VarHandleOp", "VariableV2", "Assign",
-     "AssignVariableOp", "SaveV2", "RestoreV2", "MergeV2Checkpoints", "ShardedFilename"}
+    {
+        "NoOp", "Assert", "Const", "Placeholder", "PlaceholderWithDefault", "VarHandleOp", "VariableV2",
+        "Assign", "AssignVariableOp", "SaveV2", "RestoreV2", "MergeV2Checkpoints", "ShardedFilename",
+    }
 )  # fmt: skip
 """Operators that are no result of a model though nothing reads them."""
 
@@ -77,10 +79,12 @@ def value_key(reference: str) -> str:
 
 
 def flatten(graph: GraphDef, outputs: Sequence[str] | None, source: str) -> Flow:
-    """Inline every call, keep what ``outputs`` need, sort. Without ``outputs``, what nothing reads is the result.
+    """Inline every call, keep what ``outputs`` need, sort.
+
+    Without ``outputs``, what nothing reads is the result.
 
     Raises:
-        ModelFormatError: a reference to a node or function that is not there, or functions that call themselves.
+        ModelFormatError: a reference to a node or function that is not there, a function that calls itself.
         UnsupportedOperatorError: control flow; names the node.
         GraphError: a cycle.
     """
@@ -200,8 +204,8 @@ def _ancestors(results: Sequence[str], producer: Mapping[str, Op], source: str) 
             )
         if op.kind in CONTROL_FLOW:
             raise UnsupportedOperatorError(
-                f"{source}: node {name!r} is control flow ({op.kind}), and how long that takes depends on values; "
-                "export the model for inference, with fixed conditions and unrolled loops"
+                f"{source}: node {name!r} is control flow ({op.kind}), and how long that takes depends on "
+                "values; export the model for inference, with fixed conditions and unrolled loops"
             )
         needed.add(name)
         waiting += [(key.rpartition(":")[0], f"node {name!r}") for key in op.inputs if key]

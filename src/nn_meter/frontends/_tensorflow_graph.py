@@ -56,21 +56,22 @@ def build(
         row = OPERATORS.get("Identity" if op.kind in PLACEHOLDERS else op.kind)
         if row is None:
             raise UnsupportedOperatorError(
-                f"{source}: node {op.name!r}: the operator {op.origin or op.kind} has no row in the table of operators; "
-                "remove it from the model, or ask for the row"
+                f"{source}: node {op.name!r}: the operator {op.origin or op.kind} has no row in the table of "
+                "operators; remove it from the model, or ask for the row"
             )
         try:
             row.lower(lowering, op)
         except _MALFORMED as error:
             raise ModelFormatError(
-                f"{source}: node {op.name!r} ({op.origin or op.kind}): its inputs and attributes do not fit: {error}"
+                f"{source}: node {op.name!r} ({op.origin or op.kind}): "
+                f"its inputs and attributes do not fit: {error}"
             ) from error
         _set_dtypes(lowering, op)
     return _graph(lowering, flow, name, assumed)
 
 
 def _set_dtypes(lowering: Lowering, op: Op) -> None:
-    """Give results the element types that the source states; a quantised one differs from what ONNX would infer."""
+    """Give results the element types that the source states: quantised ones differ from what ONNX infers."""
     stated = op.attrs.get("result_dtypes")
     for index, dtype in enumerate(stated if isinstance(stated, tuple) else ()):
         if op.output(index) in lowering.values:
@@ -78,7 +79,7 @@ def _set_dtypes(lowering: Lowering, op: Op) -> None:
 
 
 def _is_input(op: Op) -> bool:
-    """A placeholder; one with a default only where the default is a whole tensor, not a switch for training."""
+    """A placeholder; one with a default only where that is a whole tensor, not a switch for training."""
     if op.kind != "PlaceholderWithDefault":
         return op.kind in PLACEHOLDERS
     shape = op.attrs.get("shape")
@@ -219,8 +220,8 @@ def _graph(lowering: Lowering, flow: Flow, name: str, notes: Sequence[str]) -> G
 def _scale_and_shift(lowering: Lowering) -> list[Node]:
     """The nodes, with what constants leave of a batch normalisation written as one.
 
-    Where TensorFlow decomposes it, (x * s) + t remains of it, s and t computed from constants, one element per
-    channel: the very inference form of ``BatchNormalization``.
+    Where TensorFlow decomposes it, (x * s) + t remains of it, s and t computed from constants, one element
+    per channel: the very inference form of ``BatchNormalization``.
     """
     readers: dict[str, list[Node]] = {}
     for node in lowering.nodes:

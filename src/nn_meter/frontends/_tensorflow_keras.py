@@ -16,7 +16,7 @@ _PURPOSE = "reading a Keras model"
 
 @dataclass(frozen=True, slots=True)
 class Traced:
-    """A serialised ``GraphDef`` with its functions, the placeholders that stand for weights, and its outputs."""
+    """A serialised ``GraphDef`` with its functions, placeholders that stand for weights, and outputs."""
 
     graph: bytes
     weights: Mapping[str, tuple[tuple[int, ...], str]]
@@ -151,7 +151,8 @@ def _fixed(
         )
     if any(dim is None for dim in stated[1:]):
         raise GraphError(
-            f"{where}: the input {name!r} has the shape {tuple(stated)}; give its shape: --input-shape {name}=1,224,224,3"
+            f"{where}: the input {name!r} has the shape {tuple(stated)}; "
+            f"give its shape: --input-shape {name}=1,224,224,3"
         )
     if stated and stated[0] is None:
         notes.append(f"the unset batch of the input {name!r} became 1")

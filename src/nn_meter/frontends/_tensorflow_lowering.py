@@ -4,7 +4,8 @@ A value of four or more dimensions that convolutions, pools and the like read wi
 *image*: the graph holds it logically, channels second, and nothing is inserted for that. Each value remembers
 which axis of the source each axis of its tensor shows (its *layout*), so axes, paddings and shapes are
 translated where they are read. Where an operator needs the source's order of axes and the tensor shows
-another (a matrix product over the channels of an image), a ``Reshape`` says so: it moves no data, as in the source.
+another (a matrix product over the channels of an image), a ``Reshape`` says so: it moves no data, as in the
+source.
 """
 
 from __future__ import annotations
@@ -91,8 +92,8 @@ class Lowering:
         found = self.value(key).tensor.value
         if found is None:
             raise UnsupportedOperatorError(
-                f"{self.source}: node {op.name!r} ({op.kind}) takes its shape from {key!r}, whose values only a run "
-                "knows; export the model with fixed shapes"
+                f"{self.source}: node {op.name!r} ({op.kind}) takes its shape from {key!r}, whose values "
+                "only a run knows; export the model with fixed shapes"
             )
         return found
 
@@ -132,7 +133,7 @@ class Lowering:
     def const(
         self, op: Op, suffix: str, value: Sequence[int | float], dtype: str = "int64", scalar: bool = False
     ) -> str:
-        """A constant that ONNX wants as an input where the source has an attribute; returns the tensor's name."""
+        """A constant that ONNX wants as an input where the source has an attribute; returns its name."""
         return self._constant(f"{op.name}/{suffix}", () if scalar else (len(value),), dtype, tuple(value))
 
     def _constant(self, stem: str, shape: Shape, dtype: str, value: tuple[int | float, ...] | None) -> str:
@@ -227,7 +228,7 @@ class Lowering:
         return node.outputs
 
     def bind(self, key: str, name: str, layout: Layout | None = None) -> None:
-        """Say that the tensor ``name``, which shows its axes in ``layout`` (plain by default), is the value ``key``."""
+        """Say that the tensor ``name``, in ``layout`` (plain by default), is the value ``key``."""
         tensor = self.tensors[name]
         layout = plain(len(tensor.shape)) if layout is None else layout
         wanted = plain(len(layout)) if tensor.const else self.wanted(key, len(layout))

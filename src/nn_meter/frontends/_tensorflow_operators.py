@@ -164,7 +164,8 @@ def _variable(lo: Lowering, op: Op) -> None:
     shape = op.attrs.get("shape")
     if not isinstance(shape, tuple) or any(dim < 0 for dim in shape):
         raise UnsupportedOperatorError(
-            f"{lo.source}: node {op.name!r} ({op.kind}) is a variable whose shape the file does not state; freeze the graph"
+            f"{lo.source}: node {op.name!r} ({op.kind}) is a variable whose shape the file does not state; "
+            "freeze the graph"
         )
     lo.add_constant(op.output(), op.name, shape, text(op, "dtype", "float32"))
 

@@ -51,7 +51,7 @@ def _as_shape(lo: Lowering, op: Op, name: str, shape: Shape, suffix: str = "") -
 def _squeeze(
     lo: Lowering, op: Op, name: str, axes: Layout, gone: Sequence[int], suffix: str = "", index: int = 0
 ) -> None:
-    """Take the source's axes ``gone``, of size 1, away from a tensor of layout ``axes`` and bind the result."""
+    """Take the source's axes ``gone``, of size 1, from a tensor of layout ``axes`` and bind the result."""
     rest = [axis for axis in axes if axis not in gone]
     key = op.output(index)
     wanted = plain(len(rest)) if lo.tensors[name].const else lo.wanted(key, len(rest))
@@ -67,7 +67,7 @@ def _squeeze(
 
 
 def reduction(op_type: str) -> Callable[[Lowering, Op], None]:
-    """Mean, Sum ...: a tensor and the axes over which to reduce; a mean over all of an image's space is pooling."""
+    """Mean, Sum ...: a tensor and the axes to reduce; a mean over all of an image's space is pooling."""
 
     def lower(lo: Lowering, op: Op) -> None:
         rank = lo.rank(op.inputs[0])
@@ -353,8 +353,8 @@ def reshape(lo: Lowering, op: Op) -> None:
     shape = tuple(dim if dim >= 0 else size // known if known else 0 for dim in shape)
     if prod(shape) != size:
         raise ModelFormatError(
-            f"{lo.source}: node {op.name!r} (Reshape) gives {lo.shape(op.inputs[0])} the shape {shape}, of another size; "
-            "a stored shape fits only the input shapes that the model was exported with"
+            f"{lo.source}: node {op.name!r} (Reshape) gives {lo.shape(op.inputs[0])} the shape {shape}, of "
+            "another size; a stored shape fits only the input shapes that the model was exported with"
         )
     _as_shape(lo, op, name, shape)
 

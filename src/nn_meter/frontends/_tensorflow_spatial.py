@@ -123,10 +123,15 @@ def transposed(lo: Lowering, op: Op) -> None:
         for dim, stride, size, dilation, out in zip(space, strides, kernel, dilations, wanted, strict=True)
     ]
     pads = tuple(max(s, 0) // 2 for s in surplus) + tuple(max(s, 0) - max(s, 0) // 2 for s in surplus)
-    (name,) = lo.emit(
-        op, "ConvTranspose", [x, weight, *bias], kernel_shape=kernel, strides=strides, pads=pads, dilations=dilations,
-        output_padding=tuple(max(-s, 0) for s in surplus), group=lo.tensors[x].shape[1] // lo.tensors[weight].shape[0],
-    )  # fmt: skip
+    attrs: dict[str, Attr] = {
+        "kernel_shape": kernel,
+        "strides": strides,
+        "pads": pads,
+        "dilations": dilations,
+        "output_padding": tuple(max(-s, 0) for s in surplus),
+        "group": lo.tensors[x].shape[1] // lo.tensors[weight].shape[0],
+    }
+    (name,) = lo.emit(op, "ConvTranspose", [x, weight, *bias], **attrs)
     lo.bind(op.output(), name, axes)
 
 

@@ -69,7 +69,7 @@ class NodeDef:
 
 @dataclass(frozen=True, slots=True)
 class FunctionDef:
-    """A function of the library; inside it a value is called ``"argument"`` or ``"node:output name:index"``."""
+    """A function of the library; inside it a value is ``"argument"`` or ``"node:output name:index"``."""
 
     name: str
     arguments: tuple[str, ...]
@@ -232,7 +232,8 @@ def _elements(
     if content:
         if len(content) != size * kind.itemsize:
             raise ModelFormatError(
-                f"a constant of shape {shape} and type {dtype} holds {len(content)} bytes; the file is damaged"
+                f"a constant of shape {shape} and type {dtype} holds {len(content)} bytes; "
+                "the file is damaged"
             )
         return np.frombuffer(content, kind).reshape(shape)
     if kind.kind == "c":
@@ -286,8 +287,8 @@ def _function_name(value: int | Bytes) -> FunctionName:
 
 _ATTR_FIELDS: Final[Mapping[int, Callable[[int | Bytes], AttrValue]]] = MappingProxyType(
     {
-        1: _list, 2: _text, 3: _int, 4: _float, 5: lambda v: bool(_int(v)), 6: _dtype, 7: _shape, 8: _constant,
-        10: _function_name,
+        1: _list, 2: _text, 3: _int, 4: _float, 5: lambda v: bool(_int(v)), 6: _dtype, 7: _shape,
+        8: _constant, 10: _function_name,
     }
 )  # fmt: skip
 

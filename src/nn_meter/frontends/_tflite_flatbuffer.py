@@ -1,7 +1,7 @@
 """Tables of a flatbuffer, each access checked against the file's bounds.
 
-Layout: https://flatbuffers.dev/internals/. A table begins with the distance back to its vtable, which holds the
-sizes of both and, slot by slot, where in the table a field lies; 0 says that the field has its default.
+Layout: https://flatbuffers.dev/internals/. A table begins with the distance back to its vtable, which holds
+the sizes of both and, slot by slot, where in the table a field lies; 0 says that the field has its default.
 """
 
 from __future__ import annotations

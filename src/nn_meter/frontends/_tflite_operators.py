@@ -193,7 +193,7 @@ _PADDING: Final = ("SAME", "VALID")
 class Option:
     """Where an attribute lies among an operator's options: its slot, or a slot for each dimension.
 
-    ``kind`` is the struct format of a number, ``"?"`` of a flag, ``"p"`` of a padding scheme, ``"v"`` of a vector.
+    ``kind`` is the struct format of a number, ``"?"`` a flag, ``"p"`` a padding scheme, ``"v"`` a vector.
     """
 
     slots: tuple[int, ...]

@@ -27,7 +27,7 @@ _SIGNATURE = "serving_default"
 
 
 def sniff(source: Any) -> bool:
-    """Whether ``source`` is a folder with a SavedModel, a Keras file or model, or starts like a ``GraphDef``."""
+    """Whether ``source`` is a SavedModel's folder, a Keras file or model, or starts like a ``GraphDef``."""
     path = path_of(source)
     if path is not None and (path / _SAVED_MODEL).is_file():
         return True
@@ -74,10 +74,10 @@ def read(source: Any, *, input_shapes: Shapes | None = None, name: str | None = 
 
     Args:
         source: A frozen graph (``.pb``, its bytes or a ``GraphDef``), the folder of a SavedModel or its
-            ``saved_model.pb``, a ``.keras`` or ``.h5`` file, or a ``tf.keras.Model``. Only the last three need
-            TensorFlow.
+            ``saved_model.pb``, a ``.keras`` or ``.h5`` file, or a ``tf.keras.Model``. Only the last three
+            need TensorFlow.
         input_shapes: Shapes of inputs by name, or one for the only input, in the model's own order of axes;
-            an image's may also be given channels first. An unset batch becomes 1, and ``Graph.notes`` says so.
+            an image's may also be given channels first. An unset batch becomes 1; ``Graph.notes`` says so.
         name: The graph's name; the file's stem if left out.
 
     Raises:

@@ -65,8 +65,8 @@ def read(source: Any, *, input_shapes: Shapes | None = None, name: str | None = 
 
     Raises:
         ModelFormatError: not a TFLite file, or a damaged one.
-        UnsupportedOperatorError: a custom operator, control flow, or an operator without a row; names operator
-            and index.
+        UnsupportedOperatorError: a custom operator, control flow, or an operator without a row; names
+            operator and index.
         GraphError: an unset dimension, shapes that do not fit.
         ModelError: no such file.
     """
@@ -227,13 +227,13 @@ class _Reader:
     def _refusal(self, position: int, title: str, custom: str) -> UnsupportedOperatorError:
         if title == "CUSTOM":
             return UnsupportedOperatorError(
-                f"{self._where}: operator {position} is the custom operator {custom!r}, which only its own library "
-                "knows; convert the model with built-in operators only"
+                f"{self._where}: operator {position} is the custom operator {custom!r}, which only its "
+                "own library knows; convert the model with built-in operators only"
             )
         if title in CONTROL_FLOW:
             return UnsupportedOperatorError(
-                f"{self._where}: operator {position} is control flow ({title}), and how long that takes depends on "
-                "values; convert the model with fixed conditions and unrolled loops"
+                f"{self._where}: operator {position} is control flow ({title}), and how long that takes "
+                "depends on values; convert the model with fixed conditions and unrolled loops"
             )
         return UnsupportedOperatorError(
             f"{self._where}: operator {position} ({title}) has no row in the table of operators; "
