@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 from nn_meter.errors import RuleError
 from nn_meter.ir.builder import GraphBuilder
-from nn_meter.ir.graph import Attr, Graph
+from nn_meter.ir.graph import Graph
 
 Shape = tuple[int, ...]
 
@@ -46,23 +46,34 @@ class Sizes:
 
 
 _Draw = Callable[[GraphBuilder, str, Sizes], tuple[str, ...]]
+_AUTO_PAD = MappingProxyType({"same": "SAME_UPPER", "valid": "VALID"})
 
 
-def _window(op_type: str, stride_key: str, *, weighted: bool = False, depthwise: bool = False) -> _Draw:
+def _conv(op_type: str, *, depthwise: bool = False) -> _Draw:
     def draw(b: GraphBuilder, x: str, s: Sizes) -> tuple[str, ...]:
-        channels = b.shape(x)[1]
-        stride = getattr(s, stride_key)
-        window = (s.kernel_size, s.kernel_size)
-        pad = "SAME_UPPER" if s.padding == "same" else "VALID"
-        operands = [x]
-        attrs: dict[str, Attr] = {"kernel_shape": window, "strides": (stride, stride), "auto_pad": pad}
-        if depthwise:
-            operands += [b.weight((channels, 1, *window)), b.weight((channels,))]
-            attrs["group"] = channels
-        elif weighted:
-            ends = (s.cout, channels) if op_type == "Conv" else (channels, s.cout)
-            operands += [b.weight((*ends, *window)), b.weight((s.cout,))]
-        return (b.op(op_type, *operands, **attrs),)
+        cin = b.shape(x)[1]
+        cout = cin if depthwise else s.cout
+        ends = {"Conv": (cout, 1 if depthwise else cin), "ConvTranspose": (cin, cout)}[op_type]
+        weight = b.weight((*ends, s.kernel_size, s.kernel_size))
+        y = b.op(
+            op_type,
+            x,
+            weight,
+            b.weight((cout,)),
+            kernel_shape=(s.kernel_size, s.kernel_size),
+            strides=(s.strides, s.strides),
+            auto_pad=_AUTO_PAD[s.padding],
+            group=cin if depthwise else 1,
+        )
+        return (y,)
+
+    return draw
+
+
+def _pool(op_type: str) -> _Draw:
+    def draw(b: GraphBuilder, x: str, s: Sizes) -> tuple[str, ...]:
+        window, strides = (s.kernel_size, s.kernel_size), (s.pool_strides, s.pool_strides)
+        return (b.op(op_type, x, kernel_shape=window, strides=strides, auto_pad=_AUTO_PAD[s.padding]),)
 
     return draw
 
@@ -149,11 +160,11 @@ def _dequantize(b: GraphBuilder, x: str, s: Sizes) -> tuple[str, ...]:
 
 DRAWINGS: Mapping[str, _Draw] = MappingProxyType(
     {
-        "conv": _window("Conv", "strides", weighted=True),
-        "convtrans": _window("ConvTranspose", "strides", weighted=True),
-        "dwconv": _window("Conv", "strides", depthwise=True),
-        "avgpool": _window("AveragePool", "pool_strides"),
-        "maxpool": _window("MaxPool", "pool_strides"),
+        "conv": _conv("Conv"),
+        "convtrans": _conv("ConvTranspose"),
+        "dwconv": _conv("Conv", depthwise=True),
+        "avgpool": _pool("AveragePool"),
+        "maxpool": _pool("MaxPool"),
         "add": _residual,
         "bn": _batch_norm,
         "channelshuffle": _shuffle,
@@ -365,5 +376,6 @@ TODAY: tuple[FusionCase, ...] = tuple(
 )  # fmt: skip
 """Pairs of transformers, of mobile and of quantised networks."""
 
-CASES: Mapping[str, Case] = MappingProxyType({case.name: case for case in (*BASIC, MON, *CHAINS, *TODAY)})
+_ALL: tuple[Case, ...] = (*BASIC, MON, *CHAINS, *TODAY)
+CASES: Mapping[str, Case] = MappingProxyType({case.name: case for case in _ALL})
 """Every case by the rule that it decides; those that a case requires come before it or are among them."""
