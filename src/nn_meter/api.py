@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import os
 import shutil
@@ -270,11 +271,18 @@ def _graph(
         return model
     if apply_nni:
         warnings.warn(
-            "apply_nni has no effect: NNI is archived, so the ordinary reader is used", stacklevel=4
+            "apply_nni has no effect: NNI is archived, so the ordinary reader is used",
+            stacklevel=4,
         )
-    return frontends.read(
-        model, _kind(model, model_type), input_shapes=_shapes(model_type, input_shape), **options
-    )
+    kind = _kind(model, model_type)
+    if options:
+        front_end = frontends.find(model) if kind is None else frontends.front_end(kind)
+        accepted = inspect.signature(front_end.read).parameters
+        for option in options:
+            if option not in accepted:
+                raise InputError(f"{front_end.name} models take no {option}; state the input's shape instead")
+    shapes = None if input_shape is _NO_SHAPE else input_shape
+    return frontends.read(model, kind, input_shapes=shapes, **options)
 
 
 def _kind(model: Any, model_type: str | None) -> str | None:
@@ -285,10 +293,6 @@ def _kind(model: Any, model_type: str | None) -> str | None:
     if model_type == "torch" and isinstance(model, str) and not os.path.exists(model):
         return "torchvision"  # nn-Meter takes a text for a name in that zoo
     return model_type
-
-
-def _shapes(model_type: str | None, given: InputShape) -> InputShape | None:
-    return None if given is _NO_SHAPE and model_type != "torch" else given
 
 
 def _as_graph(subject: Graph | dict[str, Any]) -> Graph:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
@@ -91,6 +94,20 @@ def test_an_interrupt_ends_with_130(run: Callable[..., object], monkeypatch: pyt
 
     monkeypatch.setattr(predict, "run", interrupted)
     assert run("predict", EXAMPLE).code == 130
+
+
+def test_a_reader_that_goes_is_no_error(home: Path) -> None:
+    line = [
+        sys.executable,
+        "-c",
+        "import sys; from nn_meter.cli.main import main; sys.exit(main())",
+        "--list-predictors",
+    ]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    with subprocess.Popen(line, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 1
 
 
 def test_debug_shows_the_traceback(run: Callable[..., object], monkeypatch: pytest.MonkeyPatch) -> None:
