@@ -1,8 +1,8 @@
 """Runs a PyTorch module once without computing it, and writes down the ATen operators as ONNX nodes.
 
 The forward runs on tensors of the device ``meta``, which have a shape and no storage. A dispatch mode sees every
-operator; under ``inference_mode`` it sees the composite ones whole (``linear``, ``scaled_dot_product_attention``),
-as the ONNX exporters do. What depends on no input is folded: small constants are computed, so that Python code may
+operator; under ``inference_mode`` it sees the composite ones whole (``linear``, ``scaled_dot_product_attention``), as the ONNX
+exporters do. What depends on no input is folded: small constants are computed, so that Python code may
 branch on them; large ones and weights stay shapes.
 """
 
@@ -62,6 +62,8 @@ class Recorder:
         self._flow: dict[int, tuple[Any, str]] = {}
         self._made: dict[int, Any] = {}
         self._base: dict[int, Any] = {}
+        self._alias: dict[int, Any] = {}
+        self._kept: list[Any] = []
         self._meta: dict[int, tuple[Any, Any]] = {}
         self._real: dict[int, tuple[Any, Any]] = {}
         self._consts: dict[int, tuple[Any, str]] = {}
@@ -116,7 +118,7 @@ class Recorder:
 
     def value(self, tensor: Any) -> str:
         """Name of the graph's tensor that stands for a ``torch.Tensor``."""
-        flowing = self._flow.get(id(tensor))
+        flowing = self._flow.get(self._key(tensor))
         if flowing is not None:
             return flowing[1]
         known = self._consts.get(id(tensor))
@@ -143,26 +145,30 @@ class Recorder:
 
     def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Answer one ATen call, and write it down unless it is constant."""
+        import torch
+
         signature = self._signatures.get(func)
         if signature is None:
             signature = self._signatures[func] = _signature(func)
+        if signature.name not in SHAPE_ONLY and signature.name not in OPERATORS and self._flows(args, kwargs):
+            return self._decomposed(func, signature, args, kwargs)
+        # ordinary tensors, which a view of the module's own may answer, and no gradients
+        with torch.inference_mode(False), torch.no_grad():
+            return self._answered(func, signature, args, kwargs)
+
+    def _answered(self, func: Any, signature: _Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         tensors = tuple(_tensors(args, kwargs))
         if signature.name in SHAPE_ONLY:
             return self._made_of_shapes(func, signature, args, kwargs)
-        if not any(id(tensor) in self._flow for tensor in tensors):
+        if not self._flows(args, kwargs):
             return self._constant(func, signature, args, kwargs, tensors)
-        if signature.name in _READS_VALUES:
-            raise ValueNeeded(signature.label)
-        handler = OPERATORS.get(signature.name)
-        if handler is None:
-            return self._decomposed(func, signature, args, kwargs)
         result = self._run_meta(func, signature, args, kwargs)
         outs = result if isinstance(result, tuple | list) else (result,)
         bound = dict(signature.defaults)
         bound.update(zip(signature.arguments, args, strict=False))
         bound.update(kwargs)
         self._origin = signature.label
-        written = handler(self, Call(signature.name, bound, tuple(outs)))
+        written = OPERATORS[signature.name](self, Call(signature.name, bound, tuple(outs)))
         names = (written,) if isinstance(written, str) else written
         if signature.mutates:
             target = bound[signature.mutates]
@@ -179,7 +185,7 @@ class Recorder:
 
     def graph(self, outputs: Sequence[Any]) -> Graph:
         """The graph that computes ``outputs``, without what none of them needs."""
-        names = tuple(dict.fromkeys(self._flow[id(out)][1] for out in outputs if id(out) in self._flow))
+        names = tuple(dict.fromkeys(self._flow[self._key(out)][1] for out in outputs if self._key(out) in self._flow))
         if not names:
             raise ModelError(f"{self.name}: no output depends on an input; return the tensors that forward computes")
         needed = set(names)
@@ -208,15 +214,28 @@ class Recorder:
             self._tensors[name] = replace(entry, const=True, dtype=dtype)
         elif entry.dtype != dtype:
             self._tensors[name] = replace(entry, dtype=dtype)
-        self._flow[id(tensor)] = (tensor, name)
+        self._flow[self._key(tensor)] = (tensor, name)
+        self._kept.append(tensor)
+
+    def _flows(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Whether an argument depends on an input."""
+        return any(self._key(tensor) in self._flow for tensor in _tensors(args, kwargs))
+
+    def _key(self, tensor: Any) -> int:
+        """What a tensor's value is filed under; one for all that are a tensor whole, as ``detach`` gives it."""
+        return id(self._alias.get(id(tensor), tensor))
 
     def _derive(self, views: Sequence[Any], base: Any, actual: Any) -> None:
         """Note which of ``views`` share the storage of ``base``, whose storage ``actual`` has."""
+        base = self._alias.get(id(base), base)
         base = self._base.get(id(base), base)
         storage = actual.untyped_storage()._cdata
         for view in views:
             if view is not base and view.untyped_storage()._cdata == storage:
-                self._base[id(view)] = base
+                if view.shape == base.shape and view.stride() == base.stride():
+                    self._alias[id(view)] = base
+                else:
+                    self._base[id(view)] = base
 
     def _write_back(self, view: Any, name: str) -> None:
         """An operator that changes a view changes the tensor behind it."""
@@ -233,6 +252,8 @@ class Recorder:
 
     def _decomposed(self, func: Any, signature: _Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Write a composite operator as its parts."""
+        if signature.name in _READS_VALUES:
+            raise ValueNeeded(signature.label)
         with self.again():
             result = func.decompose(*args, **kwargs)
             if result is not NotImplemented:
@@ -293,6 +314,7 @@ class Recorder:
         for out in result if isinstance(result, tuple | list) else (result,):
             if hasattr(out, "untyped_storage"):
                 self._made[id(out)] = out
+                self._kept.append(out)
 
     def _run_meta(self, func: Any, signature: _Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         twins = {id(tensor): self._twin(tensor) for tensor in _tensors(args, kwargs)}

@@ -6,6 +6,7 @@ Nothing is downloaded.
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -59,7 +60,7 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType({
     "deberta-v3-base": _row(
         "DebertaV2Config", "DebertaV2Model", vocab_size=128100, relative_attention=True, position_buckets=256,
         norm_rel_ebd="layer_norm", share_att_key=True, pos_att_type=["p2c", "c2p"], type_vocab_size=0,
-        max_relative_positions=-1, position_biased_input=False, **_BASE,
+        max_relative_positions=-1, position_biased_input=False, pad_token_id=None, **_BASE,
     ),
     "minilm-l6": _row("BertConfig", "BertModel", hidden_size=384, num_hidden_layers=6, intermediate_size=1536),
     "gpt2": _row("GPT2Config", "GPT2LMHeadModel"),
@@ -185,6 +186,8 @@ def build(source: Any) -> tuple[str, Any]:
 def inputs(module: Any, seq_len: int, batch_size: int) -> dict[str, Any]:
     """What ``module`` takes, by the names of its inputs."""
     config = module.config
+    if hasattr(config, "text_config"):
+        seq_len = min(seq_len, getattr(config.text_config, "max_position_embeddings", seq_len))
     text = ((batch_size, seq_len), "int64")
     shapes: dict[str, Any] = {}
     main = module.main_input_name
@@ -207,6 +210,7 @@ def inputs(module: Any, seq_len: int, batch_size: int) -> dict[str, Any]:
 def _module(transformers: Any, config: Any) -> Any:
     """The model of ``config``: the class that it names, or the bare one of its kind."""
     kind = next((getattr(transformers, n, None) for n in getattr(config, "architectures", None) or ()), None)
+    config = copy.deepcopy(config)
     config.use_cache = False
     try:
         if kind is not None:

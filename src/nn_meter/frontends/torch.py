@@ -206,12 +206,20 @@ def _tensor(module: Any, key: str, spec: InputSpec) -> Any:
 
 @contextmanager
 def _evaluating(module: Any) -> Iterator[None]:
-    """Every submodule as in evaluation, without calling ``eval``, which modules override."""
-    training = [part for part in module.modules() if part.training]
-    for part in training:
+    """Every submodule as in evaluation, without ``eval``, which modules override; afterwards as it was.
+
+    What the forward stores in a module (a cache, a buffer) goes away again with the tensors of this reading.
+    """
+    tables = ("_parameters", "_buffers", "_modules")
+    kept = [(part, dict(vars(part)), [dict(vars(part)[table]) for table in tables]) for part in module.modules()]
+    for part, _, _ in kept:
         part.training = False
     try:
         yield
     finally:
-        for part in training:
-            part.training = True
+        for part, attributes, contents in kept:
+            vars(part).clear()
+            vars(part).update(attributes)
+            for table, content in zip(tables, contents, strict=True):
+                attributes[table].clear()
+                attributes[table].update(content)

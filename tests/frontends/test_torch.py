@@ -1,0 +1,383 @@
+"""A PyTorch module gives the graph that its ONNX export gives, and stays as it was."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections import Counter
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nn_meter.errors import ModelError, ModelFormatError, UnsupportedOperatorError
+from nn_meter.frontends import hf, onnx, timm, torchvision
+from nn_meter.frontends import torch as pytorch
+from nn_meter.ir import Graph, verify
+from nn_meter.ir.shapes import infer
+
+pytestmark = [
+    pytest.mark.heavy,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+]
+
+for package in ("torch", "torchvision", "timm", "transformers"):
+    if find_spec(package) is None:
+        pytest.skip(f"{package} is not installed", allow_module_level=True)
+
+import torch  # noqa: E402
+
+nn = torch.nn
+F = torch.nn.functional
+
+COMPUTE = ("Conv", "ConvTranspose", "Gemm", "MatMul", "MaxPool", "AveragePool", "LayerNormalization", "Softmax", "Concat")
+
+
+def compute(graph: Graph) -> Counter[tuple[Any, ...]]:
+    """Operators that compute, with the shapes that they read and give."""
+    return Counter(
+        (
+            node.op_type,
+            *(graph.tensors[i].shape for i in node.inputs[:2] if i),
+            *(graph.tensors[o].shape for o in node.outputs[:1]),
+        )
+        for node in graph.nodes
+        if node.op_type in COMPUTE
+        and not all(graph.tensors[i].const for i in node.inputs if i)
+        and not (node.op_type == "Concat" and len(node.inputs) == 1)
+    )
+
+
+def ops(graph: Graph) -> list[str]:
+    return [node.op_type for node in graph.nodes]
+
+
+def exported(module: Any, inputs: tuple[Any, ...], path: Path) -> Graph:
+    """The TorchScript exporter's file, read by the ONNX front end."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(module, inputs, str(path), dynamo=False, opset_version=17, do_constant_folding=True)
+    return onnx.read(path)
+
+
+CORPUS = (
+    "resnet18", "mobilenetv2_100", "mobilenetv3_small_100", "efficientnet_b0", "densenet121", "regnety_004",
+    "repvgg_a0", "ghostnet_100", "vit_tiny_patch16_224", "convnext_atto", "mobilevit_xs", "poolformer_s12",
+    "rexnet_100", "efficientformer_l1", "xcit_nano_12_p16_224", "tf_mixnet_s",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("title", CORPUS)
+def test_the_module_and_its_onnx_file_compute_the_same(title: str) -> None:
+    file = Path(__file__).parents[2] / ".." / "shared" / "models" / f"{title}.onnx"
+    if not file.exists():
+        pytest.skip(f"no {file}")
+    assert compute(timm.read(title)) == compute(onnx.read(file))
+
+
+class Branches(nn.Module):
+    """Layers whose spelling differs between PyTorch and ONNX."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
+        self.norm = nn.GroupNorm(2, 8)
+        self.grow = nn.ConvTranspose2d(8, 8, 2, stride=2)
+        self.pool = nn.AvgPool2d(2)
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x: Any) -> Any:
+        x = F.silu(self.norm(self.stem(x)))
+        a, b = self.pool(self.grow(x)).chunk(2, dim=1)
+        x = torch.cat((b, a), dim=1)
+        x = F.pad(x, (1, 1)).roll(1, dims=2)
+        return F.log_softmax(self.head(x.mean((2, 3))), dim=-1)
+
+
+def test_a_module_of_many_layers_matches_its_export(tmp_path: Path) -> None:
+    module = Branches().eval()
+    graph = pytorch.read(module, input_shapes=(1, 3, 16, 16))
+    assert compute(graph) == compute(exported(module, (torch.zeros(1, 3, 16, 16),), tmp_path / "branches.onnx"))
+
+
+@pytest.mark.parametrize("title", ["resnet18", "vit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "levit_128"])
+def test_shape_rules_agree_with_pytorch(title: str) -> None:
+    graph = verify(timm.read(title))
+    for node in graph.nodes:
+        for tensor in infer(node, graph.input_tensors(node)):
+            assert tensor.shape == graph.tensors[tensor.name].shape, node
+
+
+# The module stays as it was
+
+
+def snapshot(module: Any) -> tuple[Any, ...]:
+    return (
+        [part.training for part in module.modules()],
+        [(key, id(value), value.device, value.clone()) for key, value in module.state_dict(keep_vars=True).items()],
+        [dict(part._forward_hooks) | dict(part._forward_pre_hooks) for part in module.modules()],
+        [sorted(vars(part)) for part in module.modules()],
+    )
+
+
+class Counting(nn.Module):
+    """Writes into its buffers as it runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.norm = nn.BatchNorm2d(4)
+        self.drop = nn.Dropout(0.5)
+        self.register_buffer("calls", torch.zeros(3))
+
+    def forward(self, x: Any) -> Any:
+        self.calls += 1
+        self.calls[1:].mul_(2)
+        return self.drop(self.norm(self.conv(x))) * self.calls.sum()
+
+
+def test_the_module_stays_as_it_was() -> None:
+    module = Counting()
+    module.norm.eval()
+    module.conv.register_forward_hook(lambda *_: None)
+    before = snapshot(module)
+    graph = pytorch.read(module, input_shapes=(1, 3, 8, 8))
+    after = snapshot(module)
+    assert ops(graph) == ["Conv", "BatchNormalization", "Mul"]
+    assert before[0] == after[0]
+    assert before[2:] == after[2:]
+    for (key, ident, device, value), now in zip(before[1], after[1], strict=True):
+        assert (key, ident, device) == now[:3]
+        assert torch.equal(value, now[3])
+    assert module(torch.zeros(2, 3, 8, 8)).requires_grad
+
+
+class Caching(nn.Module):
+    def forward(self, x: Any) -> Any:
+        self.last = x
+        self.register_buffer("ramp", torch.arange(x.shape[1]))
+        return x + self.ramp
+
+
+def test_what_a_module_keeps_for_itself_is_not_kept() -> None:
+    module = Caching()
+    before = snapshot(module)
+    assert ops(pytorch.read(module, input_shapes=(1, 3))) == ["Add"]
+    assert snapshot(module) == before
+
+
+def test_a_failing_read_restores_training_mode() -> None:
+    module = Counting().train()
+    with pytest.raises(ModelError):
+        pytorch.read(module, input_shapes=(1, 5, 8, 8))
+    assert all(part.training for part in module.modules())
+
+
+def test_a_module_on_the_meta_device_gives_the_same_graph() -> None:
+    with torch.device("meta"):
+        empty = Branches()
+    real = pytorch.read(Branches(), input_shapes=(1, 3, 16, 16))
+    assert pytorch.read(empty, input_shapes=(1, 3, 16, 16)) == real
+
+
+def test_weights_keep_their_names_and_dtype() -> None:
+    graph = pytorch.read(nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU()).half(), input_shapes=(1, 3, 4, 4))
+    assert graph.tensors["0.weight"].dtype == "float16"
+    assert graph.tensors[graph.inputs[0]].dtype == "float16"
+    assert [node.name for node in graph.nodes] == ["/0/Conv", "/1/Relu"]
+
+
+# Views and operators in place
+
+
+class InPlace(nn.Module):
+    def forward(self, x: Any) -> Any:
+        y = torch.zeros(x.shape[0], 4)
+        y[:, 1:3] = x
+        y[:, :1] += x[:, :1]
+        return y.relu_()
+
+
+def test_writing_into_a_view_changes_the_tensor_behind_it() -> None:
+    graph = pytorch.read(InPlace(), input_shapes=(2, 2))
+    assert ops(graph) == ["ScatterND", "Slice", "Slice", "Add", "ScatterND", "ScatterND", "Relu"]
+
+
+class Constants(nn.Module):
+    def forward(self, x: Any) -> Any:
+        sizes = torch.tensor([x.shape[2], x.shape[3]])
+        if int(sizes.sum()) > 10 and bool((torch.arange(4) < 2).any()):
+            return torch.relu(x)
+        return torch.sigmoid(x)
+
+
+def test_code_may_branch_on_constants() -> None:
+    assert ops(pytorch.read(Constants(), input_shapes=(1, 3, 8, 8))) == ["Relu"]
+    assert ops(pytorch.read(Constants(), input_shapes=(1, 3, 4, 4))) == ["Sigmoid"]
+
+
+# Inputs
+
+
+class Text(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = nn.Embedding(100, 16)
+        self.layer = nn.TransformerEncoderLayer(16, 4, 32, batch_first=True)
+
+    def forward(self, input_ids: Any, weights: Any | None = None) -> Any:
+        x = self.layer(self.words(input_ids))
+        return x if weights is None else {"weighted": x * weights, "plain": (x,)}
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        ((2, 7), (2, 7, 1)),
+        {"input_ids": (2, 7), "weights": (2, 7, 1)},
+        [((2, 7), "int64"), ((2, 7, 1), "float32")],
+        (torch.zeros(2, 7, dtype=torch.int64), torch.zeros(2, 7, 1)),
+    ],
+)
+def test_several_inputs_in_every_form(shapes: Any) -> None:
+    graph = pytorch.read(Text(), input_shapes=shapes)
+    assert graph.inputs == ("input_ids", "weights")
+    assert [graph.tensors[i].dtype for i in graph.inputs] == ["int64", "float32"]
+    assert [graph.tensors[o].shape for o in graph.outputs] == [(2, 7, 16), (2, 7, 16)]
+    assert "Softmax" in ops(graph)
+
+
+def test_the_default_input_is_an_image() -> None:
+    graph = pytorch.read(nn.Conv2d(3, 8, 3))
+    assert graph.tensors[graph.inputs[0]].shape == (1, 3, 224, 224)
+
+
+# Exported programs and files
+
+
+def test_exported_programs_and_their_files(tmp_path: Path) -> None:
+    module = Branches().eval()
+    wanted = compute(pytorch.read(module, input_shapes=(1, 3, 16, 16)))
+    program = torch.export.export(module, (torch.zeros(1, 3, 16, 16),))
+    assert compute(pytorch.read(program)) == wanted
+    path = tmp_path / "branches.pt2"
+    torch.export.save(program, path)
+    assert pytorch.sniff(path)
+    assert compute(pytorch.read(path)) == wanted
+
+
+def test_torchscript_says_what_to_do(tmp_path: Path) -> None:
+    scripted = torch.jit.trace(nn.Conv2d(3, 4, 1), torch.zeros(1, 3, 4, 4))
+    path = tmp_path / "scripted.pt"
+    torch.jit.save(scripted, path)
+    assert pytorch.sniff(path)
+    for source in (path, scripted):
+        with pytest.raises(ModelFormatError, match=r"is TorchScript.*torch\.export\.save"):
+            pytorch.read(source)
+
+
+def test_weights_alone_are_no_model(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pt"
+    torch.save(nn.Conv2d(3, 4, 1).state_dict(), path)
+    with pytest.raises(ModelFormatError, match="holds weights or a pickled object, not a program"):
+        pytorch.read(path)
+
+
+def test_a_damaged_archive(tmp_path: Path) -> None:
+    path = tmp_path / "cut.pt2"
+    buffer = io.BytesIO()
+    torch.export.save(torch.export.export(nn.ReLU(), (torch.zeros(2),)), buffer)
+    path.write_bytes(buffer.getvalue()[:200])
+    with pytest.raises(ModelFormatError, match=r"cut\.pt2: not a torch\.export archive"):
+        pytorch.read(path)
+    with pytest.raises(ModelError, match="no such file"):
+        pytorch.read(tmp_path / "absent.pt2")
+
+
+# Errors
+
+
+class Depends(nn.Module):
+    def forward(self, x: Any) -> Any:
+        if x.sum() > 0:
+            return x + 1
+        return x
+
+
+class Outer(nn.Module):
+    def __init__(self, inner: Any) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.ReLU(), inner)
+
+    def forward(self, x: Any) -> Any:
+        return self.body(x)
+
+
+class Strange(nn.Module):
+    def forward(self, x: Any) -> Any:
+        return torch.linalg.inv(x)
+
+
+def test_a_wrong_shape_names_module_and_line() -> None:
+    with pytest.raises(ModelError, match=r"Outer: in body\.1 at .*RuntimeError.*input_shapes that fit the model"):
+        pytorch.read(Outer(nn.Conv2d(4, 4, 1)), input_shapes=(1, 3, 8, 8))
+
+
+def test_a_branch_on_values_names_the_line() -> None:
+    with pytest.raises(ModelError, match=r"in body\.1 at .*test_torch\.py:\d+: the code branches on the value"):
+        pytorch.read(Outer(Depends()), input_shapes=(1, 3))
+
+
+def test_an_unknown_operator_names_itself_and_the_line() -> None:
+    with pytest.raises(UnsupportedOperatorError, match=r"no row for the PyTorch operator aten\.\S+ at .*test_torch\.py:\d+"):
+        pytorch.read(Strange(), input_shapes=(1, 3, 3))
+
+
+@pytest.mark.parametrize(("shapes", "text"), [("224", "is no shape"), ((1, -3, 8, 8), "negative"), (((2,), "int65"), "no dtype")])
+def test_shapes_that_are_none(shapes: Any, text: str) -> None:
+    with pytest.raises(ModelError, match=text):
+        pytorch.read(nn.ReLU(), input_shapes=shapes)
+
+
+def test_something_else_is_no_module() -> None:
+    assert not pytorch.sniff(3)
+    with pytest.raises(ModelError, match="cannot read a int as a PyTorch model"):
+        pytorch.read(3)
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    ("front", "wrong", "near"),
+    [(torchvision, "torchvision:resnet19", "resnet18"), (timm, "timm:vit_tinny_patch16_224", "vit_tiny"), (hf, "hf:bert-base-uncase", "bert-base-uncased")],
+)
+def test_near_names_are_suggested(front: Any, wrong: str, near: str) -> None:
+    assert front.sniff(wrong)
+    with pytest.raises(ModelError, match=f"did you mean .*{near}"):
+        front.read(wrong)
+
+
+def test_names_know_their_inputs() -> None:
+    assert torchvision.build("inception_v3")[1] == (1, 3, 299, 299)
+    assert torchvision.build("r3d_18")[1] == (1, 3, 16, 112, 112)
+    graph = torchvision.read("torchvision:resnet18")
+    assert graph.name == "resnet18"
+    assert Counter(ops(graph))["Conv"] == 20
+
+
+def test_transformers_by_name_and_by_config(tmp_path: Path) -> None:
+    import transformers
+
+    config = transformers.BertConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64)
+    (tmp_path / "config.json").write_text(config.to_json_string(use_diff=False))
+    assert hf.sniff(config)
+    assert hf.sniff(tmp_path)
+    by_object = hf.read(config, seq_len=9, batch_size=3)
+    by_file = hf.read(tmp_path / "config.json", seq_len=9, batch_size=3)
+    assert compute(by_object) == compute(by_file)
+    assert by_object.tensors[by_object.inputs[0]].shape == (3, 9)
+    assert Counter(ops(by_object))["Softmax"] == 2
