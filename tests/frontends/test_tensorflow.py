@@ -232,6 +232,23 @@ def test_transposed_convolution_reaches_the_size_asked_for(size: int) -> None:
     assert out_shape(graph) == (1, 5, size, size)
 
 
+def test_a_dilated_convolution_written_as_three_operators_is_one() -> None:
+    graph = read(
+        placeholder(shape=(1, 9, 9, 3)),
+        weight("w", 3, 3, 3, 4),
+        const("block", (2, 2)),
+        const("pads", (2, 3, 2, 3), shape=(2, 2)),
+        const("crops", (0, 1, 0, 1), shape=(2, 2)),
+        node("s2b", "SpaceToBatchND", "x", "block", "pads"),
+        conv("conv", "s2b", "w", padding="VALID"),
+        node("b2s", "BatchToSpaceND", "conv", "block", "crops"),
+    )
+    (only,) = graph.nodes
+    assert (only.op_type, only.attrs["dilations"], only.attrs["pads"]) == ("Conv", (2, 2), (2, 2, 2, 2))
+    assert only.origin == "SpaceToBatchND+Conv2D+BatchToSpaceND"
+    assert out_shape(graph) == (1, 4, 9, 9)
+
+
 def test_channels_first_models_are_left_as_they_are() -> None:
     graph = read(
         placeholder(shape=(1, 3, 8, 8)), weight("w", 3, 3, 3, 4),

@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from nn_meter.errors import GraphError, ModelError, ModelFormatError, UnsupportedOperatorError
 from nn_meter.frontends._tensorflow_attrs import text
+from nn_meter.frontends._tensorflow_dilation import dilated
 from nn_meter.frontends._tensorflow_flow import Flow, Op
 from nn_meter.frontends._tensorflow_lowering import Lowering, Shape, image
 from nn_meter.frontends._tensorflow_operators import OPERATORS, Role
@@ -45,11 +46,12 @@ def build(
         GraphError: shapes that do not fit, an unset dimension.
         ModelError: a given shape that fits no input.
     """
-    lowering = Lowering(source, _images(flow.ops))
-    inputs = {op.name: input_names.get(op.name, op.name) for op in flow.ops if _is_input(op)}
+    ops = dilated(flow.ops)
+    lowering = Lowering(source, _images(ops))
+    inputs = {op.name: input_names.get(op.name, op.name) for op in ops if _is_input(op)}
     given = _given(tuple(inputs.values()), shapes, source)
     assumed = list(notes)
-    for op in flow.ops:
+    for op in ops:
         if op.name in inputs:
             _add_input(lowering, op, inputs[op.name], given.get(inputs[op.name]), assumed)
             continue
