@@ -28,6 +28,7 @@ from nn_meter.datasets.networks import FAMILIES, sample_network
 from nn_meter.errors import BuildError
 from nn_meter.features.onnx import encode
 from nn_meter.ir import Graph, GraphBuilder
+from nn_meter.kernels.kinds import ConvConfig
 from nn_meter.predictors.bundle import Bundle
 from nn_meter.profiling.environment import environment
 from nn_meter.profiling.isolation import Failure, Worker
@@ -255,6 +256,12 @@ def _samples(results: Sequence[Entry], profiler_ms: float) -> list[Sample]:
     return samples
 
 
+def _block(samples: Sequence[Sample]) -> int:
+    """Channels to a block, from what the runtime padded: 16, 8, or 0 where it blocked nothing."""
+    padded = [s.config.cout for s in samples if isinstance(s.config, ConvConfig) and s.config.layout != "nchw"]
+    return 0 if not padded else 16 if all(c % 16 == 0 for c in padded) else 8
+
+
 def train(
     results: Sequence[Entry], plan: BuildPlan, *, name: str, version: str = "1.0", rules: Mapping[str, Any] | None = None
 ) -> Bundle:
@@ -279,7 +286,7 @@ def train(
         name=name,
         version=version,
         kinds=kinds,
-        rules=dict(rules) if rules is not None else {"runtime": plan.backend},
+        rules={"runtime": plan.backend, "block": _block(samples), **(rules or {})},
         schema="onnx-1",
         category="cpu",
         statistic=STATISTIC,

@@ -29,12 +29,10 @@ def fuse(graph: Graph, rules: RuleSet) -> Partition:
         raise RuleError(f"{rules.source}: runtime {rules.runtime!r} is unknown; known: {', '.join(sorted(filter(None, RUNTIMES)))}")
     work = RUNTIMES[rules.runtime](Work(graph), rules)
     kernels: list[Kernel] = []
-    index: dict[int, int] = {}
     for op in work.ops():
         kind, config = read_kernel(work.executed(op))
-        index[id(op)] = len(kernels)
         kernels.append(Kernel(kind, config, op.members, _label(op)))
-    unfused = _unfused(work, index)
+    unfused = _unfused(work, rules)
     kernels += [Kernel("free", FreeConfig(op_type), (node,), op_type, reason) for node, op_type, reason in work.free]
     return Partition(graph.name, tuple(kernels), unfused, graph.notes)
 
@@ -45,7 +43,7 @@ def _label(op: Op) -> str:
     return f"{text} ({op.layout})" if op.layout else text
 
 
-def _unfused(work: Work, index: Mapping[int, int]) -> tuple[Unfused, ...]:
+def _unfused(work: Work, rules: RuleSet) -> tuple[Unfused, ...]:
     """Each edge between two kernels with the reason why it is one."""
     found: list[Unfused] = []
     for op in work.ops():
@@ -58,8 +56,10 @@ def _unfused(work: Work, index: Mapping[int, int]) -> tuple[Unfused, ...]:
                     reason = f"{len(readers)} kernels read the result"
                 elif name in work.outputs:
                     reason = "the result is an output of the model"
+                elif (pair := (work.rule_name(op), work.rule_name(reader))) in rules.pairs and not rules.fuses(*pair):
+                    reason = rules.why_not(*pair)
                 else:
-                    reason = f"no rule fuses {reader.op_type} into {op.op_type}"
+                    reason = f"the runtime does not fuse {reader.op_type} into {op.op_type}"
                 producer, consumer = (o.members[-1] if o.members else _label(o) for o in (op, reader))
                 found.append(Unfused(producer, consumer, reason))
     return tuple(found)

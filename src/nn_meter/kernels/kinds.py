@@ -1,8 +1,9 @@
 """Kernel kinds of runtimes that execute ONNX operators: one declaration each, used to train and to predict.
 
-A kind has a name, the operators that it reads, a typed config, and ``build``, which writes a graph of exactly
-one kernel of that config. The keystone, tested for every kind: fusing ``build(config)`` gives one kernel of that
-kind and config. To add a kind, add its config class (or take one that fits) and a row to ``KINDS``, and its
+A kind has a name, the operators that it reads, a typed config, and ``build``, which writes a graph of one
+kernel of that config. The keystone, tested for every kind: fusing ``build(config)`` gives that kind and config
+back. Where the config says that an operand lies in blocks of channels, a pooling of single elements before it
+puts it there. To add a kind, add its config class (or take one that fits) and a row to ``KINDS``, and its
 columns to ``features.onnx``.
 """
 
@@ -594,8 +595,14 @@ def build_conv(c: ConvConfig) -> Graph:
         group=c.group,
     )
     if "sum" in c.fused:
-        y = b.op("Add", y, b.input(b.shape(y), c.dtype))
+        other = b.input(b.shape(y), c.dtype)
+        y = b.op("Add", y, _blocked(b, other) if c.layout != "nchw" else other)
     return b.graph(_activation(b, y, c.fused))
+
+
+def _blocked(b: GraphBuilder, x: str) -> str:
+    """``x`` behind an operator that leaves it in blocks of channels: a pooling of single elements."""
+    return b.op("MaxPool", x, kernel_shape=(1,) * (len(b.shape(x)) - 2))
 
 
 def build_conv_transpose(c: ConvConfig) -> Graph:
@@ -636,8 +643,15 @@ def build_matmul(c: GemmConfig) -> Graph:
     """A MatMul, of a batch where there is one."""
     b = GraphBuilder("matmul")
     lead = (c.batch,) if c.batch > 1 else ()
-    x = b.input((*lead, c.m, c.k), c.dtype)
-    w = b.weight((*lead, c.k, c.n), c.dtype) if c.weights else b.input((*lead, c.k, c.n), c.dtype)
+
+    def operand(rows: int, columns: int, transposed: bool, make: Callable[..., str]) -> str:
+        if not transposed:
+            return make((*lead, rows, columns), c.dtype)
+        rank = len(lead) + 2
+        return b.op("Transpose", make((*lead, columns, rows), c.dtype), perm=(*range(rank - 2), rank - 1, rank - 2))
+
+    x = operand(c.m, c.k, c.trans[0], b.input)
+    w = operand(c.k, c.n, c.trans[1], b.weight if c.weights else b.input)
     return b.graph(b.op("MatMul", x, w))
 
 
@@ -668,6 +682,9 @@ def build_rows(c: RowsConfig) -> Graph:
     op, _, strided = c.op.partition(" ")
     if strided:
         return b.graph(b.op(op, b.input((c.length, c.rows), c.dtype), axis=0))
+    if op == "SkipLayerNormalization":
+        x = b.op("Add", *(b.input((1, c.rows, c.length), c.dtype) for _ in range(2)))
+        return b.graph(b.op("LayerNormalization", x, *(b.weight((c.length,), c.dtype) for _ in range(2)), axis=-1))
     x = b.input((c.rows, c.length), c.dtype)
     if op in ("Softmax", "LogSoftmax"):
         return b.graph(b.op(op, x, axis=-1))
@@ -679,7 +696,7 @@ def build_pool(c: PoolConfig) -> Graph:
     b = GraphBuilder("pool")
     x = b.input((c.n, c.c, *c.size), c.dtype)
     if c.op.startswith("Global"):
-        return b.graph(b.op(c.op, x))
+        return b.graph(b.op(c.op, _blocked(b, x) if c.layout != "nchw" else x))
     pads = [max(0, (o - 1) * s + k - i) for o, s, k, i in zip(c.out, c.strides, c.kernel, c.size, strict=True)]
     before = tuple(p // 2 for p in pads)
     after = tuple(p - q for p, q in zip(pads, before, strict=True))
@@ -741,6 +758,8 @@ def build_resize(c: ResizeConfig) -> Graph:
     """One resize."""
     b = GraphBuilder("resize")
     x = b.input((c.n, c.c, *c.size), c.dtype)
+    if c.layout != "nchw":
+        x = _blocked(b, x)
     return b.graph(b.op("Resize", x, "", "", b.const((c.n, c.c, *c.out)), mode=c.mode, coordinate_transformation_mode="asymmetric"))
 
 

@@ -21,14 +21,14 @@ from nn_meter.kernels.rules import RuleSet
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What passes may ask: the rules, and ``block``, the channels to a block (0: no blocked layout)."""
+    """What passes may ask."""
 
     rules: RuleSet
-    block: int = 16
 
-    def denies(self, producer: str, consumer: str) -> bool:
-        """Whether a rule is there and does not admit the pair."""
-        return (producer, consumer) in self.rules.pairs and not self.rules.fuses(producer, consumer)
+    def denies(self, work: Work, producer: Op, consumer: Op) -> bool:
+        """Whether a rule is there for the pair and does not admit it: it says no, or is undecided."""
+        pair = work.rule_name(producer), work.rule_name(consumer)
+        return pair in self.rules.pairs and not self.rules.fuses(*pair)
 
 
 _CONV_ACTIVATIONS = tuple(ACTIVATIONS)
@@ -79,7 +79,7 @@ def fold_into_conv(work: Work, options: Options) -> None:
     for op in work.ops("Conv"):
         while work.alive(op):
             after = work.only_reader(op.outputs[0])
-            if after is None or not work.const(op.inputs[1]):
+            if after is None or not work.const(op.inputs[1]) or options.denies(work, op, after):
                 break
             if after.op_type == "BatchNormalization" and after.inputs[0] == op.outputs[0]:
                 bias = op.inputs[2] if len(op.inputs) > 2 else after.inputs[2]
@@ -210,6 +210,12 @@ def fuse_layer_norm(work: Work, options: Options) -> None:
             bias = next(i for i in shift.inputs if work.const(i))
             chain = [mean, centred, *twin, power, variance, eps, root, div, scale, shift]
             work.fuse(chain, "LayerNormalization", [mean.inputs[0], weight, bias], shift.outputs, {"axis": -1})
+        elif work.scalar(div.inputs[0]) == 1.0 and scale is not None and scale.op_type == "Mul" and power.inputs[0] in scale.inputs:
+            last = work.only_reader(scale.outputs[0])
+            weight = next((i for i in last.inputs if work.const(i)), "") if last is not None and last.op_type == "Mul" else ""
+            if last is not None and weight:
+                chain = [power, variance, eps, root, div, scale, last]
+                work.fuse(chain, "SimplifiedLayerNormalization", [power.inputs[0], weight], last.outputs, {"axis": -1})
         elif div.inputs[0] == power.inputs[0] and scale is not None and scale.op_type == "Mul":
             weight = next((i for i in scale.inputs if work.const(i)), "")
             if weight:
@@ -223,10 +229,8 @@ def gather_to_split(work: Work, options: Options) -> None:
         source = first.inputs[0]
         readers = list(work.readers(source))
         cuts = [_cut(work, op) for op in readers]
-        if work.const(source) or source in work.outputs or len(readers) < 2 or any(c is None or c[0] != cuts[0][0] for c in cuts if cuts[0]):
-            continue
         parts = sorted(((c, op) for c, op in zip(cuts, readers, strict=True) if c is not None), key=lambda part: part[0])
-        if len(parts) != len(readers):
+        if work.const(source) or len(parts) < 2 or len({c[0] for c, _ in parts}) != 1:
             continue
         axis = parts[0][0][0]
         ends = [0, *(c[2] for c, _ in parts)]
@@ -234,7 +238,7 @@ def gather_to_split(work: Work, options: Options) -> None:
             continue
         pieces: list[str] = []
         views: list[Op] = []
-        place = min(op.place for op in readers)
+        place = min(op.place for _, op in parts)
         for (_, start, end), op in parts:
             work.remove(op)
             if op.op_type == "Slice":
@@ -326,6 +330,8 @@ def fuse_matmul_add(work: Work, options: Options) -> None:
         after = work.only_reader(op.outputs[0])
         a, b = op.inputs
         if after is None or after.op_type != "Add" or len(work.shape(b)) != 2 or len(work.shape(a)) < 2:
+            continue
+        if options.denies(work, op, after):
             continue
         bias = next((i for i in after.inputs if i != op.outputs[0]), "")
         n = work.shape(b)[1]
@@ -431,7 +437,7 @@ def fuse_skip_layer_norm(work: Work, options: Options) -> None:
         if op.attrs.get("axis", -1) not in (-1, len(work.shape(op.inputs[0])) - 1) or len(op.inputs) < 3:
             continue
         a, b = before.inputs
-        if work.shape(a) == work.shape(b) and len(work.shape(a)) == 3 and not work.const(a) and not work.const(b):
+        if work.shape(a) == work.shape(b) and len(work.shape(a)) == 3 and not (work.const(a) and work.const(b)):
             work.fuse((before, op), "SkipLayerNormalization", [a, b, *op.inputs[1:]], op.outputs, op.attrs)
 
 
@@ -441,6 +447,8 @@ def fuse_activation(work: Work, options: Options) -> None:
         after = work.only_reader(op.outputs[0])
         allowed = _CONV_ACTIVATIONS if op.op_type == "Conv" else _GEMM_ACTIVATIONS
         if after is None or after.op_type not in allowed or op.fused or any(not work.const(i) for i in after.inputs[1:] if i):
+            continue
+        if options.denies(work, op, after):
             continue
         fused = work.fuse((op, after), op.op_type, op.inputs, after.outputs, op.attrs)
         fused.fused = (ACTIVATIONS[after.op_type],)
@@ -452,13 +460,15 @@ def fuse_conv_add(work: Work, options: Options) -> None:
         after = work.only_reader(op.outputs[0])
         if after is None or after.op_type != "Add" or op.fused or op.layout or len(op.inputs) != 3:
             continue
+        if options.denies(work, op, after):
+            continue
         other = next((i for i in after.inputs if i != op.outputs[0]), "")
-        if not other or work.shape(other) != work.shape(op.outputs[0]) or work.const(other) or other in work.inputs:
+        if not other or work.shape(other) != work.shape(op.outputs[0]) or work.const(other):
             continue
         fused = work.fuse((op, after), "Conv", [*op.inputs, other], after.outputs, op.attrs)
         fused.fused = ("sum",)
         last = work.only_reader(fused.outputs[0])
-        if last is not None and last.op_type == "Relu":
+        if last is not None and last.op_type == "Relu" and not options.denies(work, fused, last):
             again = work.fuse((fused, last), "Conv", fused.inputs, last.outputs, fused.attrs)
             again.fused = ("sum", "relu")
 
@@ -466,9 +476,10 @@ def fuse_conv_add(work: Work, options: Options) -> None:
 class _Blocks:
     """Convolutions and what lies between them in blocks of channels, with the changes of layout around them."""
 
-    def __init__(self, work: Work, block: int) -> None:
+    def __init__(self, work: Work, options: Options) -> None:
         self.work = work
-        self.block = block
+        self.options = options
+        self.block = options.rules.block
         self.twin: dict[str, str] = {}  # plain tensor to its blocked one, where an operator makes it
         self.uses: dict[str, int] = {}  # readers that the plain tensor had at first
         self.channels: dict[str, int] = {}
@@ -560,7 +571,7 @@ class _Blocks:
 
     def pool(self, op: Op) -> None:
         shape = self.work.shape(op.inputs[0])
-        if op.op_type.startswith("Global") and op.inputs[0] not in self.twin:
+        if op.op_type.startswith("Global") and op.inputs[0] not in self.twin and (op.inputs[0], False) not in self.read_as:
             return
         if len(shape) == 4 and shape[1] % self.block == 0 and len([o for o in op.outputs if o]) == 1:
             self.make([op], [self.blocked(op.inputs[0], op)], op.outputs[0])
@@ -571,6 +582,8 @@ class _Blocks:
         for i, name in enumerate(op.inputs):
             maker = self.work.producer.get(self.twin[name])
             if maker is None or maker.op_type != "Conv" or self.uses[name] != 1 or maker.fused or maker.layout not in ("nchwc", "nchw>nchwc"):
+                continue
+            if self.options.denies(self.work, maker, op):
                 continue
             if maker.members and len(maker.inputs) < 4 and not self.work.readers(self.twin[name]):
                 other = self.twin[op.inputs[1 - i]]
@@ -617,7 +630,8 @@ class _Blocks:
             return
         maker = self.work.producer.get(self.twin[name])
         fusable = maker is not None and maker.op_type == "Conv" and self.uses[name] == 1 and maker.fused in ((), ("sum",))
-        if maker is not None and fusable and not self.work.readers(self.twin[name]):
+        denied = maker is not None and self.options.denies(self.work, maker, op)
+        if maker is not None and fusable and not denied and not self.work.readers(self.twin[name]):
             before = maker.fused
             fused = self.make([maker, op], maker.inputs, op.outputs[0], layout=maker.layout)
             fused.fused = (*before, ACTIVATIONS[op.op_type])
@@ -675,8 +689,8 @@ def tokens_to_channels_last(work: Work, options: Options) -> None:
 
 def block_channels(work: Work, options: Options) -> None:
     """The NCHWc layout."""
-    if options.block:
-        _Blocks(work, options.block).run()
+    if options.rules.block:
+        _Blocks(work, options).run()
 
 
 Pass = Callable[[Work, Options], None]

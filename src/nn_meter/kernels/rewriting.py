@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from nn_meter.ir import Attr, Graph, Tensor
 from nn_meter.kernels.kinds import Operator
+from nn_meter.kernels.operators import RULE_NAMES
 
 
 class Op:
@@ -154,6 +155,14 @@ class Work:
             self.remove(op)
         members = tuple(m for op in sorted(ops, key=lambda o: o.place) for m in op.members)
         return self.add(Op(op_type, inputs, outputs, attrs, members, max(op.place for op in ops)))
+
+    def rule_name(self, op: Op) -> str:
+        """How fusion rules call an operator."""
+        if op.op_type == "HardSwish":
+            return "hswish"
+        name = RULE_NAMES.get(op.op_type, op.op_type)
+        group = op.attrs.get("group", 1)
+        return "dwconv" if name == "conv" and group != 1 and group == self.shape(op.inputs[0])[1] else name
 
     def executed(self, op: Op) -> Operator:
         """The operator as its config is read."""

@@ -5,8 +5,9 @@
 fused, unless obeyed: then into the first that a rule admits); ``null`` means undecided, which prediction takes
 as *no*. ``FN``, ``RT``, ``RBC`` and ``CBC`` are read and have no effect, as in nn-Meter 2.0.
 
-Extensions, at the top level: ``"runtime"`` names the table of runtime behaviour (``kernels.runtimes``) that
-goes beyond pairs; ``"evidence"`` inside a rule says what the verdict rests on.
+Extensions, at the top level: ``"runtime"`` names what a runtime does beyond pairs (a row of
+``kernels.fusion.RUNTIMES``), ``"block"`` the channels to a block of its layout; ``"evidence"`` inside a rule says
+what the verdict rests on.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from nn_meter.kernels.operators import BLOCK_NAMES, KNOWN_RULE_NAMES
 
 _LOG = logging.getLogger(__name__)
 _SPECIAL = frozenset({"MON", "FN", "RT", "RBC", "CBC"})
-_EXTENSIONS = frozenset({"runtime", "comment"})
+_EXTENSIONS = frozenset({"runtime", "block", "comment"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +35,14 @@ class RuleSet:
 
     ``pairs`` maps ``(producer, consumer)`` to the verdict, ``None`` where undecided. ``blocks`` lists named
     patterns in the order in which they are applied. ``shares`` is ``MON`` obeyed. ``runtime`` is empty for
-    nn-Meter's own semantics.
+    nn-Meter's own semantics; ``block`` is the channels to a block where the runtime has a blocked layout, else 0.
     """
 
     pairs: Mapping[tuple[str, str], bool | None]
     blocks: tuple[tuple[str, tuple[Pattern, ...]], ...]
     shares: bool
     runtime: str
+    block: int
     source: str
     warnings: tuple[str, ...]
 
@@ -71,6 +73,9 @@ def read_rules(rules: Mapping[str, Any], source: str = "fusion rules") -> RuleSe
     runtime = rules.get("runtime", "")
     if not isinstance(runtime, str):
         raise RuleError(f"{source}: 'runtime' must be a text, found {runtime!r}")
+    block = rules.get("block", 16)
+    if not isinstance(block, int) or block < 0:
+        raise RuleError(f"{source}: 'block' must be a number of channels, found {block!r}")
     for name, rule in rules.items():
         if name in _EXTENSIONS:
             continue
@@ -97,7 +102,7 @@ def read_rules(rules: Mapping[str, Any], source: str = "fusion rules") -> RuleSe
     blocks += [(block, BLOCKS[block]) for block in BLOCK_NAMES]
     for text in warnings:
         _LOG.info(text)
-    return RuleSet(MappingProxyType(pairs), tuple(blocks), shares, runtime, source, tuple(warnings))
+    return RuleSet(MappingProxyType(pairs), tuple(blocks), shares, runtime, block, source, tuple(warnings))
 
 
 def load_rules(path: str | Path) -> RuleSet:
