@@ -10,6 +10,7 @@ import tempfile
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final
 
@@ -173,6 +174,9 @@ class _NnMeterTerms:
     def latencies_ms(self, subjects: Sequence[Graph | dict[str, Any]]) -> list[float]:
         irs = [nnmeter_ir.write(each) if isinstance(each, Graph) else each for each in subjects]
         try:
+            for ir in irs:
+                for node in ir.values():
+                    _SHAPES(node["attr"])  # a kernel without shapes would count nothing
             return self._engine.latencies_ms(irs)
         except _FORMAT_ERRORS as error:
             raise _said(irs, error) from error
@@ -210,6 +214,7 @@ class _GraphTerms:
         return replace(self._engine.explain(_as_graph(subject)), model=title)
 
 
+_SHAPES = itemgetter("input_shape", "output_shape")
 _FORMAT_ERRORS = (AttributeError, IndexError, KeyError, TypeError, ValueError)
 
 

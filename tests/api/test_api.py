@@ -125,6 +125,7 @@ def test_an_unknown_model_type_names_those_there_are(predictor: Predictor) -> No
             }
         },
         {"a": {"attr": {"type": ["Conv"], "attr": {}}, "inbounds": []}},
+        {"a": {"attr": {"type": "Conv", "attr": {}}, "inbounds": []}},
     ],
 )
 def test_a_broken_dictionary_is_an_error_of_the_tree(predictor: Predictor, broken: dict[str, Any]) -> None:
@@ -141,6 +142,18 @@ def test_a_cyclic_dictionary_names_the_node(predictor: Predictor) -> None:
     cycle = {"a": {"attr": attr, "inbounds": ["b"]}, "b": {"attr": attr, "inbounds": ["a"]}}
     with pytest.raises(GraphError, match="cycle through or before node 'a'"):
         predictor.predict(cycle)
+
+
+def test_a_bundle_in_terms_of_onnx_answers_alike() -> None:
+    speeds = {"flops_per_s": 1e10, "bytes_per_s": 1e10, "overhead_ms": 0.001}
+    roofline = Predictor(
+        Bundle("roofline", "1.0", {}, {}, "onnx-1", fallback={"policy": "roofline", **speeds})
+    )
+    explained = roofline.explain(EXAMPLE)
+    assert explained.model == "small_net.onnx"
+    assert explained.coverage["estimated"].share == pytest.approx(1)
+    assert roofline.predict(EXAMPLE) == pytest.approx(explained.latency_ms)
+    assert roofline.predict_many([EXAMPLE, ir()]) == pytest.approx([explained.latency_ms] * 2)
 
 
 def test_an_unknown_schema_is_refused(tiny: Bundle) -> None:

@@ -42,6 +42,6 @@ def run(args: argparse.Namespace) -> int:
                 else json.document(answers.predictions[0], explain=True)
             )
         )
-    elif not args.html:
+    elif answers.predictions and not args.html:
         print("\n\n\n".join(text.explanation(each, args.verbose) for each in answers.predictions))
     return answers.code
