@@ -305,6 +305,19 @@ def test_shape_arithmetic_is_folded() -> None:
     assert out_shape(graph) == (1, 10)
 
 
+def test_constants_shaped_like_an_image_are_shown_like_one() -> None:
+    graph = read(
+        *STEM,
+        const("two", 2.0),
+        node("shape", "Shape", "conv"),
+        node("full", "Fill", "shape", "two"),
+        node("twice", "Mul", "full", "two"),
+        node("sum", "AddV2", "conv", "twice"),
+    )
+    assert kinds(graph) == ["Conv", "Add"]
+    assert graph.tensors[graph.nodes[1].inputs[1]].shape == out_shape(graph) == (1, 16, 4, 4)
+
+
 def test_a_real_transpose_stays() -> None:
     graph = read(*STEM, const("perm", (0, 2, 1, 3)), node("turned", "Transpose", "conv", "perm"))
     assert kinds(graph) == ["Conv", "Transpose"]

@@ -33,6 +33,9 @@ IMAGES = {
 QUANTISED = ("MobileNet", "MobileNetV2", "MobileNetV3Small", "transformer")
 """Models that are also converted to int8; the converter is too slow for all."""
 
+NOT_IN_H5 = ("MobileNetV3Small",)
+"""Models with layers that Keras 3 saves as ``.h5`` but refuses to load from it."""
+
 
 def _transformer(keras: Any) -> Any:
     layers = keras.layers
@@ -74,7 +77,10 @@ class Doors:
         self.files["frozen"].write_bytes(frozen)
         self.model.export(str(self.files["saved"]), verbose=False)
         self.model.save(self.files["keras"])
-        self.model.save(self.files["h5"])
+        if name in NOT_IN_H5:
+            del self.files["h5"]
+        else:
+            self.model.save(self.files["h5"])
         self.files["tflite"].write_bytes(
             tf.lite.TFLiteConverter.from_saved_model(str(self.files["saved"])).convert()
         )
@@ -216,18 +222,21 @@ def test_quantised_tensors_keep_their_type(doors: Doors) -> None:
     assert {"QuantizeLinear", "DequantizeLinear"} <= kinds
 
 
-def test_shapes_are_those_that_tflite_states(doors: Doors) -> None:
+def test_shapes_are_those_of_a_run_of_tflite(doors: Doors) -> None:
     import numpy as np
-    from ai_edge_litert.interpreter import Interpreter
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
     for door in doors.graphs.keys() & {"tflite", "int8"}:
-        interpreter = Interpreter(str(doors.files[door]))
-        stated = {
-            detail["name"]: int(np.prod(detail["shape"])) for detail in interpreter.get_tensor_details()
-        }
+        interpreter = Interpreter(
+            str(doors.files[door]),
+            experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+        )
+        interpreter.allocate_tensors()
+        (entry,) = interpreter.get_input_details()
+        interpreter.set_tensor(entry["index"], np.zeros(entry["shape"], entry["dtype"]))
+        interpreter.invoke()
+        found = {each["name"]: int(np.prod(each["shape"])) for each in interpreter.get_tensor_details()}
         graph = doors.graphs[door]
-        compared = [
-            (tensor, stated[tensor.name]) for tensor in graph.tensors.values() if tensor.name in stated
-        ]
+        compared = [tensor for tensor in graph.tensors.values() if tensor.name in found]
         assert len(compared) > len(graph.nodes) / 2
-        assert all(tensor.size == size for tensor, size in compared)
+        assert [tensor for tensor in compared if tensor.size != found[tensor.name]] == []

@@ -13,7 +13,7 @@ from test_tensorflow_doors import (
     test_every_door_gives_a_graph_that_is_one,  # noqa: F401
     test_images_are_channels_first,  # noqa: F401
     test_no_door_inserts_a_transpose_for_the_layout,  # noqa: F401
-    test_shapes_are_those_that_tflite_states,  # noqa: F401
+    test_shapes_are_those_of_a_run_of_tflite,  # noqa: F401
     test_the_work_is_what_keras_layers_state,  # noqa: F401
 )
 

@@ -27,6 +27,7 @@ NO_RESULT: Final = frozenset(
     {
         "NoOp", "Assert", "Const", "Placeholder", "PlaceholderWithDefault", "VarHandleOp", "VariableV2",
         "Assign", "AssignVariableOp", "SaveV2", "RestoreV2", "MergeV2Checkpoints", "ShardedFilename",
+        "ScalarSummary", "HistogramSummary", "MergeSummary",
     }
 )  # fmt: skip
 """Operators that are no result of a model though nothing reads them."""

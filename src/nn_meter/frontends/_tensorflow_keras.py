@@ -86,7 +86,7 @@ def trace(model: Any, where: str, shapes: Shapes | None) -> Traced:
     ]
 
     def call(*tensors: Any) -> Any:
-        return model(_arranged(model, tensors), training=False)
+        return model(_arranged(model, tensors, tensorflow.nest), training=False)
 
     try:
         concrete = tensorflow.function(call, autograph=False).get_concrete_function(*specs)
@@ -101,11 +101,11 @@ def trace(model: Any, where: str, shapes: Shapes | None) -> Traced:
     return Traced(graph.as_graph_def().SerializeToString(), weights, outputs, tuple(notes))
 
 
-def _arranged(model: Any, tensors: Sequence[Any]) -> Any:
+def _arranged(model: Any, tensors: Sequence[Any], nest: Any) -> Any:
     """The arguments as the model was built to take them: one, a list, or by name."""
     structure = getattr(model, "_inputs_struct", None)
-    if isinstance(structure, Mapping):
-        return dict(zip(structure, tensors, strict=True))
+    if structure is not None:
+        return nest.pack_sequence_as(structure, tensors)
     return tensors[0] if len(tensors) == 1 else list(tensors)
 
 

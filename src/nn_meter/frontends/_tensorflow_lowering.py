@@ -92,8 +92,8 @@ class Lowering:
         found = self.value(key).tensor.value
         if found is None:
             raise UnsupportedOperatorError(
-                f"{self.source}: node {op.name!r} ({op.kind}) takes its shape from {key!r}, whose values "
-                "only a run knows; export the model with fixed shapes"
+                f"{self.source}: node {op.name!r} ({op.kind}) takes its shape from {key!r}, "
+                "whose values only a run knows; export the model with fixed shapes"
             )
         return found
 
@@ -104,6 +104,13 @@ class Lowering:
     def wanted(self, key: str, rank: int) -> Layout:
         """The layout in which the graph shows the value ``key``."""
         return image(rank) if rank > 3 and key.rpartition(":")[0] in self._images else plain(rank)
+
+    def shared(self, op: Op, *keys: str) -> Layout:
+        """The layout of the widest of ``keys`` and of a result that shares it; constants' is plain."""
+        rank = max((self.rank(key) for key in keys), default=0)
+        if all(self.value(key).tensor.const for key in keys):
+            return plain(rank)
+        return self.wanted(op.output(), rank)
 
     def unique(self, name: str) -> str:
         """``name``, or with a number behind it where it is taken."""

@@ -47,8 +47,7 @@ class Row:
 
 def _broadcast(lo: Lowering, op: Op, op_type: str, suffix: str = "", /, **attrs: Attr) -> str:
     """Add an elementwise node over all inputs; returns its output."""
-    rank = max((lo.rank(key) for key in op.inputs), default=0)
-    layout = lo.wanted(op.output(), rank)
+    layout = lo.shared(op, *op.inputs)
     inputs = [lo.tensor(key, layout) for key in op.inputs]
     return lo.emit(op, op_type, inputs, suffix, **attrs)[0]
 
@@ -86,7 +85,7 @@ def clip(low: float | None, high: float | None) -> Row:
     """``Clip`` to fixed bounds."""
 
     def lower(lo: Lowering, op: Op) -> None:
-        x = lo.tensor(op.inputs[0], lo.wanted(op.output(), lo.rank(op.inputs[0])))
+        x = lo.tensor(op.inputs[0], lo.shared(op, op.inputs[0]))
         dtype = lo.tensors[x].dtype
         bounds = [
             "" if bound is None else lo.const(op, suffix, (bound,), dtype, scalar=True)
@@ -99,7 +98,7 @@ def clip(low: float | None, high: float | None) -> Row:
 
 def _power(exponent: float) -> Row:
     def lower(lo: Lowering, op: Op) -> None:
-        x = lo.tensor(op.inputs[0], lo.wanted(op.output(), lo.rank(op.inputs[0])))
+        x = lo.tensor(op.inputs[0], lo.shared(op, op.inputs[0]))
         power = lo.const(op, "exponent", (exponent,), lo.tensors[x].dtype, scalar=True)
         _bind(lo, op, lo.emit(op, "Pow", [x, power])[0])
 
@@ -107,7 +106,7 @@ def _power(exponent: float) -> Row:
 
 
 def _square(lo: Lowering, op: Op) -> None:
-    x = lo.tensor(op.inputs[0], lo.wanted(op.output(), lo.rank(op.inputs[0])))
+    x = lo.tensor(op.inputs[0], lo.shared(op, op.inputs[0]))
     _bind(lo, op, lo.emit(op, "Mul", [x, x])[0])
 
 
@@ -137,7 +136,7 @@ def softmax(op_type: str) -> Row:
 
     def lower(lo: Lowering, op: Op) -> None:
         rank = lo.rank(op.inputs[0])
-        axis = lo.wanted(op.output(), rank).index(rank - 1)
+        axis = lo.shared(op, op.inputs[0]).index(rank - 1)
         _bind(lo, op, _broadcast(lo, op, op_type, axis=axis))
 
     return Row(lower, Role.FOLLOW)
@@ -196,7 +195,7 @@ def _batch_norm(lo: Lowering, op: Op) -> None:
 def _bias(lo: Lowering, op: Op) -> None:
     rank = lo.rank(op.inputs[0])
     if text(op, "data_format", "NHWC").endswith("C"):
-        layout = lo.wanted(op.output(), rank)
+        layout = lo.shared(op, op.inputs[0])
         bias = lo.tensor(op.inputs[1], layout)
     else:
         layout = plain(rank)
@@ -253,7 +252,7 @@ def _embedding(lo: Lowering, op: Op) -> None:
 
 
 def _fake_quant(lo: Lowering, op: Op) -> None:
-    layout = lo.wanted(op.output(), lo.rank(op.inputs[0]))
+    layout = lo.shared(op, op.inputs[0])
     x = lo.tensor(op.inputs[0], layout)
     scale = lo.const(op, "scale", (1.0,), "float32", scalar=True)
     zero = lo.const(op, "zero_point", (0,), "uint8", scalar=True)
@@ -263,7 +262,7 @@ def _fake_quant(lo: Lowering, op: Op) -> None:
 
 def _quantize(lo: Lowering, op: Op) -> None:
     """TFLite's QUANTIZE and DEQUANTIZE; the element types are those of the tensors."""
-    layout = lo.wanted(op.output(), lo.rank(op.inputs[0]))
+    layout = lo.shared(op, op.inputs[0])
     x = lo.tensor(op.inputs[0], layout)
     dtype = lo.tensors[x].dtype
     quantize = op.kind == "Quantize"

@@ -20,7 +20,7 @@ def _shown(lo: Lowering, key: str) -> tuple[str, Layout]:
 
 def _follow(lo: Lowering, op: Op, key: str) -> tuple[str, Layout]:
     """The tensor of a value in the layout of the operator's result, and that layout."""
-    axes = lo.value(key).layout if lo.value(key).tensor.const else lo.wanted(op.output(), lo.rank(key))
+    axes = lo.shared(op, key)
     return lo.tensor(key, axes), axes
 
 
@@ -121,8 +121,7 @@ def concat(lo: Lowering, op: Op) -> None:
     """ConcatV2 (values, then the axis) and Concat (the axis first)."""
     keys, where = (op.inputs[1:], op.inputs[0]) if op.kind == "Concat" else (op.inputs[:-1], op.inputs[-1])
     rank = lo.rank(keys[0])
-    constant = all(lo.value(key).tensor.const for key in keys)
-    axes = plain(rank) if constant else lo.wanted(op.output(), rank)
+    axes = lo.shared(op, *keys)
     axis = axes.index(_axis(lo.ints(op, where)[0], rank))
     (name,) = lo.emit(op, "Concat", [lo.tensor(key, axes) for key in keys], axis=axis)
     lo.bind(op.output(), name, axes)
