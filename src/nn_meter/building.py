@@ -4,7 +4,8 @@ Networks of random widths are generated, run and traced one by one in a child pr
 to a journal before the next starts. Half-way through the budget the families whose networks a first fit predicts
 worst are drawn more often. Then regressors are fitted, kind by kind, and a bundle is written.
 
-What a trace says is corrected in two ways. A neighbour on the machine slows whole stretches: a fixed probe runs
+What a trace says is corrected in three ways. A small network that runs again and again finds its weights in the
+cache: before the runs of many networks some megabytes are moved, and regressors see how much. A neighbour on the machine slows whole stretches: a fixed probe runs
 before and after each network, and networks measured while it was slow are kept in the journal and left out of
 training. And the runtime's profiler costs time in every kernel: the same network run without it tells how much.
 """
@@ -26,20 +27,23 @@ from nn_meter.backends import base
 from nn_meter.datasets.executed import from_json, read_executed, to_json
 from nn_meter.datasets.networks import FAMILIES, sample_network
 from nn_meter.errors import BuildError
-from nn_meter.features.onnx import encode
 from nn_meter.ir import Graph, GraphBuilder
 from nn_meter.kernels.kinds import ConvConfig
 from nn_meter.predictors.bundle import Bundle
 from nn_meter.profiling.environment import environment
 from nn_meter.profiling.isolation import Failure, Worker
 from nn_meter.profiling.journal import Entry, Journal
-from nn_meter.training.fit import Sample, fallback_factor, fit_kinds, fit_speeds
+from nn_meter.training.fit import Network, Sample, fallback_factor, fit_kinds, fit_speeds
 
 _LOG = logging.getLogger(__name__)
 
 STATISTIC = "quiet"
 MIN_NETWORKS = 30
 """A build that ends with fewer measured networks trains nothing."""
+
+FLUSHES_BYTES = (0, 0, 0, 2_000_000, 8_000_000, 24_000_000, 64_000_000)
+"""Before each run so many bytes are moved, drawn for each network: a small network that runs again and again finds
+its weights in the cache, the same layers in a large model do not."""
 
 _SLOW = 1.06
 """A network counts as disturbed where the probe took this much longer than its own quiet time."""
@@ -86,7 +90,8 @@ def measure_network(family: str, seed: int, plan: BuildPlan) -> dict[str, Any]:
 
     Returns:
         ``kernels``: per executed kernel kind, config and quiet latency in ms as the trace says; ``whole_ms`` and
-        ``traced_ms``: quiet latency of the network without and with the profiler; ``probe_ms``; ``elapsed_s``.
+        ``traced_ms``: quiet latency of the network without and with the profiler; ``probe_ms``; ``other_bytes``,
+        what was moved before each run; ``elapsed_s``.
     """
     begin = monotonic()
     backend = base.load(plan.backend, **plan.settings)
@@ -95,13 +100,21 @@ def measure_network(family: str, seed: int, plan: BuildPlan) -> dict[str, Any]:
         _PROBES[plan.backend].run(20)
     prober = _PROBES[plan.backend]
     graph = sample_network(seed) if family == "any" else FAMILIES[family](seed)
+    other_bytes = int(np.random.default_rng(seed).choice(FLUSHES_BYTES))
+    flush = np.zeros(other_bytes // 8)
+
+    def between() -> None:
+        np.add(flush, 1.0, out=flush)
+
     with backend.prepare(graph) as prepared:
         first = min(prepared.run(2))
         repeats = int(np.clip(plan.runs_ms / max(first, 1e-3), plan.least, plan.most))
         before = min(prober.run(3))
-        runs = prepared.run(repeats)
-        traces = prepared.trace(repeats + 2)
-        runs += prepared.run(repeats)
+        traces = prepared.trace(repeats + 2, between)
+        runs = []
+        for _ in range(repeats):
+            between()
+            runs += prepared.run(1)
         after = min(prober.run(3))
     times = np.array([t.latencies_ms for t in traces])[:, 2:]
     quietest = np.argsort(times.sum(0))[: max(2, math.ceil(0.3 * times.shape[1]))]
@@ -115,6 +128,7 @@ def measure_network(family: str, seed: int, plan: BuildPlan) -> dict[str, Any]:
         "whole_ms": float(np.quantile(runs, 0.05)),
         "traced_ms": float(quiet.sum()),
         "probe_ms": [before, after],
+        "other_bytes": other_bytes,
         "elapsed_s": monotonic() - begin,
     }
 
@@ -205,17 +219,18 @@ def _adapted(results: Sequence[Entry], plan: BuildPlan, weights: Mapping[str, fl
     if len(good) < 4 * MIN_NETWORKS:
         return weights
     held = good[::4]
-    samples = _samples([e for e in good if e not in held], _profiler_ms(good))
-    speeds = fit_speeds(samples)
-    kinds = fit_kinds(samples, speeds, seed=plan.seed)
+    profiler_ms = _profiler_ms(good)
+    networks = [_network(e, profiler_ms) for e in good if e not in held]
+    speeds = fit_speeds(networks)
+    kinds = fit_kinds(networks, speeds, seed=plan.seed)
     errors: dict[str, list[float]] = {}
     for entry in held:
-        result = _result(entry)
-        total = 0.0
-        for kind, values, _ in result["kernels"]:
-            row = np.array([encode(kind, from_json(kind, values), speeds)])
-            total += float(kinds[kind].predict(row)[0]) if kind in kinds else float(row[0, -1])
-        errors.setdefault(str(entry.item["family"]), []).append(abs(math.log(total / max(result["whole_ms"], 1e-6))))
+        network = _network(entry, profiler_ms)
+        total_ms = 0.0
+        for sample, row in zip(network.samples, network.rows(speeds), strict=True):
+            total_ms += float(kinds[sample.kind].predict(np.array([row]))[0]) if sample.kind in kinds else row[-1]
+        error = abs(math.log(total_ms / max(_result(entry)["whole_ms"], 1e-6)))
+        errors.setdefault(str(entry.item["family"]), []).append(error)
     typical = float(np.median([e for some in errors.values() for e in some]))
     return {f: w * float(np.clip(np.mean(errors.get(f, [typical])) / typical, 0.5, 3.0)) for f, w in weights.items()}
 
@@ -247,18 +262,19 @@ def _profiler_ms(results: Sequence[Entry]) -> float:
     return max(0.0, float(np.median(added))) if added else 0.0
 
 
-def _samples(results: Sequence[Entry], profiler_ms: float) -> list[Sample]:
+def _network(entry: Entry, profiler_ms: float) -> Network:
+    """A measured network with the profiler's cost taken off its kernels."""
+    result = _result(entry)
     samples = []
-    for number, entry in enumerate(results):
-        for kind, values, latency_ms in _result(entry)["kernels"]:
-            corrected = max(latency_ms - profiler_ms, 0.2 * latency_ms, 1e-4)
-            samples.append(Sample(kind, from_json(kind, values), corrected, number))
-    return samples
+    for kind, values, latency_ms in result["kernels"]:
+        samples.append(Sample(kind, from_json(kind, values), max(latency_ms - profiler_ms, 0.2 * latency_ms, 1e-4)))
+    return Network(tuple(samples), float(result["other_bytes"]))
 
 
-def _block(samples: Sequence[Sample]) -> int:
+def _block(networks: Sequence[Network]) -> int:
     """Channels to a block, from what the runtime padded: 16, 8, or 0 where it blocked nothing."""
-    padded = [s.config.cout for s in samples if isinstance(s.config, ConvConfig) and s.config.layout != "nchw"]
+    configs = [s.config for network in networks for s in network.samples]
+    padded = [c.cout for c in configs if isinstance(c, ConvConfig) and c.layout != "nchw"]
     return 0 if not padded else 16 if all(c % 16 == 0 for c in padded) else 8
 
 
@@ -279,14 +295,14 @@ def train(
         )
     good = _undisturbed(taken)
     profiler_ms = _profiler_ms(good)
-    samples = _samples(good, profiler_ms)
-    speeds = fit_speeds(samples)
-    kinds = fit_kinds(samples, speeds, seed=plan.seed, kinds=plan.kinds)
+    networks = [_network(e, profiler_ms) for e in good]
+    speeds = fit_speeds(networks)
+    kinds = fit_kinds(networks, speeds, seed=plan.seed, kinds=plan.kinds)
     return Bundle(
         name=name,
         version=version,
         kinds=kinds,
-        rules={"runtime": plan.backend, "block": _block(samples), **(rules or {})},
+        rules={"runtime": plan.backend, "block": _block(networks), **(rules or {})},
         schema="onnx-1",
         category="cpu",
         statistic=STATISTIC,
@@ -295,7 +311,7 @@ def train(
             "flops_per_s": speeds.flops_per_s,
             "bytes_per_s": speeds.bytes_per_s,
             "overhead_ms": speeds.overhead_ms,
-            "factor": fallback_factor(samples, speeds),
+            "factor": fallback_factor(networks, speeds),
         },
         notes=(
             f"{len(taken)} generated networks measured in {sum(_result(e)['elapsed_s'] for e in taken) / 60:.1f} minutes, "

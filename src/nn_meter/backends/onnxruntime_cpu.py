@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections import defaultdict
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Mapping, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter_ns
@@ -157,13 +157,13 @@ class OnnxRuntimePrepared:
             latencies_ms.append((perf_counter_ns() - start_ns) / 1e6)
         return latencies_ms
 
-    def trace(self, repeats: int) -> list[KernelTrace]:
+    def trace(self, repeats: int, between: Callable[[], None] | None = None) -> list[KernelTrace]:
         """The profiler's time of each kernel in each of ``repeats`` runs, whole microseconds, cut off below.
 
         Raises:
             BackendError: more events than onnxruntime's profiler keeps.
         """
-        return _trace(self._data, self._config, self._inputs, repeats)
+        return _trace(self._data, self._config, self._inputs, repeats, between)
 
     def close(self) -> None:
         """Free the session."""
@@ -221,7 +221,11 @@ def _session(data: bytes, options: Any) -> Any:
 
 
 def _trace(
-    data: bytes, config: OnnxRuntimeConfig, inputs: Mapping[str, np.ndarray], repeats: int
+    data: bytes,
+    config: OnnxRuntimeConfig,
+    inputs: Mapping[str, np.ndarray],
+    repeats: int,
+    between: Callable[[], None] | None = None,
 ) -> list[KernelTrace]:
     """One profiled session, which also saves the graph that it executes: names, attributes and weights come
     from the graph, shapes of activations and times from the trace."""
@@ -242,6 +246,8 @@ def _trace(
                 f"onnxruntime's profiler keeps; trace at most {most} runs at once"
             )
         for _ in range(repeats):
+            if between is not None:
+                between()
             session.run(None, inputs)
         events = json.loads(Path(session.end_profiling()).read_text())
     by_key = _events_by_key(events, {node.name for node in graph.node})

@@ -5,14 +5,16 @@ they give the roofline (Williams et al., CACM 2009) that regressors are relative
 
     roofline_ms = 1000 * max(flops / flops_per_s, bytes / bytes_per_s) + overhead_ms
 
-which is appended as the last column. A new kind is one row in ``COLUMNS``.
+which is appended as the last column. Before it stands the kernel's surroundings: ``footprint_bytes``, what a whole
+inference reads and writes, rounded to a quarter of an octave. Between two uses of a weight that much has passed
+through the caches, so that the same kernel takes longer in a large model. A new kind is one row in ``COLUMNS``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
+from math import log2, prod
 from types import MappingProxyType
 from typing import Any
 
@@ -36,6 +38,7 @@ from nn_meter.kernels.kinds import (
 
 SCHEMA = "onnx-1"
 ROOFLINE = "roofline_ms"
+FOOTPRINT = "footprint_bytes"
 
 ITEM_BYTES: Mapping[str, float] = MappingProxyType(
     {
@@ -329,15 +332,21 @@ COLUMNS: Mapping[str, tuple[tuple[str, ...], Callable[[Any], Row]]] = MappingPro
 
 
 def columns(kind: str) -> tuple[str, ...]:
-    """Names of the columns of a kind, the roofline last."""
-    return (*COLUMNS[kind][0], ROOFLINE)
+    """Names of the columns of a kind; footprint and roofline last."""
+    return (*COLUMNS[kind][0], FOOTPRINT, ROOFLINE)
 
 
-def encode(kind: str, config: object, speeds: Speeds) -> Row:
-    """A row for a regressor, float, in the order of ``columns(kind)``.
+def encode(kernels: Sequence[tuple[str, Any]], speeds: Speeds, *, other_bytes: float = 0.0) -> list[Row]:
+    """Rows of all kernels of one inference, in the order of ``columns`` of each one's kind.
+
+    Args:
+        kernels: kind and config of each.
+        other_bytes: what else passes through the caches between two inferences.
 
     Raises:
         KeyError: no such kind.
     """
-    row = COLUMNS[kind][1](config)
-    return (*row, speeds.roofline_ms(row[0], row[1]))
+    rows = [COLUMNS[kind][1](config) for kind, config in kernels]
+    footprint = sum(row[1] for row in rows) + other_bytes
+    rounded = 2.0 ** (round(4 * log2(max(footprint, 1.0))) / 4)
+    return [(*row, rounded, speeds.roofline_ms(row[0], row[1])) for row in rows]

@@ -677,8 +677,10 @@ def build_rows(c: RowsConfig) -> Graph:
     if c.op in ("InstanceNormalization", "GroupNormalization", "BatchNormalization"):
         x = b.input((1, c.rows, c.length), c.dtype)
         count = 4 if c.op == "BatchNormalization" else 2
-        attrs: dict[str, Attr] = {"num_groups": c.rows} if c.op == "GroupNormalization" else {}
-        return b.graph(b.op(c.op, x, *(b.weight((c.rows,), c.dtype) for _ in range(count)), **attrs))
+        weights = [b.weight((c.rows,), c.dtype) for _ in range(count)]
+        if c.op == "GroupNormalization":
+            return b.graph(b.op(c.op, x, *weights, num_groups=c.rows))
+        return b.graph(b.op(c.op, x, *weights))
     op, _, strided = c.op.partition(" ")
     if strided:
         return b.graph(b.op(op, b.input((c.length, c.rows), c.dtype), axis=0))

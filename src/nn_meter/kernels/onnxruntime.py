@@ -318,7 +318,7 @@ def merge_transposes(work: Work, options: Options) -> None:
         before = work.made_by(op.inputs[0], "Transpose")
         first, second = before.attrs.get("perm") if before else None, op.attrs.get("perm")
         if before is not None and isinstance(first, tuple) and isinstance(second, tuple) and work.only_reader(before.outputs[0]) is op:
-            perm = tuple(first[int(p)] for p in second)
+            perm = tuple(int(first[int(p)]) for p in second)
             merged = work.fuse((before, op), "Transpose", before.inputs, op.outputs, {"perm": perm})
             if perm == tuple(range(len(perm))):
                 work.bypass(merged, "the transposes cancel out")

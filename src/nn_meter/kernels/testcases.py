@@ -8,7 +8,7 @@ are added. A new case is a row; an operator that rows may name is a row of ``DRA
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from nn_meter.errors import RuleError
@@ -45,11 +45,13 @@ class Sizes:
         }[domain]
 
 
-_Draw = Callable[[GraphBuilder, str, Sizes], tuple[str, ...]]
+Drawing = Callable[[GraphBuilder, str, Sizes], tuple[str, ...]]
+"""Adds an operator behind the tensor named; returns the names of its outputs."""
+
 _AUTO_PAD = MappingProxyType({"same": "SAME_UPPER", "valid": "VALID"})
 
 
-def _conv(op_type: str, *, depthwise: bool = False) -> _Draw:
+def _conv(op_type: str, *, depthwise: bool = False) -> Drawing:
     def draw(b: GraphBuilder, x: str, s: Sizes) -> tuple[str, ...]:
         cin = b.shape(x)[1]
         cout = cin if depthwise else s.cout
@@ -70,7 +72,7 @@ def _conv(op_type: str, *, depthwise: bool = False) -> _Draw:
     return draw
 
 
-def _pool(op_type: str) -> _Draw:
+def _pool(op_type: str) -> Drawing:
     def draw(b: GraphBuilder, x: str, s: Sizes) -> tuple[str, ...]:
         window, strides = (s.kernel_size, s.kernel_size), (s.pool_strides, s.pool_strides)
         return (b.op(op_type, x, kernel_shape=window, strides=strides, auto_pad=_AUTO_PAD[s.padding]),)
@@ -78,7 +80,7 @@ def _pool(op_type: str) -> _Draw:
     return draw
 
 
-def _unary(op_type: str) -> _Draw:
+def _unary(op_type: str) -> Drawing:
     return lambda b, x, s: (b.op(op_type, x),)
 
 
@@ -158,7 +160,7 @@ def _dequantize(b: GraphBuilder, x: str, s: Sizes) -> tuple[str, ...]:
     return (b.op("DequantizeLinear", x, b.const(0.02, "float32"), b.const(128, "uint8")),)
 
 
-DRAWINGS: Mapping[str, _Draw] = MappingProxyType(
+DRAWINGS: Mapping[str, Drawing] = MappingProxyType(
     {
         "conv": _conv("Conv"),
         "convtrans": _conv("ConvTranspose"),
@@ -196,24 +198,30 @@ _STARTS_FROM = MappingProxyType({"DequantizeLinear": "uint8"})
 """Element type that a graph begins with, where it is not float32."""
 
 
-def draw(operators: Sequence[str], shape: Shape, sizes: Sizes = Sizes(), name: str = "") -> Graph:
+def draw(
+    operators: Sequence[str],
+    shape: Shape,
+    sizes: Sizes = Sizes(),
+    name: str = "",
+    drawings: Mapping[str, Drawing] = DRAWINGS,
+) -> Graph:
     """The graph of ``operators`` one after the other, from one input of ``shape`` (NCHW).
 
     ``add`` and ``concat`` take an input of their own as second operand. Where an operator has several
     outputs, the chain goes on with the first.
 
     Raises:
-        RuleError: an operator without a row in ``DRAWINGS``.
+        RuleError: an operator without a row in ``drawings``.
         ModelError: the shapes do not admit an operator.
     """
     b = GraphBuilder(name or "_".join(operators))
     out: tuple[str, ...] = (b.input(shape, _STARTS_FROM.get(operators[0], "float32")),)
     for operator in operators:
-        if operator not in DRAWINGS:
+        if operator not in drawings:
             raise RuleError(
-                f"test case {'_'.join(operators)}: no operator {operator!r}; there are {', '.join(DRAWINGS)}"
+                f"test case {'_'.join(operators)}: no operator {operator!r}; there are {', '.join(drawings)}"
             )
-        out = DRAWINGS[operator](b, out[0], sizes)
+        out = drawings[operator](b, out[0], sizes)
     return b.graph(*out)
 
 
@@ -222,10 +230,12 @@ class FusionCase:
     """Operators of one rule. A chain of three asks whether its last operator joins the two before.
 
     ``domain`` is what flows in: ``"map"`` (NCHW), ``"vector"`` (one row) or ``"tokens"`` (a sequence).
+    ``drawings`` says how the operators are drawn.
     """
 
     operators: tuple[str, ...]
     domain: str = "map"
+    drawings: Mapping[str, Drawing] = field(default=DRAWINGS, compare=False, repr=False)
 
     @property
     def name(self) -> str:
@@ -246,24 +256,26 @@ class FusionCase:
 
     def block(self, sizes: Sizes = Sizes()) -> Graph:
         """All operators together."""
-        return draw(self.operators, sizes.input_shape(self.domain), sizes, f"{self.name}_block")
+        return self._draw(self.operators, sizes.input_shape(self.domain), sizes, "block")
 
     def first(self, sizes: Sizes = Sizes()) -> Graph:
         """All but the last operator."""
-        name = f"{self.name}_{self.labels[0]}"
-        return draw(self.operators[:-1], sizes.input_shape(self.domain), sizes, name)
+        return self._draw(self.operators[:-1], sizes.input_shape(self.domain), sizes, self.labels[0])
 
     def second(self, sizes: Sizes = Sizes()) -> Graph:
         """The last operator alone, on what the ones before it give."""
         before = self.first(sizes)
         between = before.tensors[before.outputs[0]].shape
-        return draw(self.operators[-1:], between, sizes, f"{self.name}_{self.labels[1]}")
+        return self._draw(self.operators[-1:], between, sizes, self.labels[1])
 
     def graphs(self, sizes: Sizes = Sizes()) -> Mapping[str, Graph]:
         """Parts and block under the names that nn-Meter's files give them."""
         first, second = self.labels
         parts = {first: self.first(sizes), second: self.second(sizes)}
         return MappingProxyType({**parts, "block": self.block(sizes)})
+
+    def _draw(self, operators: Sequence[str], shape: Shape, sizes: Sizes, label: str) -> Graph:
+        return draw(operators, shape, sizes, f"{self.name}_{label}", self.drawings)
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,8 +64,9 @@ class GraphEngine:
 
     def explain_partition(self, partition: Partition) -> Prediction:
         """The answer for kernels that are known already."""
-        items = {id(k): (k.kind, encode(k.kind, k.config, self._speeds)) for k in partition.kernels if not k.free}
-        self._learn(list(items.values()))
+        asked = [k for k in partition.kernels if not k.free]
+        items = {id(k): item for k, item in zip(asked, self._rows(partition), strict=True)}
+        self._learn(items.values())
         predictions = tuple(self._explain(k, items.get(id(k))) for k in partition.kernels)
         total_ms = sum(p.latency_ms for p in predictions)
         bundle = self._bundle
@@ -83,7 +84,8 @@ class GraphEngine:
         )
 
     def _rows(self, partition: Partition) -> list[tuple[str, Row]]:
-        return [(k.kind, encode(k.kind, k.config, self._speeds)) for k in partition.kernels if not k.free]
+        kernels = [(k.kind, k.config) for k in partition.kernels if not k.free]
+        return [(kind, row) for (kind, _), row in zip(kernels, encode(kernels, self._speeds), strict=True)]
 
     def _kind(self, kind: str) -> KindPredictor | None:
         if kind not in self._kinds:

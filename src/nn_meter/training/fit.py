@@ -23,36 +23,45 @@ from nn_meter.predictors.trees import TreeEnsemble
 MIN_ROWS = 20
 """Fewer measurements of a kind than this give no regressor: the fallback answers."""
 
-_CONSTANT_RATIO = 1e-12
-
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A kernel with its latency; ``network`` tells which samples were taken together."""
+    """A kernel of a network with its latency."""
 
     kind: str
     config: KernelConfig
     latency_ms: float
-    network: int
 
 
-def fit_speeds(samples: Sequence[Sample]) -> Speeds:
+@dataclass(frozen=True, slots=True)
+class Network:
+    """Kernels that were measured in one network, and ``other_bytes`` that were moved between two of its runs."""
+
+    samples: tuple[Sample, ...]
+    other_bytes: float = 0.0
+
+    def rows(self, speeds: Speeds) -> list[tuple[float, ...]]:
+        """A row for each sample."""
+        return encode([(s.kind, s.config) for s in self.samples], speeds, other_bytes=self.other_bytes)
+
+
+def fit_speeds(networks: Sequence[Network]) -> Speeds:
     """What the device showed at best: the 95th percentiles of flops and bytes a second over kernels of some size,
     and the 5th percentile of all latencies as the cost of a call.
 
     Raises:
         BuildError: too few samples.
     """
+    samples = [s for network in networks for s in network.samples]
     if len(samples) < MIN_ROWS:
         raise BuildError(f"{len(samples)} measured kernels are too few to train on; give the build a larger budget")
-    nothing = Speeds(1.0, 1.0, 0.0)
     flops, moved = [], []
-    for sample in samples:
-        row = encode(sample.kind, sample.config, nothing)
-        if row[0] > 1e6 and row[0] > 8 * row[1]:
-            flops.append(row[0] / sample.latency_ms)
-        elif row[1] > 1e5:
-            moved.append(row[1] / sample.latency_ms)
+    for network in networks:
+        for sample, row in zip(network.samples, network.rows(Speeds(1.0, 1.0, 0.0)), strict=True):
+            if row[0] > 1e6 and row[0] > 8 * row[1]:
+                flops.append(row[0] / sample.latency_ms)
+            elif row[1] > 1e5:
+                moved.append(row[1] / sample.latency_ms)
     per_s = [1e3 * float(np.quantile(v, 0.95)) if v else fallback for v, fallback in ((flops, 1e10), (moved, 1e9))]
     overhead_ms = float(np.quantile([s.latency_ms for s in samples], 0.05))
     return Speeds(per_s[0], per_s[1], overhead_ms)
@@ -134,24 +143,24 @@ def boosting_to_trees(model: Any, n_columns: int) -> TreeEnsemble:
     )
 
 
-def fit_kinds(samples: Sequence[Sample], speeds: Speeds, *, seed: int = 0, kinds: Sequence[str] | None = None) -> Mapping[str, KindPredictor]:
+def fit_kinds(networks: Sequence[Network], speeds: Speeds, *, seed: int = 0, kinds: Sequence[str] | None = None) -> Mapping[str, KindPredictor]:
     """A regressor for every kind with enough samples; ``kinds`` limits them."""
-    by_kind: dict[str, list[Sample]] = {}
-    for sample in samples:
-        if kinds is None or sample.kind in kinds:
-            by_kind.setdefault(sample.kind, []).append(sample)
+    by_kind: dict[str, list[tuple[tuple[float, ...], float, int]]] = {}
+    for number, network in enumerate(networks):
+        for sample, row in zip(network.samples, network.rows(speeds), strict=True):
+            if sample.kind != "other" and (kinds is None or sample.kind in kinds):
+                by_kind.setdefault(sample.kind, []).append((row, sample.latency_ms, number))
     fitted: dict[str, KindPredictor] = {}
-    for kind, some in sorted(by_kind.items()):
-        if len(some) < MIN_ROWS or kind == "other":
+    for kind, taken in sorted(by_kind.items()):
+        if len(taken) < MIN_ROWS:
             continue
-        rows = np.array([encode(kind, s.config, speeds) for s in some], np.float64)
-        latencies_ms = np.array([s.latency_ms for s in some], np.float64)
-        groups = np.unique([s.network for s in some], return_inverse=True)[1].astype(np.int64)
+        rows, latencies_ms, numbers = (np.array(column, np.float64) for column in zip(*taken, strict=True))
+        groups = np.unique(numbers, return_inverse=True)[1].astype(np.int64)
         fitted[kind] = fit_kind(kind, rows, latencies_ms, names=columns(kind), seed=seed, groups=groups)
     return fitted
 
 
-def fallback_factor(samples: Sequence[Sample], speeds: Speeds) -> float:
+def fallback_factor(networks: Sequence[Network], speeds: Speeds) -> float:
     """Median ratio of measured to roofline: what an estimate from flops and bytes is multiplied by."""
-    ratios = [s.latency_ms / max(encode(s.kind, s.config, speeds)[-1], _CONSTANT_RATIO) for s in samples]
+    ratios = [s.latency_ms / row[-1] for n in networks for s, row in zip(n.samples, n.rows(speeds), strict=True)]
     return float(np.median(ratios))
