@@ -31,7 +31,7 @@ _CLASS = ("package_location", "class_module", "class_name")
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """``section`` of the registry; ``keys`` of the meta file, ``optional`` among them; ``files`` are paths."""
+    """``section`` of the registry; ``keys`` of the meta file, ``optional`` and ``files`` among them."""
 
     section: str
     keys: tuple[str, ...]
@@ -209,7 +209,7 @@ def _read() -> dict[str, Any]:
         section = modules.get(row.section) or {}
         entries = section.values() if isinstance(section, dict) else [None]
         if not all(isinstance(entry, dict) for entry in entries):
-            raise RegistrationError(f"{path}: its section {row.section!r} is damaged; repair or delete the file")
+            raise RegistrationError(f"{path}: the section {row.section!r} is damaged; repair or delete it")
     return modules
 
 

@@ -1,0 +1,1 @@
+"""nn-Meter's names for what scripts import from here."""

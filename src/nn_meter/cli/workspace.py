@@ -1,0 +1,76 @@
+"""``nn-meter create`` and ``nn-meter connect``."""
+
+from __future__ import annotations
+
+import argparse
+
+from nn_meter.errors import InputError
+from nn_meter.report.text import PREFIX
+
+
+def configure(parser: argparse.ArgumentParser, command: str) -> None:
+    """Arguments of ``create`` or ``connect``, as nn-Meter has them."""
+    if command == "connect":
+        parser.description = "Check that a backend answers, with the settings of a workspace."
+        parser.add_argument("--backend", required=True, metavar="NAME", help="name of the backend")
+        parser.add_argument("--workspace", required=True, metavar="PATH", help="folder of the workspace")
+        parser.set_defaults(run=connect)
+        return
+    parser.description = "Create a workspace folder for the builder; files that are there already are kept."
+    platform = parser.add_mutually_exclusive_group(required=True)
+    for each in ("tflite", "openvino", "onnxruntime", "customized"):
+        platform.add_argument(f"--{each}-workspace", metavar="PATH", help=f"where to create one for {each}")
+    parser.add_argument("--backend", metavar="NAME", help="the registered backend of a customized workspace")
+    parser.set_defaults(run=create)
+
+
+def create(args: argparse.Namespace) -> int:
+    """Write the configuration, and print nn-Meter's line."""
+    from nn_meter.builder.config import PLATFORMS, create_workspace
+
+    if args.customized_workspace:
+        platform, path, config = "customized", args.customized_workspace, _registered_config(args.backend)
+    else:
+        platform = next(each for each in PLATFORMS if getattr(args, f"{each}_workspace"))
+        path, config = getattr(args, f"{platform}_workspace"), PLATFORMS[platform]
+    workspace = create_workspace(path, config)
+    print(
+        f"{PREFIX} Workspace {workspace} for {platform} platform has been created. "
+        f"Users could edit experiment config in {workspace / 'configs'}/."
+    )
+    return 0
+
+
+def connect(args: argparse.Namespace) -> int:
+    """Ask the backend, and print nn-Meter's line."""
+    from nn_meter.builder.backends import connect_backend
+    from nn_meter.builder.config import builder_config
+
+    builder_config.init(args.workspace)
+    connect_backend(args.backend).test_connection()
+    print(f"{PREFIX} hello backend !")
+    return 0
+
+
+def _registered_config(name: str | None) -> dict[str, object] | None:
+    """What the registered backend's default configuration file says, if it has one."""
+    from pathlib import Path
+
+    import yaml
+
+    from nn_meter import registry
+
+    entry = registry.find("backend", name) if name else None
+    if entry is None:
+        known = ", ".join(each.name for each in registry.registered("backend")) or "none"
+        raise InputError(
+            f"--customized-workspace needs --backend with the name of a registered backend; registered: {known}"
+        )
+    file = entry.facts.get("defaultConfigFile")
+    if file is None:
+        return None
+    try:
+        values = yaml.safe_load(Path(file).read_bytes())
+    except (OSError, yaml.YAMLError) as error:
+        raise InputError(f"{file}: the backend's default configuration cannot be used ({error})") from error
+    return values if isinstance(values, dict) else {}
