@@ -110,8 +110,10 @@ def test_forgetting_what_is_not_registered(run: Callable[..., object]) -> None:
     refused(run("unregister", "--predictor", "cortexA76cpu_tflite21"), "cortexA76cpu_tflite21", "registered")
 
 
-def test_modules_that_are_plugged_in(run: Callable[..., object]) -> None:
-    refused(run("register", "--backend", "meta.yaml"), "--backend", "plugs it in")
+def test_modules_that_cannot_be_registered(run: Callable[..., object], tmp_path: Path) -> None:
+    refused(run("register", "--backend", tmp_path / "absent.yaml"), "absent.yaml", "cannot be read")
+    refused(run("unregister", "--backend", "mine"), "no backend 'mine' is registered")
+    refused(run("unregister", "--operator", "swish", "mine"), "no operator 'swish' for mine is registered")
 
 
 class Hostile:

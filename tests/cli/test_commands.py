@@ -53,6 +53,23 @@ def test_register_and_unregister_say_nn_meters_lines(run: Callable[..., object],
     assert "tiny_cpu" in run("--list-predictors").out
 
 
+def test_modules_are_registered_listed_and_forgotten(run: Callable[..., object], tmp_path: Path) -> None:
+    (tmp_path / "swish_of_mine.py").write_text("class Swish:\n    pass\n")
+    meta = tmp_path / "swish.yaml"
+    meta.write_text(
+        "{builtin_name: swish, implement: mine, package_location: ., "
+        "class_module: swish_of_mine, class_name: Swish}"
+    )
+    registered = run("register", "--operator", meta)
+    assert (registered.code, registered.out) == (0, "(nn-Meter) Successfully register operator: swish\n")
+    assert run("--list-operators").out.endswith("(nn-Meter) [Operator] * swish (mine)\n")
+    assert (
+        run("unregister", "--operator", "swish", "mine").out
+        == "(nn-Meter) Successfully unregister swish (mine).\n"
+    )
+    assert "*" not in run("--list-operators").out.partition("\n")[2]
+
+
 def test_get_ir_writes_beside_the_model(run: Callable[..., object], tmp_path: Path) -> None:
     model = tmp_path / "net.onnx"
     model.write_bytes(EXAMPLE.read_bytes())

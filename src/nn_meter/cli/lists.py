@@ -25,28 +25,38 @@ def _predictors() -> list[str]:
 def _backends() -> list[str]:
     from nn_meter.backends.base import available
 
-    return _named("backends", "Backend", available())
+    return _named("backends", "Backend", available(), "backend")
 
 
 def _kernels() -> list[str]:
     from nn_meter.features.nnmeter import NN_METER_1
 
-    return _named("kernels", "Kernel", NN_METER_1)
+    return _named("kernels", "Kernel", NN_METER_1, "kernel")
 
 
 def _operators() -> list[str]:
     from nn_meter.kernels.operators import KNOWN_RULE_NAMES
 
-    return _named("operators", "Operator", sorted(KNOWN_RULE_NAMES))
+    return _named("operators", "Operator", sorted(KNOWN_RULE_NAMES), "operator")
 
 
 def _testcases() -> list[str]:
-    return _named("testcases", "TestCase", ("MON",), spelled="test cases")
+    return _named("testcases", "TestCase", ("MON",), "testcase", spelled="test cases")
 
 
-def _named(plural: str, tag: str, names: Iterable[str], spelled: str = "") -> list[str]:
+def _named(plural: str, tag: str, names: Iterable[str], kind: str, spelled: str = "") -> list[str]:
+    """nn-Meter's lines; what the user registered comes behind, with a star."""
+    from nn_meter import registry
+
+    found: dict[str, list[str]] = {}
+    for each in registry.registered(kind):
+        found.setdefault(each.name, []).extend(filter(None, [each.implement]))
+    customized = (
+        f"* {name} ({', '.join(implements)})" if implements else f"* {name}"
+        for name, implements in found.items()
+    )
     head = f"{PREFIX} Supported {plural}: ('*' indicates customized {spelled or plural})"
-    return [head, *(f"{PREFIX} [{tag}] {name}" for name in names)]
+    return [head, *(f"{PREFIX} [{tag}] {name}" for name in (*names, *customized))]
 
 
 _LISTS: Mapping[str, Callable[[], list[str]]] = MappingProxyType(

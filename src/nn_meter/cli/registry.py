@@ -3,53 +3,64 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from nn_meter.cli.output import OK
-from nn_meter.errors import InputError
 from nn_meter.report.text import PREFIX
 
-_OTHERS = ("backend", "operator", "testcase", "kernel")
+_MODULES = ("backend", "operator", "testcase", "kernel")
+_PER_IMPLEMENT = ("operator", "testcase")
 
 
 def configure(parser: argparse.ArgumentParser, command: str) -> None:
     """Arguments of ``register`` or ``unregister``, as nn-Meter has them."""
-    forget = command == "unregister"
-    parser.description = (
-        "Forget a registered predictor." if forget else "Register a predictor from its meta file."
-    )
-    module = parser.add_mutually_exclusive_group(required=True)
-    text = "name of the registered predictor" if forget else "meta file (YAML) of the predictor"
-    module.add_argument("--predictor", metavar="NAME" if forget else "META", help=text)
-    for each in _OTHERS:
-        module.add_argument(f"--{each}", nargs="+", metavar="META", help=f"a {each}; packages plug theirs in")
-    if forget:
-        parser.add_argument("--predictor-version", metavar="V", help="its version; all versions if left out")
-    parser.set_defaults(run=unregister if forget else register)
+    what = parser.add_mutually_exclusive_group(required=True)
+    if command == "register":
+        parser.description = "Register what a meta file (YAML) describes."
+        for each in ("predictor", *_MODULES):
+            what.add_argument(f"--{each}", metavar="META", help=f"meta file of a {each}")
+        parser.set_defaults(run=register)
+        return
+    parser.description = "Forget what was registered."
+    for each in ("predictor", *_MODULES):
+        nargs = "+" if each in _PER_IMPLEMENT else None
+        implement = ", and the implementation to forget if not all" if nargs else ""
+        what.add_argument(f"--{each}", metavar="NAME", nargs=nargs, help=f"name of a {each}{implement}")
+    parser.add_argument("--predictor-version", metavar="V", help="of the predictor; all versions if left out")
+    parser.set_defaults(run=unregister)
 
 
 def register(args: argparse.Namespace) -> int:
     """Register, and print nn-Meter's line."""
+    from nn_meter import registry
     from nn_meter.predictors import registration
 
-    _only_predictors(args)
-    print(f"{PREFIX} Successfully register predictor: {registration.register(args.predictor).name}")
+    kind, meta = _asked(args)
+    name = registration.register(meta).name if kind == "predictor" else registry.register(kind, meta).name
+    print(f"{PREFIX} Successfully register {kind}: {name}")
     return OK
 
 
 def unregister(args: argparse.Namespace) -> int:
     """Forget, and print nn-Meter's line."""
+    from nn_meter import registry
     from nn_meter.predictors import registration
 
-    _only_predictors(args)
-    gone = registration.unregister(args.predictor, args.predictor_version)
-    print(f"{PREFIX} Successfully unregister {gone[0].name}.")
+    kind, asked = _asked(args)
+    if kind == "predictor":
+        name = registration.unregister(asked, args.predictor_version)[0].name
+    elif kind in _PER_IMPLEMENT:
+        registry.unregister(kind, *asked[:2])
+        name = asked[0] if len(asked) == 1 else f"{asked[0]} ({asked[1]})"
+    else:
+        registry.unregister(kind, asked)
+        name = asked
+    print(f"{PREFIX} Successfully unregister {name}.")
     return OK
 
 
-def _only_predictors(args: argparse.Namespace) -> None:
-    other = next((each for each in _OTHERS if getattr(args, each)), None)
-    if other is not None:
-        raise InputError(
-            f"--{other}: a {other} is not registered by a meta file any more; a package plugs it in, "
-            "as CONTRIBUTING.md describes"
-        )
+def _asked(args: argparse.Namespace) -> tuple[str, Any]:
+    """Which kind was named, and what of it; argparse saw to it that exactly one was."""
+    return next(
+        (kind, getattr(args, kind)) for kind in ("predictor", *_MODULES) if getattr(args, kind) is not None
+    )
