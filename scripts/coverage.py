@@ -1,6 +1,7 @@
 """How many architectures of timm, torchvision and transformers can be read and predicted.
 
-Reads each in a worker process with a time limit, writes a line of JSON per model to a journal, and prints the counts
+Reads each in a worker process with a time limit, writes a line of JSON per model to a journal, and prints
+the counts
 with what fails, by reason:
 
     python scripts/coverage.py --source timm --resume
@@ -51,7 +52,11 @@ def examine(front: Any, title: str, predictor: Any | None) -> dict[str, Any]:
         graph = front.read(title)
     except Exception as error:
         return {**row, "status": "failed", "reason": f"{type(error).__name__}: {error}"}
-    row |= {"read_s": round(time.perf_counter() - started, 3), "nodes": len(graph.nodes), "notes": len(graph.notes)}
+    row |= {
+        "read_s": round(time.perf_counter() - started, 3),
+        "nodes": len(graph.nodes),
+        "notes": len(graph.notes),
+    }
     mismatch = cross_check(graph)
     if mismatch:
         row["mismatch"] = mismatch
@@ -119,9 +124,13 @@ def main() -> None:
     parser.add_argument("--journal", type=Path, help="coverage-SOURCE.jsonl where left out")
     parser.add_argument("--predictor", default="", help="a predictor's name, to predict each with")
     parser.add_argument("--limit", type=int, help="read at most so many architectures more")
-    parser.add_argument("--resume", action="store_true", help="skip what the journal has read; failures are tried again")
+    parser.add_argument(
+        "--resume", action="store_true", help="skip what the journal has read; failures are tried again"
+    )
     parser.add_argument("--timeout-s", type=float, default=60.0, help="limit for one architecture")
-    parser.add_argument("--budget-s", type=float, default=float("inf"), help="stop asking after so many seconds")
+    parser.add_argument(
+        "--budget-s", type=float, default=float("inf"), help="stop asking after so many seconds"
+    )
     options = parser.parse_args()
     journal: Path = options.journal or Path(f"coverage-{options.source}.jsonl")
     rows: dict[str, dict[str, Any]] = {}
@@ -130,7 +139,9 @@ def main() -> None:
     titles = import_module(f"nn_meter.frontends.{options.source}").names()
     waiting = [title for title in titles if rows.get(title, {}).get("status") != "read"][: options.limit]
     context = multiprocessing.get_context("spawn")
-    worker = Worker(lambda pipe: context.Process(target=work, args=(options.source, options.predictor, pipe), daemon=True))
+    worker = Worker(
+        lambda pipe: context.Process(target=work, args=(options.source, options.predictor, pipe), daemon=True)
+    )
     started = time.monotonic()
     with journal.open("a" if options.resume else "w") as file:
         for title in waiting:
@@ -143,7 +154,10 @@ def main() -> None:
     read = [row for row in rows.values() if row["status"] == "read"]
     print(f"{options.source}: {len(titles)} architectures, {len(rows)} tried, {len(read)} read")
     if options.predictor:
-        print(f"predicted {sum('latency_ms' in row for row in read)}, wholly covered {sum(bool(row.get('covered')) for row in read)}")
+        print(
+            f"predicted {sum('latency_ms' in row for row in read)}, "
+            f"wholly covered {sum(bool(row.get('covered')) for row in read)}"
+        )
     for kind in ("reason", "mismatch", "not_predicted"):
         for family, count in families(row[kind] for row in rows.values() if kind in row).most_common():
             print(f"  {count:5d}  {kind}: {family}")

@@ -33,7 +33,17 @@ import torch  # noqa: E402
 nn = torch.nn
 F = torch.nn.functional
 
-COMPUTE = ("Conv", "ConvTranspose", "Gemm", "MatMul", "MaxPool", "AveragePool", "LayerNormalization", "Softmax", "Concat")
+COMPUTE = (
+    "Conv",
+    "ConvTranspose",
+    "Gemm",
+    "MatMul",
+    "MaxPool",
+    "AveragePool",
+    "LayerNormalization",
+    "Softmax",
+    "Concat",
+)
 
 
 def compute(graph: Graph) -> Counter[tuple[Any, ...]]:
@@ -100,10 +110,14 @@ class Branches(nn.Module):
 def test_a_module_of_many_layers_matches_its_export(tmp_path: Path) -> None:
     module = Branches().eval()
     graph = pytorch.read(module, input_shapes=(1, 3, 16, 16))
-    assert compute(graph) == compute(exported(module, (torch.zeros(1, 3, 16, 16),), tmp_path / "branches.onnx"))
+    assert compute(graph) == compute(
+        exported(module, (torch.zeros(1, 3, 16, 16),), tmp_path / "branches.onnx")
+    )
 
 
-@pytest.mark.parametrize("title", ["resnet18", "vit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "levit_128"])
+@pytest.mark.parametrize(
+    "title", ["resnet18", "vit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "levit_128"]
+)
 def test_shape_rules_agree_with_pytorch(title: str) -> None:
     graph = verify(timm.read(title))
     for node in graph.nodes:
@@ -117,7 +131,10 @@ def test_shape_rules_agree_with_pytorch(title: str) -> None:
 def snapshot(module: Any) -> tuple[Any, ...]:
     return (
         [part.training for part in module.modules()],
-        [(key, id(value), value.device, value.clone()) for key, value in module.state_dict(keep_vars=True).items()],
+        [
+            (key, id(value), value.device, value.clone())
+            for key, value in module.state_dict(keep_vars=True).items()
+        ],
         [dict(part._forward_hooks) | dict(part._forward_pre_hooks) for part in module.modules()],
         [sorted(vars(part)) for part in module.modules()],
     )
@@ -322,21 +339,29 @@ class Strange(nn.Module):
 
 
 def test_a_wrong_shape_names_module_and_line() -> None:
-    with pytest.raises(ModelError, match=r"Outer: in body\.1 at .*RuntimeError.*input_shapes that fit the model"):
+    with pytest.raises(
+        ModelError, match=r"Outer: in body\.1 at .*RuntimeError.*input_shapes that fit the model"
+    ):
         pytorch.read(Outer(nn.Conv2d(4, 4, 1)), input_shapes=(1, 3, 8, 8))
 
 
 def test_a_branch_on_values_names_the_line() -> None:
-    with pytest.raises(ModelError, match=r"in body\.1 at .*test_torch\.py:\d+: the code branches on the value"):
+    with pytest.raises(
+        ModelError, match=r"in body\.1 at .*test_torch\.py:\d+: the code branches on the value"
+    ):
         pytorch.read(Outer(Depends()), input_shapes=(1, 3))
 
 
 def test_an_unknown_operator_names_itself_and_the_line() -> None:
-    with pytest.raises(UnsupportedOperatorError, match=r"no row for the PyTorch operator aten\.\S+ at .*test_torch\.py:\d+"):
+    with pytest.raises(
+        UnsupportedOperatorError, match=r"no row for the PyTorch operator aten\.\S+ at .*test_torch\.py:\d+"
+    ):
         pytorch.read(Strange(), input_shapes=(1, 3, 3))
 
 
-@pytest.mark.parametrize(("shapes", "text"), [("224", "is no shape"), ((1, -3, 8, 8), "negative"), (((2,), "int65"), "no dtype")])
+@pytest.mark.parametrize(
+    ("shapes", "text"), [("224", "is no shape"), ((1, -3, 8, 8), "negative"), (((2,), "int65"), "no dtype")]
+)
 def test_shapes_that_are_none(shapes: Any, text: str) -> None:
     with pytest.raises(ModelError, match=text):
         pytorch.read(nn.ReLU(), input_shapes=shapes)
@@ -353,7 +378,11 @@ def test_something_else_is_no_module() -> None:
 
 @pytest.mark.parametrize(
     ("front", "wrong", "near"),
-    [(torchvision, "torchvision:resnet19", "resnet18"), (timm, "timm:vit_tinny_patch16_224", "vit_tiny"), (hf, "hf:bert-base-uncase", "bert-base-uncased")],
+    [
+        (torchvision, "torchvision:resnet19", "resnet18"),
+        (timm, "timm:vit_tinny_patch16_224", "vit_tiny"),
+        (hf, "hf:bert-base-uncase", "bert-base-uncased"),
+    ],
 )
 def test_near_names_are_suggested(front: Any, wrong: str, near: str) -> None:
     assert front.sniff(wrong)
@@ -372,7 +401,9 @@ def test_names_know_their_inputs() -> None:
 def test_transformers_by_name_and_by_config(tmp_path: Path) -> None:
     import transformers
 
-    config = transformers.BertConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64)
+    config = transformers.BertConfig(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64
+    )
     (tmp_path / "config.json").write_text(config.to_json_string(use_diff=False))
     assert hf.sniff(config)
     assert hf.sniff(tmp_path)

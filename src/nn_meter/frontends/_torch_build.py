@@ -10,7 +10,8 @@ from typing import Any
 def without_weights(build: Callable[[], Any]) -> Any:
     """What ``build`` returns, its parameters on the device ``meta``.
 
-    Constructors that look at values of the tensors they make cannot run on ``meta``; for them only the tensors
+    Constructors that look at values of the tensors they make cannot run on ``meta``; for them only the
+    tensors
     that are made without values (``empty``, ``zeros``, ``rand`` ...) are put there.
     """
     import torch
@@ -20,7 +21,7 @@ def without_weights(build: Callable[[], Any]) -> Any:
         (torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn, torch.empty_strided)
     )
 
-    class Blank(TorchFunctionMode):
+    class Blank(TorchFunctionMode):  # type: ignore[misc]
         def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             kwargs = kwargs or {}
             if func in blank and kwargs.get("device") is None:

@@ -1,8 +1,10 @@
 """ATen operators as ONNX operators: the table ``OPERATORS``.
 
-A row takes the writer and the call and returns the name of what it wrote, one for each result (``""`` for a result
+A row takes the writer and the call and returns the name of what it wrote, one for each result (``""`` for a
+result
 that has no counterpart). The spelling is that of ``torch.onnx.export`` after constant folding; where its two
-exporters differ, the shorter one (``Gelu`` for the five operators around ``Erf``). Names are ATen's without overload
+exporters differ, the shorter one (``Gelu`` for the five operators around ``Erf``). Names are ATen's without
+overload
 and without the trailing underscore of operators in place.
 """
 
@@ -253,12 +255,15 @@ def convolution(rank: int, transposed: bool = False) -> Row:
         kernel = w.shape(weight)[2:]
         dilations, strides = _tuple(c["dilation"], n), _tuple(c["stride"], n)
         if isinstance(c["padding"], str):
-            total = [d * (k - 1) if c["padding"] == "same" else 0 for d, k in zip(dilations, kernel, strict=True)]
+            total = [
+                d * (k - 1) if c["padding"] == "same" else 0 for d, k in zip(dilations, kernel, strict=True)
+            ]
             pads = (*(t // 2 for t in total), *(t - t // 2 for t in total))
         else:
             pads = _tuple(c["padding"], n) * 2
         attrs: dict[str, Attr] = {
-            "dilations": dilations, "group": c["groups"], "kernel_shape": kernel, "pads": pads, "strides": strides,
+            "dilations": dilations, "group": c["groups"], "kernel_shape": kernel, "pads": pads,
+            "strides": strides,
         }  # fmt: skip
         inputs = (x, weight) if c["bias"] is None else (x, weight, w.value(c["bias"]))
         if transposed or c["transposed"]:
@@ -336,9 +341,22 @@ def resize(mode: str, **attrs: Attr) -> Row:
     """``upsample_xxx`` and ``interpolate``."""
 
     def row(w: Writer, c: Call) -> str:
-        align = "align_corners" if c["align_corners"] else ("asymmetric" if mode == "nearest" else "pytorch_half_pixel")
+        align = (
+            "align_corners"
+            if c["align_corners"]
+            else ("asymmetric" if mode == "nearest" else "pytorch_half_pixel")
+        )
         sizes = w.const(c.shape)
-        return w.op("Resize", w.value(c.first), "", "", sizes, mode=mode, coordinate_transformation_mode=align, **attrs)
+        return w.op(
+            "Resize",
+            w.value(c.first),
+            "",
+            "",
+            sizes,
+            mode=mode,
+            coordinate_transformation_mode=align,
+            **attrs,
+        )
 
     return row
 
@@ -424,7 +442,11 @@ def _group_norm(w: Writer, c: Call) -> str:
     shape, groups, dtype = w.shape(x), c["num_groups"], w.dtype(x)
     flat = w.op("Reshape", x, w.const((shape[0], groups, math.prod(shape[1:]) // groups)))
     normal = w.op(
-        "InstanceNormalization", flat, w.weight((groups,), dtype), w.weight((groups,), dtype), epsilon=float(c["eps"])
+        "InstanceNormalization",
+        flat,
+        w.weight((groups,), dtype),
+        w.weight((groups,), dtype),
+        epsilon=float(c["eps"]),
     )
     out = w.op("Reshape", normal, w.const(shape))
     for op_type, part in (("Mul", c["weight"]), ("Add", c["bias"])):
@@ -436,7 +458,9 @@ def _group_norm(w: Writer, c: Call) -> str:
 def _instance_norm(w: Writer, c: Call) -> str:
     x = w.value(c["input"])
     channels, dtype = w.shape(x)[1], w.dtype(x)
-    names = [w.weight((channels,), dtype) if c[key] is None else w.value(c[key]) for key in ("weight", "bias")]
+    names = [
+        w.weight((channels,), dtype) if c[key] is None else w.value(c[key]) for key in ("weight", "bias")
+    ]
     return w.op("InstanceNormalization", x, *names, epsilon=float(c["eps"]))
 
 
@@ -579,7 +603,9 @@ def _square(w: Writer, c: Call) -> str:
 
 
 def _where(w: Writer, c: Call) -> str:
-    return w.op("Where", w.value(c["condition"]), _operand(w, c["self"], c.dtype), _operand(w, c["other"], c.dtype))
+    return w.op(
+        "Where", w.value(c["condition"]), _operand(w, c["self"], c.dtype), _operand(w, c["other"], c.dtype)
+    )
 
 
 def _masked_fill(w: Writer, c: Call) -> str:
@@ -591,7 +617,9 @@ def _norm(w: Writer, c: Call) -> str:
     order = next((c[key] for key in ("ord", "p") if c[key] is not None), 2)
     op_type = {2: "ReduceL2", 1: "ReduceL1"}.get(order)
     if op_type is None:
-        raise UnsupportedOperatorError(f"{c.name} of order {order} has no counterpart; only the orders 1 and 2 have")
+        raise UnsupportedOperatorError(
+            f"{c.name} of order {order} has no counterpart; only the orders 1 and 2 have"
+        )
     return _reduce(w, op_type, w.value(x), _axes(c["dim"], x.dim()), bool(c["keepdim"]))
 
 
@@ -653,7 +681,9 @@ def _movedim(w: Writer, c: Call) -> str:
     source, target = _axes(c["source"], rank), _axes(c["destination"], rank)
     rest = iter(axis for axis in range(rank) if axis not in source)
     place = dict(zip(target, source, strict=True))
-    return _transpose(w, w.value(c.first), [place[axis] if axis in place else next(rest) for axis in range(rank)])
+    return _transpose(
+        w, w.value(c.first), [place[axis] if axis in place else next(rest) for axis in range(rank)]
+    )
 
 
 def _unsqueeze(w: Writer, c: Call) -> str:
@@ -684,7 +714,9 @@ def _repeat(w: Writer, c: Call) -> str:
 def _repeat_interleave(w: Writer, c: Call) -> str:
     x, times = w.value(c.first), c["repeats"]
     if not isinstance(times, int):
-        raise UnsupportedOperatorError("repeat_interleave with a tensor of repeats has a result of unknown shape")
+        raise UnsupportedOperatorError(
+            "repeat_interleave with a tensor of repeats has a result of unknown shape"
+        )
     if c["dim"] is None:
         x = _reshape(w, x, (math.prod(w.shape(x)),))
     shape = w.shape(x)
@@ -809,7 +841,9 @@ def _index_put(w: Writer, c: Call) -> str:
 
 
 def _gather(w: Writer, c: Call) -> str:
-    return w.op("GatherElements", w.value(c["self"]), w.value(c["index"]), axis=_axis(c["dim"], c.first.dim()))
+    return w.op(
+        "GatherElements", w.value(c["self"]), w.value(c["index"]), axis=_axis(c["dim"], c.first.dim())
+    )
 
 
 def _index_select(w: Writer, c: Call) -> str:
@@ -844,7 +878,7 @@ def _unfold(w: Writer, c: Call) -> str:
 
 
 def _im2col(w: Writer, c: Call) -> str:
-    """Patches as columns: padded, rows and columns picked by constant indices, as the TorchScript exporter has it."""
+    """Patches as columns: padded, rows and columns picked by constants, as the TorchScript exporter does."""
     x = w.value(c.first)
     n, channels = w.shape(x)[:2]
     (kh, kw), (ph, pw) = _tuple(c["kernel_size"], 2), _tuple(c["padding"], 2)
@@ -855,7 +889,9 @@ def _im2col(w: Writer, c: Call) -> str:
     rows, columns = (height - dh * (kh - 1) - 1) // sh + 1, (width - dw * (kw - 1) - 1) // sw + 1
     x = w.op("Gather", x, w.weight((kh, rows), "int64"), axis=2)
     x = w.op("Gather", x, w.weight((kw, columns), "int64"), axis=4)
-    return w.op("Reshape", _transpose(w, x, (0, 1, 2, 4, 3, 5)), w.const((n, channels * kh * kw, rows * columns)))
+    return w.op(
+        "Reshape", _transpose(w, x, (0, 1, 2, 4, 3, 5)), w.const((n, channels * kh * kw, rows * columns))
+    )
 
 
 def _col2im(w: Writer, c: Call) -> str:
@@ -935,17 +971,20 @@ def _recurrent(op_type: str, gates: int) -> Row:
             rows = gates * hidden
             length, batch, width = w.shape(x)
             bias = w.weight((directions, 2 * rows), dtype) if c["has_biases"] else ""
+            weights = [w.weight((directions, rows, size), dtype) for size in (width, hidden)]
             first = [_slice(w, name, 0, layer * directions, (layer + 1) * directions) for name in initial]
             out, *last = w.multi(
                 op_type,
-                (x, w.weight((directions, rows, width), dtype), w.weight((directions, rows, hidden), dtype), bias, "", *first),
+                (x, *weights, bias, "", *first),
                 1 + len(initial),
                 hidden_size=hidden,
                 direction="bidirectional" if directions == 2 else "forward",
             )  # fmt: skip
             for names, name in zip(ends, last, strict=True):
                 names.append(name)
-            x = w.op("Reshape", _transpose(w, out, (0, 2, 1, 3)), w.const((length, batch, directions * hidden)))
+            x = w.op(
+                "Reshape", _transpose(w, out, (0, 2, 1, 3)), w.const((length, batch, directions * hidden))
+            )
         finals = [names[0] if len(names) == 1 else w.op("Concat", *names, axis=0) for names in ends]
         return (_transpose(w, x, (1, 0, 2)) if c["batch_first"] else x, *finals)
 
@@ -957,21 +996,29 @@ def _each(names: str, row: Row) -> dict[str, Row]:
 
 
 SHAPE_ONLY = frozenset(
-    "zeros_like ones_like full_like empty_like rand_like randn_like new_zeros new_ones new_full new_empty "
-    "new_empty_strided new_tensor".split()
+    [
+        *("zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like", "new_zeros"),
+        *("new_ones", "new_full", "new_empty", "new_empty_strided", "new_tensor"),
+    ]
 )
 """Operators that take a tensor only for its shape; what they make is constant."""
 
 OPERATORS: dict[str, Row] = {
     **_each(
-        "alias contiguous clone detach dropout alpha_dropout feature_dropout feature_alpha_dropout identity lift "
+        "alias contiguous clone detach dropout alpha_dropout feature_dropout feature_alpha_dropout "
+        "identity lift "
         "lift_fresh requires_grad resolve_conj resolve_neg positive view_as_real_copy",
         keep,
     ),
     **_each("to _to_copy type_as float half", _to),
     **_each("view reshape _unsafe_view view_as reshape_as unflatten _reshape_alias", _view),
-    **{name: unary(name.capitalize()) for name in "abs ceil cos cosh erf exp floor log neg reciprocal round sigmoid "
-       "sign sin sinh sqrt tan tanh acos asin atan relu selu".split()},
+    **{
+        name: unary(name.capitalize())
+        for name in (
+            *("abs", "acos", "asin", "atan", "ceil", "cos", "cosh", "erf", "exp", "floor", "log", "neg"),
+            *("reciprocal", "relu", "round", "selu", "sigmoid", "sign", "sin", "sinh", "sqrt", "tan", "tanh"),
+        )
+    },
     **_each("logical_not bitwise_not", unary("Not")),
     "isnan": predicate("IsNaN"),
     "isinf": predicate("IsInf"),
@@ -1040,7 +1087,7 @@ OPERATORS: dict[str, Row] = {
     "conv_transpose1d": convolution(1, transposed=True),
     "conv_transpose2d": convolution(2, transposed=True),
     "conv_transpose3d": convolution(3, transposed=True),
-    **_each("batch_norm native_batch_norm _native_batch_norm_legit_no_training cudnn_batch_norm", _batch_norm),
+    **_each("batch_norm native_batch_norm _native_batch_norm_legit_no_training", _batch_norm),
     **_each("layer_norm native_layer_norm", _layer_norm),
     "group_norm": _group_norm,
     "instance_norm": _instance_norm,
@@ -1050,9 +1097,11 @@ OPERATORS: dict[str, Row] = {
     **{f"adaptive_avg_pool{n}d": adaptive_pool(n, "Average") for n in (1, 2, 3)},
     **{f"_adaptive_avg_pool{n}d": adaptive_pool(n, "Average") for n in (2, 3)},
     **{f"adaptive_max_pool{n}d": adaptive_pool(n, "Max") for n in (1, 2, 3)},
-    **_each("upsample_nearest1d upsample_nearest2d upsample_nearest3d", resize("nearest", nearest_mode="floor")),
-    **_each("upsample_linear1d upsample_bilinear2d upsample_trilinear3d _upsample_bilinear2d_aa", resize("linear")),
-    **_each("upsample_bicubic2d _upsample_bicubic2d_aa", resize("cubic", cubic_coeff_a=-0.75)),
+    **{f"upsample_nearest{n}d": resize("nearest", nearest_mode="floor") for n in (1, 2, 3)},
+    **_each("upsample_linear1d upsample_bilinear2d upsample_trilinear3d", resize("linear")),
+    "_upsample_bilinear2d_aa": resize("linear", antialias=1),
+    "upsample_bicubic2d": resize("cubic", cubic_coeff_a=-0.75),
+    "_upsample_bicubic2d_aa": resize("cubic", cubic_coeff_a=-0.5, antialias=1),
     "pixel_shuffle": _pixel_shuffle,
     **_each("channel_shuffle native_channel_shuffle", _channel_shuffle),
     **_each("grid_sampler grid_sampler_2d grid_sampler_3d", _grid_sample),

@@ -1,7 +1,9 @@
 """Runs a PyTorch module once without computing it, and writes down the ATen operators as ONNX nodes.
 
-The forward runs on tensors of the device ``meta``, which have a shape and no storage. A dispatch mode sees every
-operator; under ``inference_mode`` it sees the composite ones whole (``linear``, ``scaled_dot_product_attention``), as the ONNX
+The forward runs on tensors of the device ``meta``, which have a shape and no storage. A dispatch mode sees
+every
+operator; under ``inference_mode`` it sees the composite ones whole (``linear``,
+``scaled_dot_product_attention``), as the ONNX
 exporters do. What depends on no input is folded: small constants are computed, so that Python code may
 branch on them; large ones and weights stay shapes.
 """
@@ -10,7 +12,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType, MappingProxyType, TracebackType
@@ -27,10 +29,12 @@ MAX_COMPUTED = 1 << 18
 MAX_HELD = 64
 """Elements up to which a constant's values go into the graph."""
 
-_READS_VALUES = frozenset(("_local_scalar_dense", "item", "is_nonzero", "equal", "nonzero", "unique2", "masked_select"))
+_READS_VALUES = frozenset(
+    ("_local_scalar_dense", "item", "is_nonzero", "equal", "nonzero", "unique2", "masked_select")
+)
 
 
-class ValueNeeded(Exception):  # noqa: N818  (internal; becomes a ModelError with its place)
+class ValueNeeded(Exception):
     """The forward asks for the value of a tensor that has none."""
 
 
@@ -104,10 +108,10 @@ class Recorder:
 
     def const(self, value: Sequence[int | float] | int | float, dtype: str = "int64") -> str:
         """A constant with known values; a bare number gives a scalar."""
-        scalar = isinstance(value, int | float)
-        values = (value,) if scalar else tuple(value)  # type: ignore[arg-type,unused-ignore]
+        values: tuple[int | float, ...] = (value,) if isinstance(value, int | float) else tuple(value)
+        shape = () if isinstance(value, int | float) else (len(values),)
         name = self.fresh("const")
-        self._tensors[name] = Tensor(name, () if scalar else (len(values),), dtype, const=True, value=values)
+        self._tensors[name] = Tensor(name, shape, dtype, const=True, value=values)
         return name
 
     def weight(self, shape: Sequence[int], dtype: str) -> str:
@@ -126,7 +130,9 @@ class Recorder:
             name = self.fresh(self._weights.get(id(tensor), "const"))
             real = self._known(tensor) if tensor.numel() <= MAX_HELD else None
             value = None if real is None or real.is_complex() else tuple(real.flatten().tolist())
-            self._tensors[name] = Tensor(name, tuple(tensor.shape), dtype_name(tensor.dtype), const=True, value=value)
+            self._tensors[name] = Tensor(
+                name, tuple(tensor.shape), dtype_name(tensor.dtype), const=True, value=value
+            )
             known = self._consts[id(tensor)] = (tensor, name)
         return known[1]
 
@@ -156,7 +162,9 @@ class Recorder:
         with torch.inference_mode(False), torch.no_grad():
             return self._answered(func, signature, args, kwargs)
 
-    def _answered(self, func: Any, signature: _Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _answered(
+        self, func: Any, signature: _Signature, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
         tensors = tuple(_tensors(args, kwargs))
         if signature.name in SHAPE_ONLY:
             return self._made_of_shapes(func, signature, args, kwargs)
@@ -185,9 +193,13 @@ class Recorder:
 
     def graph(self, outputs: Sequence[Any]) -> Graph:
         """The graph that computes ``outputs``, without what none of them needs."""
-        names = tuple(dict.fromkeys(self._flow[self._key(out)][1] for out in outputs if self._key(out) in self._flow))
+        names = tuple(
+            dict.fromkeys(self._flow[self._key(out)][1] for out in outputs if self._key(out) in self._flow)
+        )
         if not names:
-            raise ModelError(f"{self.name}: no output depends on an input; return the tensors that forward computes")
+            raise ModelError(
+                f"{self.name}: no output depends on an input; return the tensors that forward computes"
+            )
         needed = set(names)
         nodes: list[Node] = []
         for node in reversed(self._nodes):
@@ -199,11 +211,14 @@ class Recorder:
         tensors = {name: tensor for name, tensor in self._tensors.items() if name in needed}
         return verify(
             Graph(
-                self.name, tuple(reversed(nodes)), MappingProxyType(tensors), tuple(self._inputs), names, tuple(self.notes)
+                self.name,
+                tuple(reversed(nodes)),
+                MappingProxyType(tensors),
+                tuple(self._inputs),
+                names,
+                tuple(self.notes),
             )
         )
-
-    # Inside
 
     def _bind(self, tensor: Any, name: str) -> None:
         entry = self._tensors[name]
@@ -222,7 +237,7 @@ class Recorder:
         return any(self._key(tensor) in self._flow for tensor in _tensors(args, kwargs))
 
     def _key(self, tensor: Any) -> int:
-        """What a tensor's value is filed under; one for all that are a tensor whole, as ``detach`` gives it."""
+        """What a tensor's value is filed under, one for all that ``detach`` and its like give."""
         return id(self._alias.get(id(tensor), tensor))
 
     def _derive(self, views: Sequence[Any], base: Any, actual: Any) -> None:
@@ -250,24 +265,32 @@ class Recorder:
             merged = self.op("ScatterND", whole, indices, name)
         self._flow[id(base)] = (base, merged)
 
-    def _decomposed(self, func: Any, signature: _Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _decomposed(
+        self, func: Any, signature: _Signature, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
         """Write a composite operator as its parts."""
         if signature.name in _READS_VALUES:
             raise ValueNeeded(signature.label)
-        with self.again():
+        with modes(self)[0]:
             result = func.decompose(*args, **kwargs)
             if result is not NotImplemented:
                 return result
             decomposition = _decompositions().get(func)
             if decomposition is None:
                 raise UnsupportedOperatorError(
-                    f"{self.name}: no row for the PyTorch operator {signature.label} at {user_line(sys._getframe())}; "
-                    "add one to OPERATORS in nn_meter/frontends/_torch_ops.py, or replace the operator in the model"
+                    f"{self.name}: no row for the PyTorch operator {signature.label} at "
+                    f"{user_line(sys._getframe())}; add one to OPERATORS in "
+                    "nn_meter/frontends/_torch_ops.py, or replace the operator in the model"
                 )
             return decomposition(*args, **kwargs)
 
     def _constant(
-        self, func: Any, signature: _Signature, args: tuple[Any, ...], kwargs: dict[str, Any], tensors: tuple[Any, ...]
+        self,
+        func: Any,
+        signature: _Signature,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        tensors: tuple[Any, ...],
     ) -> Any:
         """Compute what depends on no input, or keep only its shape where it is large or made of weights."""
         known = {id(tensor): self._known(tensor) for tensor in tensors}
@@ -294,7 +317,9 @@ class Recorder:
             self._derive(result if isinstance(result, tuple | list) else (result,), tensors[0], actual)
         return result
 
-    def _made_of_shapes(self, func: Any, signature: _Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _made_of_shapes(
+        self, func: Any, signature: _Signature, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
         import torch
 
         blank = {
@@ -316,7 +341,9 @@ class Recorder:
                 self._made[id(out)] = out
                 self._kept.append(out)
 
-    def _run_meta(self, func: Any, signature: _Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _run_meta(
+        self, func: Any, signature: _Signature, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
         twins = {id(tensor): self._twin(tensor) for tensor in _tensors(args, kwargs)}
         return func(*_swapped(args, twins, signature.device, "meta"), **_moved(kwargs, twins, "meta"))
 
@@ -349,10 +376,6 @@ class Recorder:
             entry = self._real[id(tensor)] = (tensor, copy)
         return entry[1]
 
-    def again(self) -> AbstractContextManager[Any]:
-        """The dispatch mode once more, for the parts of a composite operator."""
-        return modes(self)[0]
-
 
 def record(
     module: Callable[..., Any],
@@ -364,7 +387,8 @@ def record(
     """Run ``module`` on meta tensors under ``recorder``.
 
     Raises:
-        ModelError: the forward fails, or asks for a value that depends on an input; names the submodule and the line.
+        ModelError: the forward fails, or asks for a value that depends on an input; names the submodule and
+        the line.
         UnsupportedOperatorError: an operator that the table has no row for.
     """
     import torch
@@ -386,7 +410,7 @@ def record(
 
 
 def modes(recorder: Recorder) -> tuple[Any, Any]:
-    """The dispatch mode that reports to ``recorder``, and the function mode that hides the device ``meta``."""
+    """The dispatch mode that reports to ``recorder``, and the function mode that hides ``meta``."""
     import torch
     from torch.overrides import TorchFunctionMode
     from torch.utils._python_dispatch import TorchDispatchMode
@@ -394,11 +418,11 @@ def modes(recorder: Recorder) -> tuple[Any, Any]:
     device_of = torch.Tensor.device.__get__
     cpu = torch.device("cpu")
 
-    class Dispatch(TorchDispatchMode):
+    class Dispatch(TorchDispatchMode):  # type: ignore[misc]
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             return recorder.call(func, args, kwargs or {})
 
-    class Function(TorchFunctionMode):
+    class Function(TorchFunctionMode):  # type: ignore[misc]
         def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             if func == device_of:
                 return cpu
@@ -441,11 +465,14 @@ def _explained(recorder: Recorder, error: Exception) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, ValueNeeded) or "meta tensor" in text:
         return (
-            f"{where}: the code branches on the value of a tensor ({text}), which is not known before running; "
-            "make it depend on shapes only, or read an ONNX file of the model"
+            f"{where}: the code branches on the value of a tensor ({text}), which is not known before "
+            "running; make it depend on shapes only, or read an ONNX file of the model"
         )
     shapes = ", ".join(str(recorder.shape(name)) for name in recorder._inputs)
-    return f"{where}: {type(error).__name__}: {text}; the input shapes were {shapes}: give input_shapes that fit the model"
+    return (
+        f"{where}: {type(error).__name__}: {text}; the input shapes were {shapes}: "
+        "give input_shapes that fit the model"
+    )
 
 
 @contextmanager
@@ -454,7 +481,9 @@ def _paths(recorder: Recorder, paths: Mapping[int, str]) -> Iterator[None]:
     from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
     def enter(module: Any, args: Any) -> None:
-        recorder.scope.append((id(module), paths.get(id(module), recorder.scope[-1][1] if recorder.scope else "")))
+        recorder.scope.append(
+            (id(module), paths.get(id(module), recorder.scope[-1][1] if recorder.scope else ""))
+        )
 
     def leave(module: Any, args: Any, result: Any) -> None:
         while recorder.scope and recorder.scope.pop()[0] != id(module):
@@ -491,7 +520,9 @@ def _decompositions() -> Mapping[Any, Callable[..., Any]]:
 def _signature(func: Any) -> _Signature:
     schema = func._schema
     name = schema.name.removeprefix("aten::")
-    written = [argument.name for argument in schema.arguments if argument.alias_info and argument.alias_info.is_write]
+    written = [
+        argument.name for argument in schema.arguments if argument.alias_info and argument.alias_info.is_write
+    ]
     shared = bool(schema.returns) and any(r.alias_info is not None for r in schema.returns)
     return _Signature(
         name=name[:-1] if written and name.endswith("_") else name,

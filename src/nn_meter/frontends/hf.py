@@ -1,6 +1,7 @@
 """Architectures of transformers from their configuration, without weights: ``hf:bert-base-uncased``.
 
-A source is a name of ``ARCHITECTURES``, a ``config.json`` or a folder that holds one, or a configuration object.
+A source is a name of ``ARCHITECTURES``, a ``config.json`` or a folder that holds one, or a configuration
+object.
 Nothing is downloaded.
 """
 
@@ -30,7 +31,7 @@ _AUDIO_SECOND = 16000
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """Configuration class, model class, what differs from the defaults, and the part of the model that is read."""
+    """Configuration class, model class, what differs from the defaults, and the part that is read."""
 
     config: str
     model: str
@@ -38,7 +39,8 @@ class Architecture:
     part: str = ""
 
 
-def _row(config: str, model: str, part: str = "", **values: Any) -> Architecture:
+def _row(config: str, model: str, **values: Any) -> Architecture:
+    part = values.pop("part", "")
     return Architecture(config, model, MappingProxyType(values), part)
 
 
@@ -62,7 +64,9 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType({
         norm_rel_ebd="layer_norm", share_att_key=True, pos_att_type=["p2c", "c2p"], type_vocab_size=0,
         max_relative_positions=-1, position_biased_input=False, pad_token_id=None, **_BASE,
     ),
-    "minilm-l6": _row("BertConfig", "BertModel", hidden_size=384, num_hidden_layers=6, intermediate_size=1536),
+    "minilm-l6": _row(
+        "BertConfig", "BertModel", hidden_size=384, num_hidden_layers=6, intermediate_size=1536,
+    ),
     "gpt2": _row("GPT2Config", "GPT2LMHeadModel"),
     "gpt2-medium": _row("GPT2Config", "GPT2LMHeadModel", n_embd=1024, n_layer=24, n_head=16),
     "opt-125m": _row("OPTConfig", "OPTForCausalLM"),
@@ -86,7 +90,9 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType({
         "Qwen2Config", "Qwen2ForCausalLM", vocab_size=152064, hidden_size=3584, intermediate_size=18944,
         num_hidden_layers=28, num_attention_heads=28, num_key_value_heads=4,
     ),
-    "phi-2": _row("PhiConfig", "PhiForCausalLM", hidden_size=2560, intermediate_size=10240, num_hidden_layers=32),
+    "phi-2": _row(
+        "PhiConfig", "PhiForCausalLM", hidden_size=2560, intermediate_size=10240, num_hidden_layers=32,
+    ),
     "gemma-2b": _row(
         "GemmaConfig", "GemmaForCausalLM", hidden_size=2048, intermediate_size=16384, num_hidden_layers=18,
         num_attention_heads=8, num_key_value_heads=1, head_dim=256,
@@ -94,8 +100,8 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType({
     "t5-small": _row("T5Config", "T5Model"),
     "t5-base": _row("T5Config", "T5Model", d_model=768, d_ff=3072, num_layers=12, num_heads=12),
     "bart-base": _row(
-        "BartConfig", "BartModel", d_model=768, encoder_layers=6, decoder_layers=6, encoder_attention_heads=12,
-        decoder_attention_heads=12, encoder_ffn_dim=3072, decoder_ffn_dim=3072,
+        "BartConfig", "BartModel", d_model=768, encoder_layers=6, decoder_layers=6,
+        encoder_attention_heads=12, decoder_attention_heads=12, encoder_ffn_dim=3072, decoder_ffn_dim=3072,
     ),
     "whisper-base": _row("WhisperConfig", "WhisperModel", **_WHISPER),
     "whisper-base-encoder": _row("WhisperConfig", "WhisperModel", part="encoder", **_WHISPER),
@@ -140,9 +146,11 @@ def read(
     """The graph of the architecture ``source``.
 
     Args:
-        source: A name of ``ARCHITECTURES`` with or without the prefix, the path of a ``config.json`` or of a folder
+        source: A name of ``ARCHITECTURES`` with or without the prefix, the path of a ``config.json`` or of
+        a folder
             that holds one, or a configuration object.
-        input_shapes: As of the PyTorch front end; what the model takes, by ``seq_len`` and ``batch_size``, where
+        input_shapes: As of the PyTorch front end; what the model takes, by ``seq_len`` and ``batch_size``,
+        where
             left out.
         name: Name of the graph.
         seq_len: Tokens of a text, where the model reads one.
@@ -176,7 +184,9 @@ def build(source: Any) -> tuple[str, Any]:
     row = ARCHITECTURES.get(title.rpartition("/")[2]) or ARCHITECTURES.get(title)
     if row is None:
         near = nearest(title.rpartition("/")[2], list(ARCHITECTURES))
-        raise ModelError(f"no architecture {title!r} without a download; {near} Or give the path of its config.json")
+        raise ModelError(
+            f"no architecture {title!r} without a download; {near} Or give the path of its config.json"
+        )
     config = getattr(transformers, row.config)(**row.values)
     config.architectures = [row.model]
     module = _module(transformers, config)
@@ -224,7 +234,11 @@ def _config_file(source: str | Path) -> Path | None:
     path = Path(source)
     if path.is_dir():
         path = path / "config.json"
-    return path if path.name.endswith(".json") and path.is_file() and b'"model_type"' in path.read_bytes() else None
+    return (
+        path
+        if path.name.endswith(".json") and path.is_file() and b'"model_type"' in path.read_bytes()
+        else None
+    )
 
 
 def _read_config(transformers: Any, file: Path) -> Any:

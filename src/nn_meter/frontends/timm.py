@@ -34,7 +34,9 @@ def read(source: str, *, input_shapes: Any = None, name: str | None = None) -> G
     """
     title = source.removeprefix(PREFIX)
     module, shape = build(title)
-    return pytorch.read(module, input_shapes=shape if input_shapes is None else input_shapes, name=name or title)
+    return pytorch.read(
+        module, input_shapes=shape if input_shapes is None else input_shapes, name=name or title
+    )
 
 
 def names() -> list[str]:

@@ -25,7 +25,17 @@ InputSpec = Any
 """A shape; a pair of shape and dtype name (``((1, 128), "int64")``); or an example tensor."""
 
 _TOKEN_INPUTS = frozenset(
-    ("input_ids", "decoder_input_ids", "token_type_ids", "position_ids", "attention_mask", "ids", "idx", "tokens", "src_tokens")
+    (
+        "input_ids",
+        "decoder_input_ids",
+        "token_type_ids",
+        "position_ids",
+        "attention_mask",
+        "ids",
+        "idx",
+        "tokens",
+        "src_tokens",
+    )
 )
 """Parameters of ``forward`` that hold integers by convention."""
 
@@ -52,10 +62,13 @@ def read(
     """The graph that ``source`` computes at inference.
 
     Args:
-        source: A ``torch.nn.Module`` on any device, ``meta`` included; a ``torch.export.ExportedProgram``; or the path
+        source: A ``torch.nn.Module`` on any device, ``meta`` included; a ``torch.export.ExportedProgram``;
+        or the path
             of a ``.pt2`` file. The module stays as it is; one in training mode is read as in evaluation.
-        input_shapes: One shape, several, or one for each parameter of ``forward`` by name; ``(1, 3, 224, 224)`` where
-            left out. Instead of a shape, a pair of shape and dtype name or an example tensor may stand. Inputs take
+        input_shapes: One shape, several, or one for each parameter of ``forward`` by name; ``(1, 3, 224,
+        224)`` where
+            left out. Instead of a shape, a pair of shape and dtype name or an example tensor may stand.
+            Inputs take
             the dtype of the module's weights, or int64 where the parameter's name says that it holds tokens.
         name: Name of the graph; the class of the module where left out.
         kwargs: Further arguments of ``forward`` that are no tensors.
@@ -63,7 +76,8 @@ def read(
     Raises:
         MissingDependencyError: PyTorch is not installed.
         ModelFormatError: a file that is no ``torch.export`` archive.
-        ModelError: the forward fails for these shapes or branches on a tensor's value; names submodule and line.
+        ModelError: the forward fails for these shapes or branches on a tensor's value; names submodule and
+        line.
         UnsupportedOperatorError: an operator without a row in the table.
     """
     torch = _torch()
@@ -86,14 +100,18 @@ def read(
     positional, named = _inputs(source, input_shapes)
     for key, tensor in (*positional, *named):
         recorder.input(tensor, key)
-    paths = {id(module): f"/{path.replace('.', '/')}" if path else "" for path, module in source.named_modules()}
+    paths = {
+        id(module): f"/{path.replace('.', '/')}" if path else "" for path, module in source.named_modules()
+    }
     with _evaluating(source):
-        return record(source, recorder, [tensor for _, tensor in positional], {**dict(named), **(kwargs or {})}, paths)
+        return record(
+            source, recorder, [tensor for _, tensor in positional], {**dict(named), **(kwargs or {})}, paths
+        )
 
 
 _SCRIPT = (
-    "{what} is TorchScript, whose operators are no longer visible one by one; load the torch.nn.Module that it was "
-    "made from, or save it with torch.export.save(torch.export.export(module, inputs), 'model.pt2')"
+    "{what} is TorchScript, whose operators are no longer visible one by one; load the torch.nn.Module that "
+    "it was made from, or save it with torch.export.save(torch.export.export(module, inputs), 'model.pt2')"
 )
 
 
@@ -113,21 +131,24 @@ def _load(path: Path) -> Any:
     if not path.is_file():
         raise ModelError(f"{path}: no such file")
     if not zipfile.is_zipfile(path):
-        raise ModelFormatError(f"{path}: not a torch.export archive (no zip file), or a damaged one; save it again")
+        raise ModelFormatError(
+            f"{path}: not a torch.export archive (no zip file), or a damaged one; save it again"
+        )
     with zipfile.ZipFile(path) as archive:
         entries = archive.namelist()
     if any("/code/" in entry for entry in entries):
         raise ModelFormatError(_SCRIPT.format(what=path))
     if any(entry.endswith("data.pkl") for entry in entries) and path.suffix != ".pt2":
         raise ModelFormatError(
-            f"{path}: holds weights or a pickled object, not a program; build the torch.nn.Module and pass that, or "
-            "save it with torch.export.save(torch.export.export(module, inputs), 'model.pt2')"
+            f"{path}: holds weights or a pickled object, not a program; build the torch.nn.Module and pass "
+            "that, or save it with torch.export.save(torch.export.export(module, inputs), 'model.pt2')"
         )
     try:
         return torch.export.load(path)
     except Exception as error:
         raise ModelFormatError(
-            f"{path}: torch {torch.__version__} cannot load it as a torch.export archive ({error}); save it again"
+            f"{path}: torch {torch.__version__} cannot load it as a torch.export archive ({error}); "
+            "save it again"
         ) from error
 
 
@@ -148,7 +169,9 @@ def _program_inputs(program: Any) -> list[InputSpec]:
             try:
                 shape = tuple(int(dim) for dim in value.shape)
             except Exception:
-                raise ModelError(f"input {node.name!r} has the free shape {tuple(value.shape)}; give input_shapes") from None
+                raise ModelError(
+                    f"input {node.name!r} has the free shape {tuple(value.shape)}; give input_shapes"
+                ) from None
             specs.append((shape, str(value.dtype).removeprefix("torch.")))
     return specs
 
@@ -160,7 +183,9 @@ def _is_shape(spec: Any) -> bool:
 def _is_spec(spec: Any) -> bool:
     if _is_shape(spec) or hasattr(spec, "untyped_storage"):
         return True
-    return isinstance(spec, list | tuple) and len(spec) == 2 and _is_shape(spec[0]) and isinstance(spec[1], str)
+    return (
+        isinstance(spec, list | tuple) and len(spec) == 2 and _is_shape(spec[0]) and isinstance(spec[1], str)
+    )
 
 
 def _inputs(module: Any, specs: Any) -> tuple[list[tuple[str, Any]], list[tuple[str, Any]]]:
@@ -186,8 +211,8 @@ def _tensor(module: Any, key: str, spec: InputSpec) -> Any:
 
     if not _is_spec(spec):
         raise ModelError(
-            f"input {key!r}: {spec!r} is no shape; give whole numbers as in (1, 3, 224, 224), a pair of shape and "
-            "dtype as in ((1, 128), 'int64'), or an example tensor"
+            f"input {key!r}: {spec!r} is no shape; give whole numbers as in (1, 3, 224, 224), a pair of "
+            "shape and dtype as in ((1, 128), 'int64'), or an example tensor"
         )
     if hasattr(spec, "untyped_storage"):
         return torch.empty(spec.shape, dtype=spec.dtype, device="meta")
@@ -211,7 +236,9 @@ def _evaluating(module: Any) -> Iterator[None]:
     What the forward stores in a module (a cache, a buffer) goes away again with the tensors of this reading.
     """
     tables = ("_parameters", "_buffers", "_modules")
-    kept = [(part, dict(vars(part)), [dict(vars(part)[table]) for table in tables]) for part in module.modules()]
+    kept = [
+        (part, dict(vars(part)), [dict(vars(part)[table]) for table in tables]) for part in module.modules()
+    ]
     for part, _, _ in kept:
         part.training = False
     try:

@@ -73,7 +73,9 @@ def build(title: str) -> tuple[Any, tuple[int, ...]]:
         raise ModelError(f"torchvision has no model {title!r}; {nearest(title, known)}")
     builder = models.get_model_builder(title)
     home = builder.__module__
-    options = {"weights_backbone": None} if home.startswith((_DETECTION, "torchvision.models.segmentation")) else {}
+    options = (
+        {"weights_backbone": None} if home.startswith((_DETECTION, "torchvision.models.segmentation")) else {}
+    )
     module = without_weights(lambda: builder(weights=None, **options))
     if home.startswith(_DETECTION):
         module = module.backbone
