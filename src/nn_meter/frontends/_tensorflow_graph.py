@@ -258,19 +258,14 @@ def _scale_and_shift(lowering: Lowering) -> list[Node]:
 
 
 def _per_channel(lowering: Lowering, node: Node, *op_types: str) -> tuple[str, str] | None:
-    """Data and constant of an operator with one element per channel of a four-dimensional image."""
+    """Data and constant of an operator with one element per channel of an image."""
     if node.op_type not in op_types or len(node.inputs) != 2:
         return None
-    order = (
-        node.inputs
-        if node.op_type == "Sub"
-        else sorted(node.inputs, key=lambda key: lowering.tensors[key].const)
-    )
+    order: Sequence[str] = node.inputs
+    if node.op_type != "Sub":
+        order = sorted(order, key=lambda key: lowering.tensors[key].const)
     data, vector = (lowering.tensors[key] for key in order)
-    if data.const or not vector.const or len(data.shape) != 4 or data.shape[1] == 1:
+    if data.const or not vector.const or len(data.shape) < 4 or data.shape[1] == 1:
         return None
-    return (
-        (data.name, vector.name)
-        if vector.shape in ((1, data.shape[1], 1, 1), (data.shape[1], 1, 1))
-        else None
-    )
+    channels = (data.shape[1], *(1,) * (len(data.shape) - 2))
+    return (data.name, vector.name) if vector.shape in (channels, (1, *channels)) else None
