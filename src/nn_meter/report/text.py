@@ -106,7 +106,9 @@ def total_line(prediction: Prediction) -> str:
 
 def comparison(predictions: Iterable[Prediction]) -> str:
     """Several predictors side by side, a line per model and predictor."""
-    rows = [("model", "predictor", "version", "device", "ms", "90 % interval", "predicted", "estimated")]
+    rows: list[tuple[str, ...]] = [
+        ("model", "predictor", "version", "device", "ms", "90 % interval", "predicted", "estimated")
+    ]
     for each in predictions:
         interval = " .. ".join(map(milliseconds, each.interval_ms)) if each.interval_ms else "-"
         coverage = each.coverage
