@@ -57,7 +57,8 @@ def ways(title: str) -> dict[str, float]:
 
     def fx() -> None:
         traced = torch.fx.symbolic_trace(real)
-        FakeTensorProp(traced).propagate(torch.empty(shape))
+        mode = FakeTensorMode(allow_non_fake_inputs=True)
+        FakeTensorProp(traced, mode).propagate(torch.empty(shape))
 
     def fake() -> None:
         mode = FakeTensorMode(allow_non_fake_inputs=True)
