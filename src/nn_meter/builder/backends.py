@@ -61,7 +61,7 @@ class BaseBackend:
             BackendError: the class has no profiler or no parser.
         """
         if self.profiler is None or self.parser is None:
-            raise BackendError(f"{type(self).__name__} needs a profiler_class and a parser_class, or profile()")
+            raise BackendError(f"{type(self).__name__} needs profiler_class and parser_class, or profile()")
         return self.parser.parse(self.profiler.profile(converted_model, **kwargs)).results.get(metrics)
 
     def profile_model_file(

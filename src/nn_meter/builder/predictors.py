@@ -10,7 +10,7 @@ import logging
 import pickle
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from nn_meter.builder.kernels import (
 from nn_meter.builder.latency import Latency, Models, read_profiled_results
 from nn_meter.builder.profile import profile_models
 from nn_meter.errors import BuildError, MissingDependencyError
+from nn_meter.features.nnmeter import NN_METER_BUILDER_1
 
 _log = logging.getLogger(__name__)
 
@@ -40,16 +41,6 @@ MIN_SAMPLES = 10
 
 KernelData = Models | tuple[Any, Any]
 """Measured models, or (configs, latencies): each the path of a JSON file or a list of such paths."""
-
-
-@dataclass(frozen=True, slots=True)
-class Accuracy:
-    """Errors on the kernels held out: shares within 5, 10 and 15 %, root mean square error in ms."""
-
-    rmse_ms: float
-    acc5: float
-    acc10: float
-    acc15: float
 
 
 def generate_config_sample(
@@ -77,7 +68,8 @@ def generate_config_sample(
     for config in drawn:
         name = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:8]
         path = builder_config.models("predbuild") / f"{kernel_type}_{mark}_{name}.onnx"
-        described[name] = {"model": str(path), "shapes": _write_kernel(kernel_type, config, path), "config": config}
+        shapes = _write_kernel(kernel_type, config, path)
+        described[name] = {"model": str(path), "shapes": shapes, "config": config}
     add_json(builder_config.results("predbuild") / f"{kernel_type}_{mark}.json", {kernel_type: described})
     return {kernel_type: described}
 
@@ -153,15 +145,17 @@ def build_predictor_by_data(
     stem = f"{kernel_type}_{mark}" if mark else kernel_type
     folder = Path(save_path) if save_path is not None else None
     if folder is not None:
-        write(folder / "collection" / f"Data_{stem}.csv", _csv((*columns, predict_label), np.c_[rows, labels]))
+        table = _csv((*columns, predict_label), np.c_[rows, labels])
+        write(folder / "collection" / f"Data_{stem}.csv", table)
         write(folder / "predictors" / f"{stem}.pkl", pickle.dumps(forest))
     if final_predictor:
         return forest, None, None
     predicted = forest.predict(rows[tested])
     errors = np.abs(predicted - labels[tested]) / labels[tested]
     if folder is not None:
-        table = np.c_[rows[tested], labels[tested], predicted, errors]
-        write(folder / "collection" / f"TestResult_{stem}.csv", _csv((*columns, "True", "Pred", "Error"), table))
+        tests = np.c_[rows[tested], labels[tested], predicted, errors]
+        table = _csv((*columns, "True", "Pred", "Error"), tests)
+        write(folder / "collection" / f"TestResult_{stem}.csv", table)
     acc10 = float(np.mean(errors <= 0.1))
     large = [configs[i] for i, error in zip(tested, errors, strict=True) if error > error_threshold]
     _log.info("%s: %.1f %% of %d kernels within 10 %%", stem, 100 * acc10, len(tested))
@@ -296,7 +290,9 @@ def collect_kernel_data(kernel_data: KernelData) -> Models:
     configs, labels = (_joined(source) for source in kernel_data)
     return read_profiled_results(
         {
-            module: {name: {**model, **labels.get(module, {}).get(name, {})} for name, model in models.items()}
+            module: {
+                name: {**model, **labels.get(module, {}).get(name, {})} for name, model in models.items()
+            }
             for module, models in configs.items()
         }
     )
@@ -358,7 +354,7 @@ def _table(
 ) -> tuple[tuple[str, ...], list[dict[str, int]], np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Columns, configs, rows and labels of the models that were measured."""
     entry = registry.find("kernel", kernel)
-    parse = entry.load("parser")(kernel).get_feature_by_config if entry is not None else lambda c: row(kernel, c)
+    parse = entry.load("parser")(kernel).get_feature_by_config if entry else partial(row, kernel)
     configs, rows, labels = [], [], []
     for model in data.get(kernel, {}).values():
         value = model.get(label)
@@ -370,8 +366,6 @@ def _table(
     if entry is not None:
         columns = tuple(f"feature{i}" for i in range(len(rows[0]) if rows else 0))
     else:
-        from nn_meter.features.nnmeter import NN_METER_BUILDER_1
-
         columns = NN_METER_BUILDER_1[builder_kernel(kernel).encoded_as]
     return columns, configs, np.array(rows, np.float64), np.array(labels, np.float64)
 

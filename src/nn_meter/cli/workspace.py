@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
+from typing import Any
 
 from nn_meter.errors import InputError
 from nn_meter.report.text import PREFIX
@@ -29,7 +31,8 @@ def create(args: argparse.Namespace) -> int:
     from nn_meter.builder.config import PLATFORMS, create_workspace
 
     if args.customized_workspace:
-        platform, path, config = "customized", args.customized_workspace, _registered_config(args.backend)
+        platform, path = "customized", args.customized_workspace
+        config = _registered_config(args.backend)
     else:
         platform = next(each for each in PLATFORMS if getattr(args, f"{each}_workspace"))
         path, config = getattr(args, f"{platform}_workspace"), PLATFORMS[platform]
@@ -52,7 +55,7 @@ def connect(args: argparse.Namespace) -> int:
     return 0
 
 
-def _registered_config(name: str | None) -> dict[str, object] | None:
+def _registered_config(name: str | None) -> Mapping[str, Any] | None:
     """What the registered backend's default configuration file says, if it has one."""
     from pathlib import Path
 
@@ -64,7 +67,7 @@ def _registered_config(name: str | None) -> dict[str, object] | None:
     if entry is None:
         known = ", ".join(each.name for each in registry.registered("backend")) or "none"
         raise InputError(
-            f"--customized-workspace needs --backend with the name of a registered backend; registered: {known}"
+            f"--customized-workspace needs --backend NAME of a registered backend; registered: {known}"
         )
     file = entry.facts.get("defaultConfigFile")
     if file is None:

@@ -235,7 +235,7 @@ class FusionCase:
 
     operators: tuple[str, ...]
     domain: str = "map"
-    drawings: Mapping[str, Drawing] = field(default=DRAWINGS, compare=False, repr=False)
+    drawings: Mapping[str, Drawing] = field(default_factory=lambda: DRAWINGS, compare=False, repr=False)
 
     @property
     def name(self) -> str:
