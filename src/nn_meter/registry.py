@@ -168,7 +168,7 @@ def _read_meta(kind: str, path: Path) -> Registered:
             continue
         if not isinstance(value, str) or not value:
             raise RegistrationError(
-                f"{path}: the key {key!r} of a {kind} is {'missing' if value is None else f'{value!r}'}; "
+                f"{path}: the key {key!r} of the {kind} is {'missing' if value is None else f'{value!r}'}; "
                 f"give a text for each of {', '.join(needed)}"
             )
     facts = {key: values[key] for key in row.keys if values.get(key) is not None}
