@@ -40,10 +40,24 @@ def replayed(count: int, probe_ms: float = 1.0) -> list[Entry]:
     results = []
     for number in range(count):
         graph = FAMILIES["residual_basic"](number)
-        kernels = [[k.kind, to_json(k.config), 0.01 + 0.001 * (number % 7)] for k in fuse(graph, rules).kernels if not k.free]
+        kernels = [
+            [k.kind, to_json(k.config), 0.01 + 0.001 * (number % 7)]
+            for k in fuse(graph, rules).kernels
+            if not k.free
+        ]
         whole_ms = sum(k[2] for k in kernels)
         results.append(
-            entry(number, {"kernels": kernels, "whole_ms": whole_ms, "traced_ms": whole_ms, "probe_ms": [probe_ms, probe_ms], "other_bytes": 0, "elapsed_s": 0.1})
+            entry(
+                number,
+                {
+                    "kernels": kernels,
+                    "whole_ms": whole_ms,
+                    "traced_ms": whole_ms,
+                    "probe_ms": [probe_ms, probe_ms],
+                    "other_bytes": 0,
+                    "elapsed_s": 0.1,
+                },
+            )
         )
     return results
 

@@ -5,9 +5,9 @@ to a journal before the next starts. Half-way through the budget the families wh
 worst are drawn more often. Then regressors are fitted, kind by kind, and a bundle is written.
 
 What a trace says is corrected in three ways. A small network that runs again and again finds its weights in the
-cache: before the runs of many networks some megabytes are moved, and regressors see how much. A neighbour on the machine slows whole stretches: a fixed probe runs
-before and after each network, and networks measured while it was slow are kept in the journal and left out of
-training. And the runtime's profiler costs time in every kernel: the same network run without it tells how much.
+cache: before the runs of many networks some megabytes are moved, and regressors see how much. A neighbour on the
+machine slows whole stretches: a fixed probe runs before and after each network, and networks measured while it was
+slow are kept in the journal and left out of training. And the runtime's profiler costs time in every kernel: the same network run without it tells how much.
 """
 
 from __future__ import annotations
@@ -188,7 +188,9 @@ def _measure(plan: BuildPlan, book: Journal, progress: Progress | None) -> None:
                 continue
             for entry in pending:
                 begin = monotonic()
-                result = worker.call(measure_network, str(entry.item["family"]), int(entry.item["seed"]), plan)
+                result = worker.call(
+                    measure_network, str(entry.item["family"]), int(entry.item["seed"]), plan
+                )
                 if isinstance(result, Failure):
                     book.fail(entry.key, result)
                 else:
@@ -210,7 +212,10 @@ def _draw(weights: Mapping[str, float], seed: int, start: int, count: int) -> li
     families = sorted(weights)
     share = np.array([weights[f] for f in families])
     drawn = rng.choice(len(families), size=count, p=share / share.sum())
-    return [{"family": families[i], "seed": int(s)} for i, s in zip(drawn, rng.integers(2**40, size=count), strict=True)]
+    return [
+        {"family": families[i], "seed": int(s)}
+        for i, s in zip(drawn, rng.integers(2**40, size=count), strict=True)
+    ]
 
 
 def _adapted(results: Sequence[Entry], plan: BuildPlan, weights: Mapping[str, float]) -> Mapping[str, float]:
@@ -228,11 +233,16 @@ def _adapted(results: Sequence[Entry], plan: BuildPlan, weights: Mapping[str, fl
         network = _network(entry, profiler_ms)
         total_ms = 0.0
         for sample, row in zip(network.samples, network.rows(speeds), strict=True):
-            total_ms += float(kinds[sample.kind].predict(np.array([row]))[0]) if sample.kind in kinds else row[-1]
+            total_ms += (
+                float(kinds[sample.kind].predict(np.array([row]))[0]) if sample.kind in kinds else row[-1]
+            )
         error = abs(math.log(total_ms / max(_result(entry)["whole_ms"], 1e-6)))
         errors.setdefault(str(entry.item["family"]), []).append(error)
     typical = float(np.median([e for some in errors.values() for e in some]))
-    return {f: w * float(np.clip(np.mean(errors.get(f, [typical])) / typical, 0.5, 3.0)) for f, w in weights.items()}
+    return {
+        f: w * float(np.clip(np.mean(errors.get(f, [typical])) / typical, 0.5, 3.0))
+        for f, w in weights.items()
+    }
 
 
 def _result(entry: Entry) -> Mapping[str, Any]:
@@ -248,7 +258,9 @@ def _undisturbed(results: Sequence[Entry]) -> list[Entry]:
         return []
     worst = np.array([max(_result(e)["probe_ms"]) for e in taken])
     span = 300
-    levels = np.array([np.quantile(worst[max(0, i - span) : i + span], 0.1) for i in range(0, len(worst), 50)])
+    levels = np.array(
+        [np.quantile(worst[max(0, i - span) : i + span], 0.1) for i in range(0, len(worst), 50)]
+    )
     level = np.repeat(levels, 50)[: len(worst)]
     keep = worst <= _SLOW * level
     if keep.mean() < 0.3:
@@ -258,7 +270,11 @@ def _undisturbed(results: Sequence[Entry]) -> list[Entry]:
 
 def _profiler_ms(results: Sequence[Entry]) -> float:
     """What the profiler adds to each kernel: the median over networks of many kernels."""
-    added = [(r["traced_ms"] - r["whole_ms"]) / len(r["kernels"]) for r in map(_result, results) if len(r["kernels"]) >= 12]
+    added = [
+        (r["traced_ms"] - r["whole_ms"]) / len(r["kernels"])
+        for r in map(_result, results)
+        if len(r["kernels"]) >= 12
+    ]
     return max(0.0, float(np.median(added))) if added else 0.0
 
 
@@ -267,7 +283,9 @@ def _network(entry: Entry, profiler_ms: float) -> Network:
     result = _result(entry)
     samples = []
     for kind, values, latency_ms in result["kernels"]:
-        samples.append(Sample(kind, from_json(kind, values), max(latency_ms - profiler_ms, 0.2 * latency_ms, 1e-4)))
+        samples.append(
+            Sample(kind, from_json(kind, values), max(latency_ms - profiler_ms, 0.2 * latency_ms, 1e-4))
+        )
     return Network(tuple(samples), float(result["other_bytes"]))
 
 
@@ -279,7 +297,12 @@ def _block(networks: Sequence[Network]) -> int:
 
 
 def train(
-    results: Sequence[Entry], plan: BuildPlan, *, name: str, version: str = "1.0", rules: Mapping[str, Any] | None = None
+    results: Sequence[Entry],
+    plan: BuildPlan,
+    *,
+    name: str,
+    version: str = "1.0",
+    rules: Mapping[str, Any] | None = None,
 ) -> Bundle:
     """A bundle of what a journal holds.
 
@@ -291,13 +314,15 @@ def train(
         failed = [e.result for e in results if isinstance(e.result, Failure)]
         why = f"; {len(failed)} failed, the first because: {failed[0].reason}" if failed else ""
         raise BuildError(
-            f"{len(taken)} measured networks are too few to train on, {MIN_NETWORKS} are needed{why}; give the build a larger budget"
+            f"{len(taken)} measured networks are too few to train on, {MIN_NETWORKS} are needed{why}; "
+            "give the build a larger budget"
         )
     good = _undisturbed(taken)
     profiler_ms = _profiler_ms(good)
     networks = [_network(e, profiler_ms) for e in good]
     speeds = fit_speeds(networks)
     kinds = fit_kinds(networks, speeds, seed=plan.seed, kinds=plan.kinds)
+    spent_s = sum(float(_result(e)["elapsed_s"]) for e in taken)
     return Bundle(
         name=name,
         version=version,
@@ -314,7 +339,7 @@ def train(
             "factor": fallback_factor(networks, speeds),
         },
         notes=(
-            f"{len(taken)} generated networks measured in {sum(_result(e)['elapsed_s'] for e in taken) / 60:.1f} minutes, "
+            f"{len(taken)} generated networks measured in {spent_s / 60:.1f} minutes, "
             f"{len(taken) - len(good)} of them left out as disturbed, {len(results) - len(taken)} failed",
             f"{1e3 * profiler_ms:.2f} microseconds taken off each traced kernel for the profiler",
         ),

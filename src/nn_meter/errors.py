@@ -86,7 +86,9 @@ class MissingDependencyError(NnMeterError):
     """An optional package is not installed."""
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
-        super().__init__(f"{purpose} needs the package {package!r}; install it with: pip install 'nn-meter[{extra}]'")
+        super().__init__(
+            f"{purpose} needs the package {package!r}; install it with: pip install 'nn-meter[{extra}]'"
+        )
         self.package = package
         self.extra = extra
 

@@ -37,10 +37,26 @@ def test_which_predictor_answers_for_a_kernel(ops: tuple[str, ...], name: str | 
     ("name", "facts", "row"),
     [
         ("conv-bn-relu", CONV, (56, 64, 128, 3, 2, 2 * 28 * 28 * PARAMS / 2e6, PARAMS / 1e6)),
-        ("fc", {"attr": {}, "input_shape": [[1, 512]], "output_shape": [[1, 10]]}, (512, 10, 10250 / 2e6, 10250 / 1e6)),
-        ("global-avgpool", {"attr": {}, "input_shape": [[1, 7, 7, 32]], "output_shape": [[1, 1, 1, 32]]}, (1, 32)),
-        ("add", {"attr": {}, "input_shape": [[], [1, 7, 7, 32]], "output_shape": [[1, 7, 7, 32]]}, (7, 32, 32)),
-        ("concat", {"attr": {}, "input_shape": [[1, 7, 7, 3], [1, 7, 7, 5]], "output_shape": []}, (7, 2, 3, 5, 0, 0)),
+        (
+            "fc",
+            {"attr": {}, "input_shape": [[1, 512]], "output_shape": [[1, 10]]},
+            (512, 10, 10250 / 2e6, 10250 / 1e6),
+        ),
+        (
+            "global-avgpool",
+            {"attr": {}, "input_shape": [[1, 7, 7, 32]], "output_shape": [[1, 1, 1, 32]]},
+            (1, 32),
+        ),
+        (
+            "add",
+            {"attr": {}, "input_shape": [[], [1, 7, 7, 32]], "output_shape": [[1, 7, 7, 32]]},
+            (7, 32, 32),
+        ),
+        (
+            "concat",
+            {"attr": {}, "input_shape": [[1, 7, 7, 3], [1, 7, 7, 5]], "output_shape": []},
+            (7, 2, 3, 5, 0, 0),
+        ),
         ("concat", {"attr": {}, "input_shape": [[1, 7, 7, 1]] * 5, "output_shape": []}, (7, 6, 1, 1, 1, 1)),
     ],
 )
@@ -54,4 +70,6 @@ def test_builders_concat_has_no_count_of_branches() -> None:
 
 
 def test_every_schema_encodes_every_kernel_that_it_names() -> None:
-    assert {schema: set(kinds) for schema, kinds in SCHEMAS.items()} == {s: set(e) for s, e in ENCODERS.items()}
+    assert {schema: set(kinds) for schema, kinds in SCHEMAS.items()} == {
+        s: set(e) for s, e in ENCODERS.items()
+    }

@@ -85,7 +85,10 @@ def test_every_kind_has_columns_and_no_operator_two_kinds() -> None:
     ],
 )
 def test_broadcasting_is_collapsed_to_its_shortest_form(
-    shapes: list[tuple[int, ...]], out: tuple[int, ...], dims: tuple[int, ...], present: tuple[tuple[bool, ...], ...]
+    shapes: list[tuple[int, ...]],
+    out: tuple[int, ...],
+    dims: tuple[int, ...],
+    present: tuple[tuple[bool, ...], ...],
 ) -> None:
     assert collapse(shapes, out) == (dims, present)
 

@@ -20,7 +20,14 @@ pytest.importorskip("onnxruntime")
 
 MODELS = Path(__file__).parents[2] / ".." / "shared" / "models"
 RULES = read_rules({"runtime": "onnxruntime_cpu"})
-QUICK = ("mobilenetv2_100", "mobilenetv3_small_100.dynamo", "efficientnet_b0", "regnety_004", "convnext_atto", "deit_tiny_patch16_224")
+QUICK = (
+    "mobilenetv2_100",
+    "mobilenetv3_small_100.dynamo",
+    "efficientnet_b0",
+    "regnety_004",
+    "convnext_atto",
+    "deit_tiny_patch16_224",
+)
 
 
 def compare(graph: Graph, model: Graph | bytes) -> tuple[int, int, int]:
@@ -32,11 +39,15 @@ def compare(graph: Graph, model: Graph | bytes) -> tuple[int, int, int]:
 
 def channels_in_a_block() -> int:
     """What this processor's ONNX Runtime pads four channels to."""
-    graph = parse("input x: float32[1,3,8,8]\nconst w: float32[4,3,1,1]\ny = Conv(x, w) {kernel_shape=(1, 1)}\noutput y")
+    graph = parse(
+        "input x: float32[1,3,8,8]\nconst w: float32[4,3,1,1]\ny = Conv(x, w) {kernel_shape=(1, 1)}\noutput y"
+    )
     return next(k.outputs[0].shape[1] for k in OnnxRuntimeCpu().fused(graph) if k.outputs[0] is not None)
 
 
-needs_avx512 = pytest.mark.skipif(channels_in_a_block() != 16, reason="this processor blocks channels otherwise than by 16")
+needs_avx512 = pytest.mark.skipif(
+    channels_in_a_block() != 16, reason="this processor blocks channels otherwise than by 16"
+)
 
 
 @needs_avx512
@@ -55,14 +66,19 @@ def test_shared_models_fuse_as_the_runtime_does(name: str) -> None:
 def test_all_shared_models_together_reach_99_percent() -> None:
     if not MODELS.exists():
         pytest.skip("the shared models are not beside the repository")
-    counts = [compare(reader.read(p), with_random_weights(p).SerializeToString()) for p in sorted(MODELS.glob("*.onnx"))]
+    counts = [
+        compare(reader.read(p), with_random_weights(p).SerializeToString())
+        for p in sorted(MODELS.glob("*.onnx"))
+    ]
     both, extra, missing = (sum(column) for column in zip(*counts, strict=True))
     assert both / (both + extra) >= 0.99
     assert both / (both + missing) >= 0.99
 
 
 @needs_avx512
-@pytest.mark.parametrize("family", ["residual_bottleneck", "inverted", "dense", "convnext", "vision_transformer", "encoder"])
+@pytest.mark.parametrize(
+    "family", ["residual_bottleneck", "inverted", "dense", "convnext", "vision_transformer", "encoder"]
+)
 def test_generated_networks_fuse_as_the_runtime_does(family: str) -> None:
     counts = [compare(graph, graph) for graph in map(FAMILIES[family], range(3))]
     both, extra, missing = (sum(column) for column in zip(*counts, strict=True))

@@ -45,7 +45,9 @@ def test_a_pair_that_does_not_fuse_says_why(pair: tuple[str, str], reason: str) 
 
 def test_a_rule_that_names_an_unknown_operator_is_warned_about() -> None:
     rules = read_rules({"BF_dense_relu": {"obey": True}}, "my.json")
-    assert rules.warnings == ("my.json: rule 'BF_dense_relu' names the unknown operator dense and has no effect",)
+    assert rules.warnings == (
+        "my.json: rule 'BF_dense_relu' names the unknown operator dense and has no effect",
+    )
 
 
 @pytest.mark.parametrize(
@@ -53,8 +55,14 @@ def test_a_rule_that_names_an_unknown_operator_is_warned_about() -> None:
     [
         ("{", "the fusion rules are no valid JSON: "),
         ("[]", "expected an object of rules, found list"),
-        ('{"BF_conv_relu": true}', "rule 'BF_conv_relu' needs the form {\"obey\": true, false or null}, found True"),
-        ('{"BF_conv_relu": {"obey": "yes"}}', "rule 'BF_conv_relu': 'obey' must be true, false or null, found 'yes'"),
+        (
+            '{"BF_conv_relu": true}',
+            "rule 'BF_conv_relu' needs the form {\"obey\": true, false or null}, found True",
+        ),
+        (
+            '{"BF_conv_relu": {"obey": "yes"}}',
+            "rule 'BF_conv_relu': 'obey' must be true, false or null, found 'yes'",
+        ),
         ('{"runtime": 3}', "'runtime' must be a text, found 3"),
     ],
 )
@@ -84,7 +92,11 @@ def test_what_rules_deny_the_runtime_does_not_fuse() -> None:
     )
 
     def labels(rules: dict[str, object]) -> list[str]:
-        return [k.label for k in fuse(graph, read_rules({"runtime": "onnxruntime_cpu", **rules})).kernels if k.nodes]
+        return [
+            k.label
+            for k in fuse(graph, read_rules({"runtime": "onnxruntime_cpu", **rules})).kernels
+            if k.nodes
+        ]
 
     assert labels({}) == ["Conv-relu (nchwc)"]
     assert labels({"BF_conv_relu": {"obey": None}}) == ["Conv (nchwc)", "Relu (nchwc)"]

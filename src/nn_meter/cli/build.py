@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     journal = folder / f"{name}@{args.predictor_version}.sqlite"
     if journal.exists() and not args.resume:
         raise BuildError(
-            f"{journal}: measurements of an earlier build are there; add --resume to go on with them, or remove the file"
+            f"{journal}: an earlier build left measurements; add --resume to go on with them, or remove the file"
         )
     rules = None
     if args.rules:

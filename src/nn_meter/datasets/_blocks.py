@@ -32,7 +32,8 @@ class Pen:
     """A graph in the making, the dice that decide how it goes on, and the spellings that it keeps.
 
     ``macs`` counts the multiply-adds written so far. What an exporter or an architecture decides once for
-    a whole network (its ``scale``, ``fold`` batch normalisation, fused or decomposed layer normalisation, the spelling of
+    a whole network (its ``scale``, ``fold`` batch normalisation, fused or decomposed layer normalisation, the
+    spelling of
     GELU) is drawn once, here.
     """
 

@@ -28,7 +28,8 @@ def feature_map(pen: Pen, low: int, high: int, macs: float) -> str:
     grown = pen.scale**0.35
     width = pen.width(low * grown, min(high, 160) * grown if stem else high)
     side = math.sqrt(pen.scale * pen.log_uniform(2e6, 8e7) / (macs * width * width * pen.batch))
-    side = min(max(side, 1.0 if pen.chance(0.05) else 5.0), math.sqrt(2e6 * math.sqrt(pen.scale) / (width * pen.batch)), 230.0)
+    largest = math.sqrt(2e6 * math.sqrt(pen.scale) / (width * pen.batch))
+    side = min(max(side, 1.0 if pen.chance(0.05) else 5.0), largest, 230.0)
     height = min(SIDES, key=lambda usual: abs(usual - side)) if pen.chance(0.6) else max(1, round(side))
     across = max(1, round(height * pen.uniform(0.5, 1.6))) if pen.chance(0.1) else height
     if not stem:

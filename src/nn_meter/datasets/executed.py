@@ -30,7 +30,11 @@ def read_executed(kernel: ExecutedKernel, runtime: str) -> tuple[str, KernelConf
 
 def _onnxruntime(kernel: ExecutedKernel) -> Operator:
     inputs = tuple(_tensor(o, n, kernel) for o, n in zip(kernel.inputs, kernel.input_names, strict=True))
-    outputs = tuple(t for o, n in zip(kernel.outputs, kernel.output_names, strict=True) if (t := _tensor(o, n, kernel)) is not None)
+    outputs = tuple(
+        t
+        for o, n in zip(kernel.outputs, kernel.output_names, strict=True)
+        if (t := _tensor(o, n, kernel)) is not None
+    )
     op_type, layout = kernel.op_type, ""
     fused: tuple[str, ...] = ()
     attrs = dict(kernel.attrs)
@@ -82,7 +86,9 @@ def reduced_axes(before: tuple[int, ...], after: tuple[int, ...]) -> tuple[int, 
     return tuple(reversed(axes))
 
 
-READERS: Mapping[str, Callable[[ExecutedKernel], Operator]] = MappingProxyType({"onnxruntime_cpu": _onnxruntime})
+READERS: Mapping[str, Callable[[ExecutedKernel], Operator]] = MappingProxyType(
+    {"onnxruntime_cpu": _onnxruntime}
+)
 """Backend to how its executed kernels are read."""
 
 

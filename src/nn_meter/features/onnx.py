@@ -18,8 +18,9 @@ from math import log2, prod
 from types import MappingProxyType
 from typing import Any
 
-from nn_meter.kernels.kinds import KIND_OF, KINDS
 from nn_meter.kernels.kinds import (
+    KIND_OF,
+    KINDS,
     AttentionConfig,
     BroadcastConfig,
     ConvConfig,
@@ -90,6 +91,10 @@ def _fused(names: tuple[str, ...]) -> int:
     return next((i + 1 for i, name in enumerate(_FUSED) if name in names), 0)
 
 
+def _layout(name: str) -> int:
+    return _LAYOUTS.index(name) if name in _LAYOUTS else -1
+
+
 def _conv(c: ConvConfig) -> Row:
     unit = item_bytes(c.dtype)
     pixels, area = prod(c.out), prod(c.kernel)
@@ -116,7 +121,7 @@ def _conv(c: ConvConfig) -> Row:
         c.group,
         _fused(c.fused),
         int("sum" in c.fused),
-        _LAYOUTS.index(c.layout) if c.layout in _LAYOUTS else -1,
+        _layout(c.layout),
         data_in,
         data_out,
         weights,
@@ -127,7 +132,11 @@ def _conv(c: ConvConfig) -> Row:
 
 def _gemm(c: GemmConfig) -> Row:
     unit = item_bytes(c.dtype)
-    left, right, out = c.batch * c.m * c.k * unit, (1 if c.weights else c.batch) * c.k * c.n * unit, c.batch * c.m * c.n * unit
+    left, right, out = (
+        c.batch * c.m * c.k * unit,
+        (1 if c.weights else c.batch) * c.k * c.n * unit,
+        c.batch * c.m * c.n * unit,
+    )
     size_bytes = left + right + out
     return (
         2.0 * c.macs, size_bytes, c.batch, c.m, c.k, c.n, int(c.weights), int(c.trans[0]), int(c.trans[1]),
@@ -168,7 +177,7 @@ def _pool(c: PoolConfig) -> Row:
     data_in, data_out = c.n * c.c * prod(c.size) * unit, c.n * c.c * pixels * unit
     return (
         float(c.n * c.c * pixels * area), data_in + data_out, _op(c.op), c.n, c.c, pixels, c.out[-1], prod(c.size),
-        area, c.kernel[-1], c.strides[-1], _LAYOUTS.index(c.layout) if c.layout in _LAYOUTS else -1, data_in, data_out, unit,
+        area, c.kernel[-1], c.strides[-1], _layout(c.layout), data_in, data_out, unit,
     )  # fmt: skip
 
 
@@ -196,7 +205,18 @@ def _transpose(c: TransposeConfig) -> Row:
 def _pieces(c: PiecesConfig) -> Row:
     unit = item_bytes(c.dtype)
     size = c.outer * sum(c.pieces)
-    return 0.0, 2 * size * unit, c.outer, len(c.pieces), size, min(c.pieces), max(c.pieces), sum(c.pieces), c.outer * len(c.pieces), unit
+    return (
+        0.0,
+        2 * size * unit,
+        c.outer,
+        len(c.pieces),
+        size,
+        min(c.pieces),
+        max(c.pieces),
+        sum(c.pieces),
+        c.outer * len(c.pieces),
+        unit,
+    )
 
 
 def _copy(c: CopyConfig) -> Row:
@@ -221,7 +241,7 @@ def _resize(c: ResizeConfig) -> Row:
     mode = ("nearest", "linear", "cubic").index(c.mode) if c.mode in ("nearest", "linear", "cubic") else -1
     return (
         float(out * (1, 6, 32, 6)[mode]), (source + out) * unit, mode, c.n * c.c, source, out, c.out[-1], c.size[-1],
-        out / max(source, 1), _LAYOUTS.index(c.layout) if c.layout in _LAYOUTS else -1, unit,
+        out / max(source, 1), _layout(c.layout), unit,
     )  # fmt: skip
 
 
@@ -231,7 +251,18 @@ def _recurrent(c: RecurrentConfig) -> Row:
     weights = c.directions * gates * c.hidden * (c.input + c.hidden)
     flops = 2.0 * c.steps * c.batch * weights
     data = c.steps * c.batch * (c.input + c.directions * c.hidden)
-    return flops, (weights + data) * unit, _op(c.op), c.steps, c.batch, c.input, c.hidden, c.directions, weights * unit, unit
+    return (
+        flops,
+        (weights + data) * unit,
+        _op(c.op),
+        c.steps,
+        c.batch,
+        c.input,
+        c.hidden,
+        c.directions,
+        weights * unit,
+        unit,
+    )
 
 
 def _attention(c: AttentionConfig) -> Row:
@@ -245,7 +276,14 @@ def _attention(c: AttentionConfig) -> Row:
 def _other(c: OtherConfig) -> Row:
     unit = item_bytes(c.dtype)
     size = sum(map(prod, c.inputs)) + sum(map(prod, c.outputs))
-    return float(max([prod(s) for s in c.outputs] or [0])), size * unit, size, len(c.inputs), len(c.outputs), unit
+    return (
+        float(max([prod(s) for s in c.outputs] or [0])),
+        size * unit,
+        size,
+        len(c.inputs),
+        len(c.outputs),
+        unit,
+    )
 
 
 _CONV = (
@@ -310,7 +348,10 @@ COLUMNS: Mapping[str, tuple[tuple[str, ...], Callable[[Any], Row]]] = MappingPro
         "slice": (_COPY, _copy),
         "copy": (_COPY, _copy),
         "reshape": (("flops", "bytes", "size", "size_bytes", "item_bytes"), _view),
-        "reorder": (("flops", "bytes", "op", "n", "channels", "pixels", "size", "last", "ragged", "item_bytes"), _reorder),
+        "reorder": (
+            ("flops", "bytes", "op", "n", "channels", "pixels", "size", "last", "ragged", "item_bytes"),
+            _reorder,
+        ),
         "resize": (
             (
                 "flops", "bytes", "mode", "maps", "in_size", "out_size", "out_w", "in_w", "growth", "layout",

@@ -56,7 +56,9 @@ def load(source: object) -> dict[str, Any]:
         except (ValueError, OSError, EOFError, RecursionError) as error:
             raise ModelFormatError(f"{label}: no valid JSON, so no nn-Meter IR: {error}") from error
     if not isinstance(ir, dict) or not ir:
-        raise ModelFormatError(f"{label}: nn-Meter IR is an object with at least one node, found {type(ir).__name__}")
+        raise ModelFormatError(
+            f"{label}: nn-Meter IR is an object with at least one node, found {type(ir).__name__}"
+        )
     for node_name, node in ir.items():
         _check(label, node_name, node)
     return ir
@@ -64,7 +66,11 @@ def load(source: object) -> dict[str, Any]:
 
 def _check(label: str, node_name: str, node: Any) -> None:
     attr = node.get("attr") if isinstance(node, dict) else None
-    if not isinstance(attr, dict) or not isinstance(attr.get("type"), str) or not isinstance(attr.get("attr"), dict):
+    if (
+        not isinstance(attr, dict)
+        or not isinstance(attr.get("type"), str)
+        or not isinstance(attr.get("attr"), dict)
+    ):
         raise ModelFormatError(
             f"{label}: node {node_name!r} needs an entry 'attr' with 'type', 'attr', 'input_shape' and 'output_shape'"
         )
@@ -75,7 +81,9 @@ def _check(label: str, node_name: str, node: Any) -> None:
         if not isinstance(shapes, list) or not all(
             isinstance(s, list) and all(type(d) is int for d in s) for s in shapes
         ):
-            raise GraphError(f"{label}: node {node_name!r}: {key!r} must be a list of shapes, found {shapes!r:.80}")
+            raise GraphError(
+                f"{label}: node {node_name!r}: {key!r} must be a list of shapes, found {shapes!r:.80}"
+            )
 
 
 def _nchw(shape: Sequence[int]) -> tuple[int, ...]:
@@ -121,10 +129,23 @@ _TENSORFLOW: Mapping[str, str] = MappingProxyType(
 )
 """nn-Meter's TensorFlow operators to ONNX's; the node keeps the first as its ``origin``."""
 
-_SPATIAL_ATTRS = ("kernel_shape", "strides", "dilations", "pads", "group", "axis", "axes", "keepdims", "alpha", "beta")
+_SPATIAL_ATTRS = (
+    "kernel_shape",
+    "strides",
+    "dilations",
+    "pads",
+    "group",
+    "axis",
+    "axes",
+    "keepdims",
+    "alpha",
+    "beta",
+)
 
 
-def _weights(op: str, kind: str, attr: Mapping[str, Any], data: Sequence[tuple[int, ...]], out: tuple[int, ...]) -> list[tuple[int, ...]]:
+def _weights(
+    op: str, kind: str, attr: Mapping[str, Any], data: Sequence[tuple[int, ...]], out: tuple[int, ...]
+) -> list[tuple[int, ...]]:
     """Shapes of the weights that the file leaves out, in ONNX's input order."""
     if op == "Conv" and data and len(data[0]) > 2 and len(out) > 2:
         kernel = attr.get("weight_shape", attr.get("kernel_shape", attr.get("ks")))
@@ -177,7 +198,9 @@ def read(source: object, *, input_shapes: object = None, name: str | None = None
         uses: list[str] = []
         for i, parent in enumerate(node["inbounds"]):
             if parent not in ir:
-                notes.append(f"node {node_name!r} reads {parent!r}, which is not in the file; taken as a weight")
+                notes.append(
+                    f"node {node_name!r} reads {parent!r}, which is not in the file; taken as a weight"
+                )
                 continue
             wanted = shapes[i] if i < len(shapes) else None
             made = [f"{parent}:{k}" for k in range(len(ir[parent]["attr"]["output_shape"]))]
@@ -187,14 +210,18 @@ def read(source: object, *, input_shapes: object = None, name: str | None = None
             uses.append(used)
         read_somewhere.update(uses)
         if not uses and kind not in ("Const",):
-            for k, shape in enumerate(shapes or ([_nchw(attr["output_shape"][0])] if attr["output_shape"] else [])):
+            for k, shape in enumerate(
+                shapes or ([_nchw(attr["output_shape"][0])] if attr["output_shape"] else [])
+            ):
                 uses.append(tensor(f"{node_name}:input{k}", shape))
                 inputs.append(uses[-1])
         outputs = tuple(f"{node_name}:{i}" for i in range(len(attr["output_shape"])))
         if not outputs:
             raise GraphError(f"{label}: node {node_name!r} ({kind}) has no output shape")
         try:
-            extra = _weights(op, kind, attr["attr"], [tensors[u].shape for u in uses], tensors[outputs[0]].shape)
+            extra = _weights(
+                op, kind, attr["attr"], [tensors[u].shape for u in uses], tensors[outputs[0]].shape
+            )
         except (ValueError, TypeError) as error:
             raise GraphError(f"{label}: node {node_name!r} ({kind}): {error}") from error
         uses += [tensor(f"{node_name}:weight{k}", shape, const=True) for k, shape in enumerate(extra)]
@@ -204,7 +231,14 @@ def read(source: object, *, input_shapes: object = None, name: str | None = None
         if kind == "DepthwiseConv2dNative" and tensors[uses[0]].shape[1:2]:
             raw["group"] = tensors[uses[0]].shape[1]
         nodes.append(
-            Node(node_name, op, tuple(uses), outputs, MappingProxyType(_attrs(raw)), origin=kind if kind != op else "")
+            Node(
+                node_name,
+                op,
+                tuple(uses),
+                outputs,
+                MappingProxyType(_attrs(raw)),
+                origin=kind if kind != op else "",
+            )
         )
     outs = tuple(o for n in nodes for o in n.outputs if o not in read_somewhere)
     return verify(Graph(label, tuple(nodes), MappingProxyType(tensors), tuple(inputs), outs, tuple(notes)))
@@ -256,7 +290,9 @@ def write(graph: Graph) -> dict[str, Any]:
                 "output_shape": [_nhwc(tensors[o].shape) for o in outs],
             },
             "inbounds": [place(producer[i]) for i in data if i in producer],
-            "outbounds": [place(reader) for o in outs for reader in consumers.get(o, ()) if place(reader) in written],
+            "outbounds": [
+                place(reader) for o in outs for reader in consumers.get(o, ()) if place(reader) in written
+            ],
         }
         if len(together) > 1:
             result[node_name]["nodes"] = [n.name for n in together]

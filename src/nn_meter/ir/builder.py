@@ -50,11 +50,16 @@ class GraphBuilder:
         return name
 
     def const(
-        self, value: Sequence[int | float] | int | float, dtype: str = "int64", shape: Sequence[int] | None = None
+        self,
+        value: Sequence[int | float] | int | float,
+        dtype: str = "int64",
+        shape: Sequence[int] | None = None,
     ) -> str:
         """A constant whose values decide shapes or rules; a bare number gives a scalar. Returns its name."""
         values = (value,) if isinstance(value, int | float) else tuple(value)
-        dims = tuple(shape) if shape is not None else (() if isinstance(value, int | float) else (len(values),))
+        dims = (
+            tuple(shape) if shape is not None else (() if isinstance(value, int | float) else (len(values),))
+        )
         name = self.fresh("const")
         self._tensors[name] = Tensor(name, dims, dtype, const=True, value=values)
         return name
@@ -63,7 +68,9 @@ class GraphBuilder:
         """Add an operator of one output; returns the output's name."""
         return self.multi(op_type, inputs, 1, domain=domain, **attrs)[0]
 
-    def multi(self, op_type: str, inputs: Sequence[str], outputs: int, domain: str = "", **attrs: Attr) -> tuple[str, ...]:
+    def multi(
+        self, op_type: str, inputs: Sequence[str], outputs: int, domain: str = "", **attrs: Attr
+    ) -> tuple[str, ...]:
         """Add an operator of several outputs; returns their names."""
         name = self.fresh(op_type)
         names = tuple(f"{name}:{i}" if outputs > 1 else f"{name}:out" for i in range(outputs))
@@ -76,5 +83,11 @@ class GraphBuilder:
     def graph(self, *outputs: str) -> Graph:
         """The graph so far, verified."""
         return verify(
-            Graph(self._name, tuple(self._nodes), MappingProxyType(dict(self._tensors)), tuple(self._inputs), outputs)
+            Graph(
+                self._name,
+                tuple(self._nodes),
+                MappingProxyType(dict(self._tensors)),
+                tuple(self._inputs),
+                outputs,
+            )
         )

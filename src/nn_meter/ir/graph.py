@@ -123,13 +123,19 @@ def verify(graph: Graph) -> Graph:
                 continue
             if out in producer:
                 first = graph.nodes[producer[out]].name
-                raise GraphError(f"{graph.name}: tensor {out!r} is computed by {first!r} and by {node.name!r}")
+                raise GraphError(
+                    f"{graph.name}: tensor {out!r} is computed by {first!r} and by {node.name!r}"
+                )
             producer[out] = index
     for tensor in graph.tensors.values():
         if any(dim < 0 for dim in tensor.shape):
-            raise GraphError(f"{graph.name}: tensor {tensor.name!r} has the shape {tensor.shape}; give the input shapes")
+            raise GraphError(
+                f"{graph.name}: tensor {tensor.name!r} has the shape {tensor.shape}; give the input shapes"
+            )
         if tensor.value is not None and len(tensor.value) != tensor.size:
-            raise GraphError(f"{graph.name}: tensor {tensor.name!r} holds {len(tensor.value)} values, its shape {tensor.size}")
+            raise GraphError(
+                f"{graph.name}: tensor {tensor.name!r} holds {len(tensor.value)} values, its shape {tensor.size}"
+            )
     for name in (*graph.inputs, *graph.outputs):
         if name not in graph.tensors:
             raise GraphError(f"{graph.name}: the graph's input or output {name!r} is not among its tensors")
@@ -142,7 +148,9 @@ def verify(graph: Graph) -> Graph:
                 continue
             tensor_or_none = graph.tensors.get(name)
             if tensor_or_none is None:
-                raise GraphError(f"{graph.name}: node {node.name!r} ({node.op_type}) reads {name!r}, which has no shape")
+                raise GraphError(
+                    f"{graph.name}: node {node.name!r} ({node.op_type}) reads {name!r}, which has no shape"
+                )
             source = producer.get(name)
             if source is not None:
                 readers.setdefault(source, []).append(index)
@@ -152,7 +160,9 @@ def verify(graph: Graph) -> Graph:
         waiting.append(count)
         for out in node.outputs:
             if out and out not in graph.tensors:
-                raise GraphError(f"{graph.name}: node {node.name!r} ({node.op_type}) computes {out!r}, which has no shape")
+                raise GraphError(
+                    f"{graph.name}: node {node.name!r} ({node.op_type}) computes {out!r}, which has no shape"
+                )
     ready = [index for index, count in enumerate(waiting) if count == 0]
     done = 0
     while ready:

@@ -81,7 +81,11 @@ BLOCKS: Mapping[str, tuple[Pattern, ...]] = MappingProxyType(
 
 
 def occurrences(
-    wanted: Pattern, order: Sequence[int], types: Sequence[str], reads: Sequence[Sequence[int]], readers: Sequence[Sequence[int]]
+    wanted: Pattern,
+    order: Sequence[int],
+    types: Sequence[str],
+    reads: Sequence[Sequence[int]],
+    readers: Sequence[Sequence[int]],
 ) -> Iterator[tuple[int, ...]]:
     """Every occurrence of ``wanted``, as the operators at its positions.
 
@@ -113,7 +117,9 @@ def occurrences(
             return
         position, anchor, downwards = plan[step]
         if anchor < 0:
-            candidates: Sequence[int] = order if wanted.types[position] == ANY else by_type[wanted.types[position]]
+            candidates: Sequence[int] = (
+                order if wanted.types[position] == ANY else by_type[wanted.types[position]]
+            )
         else:
             candidates = list(dict.fromkeys(readers[found[anchor]] if downwards else reads[found[anchor]]))
         placed = [p for p, _, _ in plan[:step]]

@@ -26,14 +26,18 @@ def fuse(graph: Graph, rules: RuleSet) -> Partition:
         RuleError: the rules name a runtime that has no row in ``RUNTIMES``.
     """
     if rules.runtime not in RUNTIMES:
-        raise RuleError(f"{rules.source}: runtime {rules.runtime!r} is unknown; known: {', '.join(sorted(filter(None, RUNTIMES)))}")
+        raise RuleError(
+            f"{rules.source}: runtime {rules.runtime!r} is unknown; known: {', '.join(sorted(filter(None, RUNTIMES)))}"
+        )
     work = RUNTIMES[rules.runtime](Work(graph), rules)
     kernels: list[Kernel] = []
     for op in work.ops():
         kind, config = read_kernel(work.executed(op))
         kernels.append(Kernel(kind, config, op.members, _label(op)))
     unfused = _unfused(work, rules)
-    kernels += [Kernel("free", FreeConfig(op_type), (node,), op_type, reason) for node, op_type, reason in work.free]
+    kernels += [
+        Kernel("free", FreeConfig(op_type), (node,), op_type, reason) for node, op_type, reason in work.free
+    ]
     return Partition(graph.name, tuple(kernels), unfused, graph.notes)
 
 
@@ -56,7 +60,9 @@ def _unfused(work: Work, rules: RuleSet) -> tuple[Unfused, ...]:
                     reason = f"{len(readers)} kernels read the result"
                 elif name in work.outputs:
                     reason = "the result is an output of the model"
-                elif (pair := (work.rule_name(op), work.rule_name(reader))) in rules.pairs and not rules.fuses(*pair):
+                elif (
+                    pair := (work.rule_name(op), work.rule_name(reader))
+                ) in rules.pairs and not rules.fuses(*pair):
                     reason = rules.why_not(*pair)
                 else:
                     reason = f"the runtime does not fuse {reader.op_type} into {op.op_type}"

@@ -72,7 +72,11 @@ def collapse(shapes: Sequence[Shape], out: Shape) -> tuple[Shape, tuple[tuple[bo
     """
     padded = [(1,) * (len(out) - len(s)) + tuple(s) for s in shapes]
     columns = [(size, tuple(p[i] == size for p in padded)) for i, size in enumerate(out) if size != 1]
-    merged = [(prod(c[0] for c in run), has) for has, group in groupby(columns, key=lambda c: c[1]) for run in [list(group)]]
+    merged = [
+        (prod(c[0] for c in run), has)
+        for has, group in groupby(columns, key=lambda c: c[1])
+        for run in [list(group)]
+    ]
     dims = tuple(m[0] for m in merged) or (1,)
     present = tuple(tuple(m[1][k] for m in merged) or (True,) for k in range(len(shapes)))
     return dims, present
@@ -98,7 +102,8 @@ class ConvConfig:
 
     def describe(self) -> str:
         """Sizes in words."""
-        text = f"{self.n}x{self.cin}x{_times(self.size)} -> {self.cout}x{_times(self.out)}, kernel {_times(self.kernel)}"
+        text = f"{self.n}x{self.cin}x{_times(self.size)} -> {self.cout}x{_times(self.out)}"
+        text += f", kernel {_times(self.kernel)}"
         text += f", stride {_times(self.strides)}" if set(self.strides) != {1} else ""
         text += f", dilation {_times(self.dilations)}" if set(self.dilations) != {1} else ""
         return text + (f", {self.group} groups" if self.group > 1 else "")
@@ -468,7 +473,11 @@ def read_transpose(op: Operator) -> TransposeConfig:
             groups.append([p])
     starts = sorted(g[0] for g in groups)
     by_start = {g[0]: prod(shape[a] for a in g) for g in groups}
-    return TransposeConfig(tuple(by_start[s] for s in starts) or (1,), tuple(starts.index(g[0]) for g in groups) or (0,), op.dtype)
+    return TransposeConfig(
+        tuple(by_start[s] for s in starts) or (1,),
+        tuple(starts.index(g[0]) for g in groups) or (0,),
+        op.dtype,
+    )
 
 
 def _next_axis(axis: int, shape: Shape) -> int:
@@ -486,7 +495,9 @@ def read_concat(op: Operator) -> PiecesConfig:
 def read_split(op: Operator) -> PiecesConfig:
     """Config of Split."""
     axis = _axis(op, len(op.shape(0)), 0)
-    return PiecesConfig(op.op_type, prod(op.shape(0)[:axis]), tuple(prod(t.shape[axis:]) for t in op.outputs), op.dtype)
+    return PiecesConfig(
+        op.op_type, prod(op.shape(0)[:axis]), tuple(prod(t.shape[axis:]) for t in op.outputs), op.dtype
+    )
 
 
 def read_copy(op: Operator) -> CopyConfig:
@@ -519,20 +530,26 @@ def read_reorder(op: Operator) -> ReorderConfig:
     last = bool(op.int("channels_last", 0))
     plain = y if op.op_type == "ReorderOutput" else x
     channels = plain[-1] if last else plain[1]
-    return ReorderConfig(op.op_type, plain[0], channels, prod(plain) // max(plain[0] * channels, 1), last, op.dtype)
+    return ReorderConfig(
+        op.op_type, plain[0], channels, prod(plain) // max(plain[0] * channels, 1), last, op.dtype
+    )
 
 
 def read_resize(op: Operator) -> ResizeConfig:
     """Config of Resize and Upsample."""
     x, y = op.shape(0), op.outputs[0].shape
     mode = op.attrs.get("mode", "nearest")
-    return ResizeConfig(str(mode), x[0], x[1] if len(x) > 1 else 1, x[2:], y[2:], op.layout or "nchw", op.dtype)
+    return ResizeConfig(
+        str(mode), x[0], x[1] if len(x) > 1 else 1, x[2:], y[2:], op.layout or "nchw", op.dtype
+    )
 
 
 def read_recurrent(op: Operator) -> RecurrentConfig:
     """Config of LSTM, GRU, RNN."""
     x, w = op.shape(0), op.shape(1)
-    return RecurrentConfig(op.op_type, x[0], x[1], x[2], op.int("hidden_size", op.shape(2)[-1]), w[0], op.dtype)
+    return RecurrentConfig(
+        op.op_type, x[0], x[1], x[2], op.int("hidden_size", op.shape(2)[-1]), w[0], op.dtype
+    )
 
 
 def read_attention(op: Operator) -> AttentionConfig:
@@ -547,7 +564,9 @@ def read_attention(op: Operator) -> AttentionConfig:
 
 def read_other(op: Operator) -> OtherConfig:
     """Config of an operator that has no kind."""
-    return OtherConfig(op.op_type, tuple(t.shape for t in op.data), tuple(t.shape for t in op.outputs), op.dtype)
+    return OtherConfig(
+        op.op_type, tuple(t.shape for t in op.data), tuple(t.shape for t in op.outputs), op.dtype
+    )
 
 
 # --- building one kernel -----------------------------------------------------------------------------------
@@ -579,7 +598,10 @@ def build_conv(c: ConvConfig) -> Graph:
     """One convolution with what is fused into it."""
     b = GraphBuilder("conv")
     x = b.input((c.n, c.cin, *c.size), c.dtype)
-    pads = [max(0, (o - 1) * s + d * (k - 1) + 1 - i) for o, s, d, k, i in zip(c.out, c.strides, c.dilations, c.kernel, c.size, strict=True)]
+    pads = [
+        max(0, (o - 1) * s + d * (k - 1) + 1 - i)
+        for o, s, d, k, i in zip(c.out, c.strides, c.dilations, c.kernel, c.size, strict=True)
+    ]
     before = tuple(p // 2 for p in pads)
     after = tuple(p - q for p, q in zip(pads, before, strict=True))
     w = b.weight((c.cout, c.cin // c.group, *c.kernel), c.dtype)
@@ -610,7 +632,10 @@ def build_conv_transpose(c: ConvConfig) -> Graph:
     b = GraphBuilder("convtrans")
     x = b.input((c.n, c.cin, *c.size), c.dtype)
     w = b.weight((c.cin, c.cout // c.group, *c.kernel), c.dtype)
-    full = [(i - 1) * s + d * (k - 1) + 1 for i, s, d, k in zip(c.size, c.strides, c.dilations, c.kernel, strict=True)]
+    full = [
+        (i - 1) * s + d * (k - 1) + 1
+        for i, s, d, k in zip(c.size, c.strides, c.dilations, c.kernel, strict=True)
+    ]
     pads = [max(0, f - o) for f, o in zip(full, c.out, strict=True)]
     extra = tuple(max(0, o - f) for f, o in zip(full, c.out, strict=True))
     before = tuple(p // 2 for p in pads)
@@ -648,7 +673,9 @@ def build_matmul(c: GemmConfig) -> Graph:
         if not transposed:
             return make((*lead, rows, columns), c.dtype)
         rank = len(lead) + 2
-        return b.op("Transpose", make((*lead, columns, rows), c.dtype), perm=(*range(rank - 2), rank - 1, rank - 2))
+        return b.op(
+            "Transpose", make((*lead, columns, rows), c.dtype), perm=(*range(rank - 2), rank - 1, rank - 2)
+        )
 
     x = operand(c.m, c.k, c.trans[0], b.input)
     w = operand(c.k, c.n, c.trans[1], b.weight if c.weights else b.input)
@@ -686,7 +713,9 @@ def build_rows(c: RowsConfig) -> Graph:
         return b.graph(b.op(op, b.input((c.length, c.rows), c.dtype), axis=0))
     if op == "SkipLayerNormalization":
         x = b.op("Add", *(b.input((1, c.rows, c.length), c.dtype) for _ in range(2)))
-        return b.graph(b.op("LayerNormalization", x, *(b.weight((c.length,), c.dtype) for _ in range(2)), axis=-1))
+        return b.graph(
+            b.op("LayerNormalization", x, *(b.weight((c.length,), c.dtype) for _ in range(2)), axis=-1)
+        )
     x = b.input((c.rows, c.length), c.dtype)
     if op in ("Softmax", "LogSoftmax"):
         return b.graph(b.op(op, x, axis=-1))
@@ -699,7 +728,9 @@ def build_pool(c: PoolConfig) -> Graph:
     x = b.input((c.n, c.c, *c.size), c.dtype)
     if c.op.startswith("Global"):
         return b.graph(b.op(c.op, _blocked(b, x) if c.layout != "nchw" else x))
-    pads = [max(0, (o - 1) * s + k - i) for o, s, k, i in zip(c.out, c.strides, c.kernel, c.size, strict=True)]
+    pads = [
+        max(0, (o - 1) * s + k - i) for o, s, k, i in zip(c.out, c.strides, c.kernel, c.size, strict=True)
+    ]
     before = tuple(p // 2 for p in pads)
     after = tuple(p - q for p, q in zip(pads, before, strict=True))
     return b.graph(b.op(c.op, x, kernel_shape=c.kernel, strides=c.strides, pads=(*before, *after)))
@@ -762,7 +793,17 @@ def build_resize(c: ResizeConfig) -> Graph:
     x = b.input((c.n, c.c, *c.size), c.dtype)
     if c.layout != "nchw":
         x = _blocked(b, x)
-    return b.graph(b.op("Resize", x, "", "", b.const((c.n, c.c, *c.out)), mode=c.mode, coordinate_transformation_mode="asymmetric"))
+    return b.graph(
+        b.op(
+            "Resize",
+            x,
+            "",
+            "",
+            b.const((c.n, c.c, *c.out)),
+            mode=c.mode,
+            coordinate_transformation_mode="asymmetric",
+        )
+    )
 
 
 def build_recurrent(c: RecurrentConfig) -> Graph:
@@ -820,18 +861,36 @@ KINDS: Mapping[str, KernelKind] = MappingProxyType(
             KernelKind("convtrans", ("ConvTranspose",), ConvConfig, read_conv, build_conv_transpose),
             KernelKind("fc", ("Gemm", "FusedGemm"), GemmConfig, read_gemm, build_gemm),
             KernelKind("matmul", ("MatMul", "FusedMatMul"), GemmConfig, read_gemm, build_matmul),
-            KernelKind("attention", ("Attention", "MultiHeadAttention", "GroupQueryAttention"), AttentionConfig, read_attention, None),
+            KernelKind(
+                "attention",
+                ("Attention", "MultiHeadAttention", "GroupQueryAttention"),
+                AttentionConfig,
+                read_attention,
+                None,
+            ),
             KernelKind("unary", _UNARY, BroadcastConfig, read_broadcast, build_broadcast),
             KernelKind("binary", _BINARY, BroadcastConfig, read_broadcast, build_broadcast),
             KernelKind("softmax", ("Softmax", "LogSoftmax"), RowsConfig, read_softmax, build_rows),
             KernelKind(
                 "norm",
-                ("LayerNormalization", "SimplifiedLayerNormalization", "RMSNormalization", "SkipLayerNormalization", "LpNormalization"),
+                (
+                    "LayerNormalization",
+                    "SimplifiedLayerNormalization",
+                    "RMSNormalization",
+                    "SkipLayerNormalization",
+                    "LpNormalization",
+                ),
                 RowsConfig,
                 read_last_axes,
                 build_rows,
             ),
-            KernelKind("channelnorm", ("InstanceNormalization", "GroupNormalization"), RowsConfig, read_channel_norm, build_rows),
+            KernelKind(
+                "channelnorm",
+                ("InstanceNormalization", "GroupNormalization"),
+                RowsConfig,
+                read_channel_norm,
+                build_rows,
+            ),
             KernelKind("bn", ("BatchNormalization",), RowsConfig, read_batch_norm, build_rows),
             KernelKind(
                 "pool",
@@ -848,7 +907,19 @@ KINDS: Mapping[str, KernelKind] = MappingProxyType(
             KernelKind("slice", ("Slice",), CopyConfig, read_copy, build_slice),
             KernelKind(
                 "copy",
-                ("Pad", "Expand", "Tile", "DepthToSpace", "SpaceToDepth", "Trilu", "GatherElements", "ScatterElements", "ScatterND", "GatherND", "CumSum"),
+                (
+                    "Pad",
+                    "Expand",
+                    "Tile",
+                    "DepthToSpace",
+                    "SpaceToDepth",
+                    "Trilu",
+                    "GatherElements",
+                    "ScatterElements",
+                    "ScatterND",
+                    "GatherND",
+                    "CumSum",
+                ),
                 CopyConfig,
                 read_copy,
                 None,
@@ -862,7 +933,9 @@ KINDS: Mapping[str, KernelKind] = MappingProxyType(
     }
 )
 
-KIND_OF: Mapping[str, str] = MappingProxyType({op: kind.name for kind in KINDS.values() for op in kind.operators})
+KIND_OF: Mapping[str, str] = MappingProxyType(
+    {op: kind.name for kind in KINDS.values() for op in kind.operators}
+)
 """Operator to kind; a convolution's depends on its layout and groups too."""
 
 

@@ -94,7 +94,11 @@ def rule_name(attr: Mapping[str, Any]) -> str:
 def _culprit(ir: Ir) -> str:
     """Which node of ``ir`` breaks the format, in words."""
     for name, node in ir.items():
-        if not isinstance(node, Mapping) or not isinstance(node.get("attr"), Mapping) or "inbounds" not in node:
+        if (
+            not isinstance(node, Mapping)
+            or not isinstance(node.get("attr"), Mapping)
+            or "inbounds" not in node
+        ):
             return f"node {name!r} needs the entries 'attr' and 'inbounds'"
         if not isinstance(node["inbounds"], list | tuple):
             return f"node {name!r}: 'inbounds' must be a list of node names"
@@ -186,7 +190,9 @@ class _Operators:
         return result
 
 
-def _partition(names: Sequence[str], types: Sequence[str], edges: Sequence[Sequence[str]], rules: RuleSet) -> Plan:
+def _partition(
+    names: Sequence[str], types: Sequence[str], edges: Sequence[Sequence[str]], rules: RuleSet
+) -> Plan:
     ops = _Operators(names, types, edges)
     for block, patterns in rules.blocks:
         for wanted in patterns:
@@ -198,7 +204,9 @@ def _partition(names: Sequence[str], types: Sequence[str], edges: Sequence[Seque
     order = ops.topological()
     if len(order) < len(ops.alive):
         stuck = next(i for i in ops.alive if i not in set(order))
-        raise GraphError(f"nn-Meter IR: the graph has a cycle through or before node {names[ops.heads[stuck]]!r}")
+        raise GraphError(
+            f"nn-Meter IR: the graph has a cycle through or before node {names[ops.heads[stuck]]!r}"
+        )
 
     position = {op: i for i, op in enumerate(order)}
     kinds = [ops.types[op] for op in order]
@@ -211,7 +219,9 @@ def _partition(names: Sequence[str], types: Sequence[str], edges: Sequence[Seque
         while True:
             if not rules.shares and len(consumers[i]) > 1:
                 break
-            drawn = next((j for j in consumers[i] if root[j] == j and j != i and rules.fuses(kinds[i], kinds[j])), None)
+            drawn = next(
+                (j for j in consumers[i] if root[j] == j and j != i and rules.fuses(kinds[i], kinds[j])), None
+            )
             if drawn is None:
                 break
             root[drawn] = i
@@ -237,7 +247,12 @@ def _partition(names: Sequence[str], types: Sequence[str], edges: Sequence[Seque
 
 
 def _unfused(
-    names: Sequence[str], ops: _Operators, order: Sequence[int], kinds: Sequence[str], root: Sequence[int], rules: RuleSet
+    names: Sequence[str],
+    ops: _Operators,
+    order: Sequence[int],
+    kinds: Sequence[str],
+    root: Sequence[int],
+    rules: RuleSet,
 ) -> tuple[Unfused, ...]:
     """Each edge between two kernels with the reason why it is one."""
     position = {op: i for i, op in enumerate(order)}

@@ -18,7 +18,6 @@ from nn_meter.kernels.rewriting import Op, Work
 from nn_meter.kernels.rules import RuleSet
 
 
-
 @dataclass(frozen=True, slots=True)
 class Options:
     """What passes may ask."""
@@ -60,13 +59,19 @@ def eliminate_no_ops(work: Work, options: Options) -> None:
                 work.bypass(op, f"the {op.op_type} changes nothing")
         elif op.op_type in ("Mul", "Div", "Add", "Sub"):
             neutral = 1.0 if op.op_type in ("Mul", "Div") else 0.0
-            if len(op.inputs) == 2 and work.scalar(op.inputs[1]) == neutral and work.shape(source) == work.shape(out):
+            if (
+                len(op.inputs) == 2
+                and work.scalar(op.inputs[1]) == neutral
+                and work.shape(source) == work.shape(out)
+            ):
                 work.bypass(op, "its constant operand changes nothing")
 
 
 def _is_open(work: Work, op: Op) -> bool:
     """Whether a Slice goes forward to an end left open; only such ones are seen to change nothing."""
-    ends, steps = (work.tensors[op.inputs[i]].value if len(op.inputs) > i and op.inputs[i] else None for i in (2, 4))
+    ends, steps = (
+        work.tensors[op.inputs[i]].value if len(op.inputs) > i and op.inputs[i] else None for i in (2, 4)
+    )
     return ends is not None and min(ends) >= 2**31 - 1 and (steps is None or min(steps) == 1)
 
 
@@ -112,14 +117,22 @@ def fold_pad(work: Work, options: Options) -> None:
     """A constant Pad of zeros into the convolution or pooling behind it."""
     for op in work.ops("Pad"):
         after = work.only_reader(op.outputs[0])
-        if after is None or after.op_type not in ("Conv", "MaxPool") or op.attrs.get("mode", "constant") != "constant":
+        if (
+            after is None
+            or after.op_type not in ("Conv", "MaxPool")
+            or op.attrs.get("mode", "constant") != "constant"
+        ):
             continue
         rank = len(work.shape(op.inputs[0]))
-        pads = tuple(work.tensors[op.inputs[1]].value or ()) if len(op.inputs) > 1 else op.attrs.get("pads", ())
+        pads = (
+            tuple(work.tensors[op.inputs[1]].value or ()) if len(op.inputs) > 1 else op.attrs.get("pads", ())
+        )
         fill = work.scalar(op.inputs[2]) if len(op.inputs) > 2 and op.inputs[2] else 0.0
         if not isinstance(pads, tuple) or len(pads) != 2 * rank or after.op_type == "MaxPool" or fill != 0.0:
             continue
-        if any(pads[i] or pads[rank + i] for i in (0, 1)) or any(not isinstance(p, int) or p < 0 for p in pads):
+        if any(pads[i] or pads[rank + i] for i in (0, 1)) or any(
+            not isinstance(p, int) or p < 0 for p in pads
+        ):
             continue
         work.fuse((op, after), after.op_type, [op.inputs[0], *after.inputs[1:]], after.outputs, after.attrs)
 
@@ -129,7 +142,12 @@ def fuse_gelu(work: Work, options: Options) -> None:
     for erf in work.ops("Erf"):
         scale = work.made_by(erf.inputs[0], "Div", "Mul")
         plus = work.only_reader(erf.outputs[0])
-        if scale is None or plus is None or plus.op_type != "Add" or work.only_reader(scale.outputs[0]) is not erf:
+        if (
+            scale is None
+            or plus is None
+            or plus.op_type != "Add"
+            or work.only_reader(scale.outputs[0]) is not erf
+        ):
             continue
         factor = next((work.scalar(i) for i in reversed(scale.inputs) if work.is_one_element(i)), None)
         if not _near(factor, sqrt(2) if scale.op_type == "Div" else 1 / sqrt(2)):
@@ -148,12 +166,21 @@ def _finish_gelu(work: Work, x: str, chain: list[Op], gate: str, name: str) -> b
     other = next((i for i in first.inputs if i != gate), gate)
     if other == x:
         second = work.only_reader(first.outputs[0])
-        if second is not None and second.op_type == "Mul" and any(_near(work.scalar(i), 0.5) for i in second.inputs):
+        if (
+            second is not None
+            and second.op_type == "Mul"
+            and any(_near(work.scalar(i), 0.5) for i in second.inputs)
+        ):
             work.fuse([*chain, first, second], name, [x], second.outputs)
             return True
         return False
     half = work.made_by(other, "Mul")
-    if half is not None and x in half.inputs and any(_near(work.scalar(i), 0.5) for i in half.inputs) and work.only_reader(other) is first:
+    if (
+        half is not None
+        and x in half.inputs
+        and any(_near(work.scalar(i), 0.5) for i in half.inputs)
+        and work.only_reader(other) is first
+    ):
         work.fuse([*chain, half, first], name, [x], first.outputs)
         return True
     if _near(work.scalar(other), 0.5):
@@ -169,13 +196,20 @@ def fuse_fast_gelu(work: Work, options: Options) -> None:
     for tanh in work.ops("Tanh"):
         scale = work.made_by(tanh.inputs[0], "Mul")
         plus = work.only_reader(tanh.outputs[0])
-        if scale is None or plus is None or plus.op_type != "Add" or not any(_near(work.scalar(i), sqrt(2 / 3.14159265)) for i in scale.inputs):
+        if (
+            scale is None
+            or plus is None
+            or plus.op_type != "Add"
+            or not any(_near(work.scalar(i), sqrt(2 / 3.14159265)) for i in scale.inputs)
+        ):
             continue
         inner = next((p for i in scale.inputs if (p := work.made_by(i, "Add")) is not None), None)
         if inner is None:
             continue
         for x in inner.inputs:
-            cubic = next((p for i in inner.inputs if i != x and (p := work.made_by(i, "Mul")) is not None), None)
+            cubic = next(
+                (p for i in inner.inputs if i != x and (p := work.made_by(i, "Mul")) is not None), None
+            )
             if cubic is None or not any(_near(work.scalar(i), 0.044715) for i in cubic.inputs):
                 continue
             power = next((p for i in cubic.inputs if (p := work.made_by(i, "Pow", "Mul")) is not None), None)
@@ -183,7 +217,9 @@ def fuse_fast_gelu(work: Work, options: Options) -> None:
             if power is not None and power.op_type == "Mul" and power.inputs.count(x) != 2:
                 square = next((p for i in power.inputs if (p := work.made_by(i, "Mul")) is not None), None)
                 chain = [square, *chain] if square is not None else chain
-            if all(work.only_reader(op.outputs[0]) is not None for op in chain) and _finish_gelu(work, x, chain, plus.outputs[0], "FastGelu"):
+            if all(work.only_reader(op.outputs[0]) is not None for op in chain) and _finish_gelu(
+                work, x, chain, plus.outputs[0], "FastGelu"
+            ):
                 break
 
 
@@ -192,7 +228,11 @@ def fuse_layer_norm(work: Work, options: Options) -> None:
     for root in work.ops("Sqrt"):
         div = work.only_reader(root.outputs[0])
         eps = work.made_by(root.inputs[0], "Add")
-        variance = next((p for i in eps.inputs if (p := work.made_by(i, "ReduceMean")) is not None), None) if eps else None
+        variance = (
+            next((p for i in eps.inputs if (p := work.made_by(i, "ReduceMean")) is not None), None)
+            if eps
+            else None
+        )
         power = work.made_by(variance.inputs[0], "Pow", "Mul") if variance else None
         if div is None or div.op_type != "Div" or eps is None or variance is None or power is None:
             continue
@@ -204,23 +244,55 @@ def fuse_layer_norm(work: Work, options: Options) -> None:
                 continue
             shift = work.only_reader(scale.outputs[0])
             weight = next((i for i in scale.inputs if work.const(i)), "")
-            if shift is None or shift.op_type != "Add" or not weight or not any(work.const(i) for i in shift.inputs):
+            if (
+                shift is None
+                or shift.op_type != "Add"
+                or not weight
+                or not any(work.const(i) for i in shift.inputs)
+            ):
                 continue
-            twin = [op for op in work.readers(centred.inputs[0]) if op.op_type == "Sub" and op is not centred and op.inputs == centred.inputs]
+            twin = [
+                op
+                for op in work.readers(centred.inputs[0])
+                if op.op_type == "Sub" and op is not centred and op.inputs == centred.inputs
+            ]
             bias = next(i for i in shift.inputs if work.const(i))
             chain = [mean, centred, *twin, power, variance, eps, root, div, scale, shift]
-            work.fuse(chain, "LayerNormalization", [mean.inputs[0], weight, bias], shift.outputs, {"axis": -1})
-        elif work.scalar(div.inputs[0]) == 1.0 and scale is not None and scale.op_type == "Mul" and power.inputs[0] in scale.inputs:
+            work.fuse(
+                chain, "LayerNormalization", [mean.inputs[0], weight, bias], shift.outputs, {"axis": -1}
+            )
+        elif (
+            work.scalar(div.inputs[0]) == 1.0
+            and scale is not None
+            and scale.op_type == "Mul"
+            and power.inputs[0] in scale.inputs
+        ):
             last = work.only_reader(scale.outputs[0])
-            weight = next((i for i in last.inputs if work.const(i)), "") if last is not None and last.op_type == "Mul" else ""
+            weight = (
+                next((i for i in last.inputs if work.const(i)), "")
+                if last is not None and last.op_type == "Mul"
+                else ""
+            )
             if last is not None and weight:
                 chain = [power, variance, eps, root, div, scale, last]
-                work.fuse(chain, "SimplifiedLayerNormalization", [power.inputs[0], weight], last.outputs, {"axis": -1})
+                work.fuse(
+                    chain,
+                    "SimplifiedLayerNormalization",
+                    [power.inputs[0], weight],
+                    last.outputs,
+                    {"axis": -1},
+                )
         elif div.inputs[0] == power.inputs[0] and scale is not None and scale.op_type == "Mul":
             weight = next((i for i in scale.inputs if work.const(i)), "")
             if weight:
                 chain = [power, variance, eps, root, div, scale]
-                work.fuse(chain, "SimplifiedLayerNormalization", [power.inputs[0], weight], scale.outputs, {"axis": -1})
+                work.fuse(
+                    chain,
+                    "SimplifiedLayerNormalization",
+                    [power.inputs[0], weight],
+                    scale.outputs,
+                    {"axis": -1},
+                )
 
 
 def gather_to_split(work: Work, options: Options) -> None:
@@ -229,7 +301,9 @@ def gather_to_split(work: Work, options: Options) -> None:
         source = first.inputs[0]
         readers = list(work.readers(source))
         cuts = [_cut(work, op) for op in readers]
-        parts = sorted(((c, op) for c, op in zip(cuts, readers, strict=True) if c is not None), key=lambda part: part[0])
+        parts = sorted(
+            ((c, op) for c, op in zip(cuts, readers, strict=True) if c is not None), key=lambda part: part[0]
+        )
         if work.const(source) or len(parts) < 2 or len({c[0] for c, _ in parts}) != 1:
             continue
         axis = parts[0][0][0]
@@ -269,7 +343,12 @@ def _cut(work: Work, op: Op) -> tuple[int, int, int] | None:
     starts, ends = values[0], values[1]
     axes = values[2] if len(values) > 2 and values[2] is not None else (0,)
     steps = values[3] if len(values) > 3 and values[3] is not None else (1,)
-    if starts is None or ends is None or not len(starts) == len(ends) == len(axes) == len(steps) == 1 or steps[0] != 1:
+    if (
+        starts is None
+        or ends is None
+        or not len(starts) == len(ends) == len(axes) == len(steps) == 1
+        or steps[0] != 1
+    ):
         return None
     axis = int(axes[0]) % rank
     size = work.shape(op.inputs[0])[axis]
@@ -303,7 +382,16 @@ def push_transpose_through_split(work: Work, options: Options) -> None:
         for i, (reader, part) in enumerate(zip(readers, parts, strict=True)):
             members = op.members if i == 0 else ()
             if not squeezed or reader is None:
-                work.add(Op("Transpose", [part], [split.outputs[i]], {"perm": tuple(order)}, members, split.place + 0.1))
+                work.add(
+                    Op(
+                        "Transpose",
+                        [part],
+                        [split.outputs[i]],
+                        {"perm": tuple(order)},
+                        members,
+                        split.place + 0.1,
+                    )
+                )
                 continue
             work.remove(reader)
             flat = work.fresh("flat", [shapes[i][a] for a in kept], source)
@@ -317,7 +405,12 @@ def merge_transposes(work: Work, options: Options) -> None:
     for op in work.ops("Transpose"):
         before = work.made_by(op.inputs[0], "Transpose")
         first, second = before.attrs.get("perm") if before else None, op.attrs.get("perm")
-        if before is not None and isinstance(first, tuple) and isinstance(second, tuple) and work.only_reader(before.outputs[0]) is op:
+        if (
+            before is not None
+            and isinstance(first, tuple)
+            and isinstance(second, tuple)
+            and work.only_reader(before.outputs[0]) is op
+        ):
             perm = tuple(int(first[int(p)]) for p in second)
             merged = work.fuse((before, op), "Transpose", before.inputs, op.outputs, {"perm": perm})
             if perm == tuple(range(len(perm))):
@@ -372,14 +465,20 @@ def fuse_matmul_scale(work: Work, options: Options) -> None:
             before = work.made_by(op.inputs[position], "Mul", "Div")
             if before is None or work.only_reader(before.outputs[0]) is not op:
                 continue
-            if not any(work.is_one_element(i) for i in before.inputs[(1 if before.op_type == "Div" else 0) :]):
+            if not any(
+                work.is_one_element(i) for i in before.inputs[(1 if before.op_type == "Div" else 0) :]
+            ):
                 continue
             inputs = list(op.inputs)
             inputs[position] = next(i for i in before.inputs if not work.is_one_element(i))
             if work.shape(inputs[position]) == work.shape(before.outputs[0]):
                 op = work.fuse((before, op), "FusedMatMul", inputs, op.outputs, op.attrs)
         after = work.only_reader(op.outputs[0])
-        if after is not None and after.op_type in ("Mul", "Div") and any(work.is_one_element(i) for i in after.inputs[(1 if after.op_type == "Div" else 0) :]):
+        if (
+            after is not None
+            and after.op_type in ("Mul", "Div")
+            and any(work.is_one_element(i) for i in after.inputs[(1 if after.op_type == "Div" else 0) :])
+        ):
             work.fuse((op, after), "FusedMatMul", op.inputs, after.outputs, op.attrs)
 
 
@@ -397,7 +496,9 @@ def fuse_matmul_transpose(work: Work, options: Options) -> None:
             inputs = list(op.inputs)
             inputs[position] = before.inputs[0]
             alone = work.only_reader(before.outputs[0]) is op
-            op = work.fuse((before, op) if alone else (op,), "FusedMatMul", inputs, op.outputs, {**op.attrs, name: 1})
+            op = work.fuse(
+                (before, op) if alone else (op,), "FusedMatMul", inputs, op.outputs, {**op.attrs, name: 1}
+            )
 
 
 def fuse_quick_gelu(work: Work, options: Options) -> None:
@@ -437,7 +538,11 @@ def fuse_skip_layer_norm(work: Work, options: Options) -> None:
         if op.attrs.get("axis", -1) not in (-1, len(work.shape(op.inputs[0])) - 1) or len(op.inputs) < 3:
             continue
         a, b = before.inputs
-        if work.shape(a) == work.shape(b) and len(work.shape(a)) == 3 and not (work.const(a) and work.const(b)):
+        if (
+            work.shape(a) == work.shape(b)
+            and len(work.shape(a)) == 3
+            and not (work.const(a) and work.const(b))
+        ):
             work.fuse((before, op), "SkipLayerNormalization", [a, b, *op.inputs[1:]], op.outputs, op.attrs)
 
 
@@ -446,7 +551,12 @@ def fuse_activation(work: Work, options: Options) -> None:
     for op in work.ops("Conv", "Gemm"):
         after = work.only_reader(op.outputs[0])
         allowed = _CONV_ACTIVATIONS if op.op_type == "Conv" else _GEMM_ACTIVATIONS
-        if after is None or after.op_type not in allowed or op.fused or any(not work.const(i) for i in after.inputs[1:] if i):
+        if (
+            after is None
+            or after.op_type not in allowed
+            or op.fused
+            or any(not work.const(i) for i in after.inputs[1:] if i)
+        ):
             continue
         if options.denies(work, op, after):
             continue
@@ -483,7 +593,9 @@ class _Blocks:
         self.twin: dict[str, str] = {}  # plain tensor to its blocked one, where an operator makes it
         self.uses: dict[str, int] = {}  # readers that the plain tensor had at first
         self.channels: dict[str, int] = {}
-        self.read_as: dict[tuple[str, bool], str] = {}  # plain tensor to its blocked copy, where a reorder makes it
+        self.read_as: dict[
+            tuple[str, bool], str
+        ] = {}  # plain tensor to its blocked copy, where a reorder makes it
 
     def padded(self, channels: int) -> int:
         return -(-channels // self.block) * self.block
@@ -494,7 +606,11 @@ class _Blocks:
             return self.twin[name]
         source, last = name, False
         before = self.work.made_by(name, "Transpose")
-        if before is not None and before.attrs.get("perm") == (0, 3, 1, 2) and self.work.only_reader(name) is near:
+        if (
+            before is not None
+            and before.attrs.get("perm") == (0, 3, 1, 2)
+            and self.work.only_reader(name) is near
+        ):
             source, last = before.inputs[0], True
         key = (source, last)
         if key not in self.read_as:
@@ -571,7 +687,11 @@ class _Blocks:
 
     def pool(self, op: Op) -> None:
         shape = self.work.shape(op.inputs[0])
-        if op.op_type.startswith("Global") and op.inputs[0] not in self.twin and (op.inputs[0], False) not in self.read_as:
+        if (
+            op.op_type.startswith("Global")
+            and op.inputs[0] not in self.twin
+            and (op.inputs[0], False) not in self.read_as
+        ):
             return
         if len(shape) == 4 and shape[1] % self.block == 0 and len([o for o in op.outputs if o]) == 1:
             self.make([op], [self.blocked(op.inputs[0], op)], op.outputs[0])
@@ -581,7 +701,13 @@ class _Blocks:
             return
         for i, name in enumerate(op.inputs):
             maker = self.work.producer.get(self.twin[name])
-            if maker is None or maker.op_type != "Conv" or self.uses[name] != 1 or maker.fused or maker.layout not in ("nchwc", "nchw>nchwc"):
+            if (
+                maker is None
+                or maker.op_type != "Conv"
+                or self.uses[name] != 1
+                or maker.fused
+                or maker.layout not in ("nchwc", "nchw>nchwc")
+            ):
                 continue
             if self.options.denies(self.work, maker, op):
                 continue
@@ -602,7 +728,9 @@ class _Blocks:
         return all(i in self.twin for i in op.inputs) and len(shapes) == 1
 
     def concat(self, op: Op) -> None:
-        if op.attrs.get("axis") in (1, -3) and all(i in self.twin and self.work.shape(i)[1] % self.block == 0 for i in op.inputs):
+        if op.attrs.get("axis") in (1, -3) and all(
+            i in self.twin and self.work.shape(i)[1] % self.block == 0 for i in op.inputs
+        ):
             self.make([op], [self.twin[i] for i in op.inputs], op.outputs[0])
 
     def batch_norm(self, op: Op) -> None:
@@ -617,7 +745,11 @@ class _Blocks:
             return
         ratios = [b / a for a, b in zip(self.work.shape(name)[2:], self.work.shape(out)[2:], strict=True)]
         mode = op.attrs.get("mode", "nearest")
-        if all(r == int(r) for r in ratios) and mode in ("nearest", "linear") and self.work.shape(name)[:2] == self.work.shape(out)[:2]:
+        if (
+            all(r == int(r) for r in ratios)
+            and mode in ("nearest", "linear")
+            and self.work.shape(name)[:2] == self.work.shape(out)[:2]
+        ):
             self.make([op], [self.twin[name]], out)
 
     def through(self, op: Op) -> None:
@@ -629,7 +761,12 @@ class _Blocks:
         if name not in self.twin or any(i and not self.work.const(i) for i in op.inputs[1:]):
             return
         maker = self.work.producer.get(self.twin[name])
-        fusable = maker is not None and maker.op_type == "Conv" and self.uses[name] == 1 and maker.fused in ((), ("sum",))
+        fusable = (
+            maker is not None
+            and maker.op_type == "Conv"
+            and self.uses[name] == 1
+            and maker.fused in ((), ("sum",))
+        )
         denied = maker is not None and self.options.denies(self.work, maker, op)
         if maker is not None and fusable and not denied and not self.work.readers(self.twin[name]):
             before = maker.fused
@@ -676,7 +813,12 @@ def tokens_to_channels_last(work: Work, options: Options) -> None:
     for op in work.ops("Reshape"):
         before = work.made_by(op.inputs[0], "Transpose")
         shape = work.shape(op.outputs[0])
-        if before is None or before.attrs.get("perm") != (0, 2, 1) or len(shape) != 4 or shape[:2] != work.shape(op.inputs[0])[:2]:
+        if (
+            before is None
+            or before.attrs.get("perm") != (0, 2, 1)
+            or len(shape) != 4
+            or shape[:2] != work.shape(op.inputs[0])[:2]
+        ):
             continue
         if work.only_reader(before.outputs[0]) is not op:
             continue
@@ -725,5 +867,3 @@ def optimise(work: Work, rules: RuleSet) -> Work:
     for run in PASSES:
         run(work, Options(rules))
     return work
-
-

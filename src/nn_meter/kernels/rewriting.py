@@ -112,7 +112,9 @@ class Work:
         if not name:
             return None
         tensor = self.tensors[name]
-        return float(tensor.value[0]) if tensor.const and tensor.value is not None and tensor.size == 1 else None
+        return (
+            float(tensor.value[0]) if tensor.const and tensor.value is not None and tensor.size == 1 else None
+        )
 
     def is_one_element(self, name: str) -> bool:
         """Whether a tensor is a constant of one element."""
@@ -122,7 +124,9 @@ class Work:
         """A new tensor with the element type of ``like``."""
         self._names += 1
         name = f"{stem}#{self._names}"
-        self.tensors[name] = replace(self.tensors[like], name=name, shape=tuple(shape), const=False, value=None)
+        self.tensors[name] = replace(
+            self.tensors[like], name=name, shape=tuple(shape), const=False, value=None
+        )
         return name
 
     def swap_input(self, op: Op, old: str, new: str) -> None:
@@ -136,7 +140,7 @@ class Work:
             readers.append(op)
 
     def bypass(self, op: Op, reason: str) -> bool:
-        """Take out an operator whose output equals its first input; it becomes free. Not where both are the model's own."""
+        """Take out an operator whose output equals its first input, unless both are the model's own; it is free."""
         source, out = op.inputs[0], op.outputs[0]
         if out in self.outputs:
             if source in self.inputs or source in self.outputs or self.const(source):
@@ -148,7 +152,14 @@ class Work:
         self.free += [(member, op.op_type, reason) for member in op.members]
         return True
 
-    def fuse(self, ops: Iterable[Op], op_type: str, inputs: Sequence[str], outputs: Sequence[str], attrs: Mapping[str, Attr] = {}) -> Op:  # noqa: B006
+    def fuse(
+        self,
+        ops: Iterable[Op],
+        op_type: str,
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        attrs: Mapping[str, Attr] = {},
+    ) -> Op:
         """Replace operators by one, at the place of the last."""
         ops = list(dict.fromkeys(ops))
         for op in ops:

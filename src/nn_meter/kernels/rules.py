@@ -55,7 +55,11 @@ class RuleSet:
         name = f"BF_{producer}_{consumer}"
         if (producer, consumer) not in self.pairs:
             return f"no rule {name}"
-        return f"rule {name} says no" if self.pairs[producer, consumer] is not None else f"rule {name} is undecided"
+        return (
+            f"rule {name} says no"
+            if self.pairs[producer, consumer] is not None
+            else f"rule {name} is undecided"
+        )
 
 
 def read_rules(rules: Mapping[str, Any], source: str = "fusion rules") -> RuleSet:
@@ -80,7 +84,9 @@ def read_rules(rules: Mapping[str, Any], source: str = "fusion rules") -> RuleSe
         if name in _EXTENSIONS:
             continue
         if not isinstance(rule, Mapping) or "obey" not in rule:
-            raise RuleError(f'{source}: rule {name!r} needs the form {{"obey": true, false or null}}, found {rule!r:.80}')
+            raise RuleError(
+                f'{source}: rule {name!r} needs the form {{"obey": true, false or null}}, found {rule!r:.80}'
+            )
         obey = rule["obey"]
         if obey not in (None, True, False):
             raise RuleError(f"{source}: rule {name!r}: 'obey' must be true, false or null, found {obey!r}")
@@ -92,9 +98,13 @@ def read_rules(rules: Mapping[str, Any], source: str = "fusion rules") -> RuleSe
         if prefix != "BF" or len(operators) < 2:
             warnings.append(f"{source}: rule {name!r} is of no known form and has no effect")
             continue
-        unknown = [op for op in dict.fromkeys(operators) if op not in KNOWN_RULE_NAMES and not op[:1].isupper()]
+        unknown = [
+            op for op in dict.fromkeys(operators) if op not in KNOWN_RULE_NAMES and not op[:1].isupper()
+        ]
         if unknown:
-            warnings.append(f"{source}: rule {name!r} names the unknown operator {', '.join(unknown)} and has no effect")
+            warnings.append(
+                f"{source}: rule {name!r} names the unknown operator {', '.join(unknown)} and has no effect"
+            )
         if len(operators) == 2:
             pairs[operators[0], operators[1]] = obey
         elif obey:

@@ -28,7 +28,7 @@ _SAME_SHAPES = frozenset({"add", "mul", "div", "sub"})
 class _Kind:
     """One kernel name: its columns, its regressor, and the answers that it gave already."""
 
-    __slots__ = ("encode", "name", "known", "predictor")
+    __slots__ = ("encode", "known", "name", "predictor")
     _REMEMBERED = 1_000_000
 
     def __init__(self, name: str, predictor: KindPredictor) -> None:
@@ -89,7 +89,9 @@ class NnMeterEngine:
             kind.learn(rows)
         return [sum([kind.known[row] for kind, row in model]) for model in models]
 
-    def explain(self, ir: Ir, model: str, notes: tuple[str, ...] = (), free: Mapping[str, str] | None = None) -> Prediction:
+    def explain(
+        self, ir: Ir, model: str, notes: tuple[str, ...] = (), free: Mapping[str, str] | None = None
+    ) -> Prediction:
         """The same answer with all that it rests on.
 
         ``free`` adds nodes that are not in ``ir`` because they compute constants: name to operator.
@@ -145,7 +147,9 @@ class NnMeterEngine:
         if name is None:
             problem = f"nn-Meter has no kernel {planned.label!r}; its sums leave it out, so it counts 0 ms"
         elif kind is None:
-            problem = f"this predictor has no kernel {name!r}; nn-Meter's sums leave it out, so it counts 0 ms"
+            problem = (
+                f"this predictor has no kernel {name!r}; nn-Meter's sums leave it out, so it counts 0 ms"
+            )
         else:
             try:
                 row = kind.encode(facts)

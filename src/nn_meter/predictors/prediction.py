@@ -68,7 +68,8 @@ class Prediction:
     def strict_problems(self) -> tuple[str, ...]:
         """Why the answer does not rest on regressors and decisions alone; empty if it does."""
         return tuple(
-            f"{k.kernel.label} ({', '.join(k.kernel.nodes[:2])}{' ...' if len(k.kernel.nodes) > 2 else ''}): {'; '.join(k.notes) or k.status}"
+            f"{k.kernel.label} ({', '.join(k.kernel.nodes[:2] + ('...',) * (len(k.kernel.nodes) > 2))}): "
+            f"{'; '.join(k.notes) or k.status}"
             for k in self.kernels
             if k.status == "estimated"
         )

@@ -41,9 +41,13 @@ class GraphEngine:
         self._rules = read_rules(bundle.rules, f"rules of {bundle.name}")
         fallback = bundle.fallback
         try:
-            self._speeds = Speeds(*(float(fallback[k]) for k in ("flops_per_s", "bytes_per_s", "overhead_ms")))
+            self._speeds = Speeds(
+                *(float(fallback[k]) for k in ("flops_per_s", "bytes_per_s", "overhead_ms"))
+            )
         except (KeyError, TypeError, ValueError) as error:
-            raise BundleError(f"bundle {bundle.name!r}: 'fallback' needs flops_per_s, bytes_per_s and overhead_ms") from error
+            raise BundleError(
+                f"bundle {bundle.name!r}: 'fallback' needs flops_per_s, bytes_per_s and overhead_ms"
+            ) from error
         self._factor = float(fallback.get("factor", 1.0))
         self._kinds: dict[str, KindPredictor | None] = {}
         self._known: dict[tuple[str, Row], float] = {}
@@ -92,7 +96,8 @@ class GraphEngine:
             predictor = self._bundle.kinds.get(kind)
             if predictor is not None and (kind not in COLUMNS or predictor.columns != columns(kind)):
                 raise BundleError(
-                    f"bundle {self._bundle.name!r}: kind {kind!r} was trained on other columns than schema onnx-1 has; build it again"
+                    f"bundle {self._bundle.name!r}: kind {kind!r} was trained on other columns than schema onnx-1 has; "
+                    "build it again"
                 )
             self._kinds[kind] = predictor
         return self._kinds[kind]

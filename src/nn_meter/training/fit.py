@@ -54,7 +54,9 @@ def fit_speeds(networks: Sequence[Network]) -> Speeds:
     """
     samples = [s for network in networks for s in network.samples]
     if len(samples) < MIN_ROWS:
-        raise BuildError(f"{len(samples)} measured kernels are too few to train on; give the build a larger budget")
+        raise BuildError(
+            f"{len(samples)} measured kernels are too few to train on; give the build a larger budget"
+        )
     flops, moved = [], []
     for network in networks:
         for sample, row in zip(network.samples, network.rows(Speeds(1.0, 1.0, 0.0)), strict=True):
@@ -62,7 +64,9 @@ def fit_speeds(networks: Sequence[Network]) -> Speeds:
                 flops.append(row[0] / sample.latency_ms)
             elif row[1] > 1e5:
                 moved.append(row[1] / sample.latency_ms)
-    per_s = [1e3 * float(np.quantile(v, 0.95)) if v else fallback for v, fallback in ((flops, 1e10), (moved, 1e9))]
+    per_s = [
+        1e3 * float(np.quantile(v, 0.95)) if v else fallback for v, fallback in ((flops, 1e10), (moved, 1e9))
+    ]
     overhead_ms = float(np.quantile([s.latency_ms for s in samples], 0.05))
     return Speeds(per_s[0], per_s[1], overhead_ms)
 
@@ -89,21 +93,37 @@ def fit_kind(
         MissingDependencyError: scikit-learn is not installed.
     """
     if len(rows) < MIN_ROWS:
-        raise BuildError(f"kernel kind {kind!r}: {len(rows)} measurements are too few to train on, {MIN_ROWS} are needed")
+        raise BuildError(
+            f"kernel kind {kind!r}: {len(rows)} measurements are too few to train on, {MIN_ROWS} are needed"
+        )
     target = np.log(latencies_ms / rows[:, list(names).index(ROOFLINE)])
     weight = np.clip(latencies_ms, 1e-3, 1.0) ** 0.3
-    held = np.random.default_rng(seed).random(int(groups.max()) + 1)[groups] < 0.1 if groups is not None else np.arange(len(rows)) % 10 == 0
+    held = (
+        np.random.default_rng(seed).random(int(groups.max()) + 1)[groups] < 0.1
+        if groups is not None
+        else np.arange(len(rows)) % 10 == 0
+    )
     errors: dict[str, float] = {}
     if 3 <= held.sum() < len(rows) - MIN_ROWS:
         trees = _boost(rows[~held], target[~held], weight[~held], seed)
         residual = np.abs(np.exp(trees.predict(rows[held]) - target[held]) - 1)
-        errors = {"mape": 100 * float(residual.mean()), "median_ape": 100 * float(np.median(residual)), "rows": int(held.sum())}
+        errors = {
+            "mape": 100 * float(residual.mean()),
+            "median_ape": 100 * float(np.median(residual)),
+            "rows": int(held.sum()),
+        }
     trees = _boost(rows, target, weight, seed)
-    span = {name: (float(low), float(high)) for name, low, high in zip(names, rows.min(0), rows.max(0), strict=True) if name != ROOFLINE}
+    span = {
+        name: (float(low), float(high))
+        for name, low, high in zip(names, rows.min(0), rows.max(0), strict=True)
+        if name != ROOFLINE
+    }
     return KindPredictor(kind, schema, tuple(names), trees, "log_roofline_ratio", span, len(rows), errors)
 
 
-def _boost(rows: NDArray[np.float64], target: NDArray[np.float64], weight: NDArray[np.float64], seed: int) -> TreeEnsemble:
+def _boost(
+    rows: NDArray[np.float64], target: NDArray[np.float64], weight: NDArray[np.float64], seed: int
+) -> TreeEnsemble:
     try:
         from sklearn.ensemble import HistGradientBoostingRegressor
     except ImportError as error:
@@ -143,7 +163,9 @@ def boosting_to_trees(model: Any, n_columns: int) -> TreeEnsemble:
     )
 
 
-def fit_kinds(networks: Sequence[Network], speeds: Speeds, *, seed: int = 0, kinds: Sequence[str] | None = None) -> Mapping[str, KindPredictor]:
+def fit_kinds(
+    networks: Sequence[Network], speeds: Speeds, *, seed: int = 0, kinds: Sequence[str] | None = None
+) -> Mapping[str, KindPredictor]:
     """A regressor for every kind with enough samples; ``kinds`` limits them."""
     by_kind: dict[str, list[tuple[tuple[float, ...], float, int]]] = {}
     for number, network in enumerate(networks):
@@ -162,5 +184,7 @@ def fit_kinds(networks: Sequence[Network], speeds: Speeds, *, seed: int = 0, kin
 
 def fallback_factor(networks: Sequence[Network], speeds: Speeds) -> float:
     """Median ratio of measured to roofline: what an estimate from flops and bytes is multiplied by."""
-    ratios = [s.latency_ms / row[-1] for n in networks for s, row in zip(n.samples, n.rows(speeds), strict=True)]
+    ratios = [
+        s.latency_ms / row[-1] for n in networks for s, row in zip(n.samples, n.rows(speeds), strict=True)
+    ]
     return float(np.median(ratios))
