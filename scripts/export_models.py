@@ -1,7 +1,7 @@
-"""Exports the models that accuracy is judged on to ONNX, as a user of PyTorch would, but without their weights.
+"""Exports the models that accuracy is judged on to ONNX, as a user of PyTorch would, but without weights.
 
-The list has a line ``SOURCE:NAME FAMILY`` for each. Weights are random and are not kept: a large one refers to a
-file that does not exist, so that a model takes a few hundred kB. A model whose file is there is left alone:
+The list has a line ``SOURCE:NAME FAMILY`` for each. Weights are random and are not kept: a large one refers
+to a file that does not exist, so that a model takes about 100 kB. A model whose file is there is left alone:
 
     python scripts/export_models.py FOLDER
 """
@@ -83,7 +83,7 @@ def forget_weights(model: onnx.ModelProto) -> None:
 def _tensors(graph: onnx.GraphProto) -> Iterator[TensorProto]:
     yield from graph.initializer
     for node in graph.node:
-        yield from (attribute.t for attribute in node.attribute if attribute.type == onnx.AttributeProto.TENSOR)
+        yield from (each.t for each in node.attribute if each.type == onnx.AttributeProto.TENSOR)
 
 
 def main() -> int:
@@ -92,7 +92,7 @@ def main() -> int:
     parser.add_argument("folder", type=Path, help="where the .onnx files go, one folder per family")
     parser.add_argument("--models", type=Path, default=MODELS, help="the list")
     parser.add_argument("--only", nargs="*", help="names of the list to export")
-    parser.add_argument("--budget-s", type=float, default=float("inf"), help="begin no model after so many seconds")
+    parser.add_argument("--budget-s", type=float, default=float("inf"), help="begin none after it")
     options = parser.parse_args()
     importable()
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
@@ -107,7 +107,8 @@ def main() -> int:
         try:
             model = exported(*built(source, name))
         except Exception as error:
-            print(f"{source}:{name} failed: {type(error).__name__}: {str(error).splitlines()[0]}", file=sys.stderr)
+            reason = (str(error).splitlines() or [""])[0]
+            print(f"{source}:{name} failed: {type(error).__name__}: {reason}", file=sys.stderr)
             failed += 1
             continue
         forget_weights(model)

@@ -1,0 +1,125 @@
+"""``nn-meter evaluate``."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import shlex
+import sys
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from time import monotonic
+
+from nn_meter.cli.build import seconds
+from nn_meter.cli.measure import add_backend_arguments, backend_of
+from nn_meter.cli.models import add_predictor_arguments, load_predictors
+from nn_meter.cli.output import note
+from nn_meter.errors import InputError, StorageError
+
+FAILED = 1
+
+
+def configure(parser: argparse.ArgumentParser, command: str) -> None:
+    """Arguments of ``evaluate``."""
+    parser.description = "Measure models and predict them side by side; say how far the predictions are off."
+    parser.add_argument("models", nargs="+", metavar="MODEL", help="files, or folders of *.onnx by family")
+    add_predictor_arguments(parser)
+    add_backend_arguments(parser)
+    parser.add_argument("--rounds", type=int, default=8, metavar="N", help="turns of each model (8)")
+    parser.add_argument("--budget", metavar="TIME", help="time to measure: 90s, 10m, 1h; unlimited if left out")
+    parser.add_argument("--resume", metavar="FILE", help="journal: go on with it, or begin it")
+    parser.add_argument("--json", metavar="FILE", help="write the evaluation as JSON")
+    parser.add_argument("--plot", metavar="FILE", help="draw predicted against measured, .png or .svg")
+    parser.add_argument("--markdown", metavar="FILE", help="write the evaluation as a page")
+    parser.add_argument(
+        "--calibrated", metavar="FILE", help="save the first predictor with intervals from these models"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the table, write the files asked for; 1 where a model failed."""
+    from nn_meter.evaluation import calibrate, evaluate, subjects
+    from nn_meter.predictors import bundle as bundles
+    from nn_meter.profiling import Journal
+    from nn_meter.report import evaluation as report
+    from nn_meter.report.json import dumps
+
+    if args.rounds < 2:
+        raise InputError(f"--rounds {args.rounds}: take at least 2, one early and one late")
+    predictors = load_predictors(args)
+    models = subjects(args.models)
+    with Journal(Path(args.resume)) if args.resume else nullcontext() as journal:
+        result = evaluate(
+            predictors,
+            backend_of(args),
+            models,
+            rounds=args.rounds,
+            budget_s=seconds(args.budget) if args.budget else math.inf,
+            journal=journal,
+            progress=_Report(),
+        )
+    for text in result.warnings:
+        note(f"warning: {text}")
+    if not result.scores:
+        raise InputError("no model could be measured: " + "; ".join(why for _, why in result.failed))
+    print(report.table(result))
+    if args.json:
+        _write(args.json, dumps(report.document(result)) + "\n")
+    if args.markdown:
+        _write(args.markdown, report.markdown(result, _command(args)))
+    if args.plot:
+        for index, predictor in enumerate(result.predictors):
+            path = Path(args.plot)
+            if index:
+                path = path.with_stem(f"{path.stem}_{index + 1}")
+            try:
+                report.plot(result, predictor, path)
+            except OSError as error:
+                raise _unwritable(path, error) from error
+    if args.calibrated:
+        interval = calibrate(result.of(result.predictors[0]))
+        bundles.save(replace(predictors[0].bundle, interval=interval), Path(args.calibrated))
+    return FAILED if result.failed else 0
+
+
+def _command(args: argparse.Namespace) -> str:
+    """What repeats the page, wherever the models lie."""
+    words = ["nn-meter", "evaluate"]
+    for option in ("predictor", "predictor_version", "backend", "threads", "rounds", "budget"):
+        value = getattr(args, option)
+        for each in value if isinstance(value, list) else [value]:
+            if each is not None:
+                words += [f"--{option.replace('_', '-')}", str(each)]
+    return f"{shlex.join(words)} MODELS"
+
+
+def _write(path: str, text: str) -> None:
+    try:
+        Path(path).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: str | Path, error: OSError) -> StorageError:
+    return StorageError(f"{path}: cannot be written ({error.strerror or error})")
+
+
+class _Report:
+    """Progress with the time left, on stderr: a bar on a terminal, else a line every half minute."""
+
+    def __init__(self) -> None:
+        self._last = monotonic()
+        self._terminal = sys.stderr.isatty()
+
+    def __call__(self, done: int, total: int, eta_s: float) -> None:
+        now = monotonic()
+        if now - self._last < (0.5 if self._terminal else 30.0) and done < total:
+            return
+        self._last = now
+        text = f"measuring: {done} of {total} turns, {eta_s / 60:.1f} min left"
+        bar = "#" * int(30 * done / total)
+        end = "\n" if done >= total or not self._terminal else ""
+        sys.stderr.write(f"\r[{bar:<30}] {text}{end}" if self._terminal else f"{text}{end}")
+        sys.stderr.flush()

@@ -1,0 +1,89 @@
+"""``nn-meter measure``."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from typing import Any
+
+from nn_meter.cli.output import note
+from nn_meter.errors import InputError, NnMeterError
+
+SCHEMA_VERSION = 1
+
+
+def add_backend_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which runtime measures."""
+    parser.add_argument(
+        "--backend", default="onnxruntime_cpu", help="runtime to measure on (see nn-meter --list-backends)"
+    )
+    parser.add_argument("--threads", type=int, metavar="N", help="threads of the runtime; its default is one")
+
+
+def backend_of(args: argparse.Namespace) -> Any:
+    """The backend that ``args`` name.
+
+    Raises:
+        BackendError: no such backend, or a setting that it refuses.
+    """
+    from nn_meter import backends
+
+    settings = {} if args.threads is None else {"threads": args.threads}
+    return backends.load(args.backend, **settings)
+
+
+def configure(parser: argparse.ArgumentParser, command: str) -> None:
+    """Arguments of ``measure``."""
+    parser.description = "Time models on a runtime of this machine; weights that are absent are random."
+    parser.add_argument("models", nargs="+", metavar="MODEL", help="files, or folders of *.onnx")
+    add_backend_arguments(parser)
+    parser.add_argument("--seconds", type=float, default=3.0, metavar="S", help="time for each model (3)")
+    parser.add_argument("--json", action="store_true", help="one JSON document instead of text")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Time the models one by one; a bad one among several does not stop the others."""
+    from nn_meter.evaluation import measure_model, subjects
+    from nn_meter.profiling import Plan
+    from nn_meter.report.json import dumps
+
+    if not args.seconds > 0:
+        raise InputError(f"--seconds {args.seconds:g}: give each model some time, as in --seconds 3")
+    backend = backend_of(args)
+    wanted = subjects(args.models)
+    plan = Plan(rounds=math.ceil(args.seconds / Plan().turn_s), budget_s=args.seconds)
+    rows: list[dict[str, Any]] = []
+    failed: list[dict[str, str]] = []
+    code = 0
+    for subject in wanted:
+        try:
+            taken = measure_model(subject.source, backend, plan)
+        except NnMeterError as error:
+            if len(wanted) == 1:
+                raise
+            note(f"error: {subject.name}: {error}")
+            failed.append({"model": subject.name, "error": str(error)})
+            code = max(code, 2 if isinstance(error, InputError) else 1)
+            continue
+        for text in taken.warnings():
+            note(f"note: {subject.name}: {text}")
+        if not args.json:
+            print(
+                f"{subject.name}: {taken.quiet_ms:.4f} ms quiet, {taken.median_ms:.4f} ms median of "
+                f"{len(taken.values_ms)} runs on {backend.name}"
+            )
+        rows.append(
+            {
+                "model": subject.name,
+                "backend": backend.name,
+                "quiet_ms": taken.quiet_ms,
+                "median_ms": taken.median_ms,
+                "noise": taken.noise,
+                "warnings": list(taken.warnings()),
+                **taken.to_json(),
+            }
+        )
+    if args.json:
+        print(dumps({"schema_version": SCHEMA_VERSION, "measurements": rows, "failed": failed}))
+    return code

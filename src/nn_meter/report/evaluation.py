@@ -1,0 +1,252 @@
+"""An evaluation for people and programs: table, JSON, scatter plot, and the page ``docs/accuracy.md``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from nn_meter.errors import InputError, MissingDependencyError
+from nn_meter.evaluation import MISS, Evaluation, Score, calibrate
+from nn_meter.report.text import columns
+from nn_meter.training.metrics import Metrics
+
+SCHEMA_VERSION = 1
+
+_FIGURES = ("models", "median error", "MAPE", "RMSPE", "RMSE", "±5 %", "±10 %", "±15 %", "Spearman", "bias")
+_FACTS = (
+    ("machine", ("cpu", "cores", "machine", "kernel")),
+    ("runtime", ("runtime", "runtime_version")),
+    ("threads", ("threads",)),
+    ("date", ("date",)),
+)
+_PALETTE = "tab20"
+
+
+def table(evaluation: Evaluation) -> str:
+    """Every model, then the figures of merit of each predictor, by family and over all."""
+    parts = []
+    for predictor in evaluation.predictors:
+        scores = evaluation.of(predictor)
+        heads = ("model", "family", "measured ms", "noise", "predicted ms", "error", "predicted share")
+        lines = columns([heads, *(_row(score) for score in scores)], frozenset(range(2, len(heads))))
+        figures = [("family", *_FIGURES), *_figures(evaluation, predictor)]
+        parts += [
+            "\n".join((f"{predictor}, {scores[0].statistic} latency", *lines)),
+            "\n".join(columns(figures, frozenset(range(1, len(figures[0]))))),
+            _summary(evaluation, predictor),
+        ]
+    if evaluation.failed:
+        parts.append("\n".join(("failed:", *(f"  {model}: {why}" for model, why in evaluation.failed))))
+    return "\n\n".join(parts)
+
+
+def document(evaluation: Evaluation) -> dict[str, Any]:
+    """The evaluation as plain values, errors and shares as fractions."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "backend": evaluation.backend,
+        "rounds": evaluation.rounds,
+        "environment": dict(evaluation.environment),
+        "predictors": [_predictor(evaluation, each) for each in evaluation.predictors],
+        "models": [
+            {**asdict(score), "error": score.error, "covered": score.covered} for score in evaluation.scores
+        ],
+        "failed": [{"model": model, "error": why} for model, why in evaluation.failed],
+        "warnings": list(evaluation.warnings),
+    }
+
+
+def markdown(evaluation: Evaluation, command: str) -> str:
+    """The page for people; ``command`` is what repeats it."""
+    parts = ["# Accuracy", _circumstances(evaluation, command)]
+    for predictor in evaluation.predictors:
+        parts += [
+            f"## {predictor}",
+            _summary(evaluation, predictor),
+            "### By family",
+            _markdown_table([("family", *_FIGURES), *_figures(evaluation, predictor)]),
+            f"### Off by more than {MISS:.0%}",
+            _misses(evaluation.of(predictor)),
+            "### All models",
+            _markdown_table(_all_models(evaluation.of(predictor))),
+        ]
+    if evaluation.failed:
+        parts += ["## Without an answer", _items(f"{model}: {why}" for model, why in evaluation.failed)]
+    if evaluation.warnings:
+        parts += ["## To be kept in mind", _items(evaluation.warnings)]
+    return "\n\n".join(parts) + "\n"
+
+
+def plot(evaluation: Evaluation, predictor: str, path: Path) -> None:
+    """Predicted against measured latency of each model, as the picture that the suffix of ``path`` names.
+
+    Raises:
+        MissingDependencyError: matplotlib is not installed.
+        InputError: a suffix that matplotlib does not know.
+        OSError: the file cannot be written.
+    """
+    try:
+        from matplotlib import colormaps
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise MissingDependencyError("matplotlib", "build", "drawing a plot") from None
+    scores, figures = evaluation.of(predictor), evaluation.metrics(predictor)
+    figure = Figure(figsize=(8.5, 7), layout="constrained")
+    axes = figure.add_subplot()
+    ends = [f([x for s in scores for x in (s.measured_ms, s.predicted_ms)]) for f in (min, max)]
+    line = (ends[0] / 1.2, ends[1] * 1.2)
+    axes.fill_between(line, [0.9 * x for x in line], [1.1 * x for x in line], color="0.9", label="±10 %")
+    axes.plot(line, line, color="0.4", linewidth=1)
+    families = sorted({score.family for score in scores})
+    colours = colormaps[_PALETTE]
+    for index, family in enumerate(families):
+        own = [score for score in scores if score.family == family]
+        axes.plot(
+            [score.measured_ms for score in own],
+            [score.predicted_ms for score in own],
+            "os^Dv"[index // colours.N % 5],
+            color=colours(index % colours.N),
+            markersize=5,
+            label=family or "all",
+        )
+    axes.set(xscale="log", yscale="log", xlim=line, ylim=line, aspect="equal")
+    axes.set_xlabel(f"measured, {scores[0].statistic} ms")
+    axes.set_ylabel("predicted, ms")
+    axes.set_title(
+        f"{predictor}: {figures.n} models, median error {figures.median_ape:.1%}, "
+        f"{figures.within_10:.0%} within ±10 %"
+    )
+    figure.legend(loc="outside right upper", fontsize="x-small", ncols=1 + len(families) // 32)
+    try:
+        figure.savefig(path, dpi=150)
+    except ValueError as error:
+        raise InputError(f"{path}: {error}; name the plot .png or .svg") from error
+
+
+def _predictor(evaluation: Evaluation, predictor: str) -> dict[str, Any]:
+    scores = evaluation.of(predictor)
+    try:
+        interval: Mapping[str, float | int] | None = calibrate(scores)
+    except InputError:
+        interval = None
+    return {
+        "predictor": predictor,
+        "statistic": scores[0].statistic,
+        "metrics": asdict(evaluation.metrics(predictor)),
+        "families": {name: asdict(each) for name, each in evaluation.families(predictor).items()},
+        "noise": {"median": evaluation.noise(predictor), "p90": evaluation.noise(predictor, 0.9)},
+        "covered": evaluation.covered(predictor),
+        "calibrated_interval": interval,
+    }
+
+
+def _row(score: Score) -> tuple[str, ...]:
+    return (
+        score.model,
+        score.family or "-",
+        _ms(score.measured_ms),
+        f"{score.noise:.1%}",
+        _ms(score.predicted_ms),
+        f"{score.error:+.1%}",
+        f"{score.predicted_share:.1%}",
+    )
+
+
+def _all_models(scores: Sequence[Score]) -> list[tuple[str, ...]]:
+    heads = ("model", "family", "measured ms", "median ms", "noise", "predicted ms", "error", "90 % interval",
+             "predicted share", "nodes")  # fmt: skip
+    rows: list[tuple[str, ...]] = [heads]
+    for score in scores:
+        model, family, measured, noise, predicted, error, share = _row(score)
+        interval = " .. ".join(map(_ms, score.interval_ms)) if score.interval_ms else "-"
+        median = _ms(score.median_ms)
+        rows.append(
+            (model, family, measured, median, noise, predicted, error, interval, share, str(score.nodes))
+        )
+    return rows
+
+
+def _figures(evaluation: Evaluation, predictor: str) -> list[tuple[str, ...]]:
+    families = evaluation.families(predictor)
+    rows = [(name or "-", *_cells(each)) for name, each in families.items()] if len(families) > 1 else []
+    return [*rows, ("all", *_cells(evaluation.metrics(predictor)))]
+
+
+def _cells(figures: Metrics) -> tuple[str, ...]:
+    return (
+        str(figures.n),
+        f"{figures.median_ape:.1%}",
+        f"{figures.mape:.1%}",
+        f"{figures.rmspe:.1%}",
+        f"{_ms(figures.rmse_ms)} ms",
+        f"{figures.within_5:.0%}",
+        f"{figures.within_10:.0%}",
+        f"{figures.within_15:.0%}",
+        "-" if figures.spearman is None else f"{figures.spearman:.3f}",
+        f"{figures.bias:+.1%}",
+    )
+
+
+def _summary(evaluation: Evaluation, predictor: str) -> str:
+    figures, covered = evaluation.metrics(predictor), evaluation.covered(predictor)
+    text = (
+        f"{figures.n} models of {len(evaluation.families(predictor))} families: median error "
+        f"{figures.median_ape:.1%}, {figures.within_10:.0%} within ±10 %. The same models measured twice "
+        f"differ by {evaluation.noise(predictor):.1%} in the median, nine of ten by at most "
+        f"{evaluation.noise(predictor, 0.9):.1%}."
+    )
+    if covered is not None:
+        text += f" The predictor's intervals hold {covered:.0%} of the measured latencies."
+    return text
+
+
+def _circumstances(evaluation: Evaluation, command: str) -> str:
+    facts = evaluation.environment
+    rows = [
+        f"- {what}: {', '.join(str(facts[key]) for key in keys if facts.get(key) is not None)}"
+        for what, keys in _FACTS
+        if any(facts.get(key) is not None for key in keys)
+    ]
+    statistics = dict.fromkeys(score.statistic for score in evaluation.scores)
+    words = {"quiet": "quiet latency, the 5th percentile of the runs", "median": "median of the runs"}
+    compared = "; ".join(words[each] for each in statistics)
+    rows.append(f"- measured on the backend `{evaluation.backend}`, {evaluation.rounds} rounds a model")
+    rows.append(f"- what is compared: {compared}")
+    return "\n".join(rows) + f"\n\nWritten by:\n\n```\n{command}\n```"
+
+
+def _misses(scores: Sequence[Score]) -> str:
+    missed = sorted((score for score in scores if score.missed), key=lambda score: -abs(score.error))
+    if not missed:
+        return "None."
+    return _items(
+        f"{score.model}: {score.error:+.1%} (noise {score.noise:.1%}); {_why(score)}" for score in missed
+    )
+
+
+def _why(score: Score) -> str:
+    if score.traced_ms is None:
+        return "its kernels were not traced"
+    if not score.blamed:
+        return f"no kind stands out: the traced kernels sum up to {_ms(score.traced_ms)} ms"
+    return "to blame: " + ", ".join(
+        f"`{each.kind}` {_ms(each.predicted_ms)} ms for {_ms(each.traced_ms)} ms traced"
+        for each in score.blamed
+    )
+
+
+def _markdown_table(rows: Sequence[tuple[str, ...]]) -> str:
+    head, *body = ("| " + " | ".join(row) + " |" for row in rows)
+    rule = "|" + "|".join("---" if i < 1 else "---:" for i in range(len(rows[0]))) + "|"
+    return "\n".join((head, rule, *body))
+
+
+def _items(texts: Iterable[str]) -> str:
+    return "\n".join(f"- {text}" for text in texts)
+
+
+def _ms(value: float) -> str:
+    """Four significant digits, without an exponent."""
+    return f"{value:.2f}" if value >= 10 else f"{value:.3f}"

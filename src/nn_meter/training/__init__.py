@@ -1,0 +1,1 @@
+"""Learns from measurements: regressors, metrics, and what is decided from them."""
