@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -21,6 +20,9 @@ _log = logging.getLogger(__name__)
 
 PLAN = Plan(rounds=4, turn_s=0.05)
 """How one kernel is measured."""
+
+_QUARTILES = 1.349
+"""Distance of a normal distribution's quartiles in standard deviations."""
 
 
 class BaseBackend:
@@ -104,7 +106,8 @@ class BaseParser:
 class RuntimeBackend(BaseBackend):
     """A backend of ``nn_meter.backends``. Keys of the configuration are its settings in capitals.
 
-    A latency is the median of the runs and their standard deviation.
+    A latency is the median of the runs and their standard deviation, estimated from the quartiles since a few
+    runs in which the machine did something else would make up most of it.
     """
 
     def __init__(self, name: str, configs: Mapping[str, Any], plan: Plan = PLAN) -> None:
@@ -134,7 +137,7 @@ class RuntimeBackend(BaseBackend):
         """
         with self.runtime.prepare(read(Path(converted_model))) as prepared:
             (taken,) = measure([prepared], self.plan)
-        latency = Latency(taken.median_ms, statistics.pstdev(taken.values_ms))
+        latency = Latency(taken.median_ms, taken.noise * taken.median_ms / _QUARTILES)
         return ProfiledResults({"latency": latency}).get(metrics)
 
     def test_connection(self) -> None:
