@@ -7,7 +7,8 @@ worst are drawn more often. Then regressors are fitted, kind by kind, and a bund
 What a trace says is corrected in three ways. A small network that runs again and again finds its weights in the
 cache: before the runs of many networks some megabytes are moved, and regressors see how much. A neighbour on the
 machine slows whole stretches: a fixed probe runs before and after each network, and networks measured while it was
-slow are kept in the journal and left out of training. And the runtime's profiler costs time in every kernel: the same network run without it tells how much.
+slow are kept in the journal and left out of training. And the runtime's profiler costs time in every kernel: the
+same network run without it tells how much.
 """
 
 from __future__ import annotations
