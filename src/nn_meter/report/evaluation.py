@@ -90,6 +90,7 @@ def plot(evaluation: Evaluation, predictor: str, path: Path) -> None:
     try:
         from matplotlib import colormaps
         from matplotlib.figure import Figure
+        from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
     except ImportError:
         raise MissingDependencyError("matplotlib", "build", "drawing a plot") from None
     scores, figures = evaluation.of(predictor), evaluation.metrics(predictor)
@@ -112,6 +113,10 @@ def plot(evaluation: Evaluation, predictor: str, path: Path) -> None:
             label=family or "all",
         )
     axes.set(xscale="log", yscale="log", xlim=line, ylim=line, aspect="equal")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(f"measured, {scores[0].statistic} ms")
     axes.set_ylabel("predicted, ms")
     axes.set_title(
