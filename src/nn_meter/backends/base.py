@@ -24,6 +24,7 @@ ENTRY_POINTS = "nn_meter.backends"
 BACKENDS: Mapping[str, str] = MappingProxyType(
     {
         "onnxruntime_cpu": "nn_meter.backends.onnxruntime_cpu:OnnxRuntimeCpu",
+        "openvino_cpu": "nn_meter.backends.openvino_cpu:OpenVinoCpu",
         "replay": "nn_meter.backends.replay:ReplayBackend",
     }
 )
