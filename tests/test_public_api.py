@@ -12,11 +12,13 @@ import nn_meter
 
 def test_names() -> None:
     assert nn_meter.__all__ == [
+        "BuildPlan",
         "NnMeterError",
         "Prediction",
         "Predictor",
         "__version__",
         "bench_dataset",
+        "build",
         "latency_metrics",
         "list_latency_predictors",
         "load_latency_predictor",

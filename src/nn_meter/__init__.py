@@ -22,16 +22,19 @@ if TYPE_CHECKING:
         model_to_graph,
         nnMeterPredictor,
     )
+    from nn_meter.building import BuildPlan, build
     from nn_meter.errors import NnMeterError
     from nn_meter.predictors.prediction import Prediction
 
 __version__ = "3.0.0.dev0"
 
 _HOMES = {
+    "BuildPlan": "nn_meter.building",
     "NnMeterError": "nn_meter.errors",
     "Prediction": "nn_meter.predictors.prediction",
     "Predictor": "nn_meter.api",
     "bench_dataset": "nn_meter.api",
+    "build": "nn_meter.building",
     "latency_metrics": "nn_meter.api",
     "list_latency_predictors": "nn_meter.api",
     "load_latency_predictor": "nn_meter.api",
@@ -41,11 +44,13 @@ _HOMES = {
 }
 
 __all__ = [
+    "BuildPlan",
     "NnMeterError",
     "Prediction",
     "Predictor",
     "__version__",
     "bench_dataset",
+    "build",
     "latency_metrics",
     "list_latency_predictors",
     "load_latency_predictor",

@@ -1,4 +1,4 @@
-"""The Python calls. This is the one place that strings the rooms together."""
+"""The Python calls that predict."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from nn_meter.predictors.download import Progress
 from nn_meter.predictors.nnmeter import NnMeterEngine
 from nn_meter.predictors.prediction import Prediction
 
-DEFAULT_PREDICTOR = "roofline_cpu"
+DEFAULT_PREDICTOR = "zen4cpu_onnxruntime132"
 """The predictor that answers where none is named."""
 
 InputShape = Sequence[int] | Sequence[Sequence[int]] | Mapping[str, Sequence[int]]

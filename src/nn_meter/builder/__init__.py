@@ -4,7 +4,8 @@
 >>> builder.builder_config.init("workspace")  # doctest: +SKIP
 >>> builder.build_predictor_for_kernel("conv-bn-relu", "onnxruntime_cpu")  # doctest: +SKIP
 
-``nn_meter.build`` is the typed call that new code should use; it builds better predictors in less time.
+They sample and measure kernels alone, as nn-Meter's builder does. ``nn_meter.build`` is the typed call for new code:
+it measures kernels inside networks.
 """
 
 from nn_meter.builder.config import builder_config
