@@ -1,0 +1,74 @@
+"""Accuracy against the minutes that a build measured: trains on the first minutes of a build's journal and holds
+the result against measurements that ``nn-meter evaluate --json`` wrote.
+
+    python bench/accuracy_over_time.py build.sqlite evaluation.json MODELS --minutes 2 5 10 20 --plot over_time.png
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from nn_meter.building import BuildPlan, train
+from nn_meter.evaluation import subjects
+from nn_meter.frontends import read
+from nn_meter.predictors.runtime import GraphEngine
+from nn_meter.profiling.journal import Entry, Journal
+from nn_meter.training.metrics import metrics
+
+
+def first_minutes(results: Sequence[Entry], minutes: float) -> list[Entry]:
+    """What was measured before so many minutes were spent."""
+    taken, spent_s = [], 0.0
+    for entry in results:
+        spent_s += float(entry.result["elapsed_s"]) if isinstance(entry.result, dict) else 0.0
+        if spent_s > 60 * minutes:
+            break
+        taken.append(entry)
+    return taken
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("journal", type=Path)
+    parser.add_argument("evaluation", type=Path)
+    parser.add_argument("models", type=Path)
+    parser.add_argument("--minutes", type=float, nargs="+", default=[2, 5, 10, 20])
+    parser.add_argument("--plot", type=Path)
+    args = parser.parse_args()
+    scores = json.loads(args.evaluation.read_text())["models"]
+    measured_ms = {score["model"]: score["measured_ms"] for score in scores}
+    graphs = {s.name: read(s.source) for s in subjects([args.models]) if s.name in measured_ms}
+    with Journal(args.journal) as book:
+        results = book.results()
+    points = []
+    print(f"{'minutes':>8} {'networks':>9} {'median':>8} {'within 5 %':>11} {'within 10 %':>12}")
+    for minutes in args.minutes:
+        some = first_minutes(results, minutes)
+        engine = GraphEngine(train(some, BuildPlan(), name="over_time"))
+        predicted_ms = engine.latencies_ms(graphs.values())
+        found = metrics(predicted_ms, [measured_ms[name] for name in graphs])
+        points.append((minutes, found))
+        print(f"{minutes:8g} {len(some):9d} {found.median_ape:8.1%} {found.within_5:11.0%} {found.within_10:12.0%}", flush=True)
+    if args.plot:
+        import matplotlib
+
+        matplotlib.use("Agg")
+        from matplotlib import pyplot
+
+        figure, axes = pyplot.subplots(figsize=(6, 4))
+        axes.plot([m for m, _ in points], [100 * p.within_10 for _, p in points], "o-", label="models within 10 % (%)")
+        axes.plot([m for m, _ in points], [100 * p.median_ape for _, p in points], "s-", label="median error (%)")
+        axes.set_xlabel("minutes measured")
+        axes.set_xscale("log")
+        axes.set_xticks(args.minutes, [f"{m:g}" for m in args.minutes])
+        axes.set_title(f"{len(graphs)} real models, none in training")
+        axes.grid(alpha=0.3)
+        axes.legend()
+        figure.savefig(args.plot, dpi=120, bbox_inches="tight")
+
+
+if __name__ == "__main__":
+    main()
