@@ -51,7 +51,8 @@ def main() -> None:
         predicted_ms = engine.latencies_ms(graphs.values())
         found = metrics(predicted_ms, [measured_ms[name] for name in graphs])
         points.append((minutes, found))
-        print(f"{minutes:8g} {len(some):9d} {found.median_ape:8.1%} {found.within_5:11.0%} {found.within_10:12.0%}", flush=True)
+        shares = f"{found.median_ape:8.1%} {found.within_5:11.0%} {found.within_10:12.0%}"
+        print(f"{minutes:8g} {len(some):9d} {shares}", flush=True)
     if args.plot:
         import matplotlib
 

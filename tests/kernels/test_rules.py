@@ -88,7 +88,8 @@ def test_what_rules_deny_the_runtime_does_not_fuse() -> None:
     from nn_meter.ir import parse
 
     graph = parse(
-        "input x: float32[1,32,8,8]\nconst w: float32[32,32,1,1]\ny = Conv(x, w) {kernel_shape=(1, 1)}\nz = Relu(y)\noutput z"
+        "input x: float32[1,32,8,8]\nconst w: float32[32,32,1,1]\n"
+        "y = Conv(x, w) {kernel_shape=(1, 1)}\nz = Relu(y)\noutput z"
     )
 
     def labels(rules: dict[str, object]) -> list[str]:
