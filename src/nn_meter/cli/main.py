@@ -40,6 +40,7 @@ COMMANDS: tuple[Command, ...] = (
     ),
     Command("unregister", "nn_meter.cli.registry", "forget what was registered"),
     Command("build", "nn_meter.cli.build", "measure a runtime on this machine and build its predictor"),
+    Command("detect-rules", "nn_meter.cli.detect_rules", "find out which operators a runtime fuses"),
     Command("measure", "nn_meter.cli.measure", "time models on a runtime of this machine"),
     Command("evaluate", "nn_meter.cli.evaluate", "hold predictions against measurements"),
     Command("create", "nn_meter.cli.workspace", "create a workspace folder for the builder"),

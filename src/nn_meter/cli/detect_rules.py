@@ -1,0 +1,94 @@
+"""``nn-meter detect-rules``: find out what this machine's runtime fuses."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from time import monotonic
+
+from nn_meter.cli.build import seconds
+from nn_meter.cli.output import OK
+from nn_meter.errors import BuildError, StorageError
+
+
+def configure(parser: argparse.ArgumentParser, command: str) -> None:
+    """Options of the command."""
+    parser.set_defaults(run=run)
+    parser.add_argument("--backend", required=True, help="runtime to test (see nn-meter --list-backends)")
+    parser.add_argument("--budget", default="15m", help="time to measure: 90s, 15m, 1h (default 15m)")
+    parser.add_argument("--threads", type=int, help="threads of the runtime (default: the backend's)")
+    parser.add_argument(
+        "--method",
+        default="both",
+        choices=("timing", "graph", "both"),
+        help="decide by latencies, by the executed graph, or by the graph with latencies beside (default)",
+    )
+    parser.add_argument("--cases", nargs="+", metavar="RULE", help="these rules only, such as BF_conv_relu")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the order of runs")
+    parser.add_argument("--resume", action="store_true", help="go on with earlier measurements of this backend")
+    parser.add_argument(
+        "-o", "--output", default="fusion_rules.json", help="file of the rules (default fusion_rules.json)"
+    )
+    parser.add_argument("--report", metavar="FILE.html", help="also write the matrix and the evidence to this file")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure, write the rules, print the matrix."""
+    from nn_meter.detection import DetectionPlan, detect_rules
+    from nn_meter.kernels.testcases import CASES
+    from nn_meter.report.rules import matrix, page
+    from nn_meter.settings import data_folder
+
+    folder = data_folder() / "detections"
+    folder.mkdir(parents=True, exist_ok=True)
+    journal = folder / f"{args.backend}.sqlite"
+    if journal.exists() and not args.resume:
+        raise BuildError(
+            f"{journal}: measurements of an earlier detection are there; add --resume to go on with them, "
+            "or remove the file"
+        )
+    plan = DetectionPlan(
+        args.backend,
+        {} if args.threads is None else {"threads": args.threads},
+        seconds(args.budget),
+        args.method,
+        tuple(args.cases or CASES),
+        seed=args.seed,
+    )
+    rules = detect_rules(plan, journal=journal, progress=_Report())
+    _write(args.output, json.dumps(rules, indent=4) + "\n")
+    if args.report:
+        _write(args.report, page(rules))
+    print(matrix(rules))
+    print(f"(nn-Meter) fusion rules written to {args.output}")
+    return OK
+
+
+def _write(path: str, text: str) -> None:
+    try:
+        Path(path).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise StorageError(
+            f"{path}: cannot be written ({error.strerror or error}); choose another file and add --resume, "
+            "nothing measured is lost"
+        ) from error
+
+
+class _Report:
+    """Progress on stderr: a line that is written over on a terminal, else one every half minute."""
+
+    def __init__(self) -> None:
+        self._last = 0.0
+        self._terminal = sys.stderr.isatty()
+
+    def __call__(self, spent_s: float, budget_s: float, rule: str) -> None:
+        now = monotonic()
+        if now - self._last < (0.5 if self._terminal else 30.0):
+            return
+        self._last = now
+        left_s = max(budget_s - spent_s, 0.0)
+        text = f"measuring {rule}: {min(spent_s / budget_s, 1.0):4.0%}, at most {left_s / 60:.1f} min left"
+        sys.stderr.write(f"\r{text:<79}" if self._terminal else f"{text}\n")
+        sys.stderr.flush()

@@ -1,0 +1,147 @@
+"""Fusion rules as a matrix of pairs: text, and one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from html import escape
+from types import MappingProxyType
+from typing import Any
+
+SIGNS: Mapping[bool | None, str] = MappingProxyType({True: "+", False: "-", None: "?"})
+"""``obey`` to its sign in the matrix."""
+
+_WORDS: Mapping[bool | None, str] = MappingProxyType({True: "fuses", False: "does not", None: "undecided"})
+_PLURALS: Mapping[bool | None, str] = MappingProxyType({True: "fuse", False: "do not", None: "undecided"})
+_CLASSES: Mapping[bool | None, str] = MappingProxyType({True: "yes", False: "no", None: "open"})
+_LEGEND = "+ fuses, - does not, ? undecided, ! timing and executed graph disagree; blank: not tested"
+
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 80rem; margin: 2rem auto; color: #1c2430 }
+h1 { font-size: 1.4rem } h2 { font-size: 1.1rem; margin-top: 2rem }
+table { border-collapse: collapse } .scroll { overflow-x: auto }
+th, td { text-align: left; padding: .2rem .5rem; border: 1px solid #d8dee6; vertical-align: top }
+.matrix td { text-align: center; min-width: 2rem }
+.matrix thead th { writing-mode: vertical-rl; transform: rotate(180deg) }
+td.yes { background: #cfe3d2 } td.no { background: #f0f2f5 } td.open { background: #f6e3c5 }
+td.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
+"""
+
+
+def matrix(rules: Mapping[str, Any]) -> str:
+    """The pairs as text, a row for each producer and a column for each consumer; other rules one by one.
+
+    Args:
+        rules: A fusion-rule file's JSON, with or without ``evidence``.
+    """
+    pairs = _pairs(rules)
+    firsts, seconds = _axes(pairs)
+    width = max((len(first) for first in firsts), default=0)
+    numbers = [str(index) for index in range(1, len(seconds) + 1)]
+    lines = [" " * width + "".join(f"{number:>4}" for number in numbers)]
+    for first in firsts:
+        cells = (pairs.get((first, second)) for second in seconds)
+        lines.append(f"{first:<{width}}" + "".join(f"{_sign(rule):>4}" for rule in cells).rstrip())
+    names = ", ".join(f"{number} {second}" for number, second in zip(numbers, seconds, strict=True))
+    others = [f"{name}: {_WORDS[rule['obey']]}" for name, rule in _others(rules).items()]
+    return "\n".join([*lines, "", f"columns: {names}", _LEGEND, *others, summary(rules)])
+
+
+def summary(rules: Mapping[str, Any]) -> str:
+    """How many rules there are of each verdict, and how often timing and executed graph agree."""
+    rows = _rules(rules)
+    counted = (f"{sum(rule['obey'] is obey for rule in rows.values())} {word}" for obey, word in _PLURALS.items())
+    text = f"{len(rows)} rules: {', '.join(counted)}"
+    seen = [(each.get("timing"), each.get("graph")) for each in map(_evidence, rows.values())]
+    both = [(timing, graph) for timing, graph in seen if _decided(timing) and _decided(graph)]
+    if both:
+        agreed = sum(timing == graph for timing, graph in both)
+        text += f"; timing agrees with the executed graph in {agreed} of {len(both)}"
+    return text
+
+
+def page(rules: Mapping[str, Any]) -> str:
+    """The HTML text: the matrix, then each rule with its evidence."""
+    pairs = _pairs(rules)
+    firsts, seconds = _axes(pairs)
+    head = "".join(f"<th>{escape(second)}</th>" for second in seconds)
+    body = "".join(
+        f"<tr><th>{escape(first)}</th>{''.join(_cell(pairs.get((first, second))) for second in seconds)}</tr>"
+        for first in firsts
+    )
+    rows = "".join(_row(name, rule) for name, rule in _rules(rules).items())
+    heads = "".join(
+        f"<th>{text}</th>"
+        for text in ("rule", "verdict", "timing", "graph", "confidence", "rounds", "shapes", "latency in ms", "reason")
+    )
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width"><title>Fusion rules</title>'
+        f"<style>{_STYLE}</style></head><body><h1>Fusion rules</h1>"
+        f"<p>{escape(str(rules.get('comment', '')))}</p><p>{escape(summary(rules))}</p>"
+        f"<h2>Pairs</h2><p>Rows: producer; columns: consumer. {_LEGEND}</p>"
+        f'<div class="scroll"><table class="matrix"><thead><tr><th></th>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+        f'<h2>Evidence</h2><div class="scroll"><table><thead><tr>{heads}</tr></thead>'
+        f"<tbody>{rows}</tbody></table></div></body></html>\n"
+    )
+
+
+def _rules(rules: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    return {name: rule for name, rule in rules.items() if isinstance(rule, Mapping) and "obey" in rule}
+
+
+def _pairs(rules: Mapping[str, Any]) -> dict[tuple[str, str], Mapping[str, Any]]:
+    split = ((name.split("_"), rule) for name, rule in _rules(rules).items())
+    return {(parts[1], parts[2]): rule for parts, rule in split if parts[0] == "BF" and len(parts) == 3}
+
+
+def _others(rules: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    return {name: rule for name, rule in _rules(rules).items() if name[:3] != "BF_" or name.count("_") != 2}
+
+
+def _axes(pairs: Iterable[tuple[str, str]]) -> tuple[list[str], list[str]]:
+    keys = list(pairs)
+    return list(dict.fromkeys(first for first, _ in keys)), list(dict.fromkeys(second for _, second in keys))
+
+
+def _evidence(rule: Mapping[str, Any]) -> Mapping[str, Any]:
+    evidence: Mapping[str, Any] = rule.get("evidence", {})
+    return evidence
+
+
+def _decided(verdict: object) -> bool:
+    return verdict in ("fuses", "does not")
+
+
+def _sign(rule: Mapping[str, Any] | None) -> str:
+    if rule is None:
+        return ""
+    evidence = _evidence(rule)
+    timing, graph = evidence.get("timing"), evidence.get("graph")
+    return SIGNS[rule["obey"]] + ("!" if _decided(timing) and _decided(graph) and timing != graph else "")
+
+
+def _cell(rule: Mapping[str, Any] | None) -> str:
+    if rule is None:
+        return "<td></td>"
+    reason = escape(str(_evidence(rule).get("reason", "")), quote=True)
+    return f'<td class="{_CLASSES[rule["obey"]]}" title="{reason}">{_sign(rule)}</td>'
+
+
+def _row(name: str, rule: Mapping[str, Any]) -> str:
+    evidence = _evidence(rule)
+    shapes: Mapping[str, Mapping[str, Any]] = evidence.get("shapes", {})
+    seen = "; ".join(f"{shape}: {each.get('timing') or each.get('graph')}" for shape, each in shapes.items())
+    latency = ", ".join(f"{key} {value}" for key, value in rule.get("latency", {}).items())
+    confidence = evidence.get("confidence")
+    texts = (
+        f'<td class="{_CLASSES[rule["obey"]]}">{_WORDS[rule["obey"]]}</td>',
+        f"<td>{escape(str(evidence.get('timing') or ''))}</td>",
+        f"<td>{escape(str(evidence.get('graph') or ''))}</td>",
+        f'<td class="n">{"" if confidence is None else f"{confidence:.4f}"}</td>',
+        f'<td class="n">{evidence.get("runs", "")}</td>',
+        f"<td>{escape(seen)}</td>",
+        f"<td>{escape(latency)}</td>",
+        f"<td>{escape(str(evidence.get('reason', '')))}</td>",
+    )
+    return f"<tr><td>{escape(name)}</td>{''.join(texts)}</tr>"
