@@ -4,11 +4,10 @@ Networks of random widths are generated, run and traced one by one in a child pr
 to a journal before the next starts. Half-way through the budget the families whose networks a first fit predicts
 worst are drawn more often. Then regressors are fitted, kind by kind, and a bundle is written.
 
-What a trace says is corrected in three ways. A small network that runs again and again finds its weights in the
-cache: before the runs of many networks some megabytes are moved, and regressors see how much. A neighbour on the
-machine slows whole stretches: a fixed probe runs before and after each network, and networks measured while it was
-slow are kept in the journal and left out of training. And the runtime's profiler costs time in every kernel: the
-same network run without it tells how much.
+What a trace says is corrected in two ways. A neighbour on the machine slows whole stretches: a fixed probe runs
+before and after each network. Networks measured while it was slow are kept in the journal and left out of training,
+and what is slow about the stretch that a network was measured in is divided out. And the runtime's profiler costs
+time in every kernel: the same network run without it tells how much.
 """
 
 from __future__ import annotations
@@ -42,12 +41,8 @@ STATISTIC = "quiet"
 MIN_NETWORKS = 30
 """A build that ends with fewer measured networks trains nothing."""
 
-FLUSHES_BYTES = (0, 0, 0, 2_000_000, 8_000_000, 24_000_000, 64_000_000)
-"""Before each run so many bytes are moved, drawn for each network: a small network that runs again and again finds
-its weights in the cache, the same layers in a large model do not."""
-
-_SLOW = 1.06
-"""A network counts as disturbed where the probe took this much longer than its own quiet time."""
+_DISTURBED = 1.15
+"""A network counts as disturbed where the probe took this much longer than its quiet time around then."""
 
 Progress = Callable[[float, float, int], None]
 """Called with seconds spent, seconds of the budget, networks measured."""
@@ -91,8 +86,8 @@ def measure_network(family: str, seed: int, plan: BuildPlan) -> dict[str, Any]:
 
     Returns:
         ``kernels``: per executed kernel kind, config and quiet latency in ms as the trace says; ``whole_ms`` and
-        ``traced_ms``: quiet latency of the network without and with the profiler; ``probe_ms``; ``other_bytes``,
-        what was moved before each run; ``elapsed_s``.
+        ``traced_ms``: quiet latency of the network without and with the profiler; ``probe_ms``;
+        ``elapsed_s``.
     """
     begin = monotonic()
     backend = base.load(plan.backend, **plan.settings)
@@ -101,21 +96,13 @@ def measure_network(family: str, seed: int, plan: BuildPlan) -> dict[str, Any]:
         _PROBES[plan.backend].run(20)
     prober = _PROBES[plan.backend]
     graph = sample_network(seed) if family == "any" else FAMILIES[family](seed)
-    other_bytes = int(np.random.default_rng(seed).choice(FLUSHES_BYTES))
-    flush = np.zeros(other_bytes // 8)
-
-    def between() -> None:
-        np.add(flush, 1.0, out=flush)
-
     with backend.prepare(graph) as prepared:
         first = min(prepared.run(2))
         repeats = int(np.clip(plan.runs_ms / max(first, 1e-3), plan.least, plan.most))
         before = min(prober.run(3))
-        traces = prepared.trace(repeats + 2, between)
-        runs = []
-        for _ in range(repeats):
-            between()
-            runs += prepared.run(1)
+        runs = prepared.run(repeats)
+        traces = prepared.trace(repeats + 2)
+        runs += prepared.run(repeats)
         after = min(prober.run(3))
     times = np.array([t.latencies_ms for t in traces])[:, 2:]
     quietest = np.argsort(times.sum(0))[: max(2, math.ceil(0.3 * times.shape[1]))]
@@ -129,7 +116,6 @@ def measure_network(family: str, seed: int, plan: BuildPlan) -> dict[str, Any]:
         "whole_ms": float(np.quantile(runs, 0.05)),
         "traced_ms": float(quiet.sum()),
         "probe_ms": [before, after],
-        "other_bytes": other_bytes,
         "elapsed_s": monotonic() - begin,
     }
 
@@ -165,7 +151,7 @@ def build(
     bundle = train(results, plan, name=name, version=version, rules=rules)
     return replace(
         bundle,
-        device=str(environment().get("cpu_model") or facts.get("device", "cpu")),
+        device=str(environment().get("cpu") or facts.get("device", "cpu")),
         runtime=str(facts.get("runtime", plan.backend)),
         runtime_version=str(facts.get("runtime_version", "")),
         threads=int(facts.get("threads", 1)),
@@ -225,19 +211,20 @@ def _adapted(results: Sequence[Entry], plan: BuildPlan, weights: Mapping[str, fl
     if len(good) < 4 * MIN_NETWORKS:
         return weights
     held = good[::4]
+    seen = [pair for n, pair in enumerate(good) if n % 4]
     profiler_ms = _profiler_ms(good)
-    networks = [_network(e, profiler_ms) for e in good if e not in held]
+    networks = [_network(e, slowness, profiler_ms) for e, slowness in seen]
     speeds = fit_speeds(networks)
     kinds = fit_kinds(networks, speeds, seed=plan.seed)
     errors: dict[str, list[float]] = {}
-    for entry in held:
-        network = _network(entry, profiler_ms)
+    for entry, slowness in held:
+        network = _network(entry, slowness, profiler_ms)
         total_ms = 0.0
         for sample, row in zip(network.samples, network.rows(speeds), strict=True):
             total_ms += (
                 float(kinds[sample.kind].predict(np.array([row]))[0]) if sample.kind in kinds else row[-1]
             )
-        error = abs(math.log(total_ms / max(_result(entry)["whole_ms"], 1e-6)))
+        error = abs(math.log(total_ms * slowness / max(_result(entry)["whole_ms"], 1e-6)))
         errors.setdefault(str(entry.item["family"]), []).append(error)
     typical = float(np.median([e for some in errors.values() for e in some]))
     return {
@@ -251,43 +238,46 @@ def _result(entry: Entry) -> Mapping[str, Any]:
     return entry.result
 
 
-def _undisturbed(results: Sequence[Entry]) -> list[Entry]:
-    """Networks whose probes were quiet. The quiet level is the probe's 10th percentile within some hundred
-    networks around, since a machine's clock may change for good."""
+def _undisturbed(results: Sequence[Entry]) -> list[tuple[Entry, float]]:
+    """Networks whose probes were quiet, and how much slower than at its quietest the machine was around then.
+
+    Quiet is judged within some hundred networks around, since a machine's clock may change for good. Slowness is the
+    probe's median over quiet networks around, relative to its 5th percentile over the whole build.
+    """
     taken = [e for e in results if isinstance(e.result, Mapping)]
     if not taken:
         return []
-    worst = np.array([max(_result(e)["probe_ms"]) for e in taken])
-    span = 300
-    levels = np.array(
-        [np.quantile(worst[max(0, i - span) : i + span], 0.1) for i in range(0, len(worst), 50)]
-    )
-    level = np.repeat(levels, 50)[: len(worst)]
-    keep = worst <= _SLOW * level
+    probes = np.array([_result(e)["probe_ms"] for e in taken])
+    best, mean, worst = probes.min(1), probes.mean(1), probes.max(1)
+    around = [slice(max(0, i - 300), i + 300) for i in range(len(taken))]
+    level = np.repeat([np.quantile(best[around[i]], 0.1) for i in range(0, len(taken), 50)], 50)[: len(taken)]
+    keep = worst <= _DISTURBED * level
     if keep.mean() < 0.3:
-        keep = worst <= np.quantile(worst, 0.3)
-    return [e for e, ok in zip(taken, keep, strict=True) if ok]
+        keep = worst / level <= np.quantile(worst / level, 0.3)
+    quietest = float(np.quantile(best, 0.05))
+    kept = np.flatnonzero(keep)
+    slowness = [float(np.median(mean[kept[max(0, n - 50) : n + 50]])) / quietest for n in range(len(kept))]
+    return [(taken[i], max(s, 1.0)) for i, s in zip(kept, slowness, strict=True)]
 
 
-def _profiler_ms(results: Sequence[Entry]) -> float:
+def _profiler_ms(results: Sequence[tuple[Entry, float]]) -> float:
     """What the profiler adds to each kernel: the median over networks of many kernels."""
     added = [
         (r["traced_ms"] - r["whole_ms"]) / len(r["kernels"])
-        for r in map(_result, results)
+        for r in (_result(e) for e, _ in results)
         if len(r["kernels"]) >= 12
     ]
     return max(0.0, float(np.median(added))) if added else 0.0
 
 
-def _network(entry: Entry, profiler_ms: float) -> Network:
-    """A measured network with the profiler's cost taken off its kernels."""
+def _network(entry: Entry, slowness: float, profiler_ms: float) -> Network:
+    """A measured network at the machine's quiet speed, the profiler's cost taken off its kernels."""
     result = _result(entry)
     samples = []
     for kind, values, latency_ms in result["kernels"]:
-        samples.append(
-            Sample(kind, from_json(kind, values), max(latency_ms - profiler_ms, 0.2 * latency_ms, 1e-4))
-        )
-    return Network(tuple(samples), float(result["other_bytes"]))
+        corrected_ms = max(latency_ms - profiler_ms, 0.2 * latency_ms, 1e-4) / slowness
+        samples.append(Sample(kind, from_json(kind, values), corrected_ms))
+    return Network(tuple(samples))
 
 
 def _block(networks: Sequence[Network]) -> int:
@@ -320,7 +310,7 @@ def train(
         )
     good = _undisturbed(taken)
     profiler_ms = _profiler_ms(good)
-    networks = [_network(e, profiler_ms) for e in good]
+    networks = [_network(e, slowness, profiler_ms) for e, slowness in good]
     speeds = fit_speeds(networks)
     kinds = fit_kinds(networks, speeds, seed=plan.seed, kinds=plan.kinds)
     spent_s = sum(float(_result(e)["elapsed_s"]) for e in taken)

@@ -377,17 +377,13 @@ def columns(kind: str) -> tuple[str, ...]:
     return (*COLUMNS[kind][0], FOOTPRINT, ROOFLINE)
 
 
-def encode(kernels: Sequence[tuple[str, Any]], speeds: Speeds, *, other_bytes: float = 0.0) -> list[Row]:
-    """Rows of all kernels of one inference, in the order of ``columns`` of each one's kind.
-
-    Args:
-        kernels: kind and config of each.
-        other_bytes: what else passes through the caches between two inferences.
+def encode(kernels: Sequence[tuple[str, Any]], speeds: Speeds) -> list[Row]:
+    """Rows of all kernels of one inference, given as kind and config, in the order of ``columns`` of their kinds.
 
     Raises:
         KeyError: no such kind.
     """
     rows = [COLUMNS[kind][1](config) for kind, config in kernels]
-    footprint = sum(row[1] for row in rows) + other_bytes
+    footprint = sum(row[1] for row in rows)
     rounded = 2.0 ** (round(4 * log2(max(footprint, 1.0))) / 4)
     return [(*row, rounded, speeds.roofline_ms(row[0], row[1])) for row in rows]

@@ -43,7 +43,7 @@ def eliminate_no_ops(work: Work, options: Options) -> None:
     """Identity, Dropout at inference, casts to the same type, views, slices and expansions that change nothing."""
     for op in work.ops():
         source, out = op.inputs[0] if op.inputs else "", op.outputs[0]
-        if not source or work.const(source):
+        if not source or not _data(work, op):
             continue
         if op.op_type in _NO_OPS:
             work.bypass(op, f"{op.op_type} is not executed at inference")
@@ -59,11 +59,10 @@ def eliminate_no_ops(work: Work, options: Options) -> None:
                 work.bypass(op, f"the {op.op_type} changes nothing")
         elif op.op_type in ("Mul", "Div", "Add", "Sub"):
             neutral = 1.0 if op.op_type in ("Mul", "Div") else 0.0
-            if (
-                len(op.inputs) == 2
-                and work.scalar(op.inputs[1]) == neutral
-                and work.shape(source) == work.shape(out)
-            ):
+            sides = (0, 1) if op.op_type in ("Mul", "Add") else (1,)
+            side = next((i for i in sides if work.scalar(op.inputs[i]) == neutral), None)
+            if side is not None and work.shape(op.inputs[1 - side]) == work.shape(out):
+                op.inputs = [op.inputs[1 - side], op.inputs[side]]
                 work.bypass(op, "its constant operand changes nothing")
 
 

@@ -35,14 +35,13 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """Kernels that were measured in one network, and ``other_bytes`` that were moved between two of its runs."""
+    """Kernels that were measured in one network."""
 
     samples: tuple[Sample, ...]
-    other_bytes: float = 0.0
 
     def rows(self, speeds: Speeds) -> list[tuple[float, ...]]:
         """A row for each sample."""
-        return encode([(s.kind, s.config) for s in self.samples], speeds, other_bytes=self.other_bytes)
+        return encode([(s.kind, s.config) for s in self.samples], speeds)
 
 
 def fit_speeds(networks: Sequence[Network]) -> Speeds:
