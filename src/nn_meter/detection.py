@@ -21,7 +21,7 @@ import numpy as np
 from nn_meter.backends import base
 from nn_meter.errors import BackendError, BuildError, NnMeterError
 from nn_meter.ir import Graph, GraphBuilder
-from nn_meter.ir.graph import Attr, Node, Tensor, verify
+from nn_meter.ir.graph import Node, Tensor, verify
 from nn_meter.kernels.fusion import RUNTIMES
 from nn_meter.kernels.testcases import CASES, Case, FusionCase, Sizes, draw
 from nn_meter.profiling.environment import environment
@@ -260,7 +260,7 @@ def with_barrier(graph: Graph, name: str) -> Graph:
     )
 
 
-def _barrier(between: Tensor) -> tuple[str, dict[str, Attr]]:
+def _barrier(between: Tensor) -> tuple[str, dict[str, Any]]:
     if len(between.shape) == 4:
         return "MaxPool", {"kernel_shape": (3, 3), "pads": (1, 1, 1, 1), "strides": (1, 1)}
     return "Softmax", {"axis": -1}
@@ -278,9 +278,9 @@ def _appended(graph: Graph, op_type: str) -> Graph:
 
 
 def measure_case(
-    backend: base.Backend, case: FusionCase | str, sizes: Sizes, method: Method, limit_s: float, seed: int
+    backend: base.Backend, case: str, sizes: Sizes, method: Method, limit_s: float, seed: int
 ) -> dict[str, Any]:
-    """Measure one case in one shape; called in the child process.
+    """Measure one case, given by its rule's name, in one shape; called in the child process.
 
     Returns:
         ``rounds_ms``: latency of each graph in each round; ``kernels``: how many kernels the runtime executes
@@ -290,7 +290,7 @@ def measure_case(
         BackendError: the runtime refuses a graph that the method needs.
     """
     begin = monotonic()
-    graphs = graphs_of(CASES[case] if isinstance(case, str) else case, sizes)
+    graphs = graphs_of(CASES[case], sizes)
     kernels = _executed_kernels(backend, graphs) if method != "timing" else {}
     rounds_ms: dict[str, list[float]] = {}
     refused = ""
@@ -437,12 +437,9 @@ class _Survey:
         (key,) = self._book.add([item])
         if key in self._known:
             return 0.0
-        case = CASES[name]
-        # a case with tables in it cannot be sent to the child; its name can
-        sent = case if isinstance(case, FusionCase) else name
         begin = monotonic()
         sizes, plan = self._plan.shapes[shape], self._plan
-        result = self._call(measure_case, self._backend, sent, sizes, plan.method, limit_s, plan.seed + number)
+        result = self._call(measure_case, self._backend, name, sizes, plan.method, limit_s, plan.seed + number)
         if isinstance(result, Failure):
             self._book.fail(key, result)
         else:
@@ -489,7 +486,7 @@ class _Survey:
         entries = self._entries(name, shape)
         failure = next((entry.result.reason for entry in entries if isinstance(entry.result, Failure)), "")
         results = [entry.result for entry in entries if isinstance(entry.result, Mapping)]
-        kernels = next((result["kernels"] for result in results if result["kernels"]), {})
+        kernels: Mapping[str, Any] = next((result["kernels"] for result in results if result["kernels"]), {})
         refused = next((result["refused"] for result in results if result["refused"]), "")
         rounds = self._rounds(name, shape)
         return ShapeEvidence(

@@ -7,7 +7,7 @@ values to believe belongs to ``profiling``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from importlib import import_module
@@ -75,9 +75,8 @@ class Prepared(Protocol):
     def run(self, repeats: int) -> list[float]:
         """Run ``repeats`` times; the milliseconds of each run, in order."""
 
-    def trace(self, repeats: int, between: Callable[[], None] | None = None) -> list[KernelTrace]:
-        """Run ``repeats`` times under the runtime's profiler, with a call of ``between`` before each run; kernels in
-        the order of their execution.
+    def trace(self, repeats: int) -> list[KernelTrace]:
+        """Run ``repeats`` times under the runtime's profiler; kernels in the order of their execution.
 
         Raises:
             BackendError: the runtime does not tell its kernels' times.

@@ -13,7 +13,8 @@ from __future__ import annotations
 import json
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Mapping, Set
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter_ns
@@ -105,9 +106,7 @@ class OnnxRuntimeCpu:
             MissingDependencyError: onnxruntime is not installed.
         """
         data = as_bytes(model)
-        return OnnxRuntimePrepared(
-            data, self.config, _session(data, _options(self.config)), random_inputs(data)
-        )
+        return OnnxRuntimePrepared(data, self.config, random_inputs(data))
 
     def fused(self, model: Model) -> list[ExecutedKernel]:
         """The nodes of onnxruntime's optimised graph, with the shapes of one traced run.
@@ -118,7 +117,9 @@ class OnnxRuntimeCpu:
             BackendError: onnxruntime refuses the model.
         """
         data = as_bytes(model)
-        return [trace.executed for trace in _trace(data, self.config, random_inputs(data), 1)]
+        with ThreadPoolExecutor(1) as thread:
+            traces = thread.submit(_trace, data, self.config, random_inputs(data), 1).result()
+        return [trace.executed for trace in traces]
 
     def profiler_overhead_us(self, *, repeats: int = 200) -> float:
         """Microseconds that the profiler adds to a kernel's own time, from two chains of tiny kernels.
@@ -137,18 +138,28 @@ class OnnxRuntimeCpu:
 
 
 class OnnxRuntimePrepared:
-    """``Prepared`` around one session; tracing opens a second one, since profiling slows every run."""
+    """``Prepared`` around one session; tracing opens a second one, since profiling slows every run.
 
-    def __init__(
-        self, data: bytes, config: OnnxRuntimeConfig, session: Any, inputs: Mapping[str, np.ndarray]
-    ) -> None:
+    Sessions live in a thread of their own: treating denormal numbers as zero is a state of the processor that
+    onnxruntime sets in the thread that makes a session, and never takes back.
+    """
+
+    def __init__(self, data: bytes, config: OnnxRuntimeConfig, inputs: Mapping[str, np.ndarray]) -> None:
         self._data = data
         self._config = config
-        self._session = session
         self._inputs = inputs
+        self._thread = ThreadPoolExecutor(1)
+        try:
+            self._session: Any = self._thread.submit(_session, data, _options(config)).result()
+        except BaseException:
+            self._thread.shutdown()
+            raise
 
     def run(self, repeats: int) -> list[float]:
         """Milliseconds of each of ``repeats`` runs, outputs fetched."""
+        return self._thread.submit(self._run, repeats).result()
+
+    def _run(self, repeats: int) -> list[float]:
         run, inputs = self._session.run, self._inputs
         latencies_ms = []
         for _ in range(repeats):
@@ -157,17 +168,18 @@ class OnnxRuntimePrepared:
             latencies_ms.append((perf_counter_ns() - start_ns) / 1e6)
         return latencies_ms
 
-    def trace(self, repeats: int, between: Callable[[], None] | None = None) -> list[KernelTrace]:
+    def trace(self, repeats: int) -> list[KernelTrace]:
         """The profiler's time of each kernel in each of ``repeats`` runs, whole microseconds, cut off below.
 
         Raises:
             BackendError: more events than onnxruntime's profiler keeps.
         """
-        return _trace(self._data, self._config, self._inputs, repeats, between)
+        return self._thread.submit(_trace, self._data, self._config, self._inputs, repeats).result()
 
     def close(self) -> None:
         """Free the session."""
         self._session = None
+        self._thread.shutdown()
 
     def __enter__(self) -> Self:
         return self
@@ -225,7 +237,6 @@ def _trace(
     config: OnnxRuntimeConfig,
     inputs: Mapping[str, np.ndarray],
     repeats: int,
-    between: Callable[[], None] | None = None,
 ) -> list[KernelTrace]:
     """One profiled session, which also saves the graph that it executes: names, attributes and weights come
     from the graph, shapes of activations and times from the trace."""
@@ -246,8 +257,6 @@ def _trace(
                 f"onnxruntime's profiler keeps; trace at most {most} runs at once"
             )
         for _ in range(repeats):
-            if between is not None:
-                between()
             session.run(None, inputs)
         events = json.loads(Path(session.end_profiling()).read_text())
     by_key = _events_by_key(events, {node.name for node in graph.node})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType, TracebackType
 from typing import ClassVar, Self
@@ -98,13 +98,9 @@ class ReplayPrepared:
         """The next ``repeats`` latencies in milliseconds."""
         return [self._next_ms() for _ in range(repeats)]
 
-    def trace(self, repeats: int, between: Callable[[], None] | None = None) -> list[KernelTrace]:
+    def trace(self, repeats: int) -> list[KernelTrace]:
         """The latencies of the next ``repeats`` runs, shared out among the nodes by their cost."""
-        runs = []
-        for _ in range(repeats):
-            if between is not None:
-                between()
-            runs += self.run(1)
+        runs = self.run(repeats)
         costs = [self._cost_ms(node) for node in self._graph.nodes]
         total = sum(costs) or 1.0
         return [

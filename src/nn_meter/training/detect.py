@@ -126,4 +126,4 @@ def conclude(decisions: Sequence[Decision]) -> Conclusion:
 
 def _chance(hits: int, rounds: int) -> float:
     """Probability of ``hits`` or more heads in ``rounds`` throws of a fair coin."""
-    return sum(math.comb(rounds, k) for k in range(hits, rounds + 1)) / 2**rounds
+    return float(sum(math.comb(rounds, k) for k in range(hits, rounds + 1)) / 2**rounds)
