@@ -244,6 +244,16 @@ def test_executed_kernels_decide(kernels: dict[str, int], verdict: str) -> None:
     assert executed_decision(kernels).verdict == verdict
 
 
+@pytest.mark.parametrize("backend", ["onnxruntime_cpu", "openvino_cpu"])
+@pytest.mark.heavy
+def test_a_runtime_in_a_child_process_shows_what_it_fuses(backend: str, tmp_path: Path) -> None:
+    pytest.importorskip(backend.removesuffix("_cpu"))
+    cases = ("BF_conv_relu", "BF_conv_conv")
+    asked = DetectionPlan(backend, cases=cases, method="graph", shapes=SHAPES)
+    rules = detect_rules(asked, journal=tmp_path / "j.sqlite")
+    assert [rules[name]["obey"] for name in cases] == [True, False]
+
+
 def test_the_reports_show_each_rule(tmp_path: Path) -> None:
     rules = detect_rules(
         plan("BF_conv_relu", "BF_conv_conv", "BF_dwconv_relu", "MON"),

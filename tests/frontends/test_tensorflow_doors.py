@@ -224,6 +224,8 @@ def test_quantised_tensors_keep_their_type(doors: Doors) -> None:
 
 def test_shapes_are_those_of_a_run_of_tflite(doors: Doors) -> None:
     import numpy as np
+
+    pytest.importorskip("ai_edge_litert", reason="ai-edge-litert is not installed")
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
     for door in doors.graphs.keys() & {"tflite", "int8"}:

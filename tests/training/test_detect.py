@@ -110,6 +110,16 @@ def test_what_is_too_little_to_see_is_said() -> None:
     assert "too little to see" in decide(rounds_of(0.0, b_ms=0.001)).reason
 
 
+def test_an_operator_that_writes_nothing_has_nothing_to_save() -> None:
+    times = rounds_of(0.02)
+    times["p"] = [0.145] * 12
+    assert decide(times).reason == "the first costs less than a pass: nothing to save"
+
+
+def test_more_than_a_fusion_can_save_is_not_taken_for_one() -> None:
+    assert decide(rounds_of(0.1, b_ms=0.2)).reason == "saves 5 passes, more than a fusion can"
+
+
 def test_few_rounds_decide_nothing() -> None:
     few = {name: values[:3] for name, values in rounds_of(0.02).items()}
     assert decide(few).reason == "3 rounds, at least 10 are needed"
@@ -117,8 +127,14 @@ def test_few_rounds_decide_nothing() -> None:
 
 def test_shapes_that_contradict_each_other_are_reported() -> None:
     yes, no = Decision("fuses", 0.999, 1.0, 10), Decision("does not", 0.999, 0.0, 10)
-    unclear = Decision("undecided", 0.5, 0.5, 40, "noise")
+    unclear = Decision("undecided", 0.0, 0.5, 40, "noise")
     assert conclude([yes, unclear, yes]) == Conclusion("fuses", 0.999)
     assert conclude([no, unclear]).obey is False
     assert conclude([yes, no, unclear]) == Conclusion("undecided", 0.999, "fuses in 1 of 2 shapes")
     assert conclude([unclear]) == Conclusion("undecided", 0.0, "noise")
+
+
+def test_one_clear_shape_does_not_outvote_another_that_leans_the_other_way() -> None:
+    yes, leaning = Decision("fuses", 0.999, 1.0, 10), Decision("undecided", 0.9, 0.3, 40, "noise")
+    assert conclude([yes, leaning]).obey is None
+    assert conclude([yes, yes, leaning]).obey is True

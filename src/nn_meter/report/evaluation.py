@@ -121,7 +121,8 @@ def plot(evaluation: Evaluation, predictor: str, path: Path) -> None:
     axes.set_ylabel("predicted, ms")
     axes.set_title(
         f"{predictor}: {figures.n} models, median error {figures.median_ape:.1%}, "
-        f"{figures.within_10:.0%} within ±10 %"
+        f"{figures.within_10:.0%} within ±10 %",
+        fontsize="small",
     )
     figure.legend(loc="outside right upper", fontsize="x-small", ncols=1 + len(families) // 32)
     try:

@@ -1,0 +1,41 @@
+"""OpenVINO keeps the contract of backends, and shows what it fuses."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from nn_meter.backends import load
+from nn_meter.errors import BackendError, MissingDependencyError
+from nn_meter.testing import check_backend, sample_graph
+
+
+@pytest.mark.heavy
+def test_it_keeps_the_contract() -> None:
+    pytest.importorskip("openvino")
+    check_backend(load("openvino_cpu"))
+
+
+@pytest.mark.heavy
+def test_a_fused_layer_names_its_operators() -> None:
+    pytest.importorskip("openvino")
+    kernels = load("openvino_cpu").fused(sample_graph())
+    convolution = next(kernel for kernel in kernels if kernel.op_type == "Convolution")
+    assert "Relu_0" in str(convolution.attrs["originalLayersNames"]).split(",")
+    assert "Relu" not in [kernel.op_type for kernel in kernels]
+
+
+def test_a_missing_runtime_is_named_with_its_install_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(MissingDependencyError, match=r"pip install 'nn-meter\[openvino\]'"):
+        load("openvino_cpu").check()
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "message"),
+    [("threads", 0, "threads is 0; use 1 or more"), ("precision", "f8", "no precision 'f8'; use one of f32, bf16")],
+)
+def test_a_setting_that_the_runtime_lacks_is_refused(setting: str, value: object, message: str) -> None:
+    with pytest.raises(BackendError, match=message):
+        load("openvino_cpu", **{setting: value})
