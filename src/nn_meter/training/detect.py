@@ -49,6 +49,14 @@ RESOLUTION = 0.02
 """A scale below this share of the pair's latency is not resolved: biases of that size are left."""
 
 
+MOST_SHARE = 4.0
+"""Savings above this are no fusion: the barrier changed what the runtime does with its neighbours."""
+
+VIEW_SHARE = 0.6
+"""An ``a`` that costs less than this share of a pass renames its input and writes nothing that could be saved;
+alone it has to copy, which would look like a saving."""
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
     """What the rounds of one shape say.
@@ -62,6 +70,11 @@ class Decision:
     saved_share: float
     rounds: int
     reason: str = ""
+
+    @property
+    def leans(self) -> bool:
+        """Undecided, but the rounds point somewhere."""
+        return self.verdict == "undecided" and self.confidence > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +106,16 @@ def decide(rounds_ms: Mapping[str, Sequence[float]]) -> Decision:
         return Decision("undecided", 0.0, 0.0, count, f"{count} rounds, at least {MIN_ROUNDS} are needed")
     saving = (t[APART] - t[FIRST_BARRED]) - (t[PAIR] - t[FIRST])
     costs = (t[FIRST_BARRED] - t[BARRIER], t[APART] - t[FIRST_BARRED], t[PASS] - t[FIRST_BARRED])
-    scale = min(float(np.median(cost)) for cost in costs)
-    pair_ms = float(np.median(t[PAIR]))
+    first_ms, second_ms, pass_ms = (float(np.median(cost)) for cost in costs)
+    scale, pair_ms = min(first_ms, second_ms, pass_ms), float(np.median(t[PAIR]))
     if scale < RESOLUTION * pair_ms:
-        return Decision(
-            "undecided", 0.0, 0.0, count, f"{1000 * scale:.2g} us to save of {1000 * pair_ms:.3g} us: too little to see"
-        )
+        seen = f"{1000 * scale:.2g} us to save of {1000 * pair_ms:.3g} us: too little to see"
+        return Decision("undecided", 0.0, 0.0, count, seen)
     share = float(np.median(saving)) / scale
+    if first_ms < VIEW_SHARE * pass_ms:
+        return Decision("undecided", 0.0, share, count, "the first costs less than a pass: nothing to save")
+    if share > MOST_SHARE:
+        return Decision("undecided", 0.0, share, count, f"saves {share:.0f} passes, more than a fusion can")
     doubt_fused = _chance(int((saving > FUSED_SHARE * scale).sum()), count)
     doubt_apart = _chance(int((saving < APART_SHARE * scale).sum()), count)
     confidence = 1 - min(doubt_fused, doubt_apart)
@@ -111,7 +127,8 @@ def decide(rounds_ms: Mapping[str, Sequence[float]]) -> Decision:
 
 
 def conclude(decisions: Sequence[Decision]) -> Conclusion:
-    """One verdict of all shapes; shapes that contradict each other leave the rule undecided and say so."""
+    """One verdict of all shapes. Shapes that contradict each other leave the rule undecided and say so; so does
+    a shape that is clear all alone while another leans the other way."""
     decided = [each for each in decisions if each.verdict != "undecided"]
     verdicts = {each.verdict for each in decided}
     if not decided:
@@ -121,7 +138,11 @@ def conclude(decisions: Sequence[Decision]) -> Conclusion:
     if len(verdicts) > 1:
         fused = sum(each.verdict == "fuses" for each in decided)
         return Conclusion("undecided", confidence, f"fuses in {fused} of {len(decided)} shapes")
-    return Conclusion(decided[0].verdict, confidence)
+    verdict = decided[0].verdict
+    leans_to_fused = (each.saved_share > (FUSED_SHARE + APART_SHARE) / 2 for each in decisions if each.leans)
+    if len(decided) == 1 and any(leaning != (verdict == "fuses") for leaning in leans_to_fused):
+        return Conclusion("undecided", 0.0, "one shape alone is clear, another leans the other way")
+    return Conclusion(verdict, confidence)
 
 
 def _chance(hits: int, rounds: int) -> float:
