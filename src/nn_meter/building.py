@@ -25,7 +25,7 @@ import numpy as np
 
 from nn_meter.backends import base
 from nn_meter.datasets.executed import from_json, read_executed, to_json
-from nn_meter.datasets.networks import FAMILIES, sample_network
+from nn_meter.datasets.networks import FAMILIES
 from nn_meter.errors import BuildError
 from nn_meter.ir import Graph, GraphBuilder
 from nn_meter.kernels.kinds import ConvConfig
@@ -95,7 +95,7 @@ def measure_network(family: str, seed: int, plan: BuildPlan) -> dict[str, Any]:
         _PROBES[plan.backend] = backend.prepare(probe())
         _PROBES[plan.backend].run(20)
     prober = _PROBES[plan.backend]
-    graph = sample_network(seed) if family == "any" else FAMILIES[family](seed)
+    graph = FAMILIES[family](seed)
     with backend.prepare(graph) as prepared:
         first = min(prepared.run(2))
         repeats = int(np.clip(plan.runs_ms / max(first, 1e-3), plan.least, plan.most))

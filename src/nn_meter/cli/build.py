@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import sys
+from collections.abc import Callable
 from pathlib import Path
-from time import monotonic
 
+from nn_meter.cli.output import Ticker
 from nn_meter.errors import BuildError
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
         kinds=tuple(args.kinds) if args.kinds else None,
     )
     bundle = build(
-        plan, name=name, journal=journal, version=args.predictor_version, rules=rules, progress=_Report()
+        plan, name=name, journal=journal, version=args.predictor_version, rules=rules, progress=_progress()
     )
     if args.output:
         bundles.save(bundle, Path(args.output))
@@ -89,22 +89,12 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-class _Report:
-    """Progress with the time left, on stderr: a bar on a terminal, else a line every half minute."""
+def _progress() -> Callable[[float, float, int], None]:
+    """Networks measured, and the time left."""
+    ticker = Ticker()
 
-    def __init__(self) -> None:
-        self._last = 0.0
-        self._terminal = sys.stderr.isatty()
+    def show(spent_s: float, budget_s: float, done: int) -> None:
+        share, left_s = min(spent_s / budget_s, 1.0), max(budget_s - spent_s, 0.0)
+        ticker.show(share, f"measuring: {done} networks, {share:4.0%}, {left_s / 60:.1f} min left")
 
-    def __call__(self, spent_s: float, budget_s: float, done: int) -> None:
-        now = monotonic()
-        if now - self._last < (0.5 if self._terminal else 30.0) and spent_s < budget_s:
-            return
-        self._last = now
-        share = min(spent_s / budget_s, 1.0)
-        left_s = max(budget_s - spent_s, 0.0)
-        text = f"measuring: {done} networks, {share:4.0%}, {left_s / 60:.1f} min left"
-        bar = "#" * int(30 * share)
-        end = "\n" if spent_s >= budget_s or not self._terminal else ""
-        sys.stderr.write(f"\r[{bar:<30}] {text}{end}" if self._terminal else f"{text}{end}")
-        sys.stderr.flush()
+    return show

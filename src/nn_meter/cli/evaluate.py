@@ -5,17 +5,19 @@ from __future__ import annotations
 import argparse
 import math
 import shlex
-import sys
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from time import monotonic
+from typing import TYPE_CHECKING
 
 from nn_meter.cli.build import seconds
 from nn_meter.cli.measure import add_backend_arguments, backend_of
 from nn_meter.cli.models import add_predictor_arguments, load_predictors
-from nn_meter.cli.output import note
+from nn_meter.cli.output import Ticker, note
 from nn_meter.errors import InputError, StorageError
+
+if TYPE_CHECKING:
+    from nn_meter.profiling import Progress
 
 FAILED = 1
 
@@ -58,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
             rounds=args.rounds,
             budget_s=seconds(args.budget) if args.budget else math.inf,
             journal=journal,
-            progress=_Report(),
+            progress=_progress(),
         )
     for text in result.warnings:
         note(f"warning: {text}")
@@ -106,20 +108,11 @@ def _unwritable(path: str | Path, error: OSError) -> StorageError:
     return StorageError(f"{path}: cannot be written ({error.strerror or error})")
 
 
-class _Report:
-    """Progress with the time left, on stderr: a bar on a terminal, else a line every half minute."""
+def _progress() -> Progress:
+    """Turns taken, and the time left."""
+    ticker = Ticker()
 
-    def __init__(self) -> None:
-        self._last = monotonic()
-        self._terminal = sys.stderr.isatty()
+    def show(done: int, total: int, eta_s: float) -> None:
+        ticker.show(done / total, f"measuring: {done} of {total} turns, {eta_s / 60:.1f} min left")
 
-    def __call__(self, done: int, total: int, eta_s: float) -> None:
-        now = monotonic()
-        if now - self._last < (0.5 if self._terminal else 30.0) and done < total:
-            return
-        self._last = now
-        text = f"measuring: {done} of {total} turns, {eta_s / 60:.1f} min left"
-        bar = "#" * int(30 * done / total)
-        end = "\n" if done >= total or not self._terminal else ""
-        sys.stderr.write(f"\r[{bar:<30}] {text}{end}" if self._terminal else f"{text}{end}")
-        sys.stderr.flush()
+    return show

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from time import monotonic
 from typing import TypeVar
 
 from nn_meter.errors import InputError, NnMeterError, StorageError
@@ -34,6 +35,25 @@ def tracked(items: Sequence[Item], what: str) -> Iterator[Item]:
     from rich.progress import track
 
     yield from track(items, description=what, console=Console(stderr=True), transient=True)
+
+
+class Ticker:
+    """Progress of a long measurement on stderr: a bar on a terminal, else a line every half minute."""
+
+    def __init__(self) -> None:
+        self._last = 0.0
+        self._terminal = sys.stderr.isatty()
+
+    def show(self, share: float, text: str) -> None:
+        """Say ``text`` where something was due; ``share`` of the work, 0 to 1, is done."""
+        now = monotonic()
+        if now - self._last < (0.5 if self._terminal else 30.0) and share < 1:
+            return
+        self._last = now
+        bar = "#" * int(30 * min(share, 1.0))
+        end = "\n" if share >= 1 or not self._terminal else ""
+        sys.stderr.write(f"\r[{bar:<30}] {text}{end}" if self._terminal else f"{text}{end}")
+        sys.stderr.flush()
 
 
 @contextmanager

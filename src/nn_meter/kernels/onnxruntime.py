@@ -679,8 +679,6 @@ class _Blocks:
         elif per_group % 4:
             return
         source = x if layout == "nchw>nchwc" else self.blocked(x, op)
-        if layout == "nchw>nchwc" and x in self.twin:
-            source = x
         new = self.make([op], [source, *op.inputs[1:]], op.outputs[0], layout=layout)
         new.attrs = attrs
 
