@@ -119,6 +119,11 @@ def _slice(w: Writer, name: str, axis: int, start: int, end: int, step: int = 1)
 # Makers of rows
 
 
+def nothing(w: Writer, c: Call) -> str:
+    """No result and no work at inference."""
+    return ""
+
+
 def keep(w: Writer, c: Call) -> str:
     """Nothing to do at inference: the value passes."""
     return w.value(c.first)
@@ -276,21 +281,21 @@ def convolution(rank: int, transposed: bool = False) -> Row:
     return row
 
 
-def max_pool(rank: int) -> Row:
+def max_pool(rank: int, indices: bool = False) -> Row:
     """``max_poolNd`` with and without indices."""
 
     def row(w: Writer, c: Call) -> Written:
         kernel = _tuple(c["kernel_size"], rank)
-        out = w.op(
+        return w.multi(
             "MaxPool",
-            w.value(c.first),
+            (w.value(c.first),),
+            1 + indices,
             kernel_shape=kernel,
             strides=_tuple(c["stride"], rank) if c["stride"] else kernel,
             pads=_tuple(c["padding"], rank) * 2,
             dilations=_tuple(c["dilation"], rank),
             ceil_mode=int(c["ceil_mode"]),
         )
-        return (out, "")
 
     return row
 
@@ -337,15 +342,35 @@ def adaptive_pool(rank: int, kind: str) -> Row:
     return row
 
 
-def resize(mode: str, **attrs: Attr) -> Row:
-    """``upsample_xxx`` and ``interpolate``."""
+def fractional_pool(rank: int) -> Row:
+    """``fractional_max_poolNd``, whose windows lie at random."""
+    pool = adaptive_pool(rank, "Max")
+
+    def row(w: Writer, c: Call) -> Written:
+        w.note(f"{c.name} has windows at random places; it was read with windows in a row")
+        return pool(w, c)
+
+    return row
+
+
+def max_unpool(rank: int) -> Row:
+    """``max_unpoolNd``: each value goes to its index within the plane, among zeros."""
 
     def row(w: Writer, c: Call) -> str:
-        align = (
-            "align_corners"
-            if c["align_corners"]
-            else ("asymmetric" if mode == "nearest" else "pytorch_half_pixel")
-        )
+        x = w.value(c.first)
+        flat = (*w.shape(x)[:-rank], math.prod(w.shape(x)[-rank:]))
+        blank = w.weight((*flat[:-1], math.prod(c.shape[-rank:])), c.dtype)
+        values, places = (_reshape(w, name, flat) for name in (x, w.value(c["indices"])))
+        return _reshape(w, w.op("ScatterElements", blank, places, values, axis=len(flat) - 1), c.shape)
+
+    return row
+
+
+def resize(mode: str, place: str = "pytorch_half_pixel", **attrs: Attr) -> Row:
+    """``upsample_xxx`` and ``interpolate``; ``place`` says where the source of an element lies."""
+
+    def row(w: Writer, c: Call) -> str:
+        align = "align_corners" if c["align_corners"] else place
         sizes = w.const(c.shape)
         return w.op(
             "Resize",
@@ -412,6 +437,49 @@ def _baddbmm(w: Writer, c: Call) -> str:
     if c["beta"] != 1:
         bias = w.op("Mul", bias, w.const(c["beta"], c.dtype))
     return w.op("Add", product, bias)
+
+
+def _bilinear(w: Writer, c: Call) -> str:
+    """One matrix product with the first input, a weighted sum by the second."""
+    first, second, weight = w.value(c["input1"]), w.value(c["input2"]), w.shape(w.value(c["weight"]))
+    out, left, right = weight
+    product = w.op("MatMul", first, w.weight((left, out * right), c.dtype))
+    apart = _reshape(w, product, (*w.shape(first)[:-1], out, right))
+    terms = w.op("Mul", apart, w.op("Unsqueeze", second, w.const((len(w.shape(second)) - 1,))))
+    total = _reduce(w, "ReduceSum", terms, (len(w.shape(terms)) - 1,), False)
+    return total if c["bias"] is None else w.op("Add", total, w.value(c["bias"]))
+
+
+def _grouped_mm(w: Writer, c: Call) -> str:
+    """Each group of rows times a matrix of its own: a mixture of experts, its rows spread evenly."""
+    x, weight = w.value(c["self"]), w.value(c["mat2"])
+    if len(w.shape(x)) != 2 or len(w.shape(weight)) != 3 or c["bias"] is not None:
+        raise UnsupportedOperatorError(
+            f"{c.name} of {w.shape(x)} by {w.shape(weight)} has no counterpart; only rows in groups by one "
+            "matrix for each group have"
+        )
+    rows, experts = w.shape(x)[0], w.shape(weight)[0]
+    hit = min(rows, experts)
+    each = f"{rows // hit} rows" if rows % hit == 0 else f"{rows // hit} or {rows // hit + 1} rows"
+    w.note(f"{rows} rows were taken to be spread evenly over {experts} experts: {hit} compute {each} each")
+    sizes = tuple(rows // hit + (index < rows % hit) for index in range(hit))
+    parts = _split_into(w, x, 0, sizes)
+    done = [w.op("MatMul", part, w.weight(w.shape(weight)[1:], c.dtype)) for part in parts]
+    return done[0] if hit == 1 else w.op("Concat", *done, axis=0)
+
+
+def _histogram(w: Writer, c: Call) -> str:
+    """Each element's bin compared with every bin, and counted."""
+    x, bins = w.value(c.first), c["bins"]
+    if c["max"] <= c["min"]:
+        raise UnsupportedOperatorError(
+            "histc whose range is that of the data has no counterpart; give min and max"
+        )
+    flat = _reshape(w, x, (math.prod(w.shape(x)), 1))
+    above = w.op("Sub", flat, w.const(c["min"], c.dtype))
+    scaled = w.op("Mul", above, w.const(bins / (c["max"] - c["min"]), c.dtype))
+    hits = w.op("Equal", w.op("Floor", scaled), w.weight((1, bins), c.dtype))
+    return _reduce(w, "ReduceSum", _cast(w, hits, c.dtype), (0,), False)
 
 
 def _einsum(w: Writer, c: Call) -> str:
@@ -524,6 +592,19 @@ def _hard_sigmoid(w: Writer, c: Call) -> str:
 
 def _leaky_relu(w: Writer, c: Call) -> str:
     return w.op("LeakyRelu", w.value(c.first), alpha=float(c["negative_slope"]))
+
+
+def _rrelu(w: Writer, c: Call) -> str:
+    return w.op("LeakyRelu", w.value(c.first), alpha=(c["lower"] + c["upper"]) / 2)
+
+
+def shrink(biased: bool) -> Row:
+    """``hardshrink`` and ``softshrink``."""
+
+    def row(w: Writer, c: Call) -> str:
+        return w.op("Shrink", w.value(c.first), lambd=float(c["lambd"]), bias=float(c["lambd"]) * biased)
+
+    return row
 
 
 def _elu(w: Writer, c: Call) -> str:
@@ -698,8 +779,11 @@ def _squeeze(w: Writer, c: Call) -> str:
 
 
 def _expand(w: Writer, c: Call) -> str:
-    x = w.value(c.first)
-    return x if w.shape(x) == c.shape else w.op("Expand", x, w.const(c.shape))
+    return _expanded(w, w.value(c.first), c.shape)
+
+
+def _expanded(w: Writer, name: str, shape: Sequence[int]) -> str:
+    return name if w.shape(name) == tuple(shape) else w.op("Expand", name, w.const(tuple(shape)))
 
 
 def _repeat(w: Writer, c: Call) -> str:
@@ -824,20 +908,39 @@ def _joined_indices(w: Writer, names: Sequence[str]) -> str:
         width = max(len(shape), len(other))
         a, b = ((1,) * (width - len(s)) + s for s in (shape, other))
         shape = tuple(max(p, q) for p, q in zip(a, b, strict=True))
-    wide = [name if w.shape(name) == shape else w.op("Expand", name, w.const(shape)) for name in names]
+    wide = [_expanded(w, name, shape) for name in names]
     apart = [w.op("Unsqueeze", name, w.const((len(shape),))) for name in wide]
     return apart[0] if len(apart) == 1 else w.op("Concat", *apart, axis=len(shape))
 
 
 def _index_put(w: Writer, c: Call) -> str:
-    x, values = w.value(c["self"]), c["values"]
-    given = [index for index in c["indices"] if index is not None]
-    if len(given) == 1 and _dtype(given[0]) == "bool" and values.dim() == 0:
-        mask = w.value(given[0])
-        mask = _reshape(w, mask, (*w.shape(mask), *(1,) * (len(w.shape(x)) - len(w.shape(mask)))))
+    x, values, rank = w.value(c["self"]), c["values"], c.first.dim()
+    given = [(axis, index) for axis, index in enumerate(c["indices"]) if index is not None]
+    masks = [index for _, index in given if _dtype(index) in ("bool", "uint8")]
+    if len(given) == 1 and masks and values.numel() == 1:
+        mask = w.value(masks[0])
+        mask = _reshape(w, mask, (*w.shape(mask), *(1,) * (rank - len(w.shape(mask)))))
         return w.op("Where", mask, _operand(w, values, c.dtype), x)
     update = _operand(w, values, c.dtype)
-    return w.op("ScatterND", x, w.weight((*w.shape(update), len(w.shape(x))), "int64"), update)
+    if masks:
+        w.note(f"{c.name}: a mask was taken to select as many elements as there are values")
+        return w.op("ScatterND", x, w.weight((*w.shape(update), rank), "int64"), update)
+    axes = [axis for axis, _ in given]
+    rest = [axis for axis in range(rank) if axis not in axes]
+    places = _joined_indices(w, [_operand(w, index, "int64") for _, index in given])
+    found = w.shape(places)[:-1]
+    lead = axes[0] if axes == list(range(axes[0], axes[-1] + 1)) else 0
+    tail = [w.shape(x)[axis] for axis in rest]
+    update = _expanded(w, update, (*tail[:lead], *found, *tail[lead:]))
+    count = lead + len(found)
+    update = _transpose(
+        w, update, (*range(lead, count), *range(lead), *range(count, count + len(tail) - lead))
+    )
+    front = (*axes, *rest)
+    placed = w.op(
+        "ScatterND", _transpose(w, x, front), places, update, reduction="add" if c["accumulate"] else "none"
+    )
+    return _transpose(w, placed, tuple(front.index(axis) for axis in range(rank)))
 
 
 def _gather(w: Writer, c: Call) -> str:
@@ -865,6 +968,29 @@ def _scatter(reduction: str) -> Row:
 
 def _embedding(w: Writer, c: Call) -> str:
     return w.op("Gather", w.value(c["weight"]), w.value(c["indices"]), axis=0)
+
+
+def _renormalised(w: Writer, c: Call) -> str:
+    w.note("an embedding with max_norm was read without the renormalisation of its rows")
+    return w.value(c["self"])
+
+
+def _embedding_bag(w: Writer, c: Call) -> Written:
+    """Rows are looked up and reduced bag by bag; bags have one size."""
+    indices, bags = w.value(c["indices"]), c.shape[0]
+    count = math.prod(w.shape(indices))
+    if count % bags:
+        raise UnsupportedOperatorError(
+            f"an embedding bag of {count} indices in {bags} bags has bags of several sizes, which are read as "
+            "one size only; give a number of indices that the number of bags divides"
+        )
+    if bags > 1:
+        w.note(f"{count} indices were taken to be spread evenly over {bags} bags")
+    rows = w.op("Gather", w.value(c["weight"]), _reshape(w, indices, (bags, count // bags)), axis=0)
+    if c["per_sample_weights"] is not None:
+        scale = _reshape(w, w.value(c["per_sample_weights"]), (bags, count // bags, 1))
+        rows = w.op("Mul", rows, scale)
+    return (_reduce(w, ("ReduceSum", "ReduceMean", "ReduceMax")[c["mode"]], rows, (1,), False), "", "", "")
 
 
 def _unfold(w: Writer, c: Call) -> str:
@@ -903,7 +1029,17 @@ def _col2im(w: Writer, c: Call) -> str:
 
 
 def _pixel_shuffle(w: Writer, c: Call) -> str:
-    return w.op("DepthToSpace", w.value(c.first), blocksize=c["upscale_factor"], mode="CRD")
+    x = w.value(c.first)
+    images = _reshape(w, x, (math.prod(w.shape(x)[:-3]), *w.shape(x)[-3:]))
+    return _reshape(w, w.op("DepthToSpace", images, blocksize=c["upscale_factor"], mode="CRD"), c.shape)
+
+
+def _pixel_unshuffle(w: Writer, c: Call) -> str:
+    x, block = w.value(c.first), c["downscale_factor"]
+    *lead, height, width = w.shape(x)
+    rank = len(lead)
+    apart = _reshape(w, x, (*lead, height // block, block, width // block, block))
+    return _reshape(w, _transpose(w, apart, (*range(rank), rank + 1, rank + 3, rank, rank + 2)), c.shape)
 
 
 def _channel_shuffle(w: Writer, c: Call) -> str:
@@ -947,7 +1083,7 @@ def _triangle(upper: int) -> Row:
 
 def _copy(w: Writer, c: Call) -> str:
     source = _operand(w, c["src"], c.dtype)
-    return source if w.shape(source) == c.shape else w.op("Expand", source, w.const(c.shape))
+    return _expanded(w, source, c.shape)
 
 
 def _fill(w: Writer, c: Call) -> str:
@@ -956,10 +1092,18 @@ def _fill(w: Writer, c: Call) -> str:
     return w.weight(c.shape, c.dtype)
 
 
-def _recurrent(op_type: str, gates: int) -> Row:
-    """LSTM and GRU: one node for each layer; weights as ONNX stacks them, by direction."""
+def recurrent(op_type: str, gates: int, **attrs: Attr) -> Row:
+    """LSTM, GRU and plain cells: one node for each layer; weights as ONNX stacks them, by direction."""
 
     def row(w: Writer, c: Call) -> Written:
+        if c["input"] is None:
+            raise UnsupportedOperatorError(
+                f"a packed sequence in {op_type} has as many rows as values say; pass the padded tensor"
+            )
+        if len(c.outs) > 2 and c.outs[1].shape[-1] != c.outs[2].shape[-1]:
+            raise UnsupportedOperatorError(
+                f"{op_type} with proj_size has no counterpart in ONNX; replace it by an {op_type} and a Linear"
+            )
         x, states = w.value(c["input"]), c["hx"] if isinstance(c["hx"], list | tuple) else [c["hx"]]
         directions = 2 if c["bidirectional"] else 1
         hidden, dtype = c.outs[1].shape[-1], c.dtype
@@ -979,6 +1123,7 @@ def _recurrent(op_type: str, gates: int) -> Row:
                 1 + len(initial),
                 hidden_size=hidden,
                 direction="bidirectional" if directions == 2 else "forward",
+                **attrs,
             )  # fmt: skip
             for names, name in zip(ends, last, strict=True):
                 names.append(name)
@@ -1003,6 +1148,11 @@ SHAPE_ONLY = frozenset(
 )
 """Operators that take a tensor only for its shape; what they make is constant."""
 
+SHAPED: dict[str, Callable[[Any, Any], tuple[int, ...]]] = {
+    "_grouped_mm": lambda rows, matrices: (*rows.shape[:-1], matrices.shape[-1]),
+}
+"""Result shape from the first two arguments, where PyTorch refuses on ``meta`` what it computes elsewhere."""
+
 OPERATORS: dict[str, Row] = {
     **_each(
         "alias contiguous clone detach dropout alpha_dropout feature_dropout feature_alpha_dropout "
@@ -1010,6 +1160,7 @@ OPERATORS: dict[str, Row] = {
         "lift_fresh requires_grad resolve_conj resolve_neg positive view_as_real_copy",
         keep,
     ),
+    **_each("_assert_async _assert_scalar _functional_assert_async", nothing),
     **_each("to _to_copy type_as float half", _to),
     **_each("view reshape _unsafe_view view_as reshape_as unflatten _reshape_alias", _view),
     **{
@@ -1032,6 +1183,9 @@ OPERATORS: dict[str, Row] = {
     "mish": _mish,
     "glu": _glu,
     "leaky_relu": _leaky_relu,
+    "rrelu": _rrelu,
+    "hardshrink": shrink(biased=False),
+    "softshrink": shrink(biased=True),
     "elu": _elu,
     "celu": _elu,
     "prelu": _prelu,
@@ -1078,6 +1232,9 @@ OPERATORS: dict[str, Row] = {
     "addmm": _addmm,
     "baddbmm": _baddbmm,
     "einsum": _einsum,
+    "bilinear": _bilinear,
+    "_grouped_mm": _grouped_mm,
+    "histc": _histogram,
     "scaled_dot_product_attention": _attention,
     "conv1d": convolution(1),
     "conv2d": convolution(2),
@@ -1092,17 +1249,24 @@ OPERATORS: dict[str, Row] = {
     "group_norm": _group_norm,
     "instance_norm": _instance_norm,
     **{f"max_pool{n}d": max_pool(n) for n in (1, 2, 3)},
-    **{f"max_pool{n}d_with_indices": max_pool(n) for n in (1, 2, 3)},
+    **{f"max_pool{n}d_with_indices": max_pool(n, indices=True) for n in (1, 2, 3)},
     **{f"avg_pool{n}d": avg_pool(n) for n in (1, 2, 3)},
     **{f"adaptive_avg_pool{n}d": adaptive_pool(n, "Average") for n in (1, 2, 3)},
     **{f"_adaptive_avg_pool{n}d": adaptive_pool(n, "Average") for n in (2, 3)},
     **{f"adaptive_max_pool{n}d": adaptive_pool(n, "Max") for n in (1, 2, 3)},
-    **{f"upsample_nearest{n}d": resize("nearest", nearest_mode="floor") for n in (1, 2, 3)},
+    **{f"fractional_max_pool{n}d": fractional_pool(n) for n in (2, 3)},
+    **{f"max_unpool{n}d": max_unpool(n) for n in (2, 3)},
+    **{f"upsample_nearest{n}d": resize("nearest", "asymmetric", nearest_mode="floor") for n in (1, 2, 3)},
+    **{
+        f"_upsample_nearest_exact{n}d": resize("nearest", "half_pixel", nearest_mode="round_prefer_ceil")
+        for n in (1, 2, 3)
+    },
     **_each("upsample_linear1d upsample_bilinear2d upsample_trilinear3d", resize("linear")),
     "_upsample_bilinear2d_aa": resize("linear", antialias=1),
     "upsample_bicubic2d": resize("cubic", cubic_coeff_a=-0.75),
     "_upsample_bicubic2d_aa": resize("cubic", cubic_coeff_a=-0.5, antialias=1),
     "pixel_shuffle": _pixel_shuffle,
+    "pixel_unshuffle": _pixel_unshuffle,
     **_each("channel_shuffle native_channel_shuffle", _channel_shuffle),
     **_each("grid_sampler grid_sampler_2d grid_sampler_3d", _grid_sample),
     **_each("pad constant_pad_nd", pad("constant")),
@@ -1154,15 +1318,19 @@ OPERATORS: dict[str, Row] = {
     "stack": _stack,
     "flip": _flip,
     "roll": _roll,
-    "index": _index,
+    **_each("index _unsafe_index", _index),
     "index_put": _index_put,
     "index_select": _index_select,
     "gather": _gather,
     "scatter": _scatter("none"),
     "scatter_add": _scatter("add"),
     "embedding": _embedding,
+    "embedding_renorm": _renormalised,
+    **_each("_embedding_bag _embedding_bag_forward_only", _embedding_bag),
     "copy": _copy,
     **_each("fill zero", _fill),
-    "lstm": _recurrent("LSTM", 4),
-    "gru": _recurrent("GRU", 3),
+    "lstm": recurrent("LSTM", 4),
+    "gru": recurrent("GRU", 3),
+    "rnn_tanh": recurrent("RNN", 1, activations="Tanh"),
+    "rnn_relu": recurrent("RNN", 1, activations="Relu"),
 }  # fmt: skip

@@ -10,16 +10,15 @@ branch on them; large ones and weights stay shapes.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType, MappingProxyType, TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any
 
 from nn_meter.errors import GraphError, ModelError, UnsupportedOperatorError
-from nn_meter.frontends._torch_ops import OPERATORS, SHAPE_ONLY, Call
+from nn_meter.frontends._torch_ops import OPERATORS, SHAPE_ONLY, SHAPED, Call
 from nn_meter.ir import Attr, Graph, Node, Tensor, verify
 from nn_meter.ir.shapes import infer
 
@@ -71,6 +70,7 @@ class Recorder:
         self._meta: dict[int, tuple[Any, Any]] = {}
         self._real: dict[int, tuple[Any, Any]] = {}
         self._consts: dict[int, tuple[Any, str]] = {}
+        self._unwritten: dict[int, tuple[Any, str]] = {}
         self._signatures: dict[Any, _Signature] = {}
         self._origin = ""
 
@@ -170,7 +170,18 @@ class Recorder:
             return self._made_of_shapes(func, signature, args, kwargs)
         if not self._flows(args, kwargs):
             return self._constant(func, signature, args, kwargs, tensors)
-        result = self._run_meta(func, signature, args, kwargs)
+        for tensor in tensors:
+            if id(tensor) in self._unwritten:
+                raise UnsupportedOperatorError(
+                    f"{signature.label} reads {self._unwritten[id(tensor)][1]}, which the graph does not hold; "
+                    "replace the operator in the model"
+                )
+        if signature.name in SHAPED:
+            import torch
+
+            result = torch.empty(SHAPED[signature.name](*args[:2]), dtype=args[0].dtype, device="meta")
+        else:
+            result = self._run_meta(func, signature, args, kwargs)
         outs = result if isinstance(result, tuple | list) else (result,)
         bound = dict(signature.defaults)
         bound.update(zip(signature.arguments, args, strict=False))
@@ -183,9 +194,11 @@ class Recorder:
             self._bind(target, names[0])
             self._write_back(target, names[0])
             return target
-        for out, name in zip(outs, names, strict=False):
+        for index, (out, name) in enumerate(zip(outs, names, strict=False)):
             if name:
                 self._bind(out, name)
+            elif out is not None:
+                self._unwritten[id(out)] = (out, f"result {index} of {signature.label}")
         if signature.views:
             base = bound[signature.views]
             self._derive(outs, base, self._twin(base))
@@ -234,7 +247,10 @@ class Recorder:
 
     def _flows(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         """Whether an argument depends on an input."""
-        return any(self._key(tensor) in self._flow for tensor in _tensors(args, kwargs))
+        return any(
+            self._key(tensor) in self._flow or id(tensor) in self._unwritten
+            for tensor in _tensors(args, kwargs)
+        )
 
     def _key(self, tensor: Any) -> int:
         """What a tensor's value is filed under, one for all that ``detach`` and its like give."""
@@ -278,8 +294,7 @@ class Recorder:
             decomposition = _decompositions().get(func)
             if decomposition is None:
                 raise UnsupportedOperatorError(
-                    f"{self.name}: no row for the PyTorch operator {signature.label} at "
-                    f"{user_line(sys._getframe())}; add one to OPERATORS in "
+                    f"no row for the PyTorch operator {signature.label}; add one to OPERATORS in "
                     "nn_meter/frontends/_torch_ops.py, or replace the operator in the model"
                 )
             return decomposition(*args, **kwargs)
@@ -402,8 +417,8 @@ def record(
             stack.enter_context(function)
             stack.enter_context(dispatch)
             result = module(*args, **kwargs)
-    except UnsupportedOperatorError:
-        raise
+    except UnsupportedOperatorError as error:
+        raise UnsupportedOperatorError(f"{_where(recorder, error)}: {error}") from error
     except Exception as error:
         raise ModelError(_explained(recorder, error)) from error
     return recorder.graph([leaf for leaf in _leaves(result) if isinstance(leaf, torch.Tensor)])
@@ -437,15 +452,6 @@ def dtype_name(dtype: Any) -> str:
     return name.replace("float8_", "float8")
 
 
-def user_line(frame: FrameType | None) -> str:
-    """``file:line`` of the innermost frame that is neither PyTorch's nor ours."""
-    while frame is not None:
-        if _is_users(frame.f_code.co_filename):
-            return f"{frame.f_code.co_filename}:{frame.f_lineno}"
-        frame = frame.f_back
-    return "an unknown line"
-
-
 def _is_users(filename: str) -> bool:
     import torch
 
@@ -453,15 +459,20 @@ def _is_users(filename: str) -> bool:
     return not filename.startswith((f"{Path(torch.__file__).parent}/", ours, "<"))
 
 
-def _explained(recorder: Recorder, error: Exception) -> str:
-    line = "an unknown line"
+def _where(recorder: Recorder, error: Exception) -> str:
+    """Module, submodule and the innermost line that is neither PyTorch's nor ours, where there is one."""
+    line = ""
     trace: TracebackType | None = error.__traceback__
     while trace is not None:
         if _is_users(trace.tb_frame.f_code.co_filename):
-            line = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
+            line = f" at {trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
         trace = trace.tb_next
     path = recorder.scope[-1][1].removeprefix("/").replace("/", ".") if recorder.scope else ""
-    where = f"{recorder.name}: in {path or 'forward'} at {line}"
+    return f"{recorder.name}: in {path or 'forward'}{line}"
+
+
+def _explained(recorder: Recorder, error: Exception) -> str:
+    where = _where(recorder, error)
     text = " ".join(str(error).split())
     if isinstance(error, ValueNeeded) or "meta tensor" in text:
         return (
