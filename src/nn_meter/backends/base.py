@@ -47,7 +47,8 @@ class ExecutedKernel:
     """One node of the graph that the runtime executes, after its own optimiser.
 
     ``inputs`` belong to ``input_names`` one by one; an optional input left out is ``None`` there and ``""``
-    here. ``constant_inputs`` names those inputs that hold weights.
+    here. ``constant_inputs`` names those inputs that hold weights. ``nodes`` are the model's nodes that the kernel
+    covers, by name or by the name of their output, where the runtime tells them.
     """
 
     name: str
@@ -59,6 +60,7 @@ class ExecutedKernel:
     output_names: tuple[str, ...]
     attrs: Mapping[str, Attr] = field(default_factory=dict)
     constant_inputs: frozenset[str] = frozenset()
+    nodes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -184,17 +184,22 @@ def _layers(compiled: Any) -> list[ExecutedKernel]:
             continue
         if kind in NOT_EXECUTED:
             continue
+        operands = tuple(map(_operand, sources))
         # openvino numbers its constants anew in each compilation
         names = tuple(
-            f"{name}:constant{index}" if giver in constants else f"{giver}:{source.get_index()}"
-            for index, (giver, source) in enumerate(zip(givers, sources, strict=True))
+            ""
+            if operand is None
+            else f"{name}:constant{index}"
+            if giver in constants
+            else f"{giver}:{source.get_index()}"
+            for index, (giver, source, operand) in enumerate(zip(givers, sources, operands, strict=True))
         )
         layers.append(
             ExecutedKernel(
                 name=name,
                 op_type=kind,
                 domain="openvino",
-                inputs=tuple(map(_operand, sources)),
+                inputs=operands,
                 outputs=tuple(map(_operand, op.outputs())),
                 input_names=names,
                 output_names=tuple(f"{name}:{port.get_index()}" for port in op.outputs()),
@@ -202,15 +207,23 @@ def _layers(compiled: Any) -> list[ExecutedKernel]:
                     {key: facts.get(key, "") for key in ("originalLayersNames", "primitiveType", "outputLayouts")}
                 ),
                 constant_inputs=frozenset(
-                    each for each, giver in zip(names, givers, strict=True) if giver in constants
+                    each for each, giver in zip(names, givers, strict=True) if each and giver in constants
                 ),
+                nodes=_nodes(facts.get("originalLayersNames", "")),
             )
         )
     return layers
 
 
-def _operand(port: Any) -> Operand:
-    return Operand(tuple(port.get_shape()), port.get_element_type().to_dtype().name)
+def _nodes(names: str) -> tuple[str, ...]:
+    """The model's nodes among the names of a layer. A convolution's weights and its bias are two names to openvino."""
+    return tuple(dict.fromkeys(name.removesuffix("/WithoutBiases") for name in names.split(",") if name))
+
+
+def _operand(port: Any) -> Operand | None:
+    """``None`` for an optional operand left out, which has no element type."""
+    kind = port.get_element_type()
+    return Operand(tuple(port.get_shape()), kind.to_dtype().name) if kind.is_static() else None
 
 
 def _text(value: Any) -> str:

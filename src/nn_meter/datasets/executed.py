@@ -1,19 +1,25 @@
 """Kind and config of a kernel that a runtime says it executed: the truth that rules are held against, and what
 a traced measurement is filed under.
 
-Runtimes write their own spellings; a runtime is one row in ``READERS``.
+Where a runtime's graph is in ONNX's terms, each of its kernels is read by itself: one row in ``READERS`` for the
+runtime's spellings. Of any other runtime it is enough to know which of the model's nodes a kernel covers
+(``datasets.cover``): they give kind and config as they do in ``kernels.pairs``.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 from nn_meter.backends.base import ExecutedKernel, Operand
-from nn_meter.ir import Attr, Tensor
+from nn_meter.datasets.cover import cover
+from nn_meter.errors import BackendError
+from nn_meter.ir import Attr, Graph, Tensor
 from nn_meter.kernels.kinds import ACTIVATIONS, KINDS, Operator, read_kernel
+from nn_meter.kernels.pairs import read_groups
 from nn_meter.kernels.partition import KernelConfig
 
 _BLOCKED_DOMAIN = "com.microsoft.nchwc"
@@ -26,6 +32,39 @@ def read_executed(kernel: ExecutedKernel, runtime: str) -> tuple[str, KernelConf
         KeyError: a runtime without a row.
     """
     return read_kernel(READERS[runtime](kernel))
+
+
+@dataclass(frozen=True, slots=True)
+class Executed:
+    """A kernel as it ran: ``positions`` among those that the runtime tells, whose times add up to its own, and the
+    model's ``nodes`` that it covers, empty where the runtime does not tell."""
+
+    kind: str
+    config: KernelConfig
+    positions: tuple[int, ...]
+    nodes: tuple[str, ...] = ()
+
+
+def read_all(kernels: Sequence[ExecutedKernel], runtime: str, graph: Graph) -> list[Executed]:
+    """Every kernel that ``runtime`` executed for ``graph``; what costs nothing by a table is left out.
+
+    Raises:
+        BackendError: a runtime without a row in ``READERS`` that does not tell which nodes its kernels cover.
+    """
+    if runtime in READERS:
+        return [Executed(*read_executed(kernel, runtime), (i,)) for i, kernel in enumerate(kernels)]
+    groups = cover(kernels, graph)
+    if kernels and not groups:
+        raise BackendError(
+            f"{graph.name}: {runtime} does not say which of the model's nodes its kernels cover; its backend has to "
+            "fill `nodes` of the kernels that it traces"
+        )
+    configs = read_groups(graph, [group.nodes for group in groups])
+    return [
+        Executed(*config, group.positions, group.nodes)
+        for group, config in zip(groups, configs, strict=True)
+        if config is not None
+    ]
 
 
 def _onnxruntime(kernel: ExecutedKernel) -> Operator:

@@ -5,31 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from nn_meter.errors import RuleError
 from nn_meter.ir import Graph
-from nn_meter.kernels import onnxruntime
+from nn_meter.kernels import onnxruntime, pairs
 from nn_meter.kernels.kinds import read_kernel
 from nn_meter.kernels.partition import FreeConfig, Kernel, Partition, Unfused
 from nn_meter.kernels.rewriting import Op, Work
 from nn_meter.kernels.rules import RuleSet
 
 RUNTIMES: Mapping[str, Callable[[Work, RuleSet], Work]] = MappingProxyType(
-    {"": lambda work, rules: work, "onnxruntime_cpu": onnxruntime.optimise}
+    {
+        "": lambda work, rules: work,
+        "onnxruntime_cpu": onnxruntime.optimise,
+        "openvino_cpu": pairs.optimise,
+    }
 )
-"""Name in a rule file to what the runtime does to a graph. ``""`` executes node by node."""
+"""Name in a rule file to what the runtime does to a graph. ``""`` executes node by node; a runtime without a row does
+what its rules say, and nothing else."""
 
 
 def fuse(graph: Graph, rules: RuleSet) -> Partition:
-    """Kernels in execution order. Kernels without nodes are what the runtime inserts: changes of layout.
-
-    Raises:
-        RuleError: the rules name a runtime that has no row in ``RUNTIMES``.
-    """
-    if rules.runtime not in RUNTIMES:
-        raise RuleError(
-            f"{rules.source}: runtime {rules.runtime!r} is unknown; known: {', '.join(sorted(filter(None, RUNTIMES)))}"
-        )
-    work = RUNTIMES[rules.runtime](Work(graph), rules)
+    """Kernels in execution order. Kernels without nodes are what the runtime inserts: changes of layout."""
+    work = RUNTIMES.get(rules.runtime, pairs.optimise)(Work(graph), rules)
     kernels: list[Kernel] = []
     for op in work.ops():
         kind, config = read_kernel(work.executed(op))
@@ -44,7 +40,7 @@ def fuse(graph: Graph, rules: RuleSet) -> Partition:
 def _label(op: Op) -> str:
     """For people: the operator with what was fused into it and the layout that is not plain."""
     text = "-".join((op.op_type, *op.fused))
-    return f"{text} ({op.layout})" if op.layout else text
+    return f"{text} ({op.layout})" if op.layout not in ("", pairs.LAYOUT) else text
 
 
 def _unfused(work: Work, rules: RuleSet) -> tuple[Unfused, ...]:

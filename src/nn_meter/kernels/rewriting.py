@@ -11,9 +11,10 @@ from nn_meter.kernels.operators import RULE_NAMES
 
 
 class Op:
-    """An operator while passes run; ``members`` are the graph's nodes that it stands for."""
+    """An operator while passes run; ``members`` are the graph's nodes that it stands for. ``core`` is what its
+    config is read from, where that is not the operator as it stands."""
 
-    __slots__ = ("attrs", "domain", "fused", "inputs", "layout", "members", "op_type", "outputs", "place")
+    __slots__ = ("attrs", "core", "domain", "fused", "inputs", "layout", "members", "op_type", "outputs", "place")
 
     def __init__(
         self,
@@ -32,6 +33,7 @@ class Op:
         self.place = place
         self.fused: tuple[str, ...] = ()
         self.layout = ""
+        self.core: Operator | None = None
 
 
 class Work:
@@ -177,6 +179,10 @@ class Work:
 
     def executed(self, op: Op) -> Operator:
         """The operator as its config is read."""
+        return op.core or self.as_it_stands(op)
+
+    def as_it_stands(self, op: Op) -> Operator:
+        """The operator of its own inputs, outputs and attributes."""
         return Operator(
             op.op_type,
             tuple(self.tensors[i] if i else None for i in op.inputs),

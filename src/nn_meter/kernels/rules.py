@@ -36,6 +36,7 @@ class RuleSet:
     ``pairs`` maps ``(producer, consumer)`` to the verdict, ``None`` where undecided. ``blocks`` lists named
     patterns in the order in which they are applied. ``shares`` is ``MON`` obeyed. ``runtime`` is empty for
     nn-Meter's own semantics; ``block`` is the channels to a block where the runtime has a blocked layout, else 0.
+    ``chains`` are the verdicts of rules over more than two operators.
     """
 
     pairs: Mapping[tuple[str, str], bool | None]
@@ -45,6 +46,7 @@ class RuleSet:
     block: int
     source: str
     warnings: tuple[str, ...]
+    chains: Mapping[tuple[str, ...], bool | None]
 
     def fuses(self, producer: str, consumer: str) -> bool:
         """Whether a rule admits ``consumer`` into a kernel that starts with ``producer``."""
@@ -72,6 +74,7 @@ def read_rules(rules: Mapping[str, Any], source: str = "fusion rules") -> RuleSe
         raise RuleError(f"{source}: expected an object of rules, found {type(rules).__name__}")
     pairs: dict[tuple[str, str], bool | None] = {}
     blocks: list[tuple[str, tuple[Pattern, ...]]] = []
+    chains: dict[tuple[str, ...], bool | None] = {}
     warnings: list[str] = []
     shares = False
     runtime = rules.get("runtime", "")
@@ -107,12 +110,23 @@ def read_rules(rules: Mapping[str, Any], source: str = "fusion rules") -> RuleSe
             )
         if len(operators) == 2:
             pairs[operators[0], operators[1]] = obey
-        elif obey:
+            continue
+        chains[tuple(operators)] = obey
+        if obey:
             blocks.append(("-".join(operators), (chain(operators),)))
     blocks += [(block, BLOCKS[block]) for block in BLOCK_NAMES]
     for text in warnings:
         _LOG.info(text)
-    return RuleSet(MappingProxyType(pairs), tuple(blocks), shares, runtime, block, source, tuple(warnings))
+    return RuleSet(
+        MappingProxyType(pairs),
+        tuple(blocks),
+        shares,
+        runtime,
+        block,
+        source,
+        tuple(warnings),
+        MappingProxyType(chains),
+    )
 
 
 def load_rules(path: str | Path) -> RuleSet:
