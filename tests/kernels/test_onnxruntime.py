@@ -83,3 +83,102 @@ def test_generated_networks_fuse_as_the_runtime_does(family: str) -> None:
     counts = [compare(graph, graph) for graph in map(FAMILIES[family], range(3))]
     both, extra, missing = (sum(column) for column in zip(*counts, strict=True))
     assert both / (both + extra + missing) >= 0.9
+
+
+SPELLINGS = {
+    "views with allowzero stay, others merge": """
+        input x: float32[1,2,12]
+        const s: int64[2](4, 6)
+        const t: int64[2](3, 8)
+        const u: int64[2](2, 12)
+        a = Relu(x)
+        b = Reshape(a, s) {allowzero=1}
+        c = Reshape(b, t)
+        d = Reshape(c, u)
+        y = Sigmoid(d)
+        output y
+        """,
+    "a view of the shape that is there stays": """
+        input x: float32[2,12]
+        const s: int64[2](2, 12)
+        a = Relu(x)
+        b = Reshape(a, s)
+        y = Sigmoid(b)
+        output y
+        """,
+    "a reduction comes before the transpose": """
+        input x: float32[1,7,7,96]
+        const axes: int64[2](-1, -2)
+        a = Relu(x)
+        b = Transpose(a) {perm=(0, 3, 1, 2)}
+        c = ReduceMean(b, axes) {keepdims=1}
+        y = Sigmoid(c)
+        output y
+        """,
+    "a reduction that leaves nothing to transpose": """
+        input x: float32[1,7,7,96]
+        const axes: int64[2](2, 3)
+        a = Relu(x)
+        b = Transpose(a) {perm=(0, 3, 1, 2)}
+        c = ReduceMean(b, axes) {keepdims=0}
+        y = Sigmoid(c)
+        output y
+        """,
+    "keys turned by views and two transposes": """
+        input x: float32[1,128,12,64]
+        const s: int64[3](12, 128, 64)
+        const t: int64[4](1, 12, 64, 128)
+        a = Relu(x)
+        b = Transpose(a) {perm=(0, 2, 1, 3)}
+        c = Reshape(b, s)
+        d = Transpose(c) {perm=(0, 2, 1)}
+        e = Reshape(d, t)
+        y = Sigmoid(e)
+        output y
+        """,
+    "axes split behind a transpose": """
+        input x: float32[2,128,64]
+        const s: int64[5](4, 32, 2, 4, 16)
+        a = Relu(x)
+        b = Transpose(a) {perm=(1, 0, 2)}
+        c = Reshape(b, s)
+        y = Sigmoid(c)
+        output y
+        """,
+    "axes merged behind a transpose": """
+        input x: float32[2,128,64]
+        const s: int64[3](2, 16, 512)
+        a = Relu(x)
+        b = Transpose(a) {perm=(0, 2, 1)}
+        c = Reshape(b, s)
+        y = Sigmoid(c)
+        output y
+        """,
+    "a view of one shape behind a transpose goes": """
+        input x: float32[2,128,64]
+        const s: int64[3](2, 64, 128)
+        a = Relu(x)
+        b = Transpose(a) {perm=(0, 2, 1)}
+        c = Reshape(b, s)
+        y = Sigmoid(c)
+        output y
+        """,
+    "a factor before the transpose of a product's operand": """
+        input x: float32[4,16,49]
+        input z: float32[4,16,49]
+        const f: float32[](0.25)
+        a = Mul(x, f)
+        b = Transpose(a) {perm=(0, 2, 1)}
+        y = MatMul(b, z)
+        output y
+        """,
+}
+"""Ways in which exporters write the same thing."""
+
+
+@pytest.mark.parametrize("text", SPELLINGS.values(), ids=SPELLINGS)
+def test_exporters_spellings_fuse_as_the_runtime_does(text: str) -> None:
+    graph = parse(text)
+    both, extra, missing = compare(graph, graph)
+    assert both
+    assert (extra, missing) == (0, 0)

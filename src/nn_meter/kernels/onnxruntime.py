@@ -40,7 +40,10 @@ def _near(value: float | None, wanted: float) -> bool:
 
 
 def eliminate_no_ops(work: Work, options: Options) -> None:
-    """Identity, Dropout at inference, casts to the same type, views, slices and expansions that change nothing."""
+    """Identity, Dropout at inference, casts to the same type, slices and expansions that change nothing.
+
+    A Reshape to the shape that is there already stays, unless a view stands before or behind it.
+    """
     for op in work.ops():
         source, out = op.inputs[0] if op.inputs else "", op.outputs[0]
         if not source or not _data(work, op):
@@ -49,7 +52,7 @@ def eliminate_no_ops(work: Work, options: Options) -> None:
             work.bypass(op, f"{op.op_type} is not executed at inference")
         elif op.op_type == "Cast" and work.tensors[source].dtype == work.tensors[out].dtype:
             work.bypass(op, "a cast to its own type")
-        elif op.op_type in ("Expand", "Reshape", "Tile", "Transpose", "Slice") and len(_data(work, op)) == 1:
+        elif op.op_type in ("Expand", "Tile", "Transpose", "Slice") and len(_data(work, op)) == 1:
             same = work.shape(source) == work.shape(out)
             if op.op_type == "Transpose":
                 same = same and op.attrs.get("perm") == tuple(range(len(work.shape(out))))
@@ -399,6 +402,43 @@ def push_transpose_through_split(work: Work, options: Options) -> None:
             work.add(Op("Transpose", [flat], reader.outputs, {"perm": new_perm}, members, reader.place + 0.1))
 
 
+def push_transpose_through_view(work: Work, options: Options) -> None:
+    """A Transpose before a Reshape that only splits axes moves behind it; a Reshape that does not even that goes."""
+    for op in work.ops("Reshape"):
+        before = work.made_by(op.inputs[0], "Transpose")
+        perm = before.attrs.get("perm") if before is not None else None
+        if before is None or not isinstance(perm, tuple) or work.only_reader(before.outputs[0]) is not op:
+            continue
+        groups = _split_axes(work.shape(op.inputs[0]), work.shape(op.outputs[0]))
+        if groups is None:
+            continue
+        if work.shape(op.inputs[0]) == work.shape(op.outputs[0]):
+            work.bypass(op, "a view behind a transpose that changes nothing")
+            continue
+        order = [int(p) for p in perm]
+        by_source = [(axis, size) for axis in sorted(order) for size in groups[order.index(axis)]]
+        split = work.fresh("split", [size for _, size in by_source], op.outputs[0])
+        turn = tuple(i for axis in order for i, (owner, _) in enumerate(by_source) if owner == axis)
+        work.remove(before)
+        work.remove(op)
+        work.add(Op("Reshape", before.inputs[:1], [split], op.attrs, op.members, before.place))
+        work.add(Op("Transpose", [split], op.outputs, {"perm": turn}, before.members, op.place))
+
+
+def _split_axes(shape: tuple[int, ...], wanted: tuple[int, ...]) -> list[tuple[int, ...]] | None:
+    """What each axis of ``shape`` is split into, an axis of 1 before the next one; ``None`` where axes merge."""
+    groups: list[tuple[int, ...]] = []
+    left = list(wanted)
+    for size in shape:
+        group: list[int] = []
+        while left and (not group or prod(group) < size):
+            group.append(left.pop(0))
+        if prod(group) != size or not group:
+            return None
+        groups.append(tuple(group))
+    return None if left else groups
+
+
 def merge_transposes(work: Work, options: Options) -> None:
     """A Transpose of a Transpose is one."""
     for op in work.ops("Transpose"):
@@ -414,6 +454,35 @@ def merge_transposes(work: Work, options: Options) -> None:
             merged = work.fuse((before, op), "Transpose", before.inputs, op.outputs, {"perm": perm})
             if perm == tuple(range(len(perm))):
                 work.bypass(merged, "the transposes cancel out")
+
+
+def push_transpose_through_reduction(work: Work, options: Options) -> None:
+    """A Transpose before a reduction moves behind it, where fewer elements are left to move."""
+    for op in work.ops("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin"):
+        before = work.made_by(op.inputs[0], "Transpose")
+        perm = before.attrs.get("perm") if before is not None else None
+        axes = op.attrs.get("axes", work.tensors[op.inputs[1]].value if len(op.inputs) > 1 else None)
+        if before is None or not isinstance(perm, tuple) or not isinstance(axes, tuple):
+            continue
+        if work.only_reader(before.outputs[0]) is not op:
+            continue
+        order = [int(p) for p in perm]
+        reduced = [order[int(a) % len(order)] for a in axes]
+        kept = bool(op.attrs.get("keepdims", 1))
+        left = [a for a in order if kept or a not in reduced]
+        source = work.shape(before.inputs[0])
+        shape = [1 if a in reduced else source[a] for a in sorted(left)]
+        middle = work.fresh("reduced", shape, op.outputs[0])
+        attrs: dict[str, Attr] = {**op.attrs, "axes": tuple(sorted(reduced))}
+        work.remove(before)
+        work.remove(op)
+        work.add(Op(op.op_type, before.inputs[:1], [middle], attrs, op.members, op.place))
+        turn = tuple(sorted(left).index(a) for a in left)
+        turned = work.add(
+            Op("Transpose", [middle], op.outputs, {"perm": turn}, before.members, op.place + 0.1)
+        )
+        if turn == tuple(range(len(turn))):
+            work.bypass(turned, "nothing is left to transpose")
 
 
 def fuse_matmul_add(work: Work, options: Options) -> None:
@@ -446,15 +515,22 @@ def fuse_matmul_add(work: Work, options: Options) -> None:
 
 
 def merge_views(work: Work, options: Options) -> None:
-    """A view of a view is one."""
+    """A view of a view is one, unless one of them has ``allowzero``: the runtime leaves those alone."""
     for op in work.ops("Reshape"):
         before = work.made_by(op.inputs[0], "Reshape")
-        while before is not None and work.only_reader(before.outputs[0]) is op:
+        while (
+            before is not None and work.only_reader(before.outputs[0]) is op and not _allow_zero(before, op)
+        ):
             op = work.fuse((before, op), "Reshape", before.inputs[:1], op.outputs)
+            if work.shape(op.inputs[0]) == work.shape(op.outputs[0]) and work.bypass(
+                op, "the views cancel out"
+            ):
+                break
             before = work.made_by(op.inputs[0], "Reshape")
-    for op in work.ops("Reshape"):
-        if not work.const(op.inputs[0]) and work.shape(op.inputs[0]) == work.shape(op.outputs[0]):
-            work.bypass(op, "the views cancel out")
+
+
+def _allow_zero(*ops: Op) -> bool:
+    return any(op.attrs.get("allowzero", 0) for op in ops)
 
 
 def fuse_matmul_scale(work: Work, options: Options) -> None:
@@ -805,27 +881,6 @@ def split_hard_swish(work: Work, options: Options) -> None:
         work.add(Op("Mul", [op.inputs[0], gate], op.outputs, {}, (), op.place + 0.1))
 
 
-def tokens_to_channels_last(work: Work, options: Options) -> None:
-    """Tokens transposed and folded into a map are folded first, so that the transpose is one from channels last."""
-    for op in work.ops("Reshape"):
-        before = work.made_by(op.inputs[0], "Transpose")
-        shape = work.shape(op.outputs[0])
-        if (
-            before is None
-            or before.attrs.get("perm") != (0, 2, 1)
-            or len(shape) != 4
-            or shape[:2] != work.shape(op.inputs[0])[:2]
-        ):
-            continue
-        if work.only_reader(before.outputs[0]) is not op:
-            continue
-        work.remove(before)
-        work.remove(op)
-        folded = work.fresh("folded", (shape[0], *shape[2:], shape[1]), op.outputs[0])
-        work.add(Op("Reshape", before.inputs, [folded], {}, op.members, before.place))
-        work.add(Op("Transpose", [folded], op.outputs, {"perm": (0, 3, 1, 2)}, before.members, op.place))
-
-
 def block_channels(work: Work, options: Options) -> None:
     """The NCHWc layout."""
     if options.rules.block:
@@ -842,10 +897,13 @@ PASSES: tuple[Pass, ...] = (
     fuse_layer_norm,
     gather_to_split,
     push_transpose_through_split,
+    push_transpose_through_reduction,
+    push_transpose_through_view,
+    merge_views,
     merge_transposes,
-    tokens_to_channels_last,
     fuse_matmul_add,
     merge_views,
+    fuse_matmul_transpose,
     fuse_matmul_scale,
     fuse_matmul_transpose,
     fuse_quick_gelu,
