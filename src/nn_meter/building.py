@@ -1,6 +1,7 @@
 """``nn_meter.build``: from nothing to a predictor for the runtime at hand.
 
-Networks of random widths are generated, run and traced one by one in a child process; each result is committed
+What the runtime fuses is detected first, where it is not known and no rules are given. Then networks of random widths
+are generated, run and traced one by one in a child process; each result is committed
 to a journal before the next starts. Half-way through the budget the families whose networks a first fit predicts
 worst are drawn more often. Then regressors are fitted, kind by kind, and a bundle is written.
 
@@ -24,10 +25,12 @@ from typing import Any
 import numpy as np
 
 from nn_meter.backends import base
-from nn_meter.datasets.executed import from_json, read_executed, to_json
+from nn_meter.datasets.executed import from_json, read_all, to_json
 from nn_meter.datasets.networks import FAMILIES
-from nn_meter.errors import BuildError
+from nn_meter.detection import DetectionPlan, detect_rules
+from nn_meter.errors import BackendError, BuildError
 from nn_meter.ir import Graph, GraphBuilder
+from nn_meter.kernels.fusion import has_passes
 from nn_meter.kernels.kinds import ConvConfig
 from nn_meter.predictors.bundle import Bundle
 from nn_meter.profiling.environment import environment
@@ -38,6 +41,10 @@ from nn_meter.training.fit import Network, Sample, fallback_factor, fit_kinds, f
 _LOG = logging.getLogger(__name__)
 
 STATISTIC = "quiet"
+DETECTION_SHARE = 0.2
+LONGEST_DETECTION_S = 180.0
+"""Detecting fusion rules takes this share of the budget at most, and no longer than this."""
+
 MIN_NETWORKS = 30
 """A build that ends with fewer measured networks trains nothing."""
 
@@ -53,7 +60,8 @@ class BuildPlan:
     """What to measure and for how long.
 
     ``runs_ms`` is spent on runs of each network, between ``least`` and ``most`` of them; ``timeout_s`` ends a
-    network that hangs; ``kinds`` limits the regressors that are trained.
+    network that hangs; ``kinds`` limits the regressors that are trained. ``detect_s`` is what detecting fusion rules
+    may take of the budget; by default nothing where the runtime's own passes are known, else ``DETECTION_SHARE``.
     """
 
     backend: str = "onnxruntime_cpu"
@@ -65,6 +73,14 @@ class BuildPlan:
     timeout_s: float = 60.0
     seed: int = 0
     kinds: tuple[str, ...] | None = None
+    detect_s: float | None = None
+
+    @property
+    def detection_s(self) -> float:
+        """Seconds for detecting fusion rules; 0 for none."""
+        if self.detect_s is not None:
+            return self.detect_s
+        return 0.0 if has_passes(self.backend) else min(DETECTION_SHARE * self.budget_s, LONGEST_DETECTION_S)
 
 
 def probe() -> Graph:
@@ -108,9 +124,9 @@ def measure_network(family: str, seed: int, plan: BuildPlan) -> dict[str, Any]:
     quietest = np.argsort(times.sum(0))[: max(2, math.ceil(0.3 * times.shape[1]))]
     quiet = times[:, quietest].mean(1)
     kernels = []
-    for trace, latency_ms in zip(traces, quiet.tolist(), strict=True):
-        kind, config = read_executed(trace.executed, plan.backend)
-        kernels.append([kind, to_json(config), round(latency_ms, 6)])
+    for each in read_all([trace.executed for trace in traces], plan.backend, graph):
+        latency_ms = float(quiet[list(each.positions)].sum())
+        kernels.append([each.kind, to_json(each.config), round(latency_ms, 6)])
     return {
         "kernels": kernels,
         "whole_ms": float(np.quantile(runs, 0.05)),
@@ -133,7 +149,7 @@ def build(
 
     Args:
         journal: file that holds every measurement; one that is there already is gone on with.
-        rules: parsed fusion rules; by default the runtime's own passes, with nothing denied.
+        rules: parsed fusion rules; by default the runtime's own passes, with nothing denied, or what is detected.
 
     Raises:
         BackendError: an unknown backend or setting.
@@ -144,6 +160,10 @@ def build(
         raise BuildError(f"a budget of {plan.budget_s:g} s measures nothing; give some minutes")
     backend = base.load(plan.backend, **plan.settings)
     facts = dict(backend.check())
+    if rules is None and plan.detection_s > 0:
+        begin = monotonic()
+        rules = _detected(plan, journal.with_suffix(".rules.sqlite"), progress)
+        plan = replace(plan, budget_s=max(plan.budget_s - (monotonic() - begin), 1.0))
     with Journal(journal) as book:
         _measure(plan, book, progress)
         results = book.results()
@@ -158,6 +178,32 @@ def build(
         environment=environment({k: v for k, v in facts.items() if isinstance(v, str | int | float)}),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+
+
+def _detected(plan: BuildPlan, journal: Path, progress: Progress | None) -> dict[str, Any]:
+    """The rules that the runtime obeys: as its executed graph says where it shows one, else as latencies say."""
+
+    def heard(spent_s: float, budget_s: float, rule: str) -> None:
+        if progress is not None:
+            progress(spent_s, plan.budget_s, 0)
+
+    with Worker(timeout_s=plan.timeout_s) as worker:
+        shows = worker.call(shows_graph, plan)
+    detection = DetectionPlan(
+        backend=plan.backend,
+        settings=plan.settings,
+        method="graph" if shows is True else "timing",
+        budget_s=plan.detection_s,
+    )
+    return detect_rules(detection, journal=journal, progress=heard)
+
+
+def shows_graph(plan: BuildPlan) -> bool:
+    """Whether the runtime tells which kernels it makes of a graph; called in the child process."""
+    try:
+        return bool(base.load(plan.backend, **plan.settings).fused(probe()))
+    except BackendError:
+        return False
 
 
 def _measure(plan: BuildPlan, book: Journal, progress: Progress | None) -> None:
@@ -283,7 +329,7 @@ def _network(entry: Entry, slowness: float, profiler_ms: float) -> Network:
 def _block(networks: Sequence[Network]) -> int:
     """Channels to a block, from what the runtime padded: 16, 8, or 0 where it blocked nothing."""
     configs = [s.config for network in networks for s in network.samples]
-    padded = [c.cout for c in configs if isinstance(c, ConvConfig) and c.layout != "nchw"]
+    padded = [c.cout for c in configs if isinstance(c, ConvConfig) and "nchwc" in c.layout]
     return 0 if not padded else 16 if all(c % 16 == 0 for c in padded) else 8
 
 

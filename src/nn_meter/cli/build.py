@@ -37,7 +37,9 @@ def configure(parser: argparse.ArgumentParser, command: str) -> None:
     parser.add_argument("--kinds", nargs="+", help="train these kernel kinds only")
     parser.add_argument("--name", help="name of the predictor (default: the backend's)")
     parser.add_argument("--predictor-version", default="1.0", help="version of the predictor (default 1.0)")
-    parser.add_argument("--rules", help="fusion rules (JSON), as nn-meter detect-rules writes them")
+    parser.add_argument(
+        "--rules", help="fusion rules (JSON), as nn-meter detect-rules writes them (default: they are detected first)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of the generated networks")
     parser.add_argument(
         "--resume", action="store_true", help="go on with the measurements of an earlier build of this name"
