@@ -12,11 +12,16 @@ from typing import TypeVar
 
 from nn_meter.backends.base import ExecutedKernel
 from nn_meter.ir import Graph, Node
+from nn_meter.kernels.pairs import inseparable
 
 K = TypeVar("K", int, str)
 
 _END = -1
 """Stands for the model's inputs above and its outputs below."""
+
+_MOVABLE = ("Mul", "Div")
+_MOVED = 3
+"""A runtime may have moved a scale that stood behind views up past so many kernels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +35,8 @@ class Group:
 def cover(kernels: Sequence[ExecutedKernel], graph: Graph) -> list[Group]:
     """Groups of kernels in execution order; empty if none of them names a node.
 
-    A node that several kernels name belongs to the first of them. Nodes that no kernel names belong to kernels
-    without a name between the same named ones, else to the kernel of their readers, else to that of their producer.
+    A node that several kernels name belongs to the first of them. Nodes that no kernel names belong to the kernel that
+    names another part of their operator, else to kernels without a name between the same named ones, else to the kernel of their readers, else to that of their producer.
     """
     steps = [node for node in graph.nodes if any(not graph.tensors[o].const for o in node.outputs if o)]
     aliases = {o: node.name for node in reversed(steps) for o in node.outputs if o}
@@ -46,6 +51,10 @@ def cover(kernels: Sequence[ExecutedKernel], graph: Graph) -> list[Group]:
             root[i] = i if fresh else root[owner[named[0]]]
     if not owner:
         return []
+    for nodes in inseparable(graph):
+        first = next((owner[name] for name in nodes if name in owner), None)
+        if first is not None:
+            owner.update({name: first for name in nodes if name not in owner})
     _name_the_nameless(kernels, graph, steps, owner, root)
     _follow(steps, graph, owner, root)
     members: dict[int, list[str]] = {}
@@ -93,12 +102,30 @@ def _name_the_nameless(
         if fitting:
             owner[name] = fitting[0]
             root.update(dict.fromkeys(fitting, root.get(fitting[0], fitting[0])))
+    scales = [n.name for n in steps if n.op_type in _MOVABLE and nodes_above[n.name].isdisjoint(nodes_below[n.name])]
+    for i in nameless:
+        if i in root:
+            continue
+        behind = _behind(i, below, _MOVED)
+        moved = (n for n in scales if n not in owner and nodes_above[n] <= behind and nodes_below[n] <= behind)
+        node = next(moved, None)
+        if node is not None:
+            owner[node] = root[i] = i
     for i in reversed(range(len(kernels))):
         if i not in root:
             root[i] = next((root[r] for r in below[i] if r in root), i)
     for i in range(len(kernels)):
         if root[i] == i and i not in owner.values():
             root[i] = next((root[s] for s in above[i]), i)
+
+
+def _behind(start: int, below: Sequence[Sequence[int]], steps: int) -> frozenset[int]:
+    """What is reached downwards in so many steps."""
+    found, front = set[int](), {start}
+    for _ in range(steps):
+        front = {b for a in front for b in below[a]}
+        found |= front
+    return frozenset(found)
 
 
 def _nearest(

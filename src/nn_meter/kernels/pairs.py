@@ -108,19 +108,27 @@ SPELLINGS: tuple[Spelling, ...] = (
     Spelling(("Swish",), onnxruntime.fuse_quick_gelu),
 )
 
-ATTENTION: Mapping[tuple[str, ...], bool] = MappingProxyType(
+FACTS: Mapping[str, Mapping[tuple[str, ...], bool]] = MappingProxyType(
     {
-        ("matmul", "mul"): True,
-        ("matmul", "add"): True,
-        ("matmul", "Softmax"): True,
-        ("matmul", "Softmax", "matmul"): True,
-        ("matmul", "matmul", "transpose"): True,
+        "openvino_cpu": MappingProxyType(
+            {
+                # attention: a product of activations, what is done to it, the softmax, the product with the values
+                ("matmul", "mul"): True,
+                ("matmul", "add"): True,
+                ("matmul", "Softmax"): True,
+                ("matmul", "Softmax", "matmul"): True,
+                ("matmul", "matmul", "transpose"): True,
+                # its layout is channels last: such a transpose is nothing, or a change of layout that it counts to
+                ("channelsfirst", "conv"): True,
+                ("channelsfirst", "dwconv"): True,
+                ("channelsfirst", "add"): True,
+                ("pad", "conv"): True,
+                ("pad", "dwconv"): True,
+            }
+        )
     }
 )
-"""Products of activations with what is between them, as one kernel."""
-
-FACTS: Mapping[str, Mapping[tuple[str, ...], bool]] = MappingProxyType({"openvino_cpu": ATTENTION})
-"""Runtime to rules that hold beside those that are detected: what no test case of two or three operators shows."""
+"""Runtime to rules that hold beside those that are detected: what no test case shows (openvino 2026.4)."""
 
 
 def simplify(work: Work, rules: RuleSet | None = None) -> Work:
@@ -128,6 +136,9 @@ def simplify(work: Work, rules: RuleSet | None = None) -> Work:
     counts as one operator."""
     options = onnxruntime.Options(rules or _NO_RULES)
     onnxruntime.eliminate_no_ops(work, options)
+    for op in work.ops("Reshape", "Slice"):
+        if not work.const(op.inputs[0]) and work.shape(op.inputs[0]) == work.shape(op.outputs[0]):
+            work.bypass(op, f"the {op.op_type} changes nothing")
     for spelling in SPELLINGS:
         if rules is None or not spelling.names or any(_obeyed(rules, name) for name in spelling.names):
             spelling.find(work, options)
@@ -153,6 +164,15 @@ def optimise(work: Work, rules: RuleSet) -> Work:
             op.layout = op.core.layout
             _grow(work, op, parts, known, rules.shares)
     return work
+
+
+def inseparable(graph: Graph) -> list[tuple[str, ...]]:
+    """Nodes that are one operator for every runtime, each list in execution order."""
+    work = Work(graph)
+    for spelling in SPELLINGS:
+        if not spelling.names:
+            spelling.find(work, onnxruntime.Options(_NO_RULES))
+    return [op.members for op in work.ops() if len(op.members) > 1]
 
 
 def read_groups(graph: Graph, groups: Sequence[Sequence[str]]) -> list[tuple[str, KernelConfig] | None]:
@@ -186,13 +206,13 @@ def _grow(
             (
                 reader
                 for reader in _candidates(work, kernel, shares)
-                if len(parts[reader]) == 1 and _admits(work, inside, reader, known)
+                if 1 in (len(inside), len(parts[reader])) and _admits(work, inside, parts[reader], known)
             ),
             None,
         )
         if reader is None:
             return
-        grown = [*inside, reader]
+        grown = [*inside, *parts[reader]]
         kernel = _merge(work, kernel, reader)
         kernel.core = core(work, grown)
         kernel.op_type, kernel.attrs = kernel.core.op_type, dict(kernel.core.attrs)
@@ -235,12 +255,12 @@ def _merge(work: Work, kernel: Op, reader: Op) -> Op:
 
 
 def _admits(
-    work: Work, inside: Sequence[Op], reader: Op, known: Mapping[tuple[str, ...], bool | None]
+    work: Work, inside: Sequence[Op], joining: Sequence[Op], known: Mapping[tuple[str, ...], bool | None]
 ) -> bool:
     head, last = _main(work, inside), inside[-1]
-    second = _names(work, reader)
+    second = _names(work, _main(work, joining))
     if head.op_type in (*_CONVOLUTIONS, "Gemm") or (head.op_type == "MatMul" and work.const(head.inputs[1])):
-        operands = [_operands(work, op) for op in (*inside, reader) if op is not head]
+        operands = [_operands(work, op) for op in (*inside, *joining) if op is not head]
         if operands[-1] > 1 and sum(count > 1 for count in operands) > 1:
             return False
     if len(inside) > 1:
