@@ -36,7 +36,8 @@ def cover(kernels: Sequence[ExecutedKernel], graph: Graph) -> list[Group]:
     """Groups of kernels in execution order; empty if none of them names a node.
 
     A node that several kernels name belongs to the first of them. Nodes that no kernel names belong to the kernel that
-    names another part of their operator, else to kernels without a name between the same named ones, else to the kernel of their readers, else to that of their producer.
+    names another part of their operator, else to kernels without a name between the same named ones, else to the
+    kernel of their readers, else to that of their producer.
     """
     steps = [node for node in graph.nodes if any(not graph.tensors[o].const for o in node.outputs if o)]
     aliases = {o: node.name for node in reversed(steps) for o in node.outputs if o}

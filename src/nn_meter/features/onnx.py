@@ -49,7 +49,7 @@ ITEM_BYTES: Mapping[str, float] = MappingProxyType(
     }
 )  # fmt: skip
 
-_FUSED = ("relu", "clip", "leakyrelu", "hardsigmoid", "hardswish", "sigmoid", "tanh")
+_FUSED = ("relu", "clip", "leakyrelu", "hardsigmoid", "hardswish", "sigmoid", "tanh", "swish", "gelu")
 _LAYOUTS = ("nchw", "nchwc", "nchw>nchwc")
 _FLOPS_PER_ELEMENT: Mapping[str, int] = MappingProxyType(
     {
