@@ -365,9 +365,7 @@ def test_a_wrong_shape_names_module_and_line() -> None:
 
 
 def test_a_branch_on_values_names_the_line() -> None:
-    with pytest.raises(
-        ModelError, match=r"in body\.1 at .*test_torch\.py:\d+: the code branches on the value"
-    ):
+    with pytest.raises(ModelError, match=r"in body\.1 at .*test_torch\.py:\d+: the code asks for the value"):
         pytorch.read(Outer(Depends()), input_shapes=(1, 3))
 
 
@@ -379,7 +377,7 @@ def test_an_unknown_operator_names_itself_and_the_line() -> None:
 
 
 @pytest.mark.parametrize(
-    ("shapes", "text"), [("224", "is no shape"), ((1, -3, 8, 8), "negative"), (((2,), "int65"), "no dtype")]
+    ("shapes", "text"), [("224", "is no shape"), ((1, -3, 8, 8), "below 1"), (((2,), "int65"), "no dtype")]
 )
 def test_shapes_that_are_none(shapes: Any, text: str) -> None:
     with pytest.raises(ModelError, match=text):
@@ -390,6 +388,165 @@ def test_something_else_is_no_module() -> None:
     assert not pytorch.sniff(3)
     with pytest.raises(ModelError, match="cannot read a int as a PyTorch model"):
         pytorch.read(3)
+
+
+class Ordered(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(8, 4)
+
+    def forward(self, x: Any, *, scale: float, relu: bool = False) -> Any:
+        y = self.layer(x) * scale
+        return torch.relu(y) if relu else y
+
+
+@pytest.mark.parametrize(
+    ("shapes", "said"),
+    [
+        (
+            (1, 8),
+            r"Ordered: missing a required argument: 'scale'; it takes forward\(x, \*, scale, relu=False\)",
+        ),
+        (((1, 8), (1, 8)), r"Ordered: too many positional arguments; .* or by name as in"),
+        ({"x": (1, 8), "scale": 2.0, "bias": (4,)}, "Ordered: got an unexpected keyword argument 'bias'"),
+    ],
+)
+def test_inputs_that_forward_does_not_take(shapes: Any, said: str) -> None:
+    with pytest.raises(ModelError, match=said):
+        pytorch.read(Ordered(), input_shapes=shapes)
+
+
+def test_plain_values_by_name_reach_forward() -> None:
+    graph = pytorch.read(Ordered(), input_shapes={"x": (1, 8), "scale": 2.0, "relu": True})
+    assert ops(graph) == ["Gemm", "Mul", "Relu"]
+    assert graph.inputs == ("x",)
+
+
+class Selects(nn.Module):
+    def forward(self, x: Any) -> Any:
+        return x[x > 0]
+
+
+class AsNumpy(nn.Module):
+    def forward(self, x: Any) -> Any:
+        return x * torch.from_numpy(x.numpy())
+
+
+@pytest.mark.parametrize(
+    ("module", "said"),
+    [
+        (Selects(), r"Selects: in forward at .*test_torch\.py:\d+: the code selects elements by the value"),
+        (AsNumpy(), r"AsNumpy: in forward at .*test_torch\.py:\d+: the code asks for the value of a tensor"),
+        (
+            nn.Sequential(nn.Conv1d(1, 1, 1).half(), nn.Conv1d(1, 1, 1)),
+            r"Sequential: in 1: .*; the inputs were input float16\(1, 8\)",
+        ),
+    ],
+)
+def test_what_a_forward_must_not_do_names_the_place(module: Any, said: str) -> None:
+    with pytest.raises((ModelError, UnsupportedOperatorError), match=said):
+        pytorch.read(module, input_shapes=(1, 8))
+
+
+def test_a_quantised_module_says_what_to_read_instead() -> None:
+    module = nn.Sequential(torch.ao.nn.quantized.Quantize(1.0, 0, torch.quint8))
+    with pytest.raises(
+        UnsupportedOperatorError, match=r"in 0: aten\.quantize_per_tensor of a quantised module .*"
+    ):
+        pytorch.read(module, input_shapes=(1, 8))
+
+
+@pytest.mark.parametrize("wrap", [nn.DataParallel, torch.compile, torch.fx.symbolic_trace])
+def test_a_wrapped_module_reads_as_what_it_wraps(wrap: Any) -> None:
+    module = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU()).eval()
+    assert ops(pytorch.read(wrap(module), input_shapes=(1, 3, 8, 8))) == ["Conv", "Relu"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_the_input_takes_the_dtype_of_the_weights(dtype: Any) -> None:
+    graph = pytorch.read(nn.Linear(8, 4).to(dtype), input_shapes=(1, 8))
+    assert {tensor.dtype for tensor in graph.tensors.values()} == {str(dtype).removeprefix("torch.")}
+
+
+def test_buffers_may_lie_on_another_device() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+    module[0].to("meta")
+    assert ops(pytorch.read(module, input_shapes=(1, 3, 8, 8))) == ["Conv", "BatchNormalization"]
+
+
+class Hooked(nn.Module):
+    def forward(self, x: Any) -> Any:
+        return x.cuda() + 1
+
+
+def test_hooks_run_and_moves_to_a_gpu_do_nothing() -> None:
+    module = Hooked()
+    module.register_forward_hook(lambda _module, _args, out: out * 2)
+    assert ops(pytorch.read(module, input_shapes=(1, 8))) == ["Add", "Mul"]
+
+
+class Places(nn.Module):
+    def forward(self, x: Any, index: Any) -> Any:
+        x = x.clone()
+        x[:, index] = 1.0
+        x[index, index] += 2.0
+        return x
+
+
+def test_indices_that_place_values_are_kept() -> None:
+    graph = pytorch.read(Places(), input_shapes=[(4, 4), ((3,), "int64")])
+    scatters = [node for node in graph.nodes if node.op_type == "ScatterND"]
+    shapes = [[graph.tensors[name].shape for name in node.inputs] for node in scatters]
+    assert shapes == [[(4, 4), (3, 1), (3, 4)], [(4, 4), (3, 2), (3,)]]
+    assert graph.notes == ()
+
+
+class Masked(nn.Module):
+    def forward(self, x: Any, values: Any) -> Any:
+        x = x.clone()
+        x[x > 0] = values
+        return x
+
+
+def test_a_mask_that_places_values_is_noted() -> None:
+    graph = pytorch.read(Masked(), input_shapes=[(4, 4), (7,)])
+    assert graph.notes == ("index_put: a mask was taken to select as many elements as there are values",)
+
+
+# Mixtures of experts
+
+
+def mixture(implementation: str) -> Any:
+    import transformers
+
+    config = transformers.MixtralConfig(
+        vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, num_local_experts=4, num_experts_per_tok=2,
+    )  # fmt: skip
+    with torch.device("meta"):
+        return transformers.MixtralForCausalLM._from_config(config, experts_implementation=implementation)
+
+
+def test_experts_compute_an_even_share_of_the_tokens() -> None:
+    graph = pytorch.read(mixture("grouped_mm"), input_shapes=[((1, 7), "int64")])
+    (note,) = graph.notes
+    assert note == "14 rows were taken to be spread evenly over 4 experts: 4 get 3 or 4 each"
+    experts = [
+        (graph.tensors[node.inputs[0]].shape[0], graph.tensors[node.inputs[1]].shape)
+        for node in graph.nodes
+        if node.op_type == "MatMul" and "/experts/" in node.name
+    ]
+    assert experts == [(n, shape) for shape in ((32, 96), (48, 32)) for n in (4, 4, 3, 3)] * 2
+
+
+def test_fewer_rows_than_experts_reach_one_expert_each() -> None:
+    graph = pytorch.read(mixture("grouped_mm"), input_shapes=[((1, 1), "int64")])
+    assert graph.notes == ("2 rows were taken to be spread evenly over 4 experts: 2 get 1 each",)
+
+
+def test_experts_chosen_by_value_say_what_to_use() -> None:
+    with pytest.raises(ModelError, match=r"experts at .*A mixture of experts can be read where .*grouped_mm"):
+        pytorch.read(mixture("eager"), input_shapes=[((1, 7), "int64")])
 
 
 # Names

@@ -281,11 +281,18 @@ def convolution(rank: int, transposed: bool = False) -> Row:
     return row
 
 
+def _window(c: Call, rank: int) -> tuple[int, ...]:
+    """The kernel of a pooling; one larger than the padded input, which ``ceil_mode`` allows, as large as that."""
+    sizes, pads = c.first.shape[-rank:], _tuple(c["padding"], rank)
+    kernel = _tuple(c["kernel_size"], rank)
+    return tuple(min(k, size + 2 * p) for k, size, p in zip(kernel, sizes, pads, strict=True))
+
+
 def max_pool(rank: int, indices: bool = False) -> Row:
     """``max_poolNd`` with and without indices."""
 
     def row(w: Writer, c: Call) -> Written:
-        kernel = _tuple(c["kernel_size"], rank)
+        kernel = _window(c, rank)
         return w.multi(
             "MaxPool",
             (w.value(c.first),),
@@ -304,7 +311,7 @@ def avg_pool(rank: int) -> Row:
     """``avg_poolNd``."""
 
     def row(w: Writer, c: Call) -> str:
-        kernel = _tuple(c["kernel_size"], rank)
+        kernel = _window(c, rank)
         return w.op(
             "AveragePool",
             w.value(c.first),
@@ -460,8 +467,8 @@ def _grouped_mm(w: Writer, c: Call) -> str:
         )
     rows, experts = w.shape(x)[0], w.shape(weight)[0]
     hit = min(rows, experts)
-    each = f"{rows // hit} rows" if rows % hit == 0 else f"{rows // hit} or {rows // hit + 1} rows"
-    w.note(f"{rows} rows were taken to be spread evenly over {experts} experts: {hit} compute {each} each")
+    each = f"{rows // hit}" if rows % hit == 0 else f"{rows // hit} or {rows // hit + 1}"
+    w.note(f"{rows} rows were taken to be spread evenly over {experts} experts: {hit} get {each} each")
     sizes = tuple(rows // hit + (index < rows % hit) for index in range(hit))
     parts = _split_into(w, x, 0, sizes)
     done = [w.op("MatMul", part, w.weight(w.shape(weight)[1:], c.dtype)) for part in parts]
@@ -696,12 +703,17 @@ def _masked_fill(w: Writer, c: Call) -> str:
 def _norm(w: Writer, c: Call) -> str:
     x = c.first
     order = next((c[key] for key in ("ord", "p") if c[key] is not None), 2)
-    op_type = {2: "ReduceL2", 1: "ReduceL1"}.get(order)
-    if op_type is None:
-        raise UnsupportedOperatorError(
-            f"{c.name} of order {order} has no counterpart; only the orders 1 and 2 have"
-        )
-    return _reduce(w, op_type, w.value(x), _axes(c["dim"], x.dim()), bool(c["keepdim"]))
+    axes, keepdims = _axes(c["dim"], x.dim()), bool(c["keepdim"])
+    op_type = {2: "ReduceL2", "fro": "ReduceL2", 1: "ReduceL1"}.get(order)
+    if op_type is not None:
+        return _reduce(w, op_type, w.value(x), axes, keepdims)
+    size = w.op("Abs", w.value(x))
+    if isinstance(order, str) or order == 0:
+        raise UnsupportedOperatorError(f"{c.name} of order {order!r} has no counterpart; other orders have")
+    if math.isinf(order):
+        return _reduce(w, "ReduceMax" if order > 0 else "ReduceMin", size, axes, keepdims)
+    total = _reduce(w, "ReduceSum", w.op("Pow", size, w.const(float(order), c.dtype)), axes, keepdims)
+    return w.op("Pow", total, w.const(1 / order, c.dtype))
 
 
 def _variance(root: bool, mean_too: bool) -> Row:
@@ -1003,6 +1015,13 @@ def _unfold(w: Writer, c: Call) -> str:
     return _transpose(w, picked, (*range(axis + 1), *range(axis + 2, rank + 1), axis + 1))
 
 
+def _as_strided(w: Writer, c: Call) -> str:
+    """Elements by their place in memory: picked by a constant index."""
+    x = w.value(c.first)
+    flat = _reshape(w, x, (math.prod(w.shape(x)),))
+    return w.op("Gather", flat, w.weight(c.shape, "int64"), axis=0)
+
+
 def _im2col(w: Writer, c: Call) -> str:
     """Patches as columns: padded, rows and columns picked by constants, as the TorchScript exporter does."""
     x = w.value(c.first)
@@ -1096,10 +1115,6 @@ def recurrent(op_type: str, gates: int, **attrs: Attr) -> Row:
     """LSTM, GRU and plain cells: one node for each layer; weights as ONNX stacks them, by direction."""
 
     def row(w: Writer, c: Call) -> Written:
-        if c["input"] is None:
-            raise UnsupportedOperatorError(
-                f"a packed sequence in {op_type} has as many rows as values say; pass the padded tensor"
-            )
         if len(c.outs) > 2 and c.outs[1].shape[-1] != c.outs[2].shape[-1]:
             raise UnsupportedOperatorError(
                 f"{op_type} with proj_size has no counterpart in ONNX; replace it by an {op_type} and a Linear"
@@ -1273,6 +1288,7 @@ OPERATORS: dict[str, Row] = {
     **{f"reflection_pad{n}d": pad("reflect") for n in (1, 2, 3)},
     **{f"replication_pad{n}d": pad("edge") for n in (1, 2, 3)},
     "unfold": _unfold,
+    "as_strided": _as_strided,
     "im2col": _im2col,
     "col2im": _col2im,
     "mean": reduce("ReduceMean"),

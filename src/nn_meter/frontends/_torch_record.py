@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, is_dataclass, replace
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any
@@ -31,6 +31,10 @@ MAX_HELD = 64
 _READS_VALUES = frozenset(
     ("_local_scalar_dense", "item", "is_nonzero", "equal", "nonzero", "unique2", "masked_select")
 )
+
+
+_ASKS_VALUES = ("meta tensor", "meta device type tensor")
+"""What PyTorch's own errors say where code asks a tensor without storage for values."""
 
 
 class ValueNeeded(Exception):
@@ -292,6 +296,11 @@ class Recorder:
             if result is not NotImplemented:
                 return result
             decomposition = _decompositions().get(func)
+            if decomposition is None and "quantize" in signature.label:
+                raise UnsupportedOperatorError(
+                    f"{signature.label} of a quantised module has no counterpart; read the module before it was "
+                    "quantised, or an ONNX or TFLite file of the quantised model"
+                )
             if decomposition is None:
                 raise UnsupportedOperatorError(
                     f"no row for the PyTorch operator {signature.label}; add one to OPERATORS in "
@@ -431,7 +440,7 @@ def modes(recorder: Recorder) -> tuple[Any, Any]:
     from torch.utils._python_dispatch import TorchDispatchMode
 
     device_of = torch.Tensor.device.__get__
-    cpu = torch.device("cpu")
+    cpu, to_cuda = torch.device("cpu"), torch.Tensor.cuda
 
     class Dispatch(TorchDispatchMode):  # type: ignore[misc]
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -441,6 +450,8 @@ def modes(recorder: Recorder) -> tuple[Any, Any]:
         def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             if func == device_of:
                 return cpu
+            if func is to_cuda:
+                return args[0]
             return func(*args, **(kwargs or {}))
 
     return Dispatch(), Function()
@@ -474,14 +485,20 @@ def _where(recorder: Recorder, error: Exception) -> str:
 def _explained(recorder: Recorder, error: Exception) -> str:
     where = _where(recorder, error)
     text = " ".join(str(error).split())
-    if isinstance(error, ValueNeeded) or "meta tensor" in text:
+    if "aten.nonzero" in text or "meta_nonzero" in text:
         return (
-            f"{where}: the code branches on the value of a tensor ({text}), which is not known before "
-            "running; make it depend on shapes only, or read an ONNX file of the model"
+            f"{where}: the code selects elements by the value of a tensor, so their number is not known before "
+            "running; make it depend on shapes only. A mixture of experts can be read where it computes with "
+            "torch.nn.functional.grouped_mm"
         )
-    shapes = ", ".join(str(recorder.shape(name)) for name in recorder._inputs)
+    if isinstance(error, ValueNeeded) or any(sign in text for sign in _ASKS_VALUES):
+        return (
+            f"{where}: the code asks for the value of a tensor ({text}), which is not known before running; "
+            "make it depend on shapes only, or read an ONNX file of the model"
+        )
+    inputs = ", ".join(f"{name} {recorder.dtype(name)}{recorder.shape(name)}" for name in recorder._inputs)
     return (
-        f"{where}: {type(error).__name__}: {text}; the input shapes were {shapes}: "
+        f"{where}: {type(error).__name__}: {text}; the inputs were {inputs}: "
         "give input_shapes that fit the model"
     )
 
@@ -588,5 +605,7 @@ def _leaves(value: Any) -> Iterator[Any]:
     elif isinstance(value, list | tuple):
         for item in value:
             yield from _leaves(item)
+    elif is_dataclass(value):
+        yield from _leaves(vars(value))
     elif hasattr(value, "untyped_storage"):
         yield value

@@ -10,6 +10,7 @@ import inspect
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from numbers import Integral, Number
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ suffixes = (".pt2",)
 DEFAULT_SHAPE = (1, 3, 224, 224)
 
 InputSpec = Any
-"""A shape; a pair of shape and dtype name (``((1, 128), "int64")``); or an example tensor."""
+"""A shape; a pair of shape and dtype name (``((1, 128), "int64")``); an example tensor; by name also a plain value."""
 
 _TOKEN_INPUTS = frozenset(
     (
@@ -38,6 +39,9 @@ _TOKEN_INPUTS = frozenset(
     )
 )
 """Parameters of ``forward`` that hold integers by convention."""
+
+_PLAIN = (bool, int, float, str, type(None))
+"""What ``forward`` may get by name as it is."""
 
 
 def sniff(source: Any) -> bool:
@@ -63,21 +67,21 @@ def read(
 
     Args:
         source: A ``torch.nn.Module`` on any device, ``meta`` included; a ``torch.export.ExportedProgram``;
-        or the path
-            of a ``.pt2`` file. The module stays as it is; one in training mode is read as in evaluation.
+            or the path of a ``.pt2`` file. The module stays as it is; one in training mode is read as in
+            evaluation, one of ``torch.compile`` as what it was made from.
         input_shapes: One shape, several, or one for each parameter of ``forward`` by name; ``(1, 3, 224,
-        224)`` where
-            left out. Instead of a shape, a pair of shape and dtype name or an example tensor may stand.
-            Inputs take
-            the dtype of the module's weights, or int64 where the parameter's name says that it holds tokens.
+            224)`` where left out. Instead of a shape, a pair of shape and dtype name or an example tensor
+            may stand, and by name a number, truth value, text or ``None``, which ``forward`` gets as it is.
+            Inputs take the dtype of the module's weights, or int64 where the parameter's name says that it
+            holds tokens.
         name: Name of the graph; the class of the module where left out.
         kwargs: Further arguments of ``forward`` that are no tensors.
 
     Raises:
         MissingDependencyError: PyTorch is not installed.
         ModelFormatError: a file that is no ``torch.export`` archive.
-        ModelError: the forward fails for these shapes or branches on a tensor's value; names submodule and
-        line.
+        ModelError: the inputs are not those of ``forward``; it fails for these shapes or branches on a
+            tensor's value (names submodule and line); a lazy module that has not run yet.
         UnsupportedOperatorError: an operator without a row in the table.
     """
     torch = _torch()
@@ -92,12 +96,16 @@ def read(
         raise ModelFormatError(_SCRIPT.format(what="the module"))
     if not isinstance(source, torch.nn.Module):
         raise ModelError(f"cannot read a {type(source).__name__} as a PyTorch model; pass a torch.nn.Module")
+    source = getattr(source, "_orig_mod", source)
+    _check_ready(source)
     from nn_meter.frontends._torch_record import Recorder, record
 
     title = name or type(source).__name__
     weights = {id(tensor): path for path, tensor in (*source.named_parameters(), *source.named_buffers())}
     recorder = Recorder(title, weights)
-    positional, named = _inputs(source, input_shapes)
+    positional, named, plain = _inputs(source, input_shapes)
+    values = {**plain, **(kwargs or {})}
+    _check_arguments(source, positional, {**dict(named), **values})
     for key, tensor in (*positional, *named):
         recorder.input(tensor, key)
     paths = {
@@ -105,7 +113,7 @@ def read(
     }
     with _evaluating(source):
         return record(
-            source, recorder, [tensor for _, tensor in positional], {**dict(named), **(kwargs or {})}, paths
+            source, recorder, [tensor for _, tensor in positional], {**dict(named), **values}, paths
         )
 
 
@@ -176,8 +184,44 @@ def _program_inputs(program: Any) -> list[InputSpec]:
     return specs
 
 
+def _check_ready(module: Any) -> None:
+    """Refuse what has no forward, or weights without a shape.
+
+    Raises:
+        ModelError: says which and what to do.
+    """
+    import torch
+
+    if getattr(module.forward, "__func__", None) is torch.nn.Module.forward:
+        raise ModelError(f"{type(module).__name__} has no forward; pass a torch.nn.Module that can be called")
+    lazy = [path for path, weight in module.named_parameters() if torch.nn.parameter.is_lazy(weight)]
+    if lazy:
+        raise ModelError(
+            f"{type(module).__name__}: {lazy[0]!r} of a lazy module has no shape yet; call the module once "
+            "with an example input first"
+        )
+
+
+def _check_arguments(module: Any, positional: Sequence[Any], named: Mapping[str, Any]) -> None:
+    """Refuse inputs that are not those of ``forward``.
+
+    Raises:
+        ModelError: says what ``forward`` takes.
+    """
+    signature = inspect.signature(module.forward)
+    try:
+        signature.bind(*positional, **named)
+    except TypeError as error:
+        names = [p.replace(annotation=p.empty) for p in signature.parameters.values()]
+        taken = signature.replace(parameters=names, return_annotation=signature.empty)
+        raise ModelError(
+            f"{type(module).__name__}: {error}; it takes forward{taken}: give input_shapes for its inputs in "
+            "this order, or by name as in {'input_ids': (1, 128)}"
+        ) from None
+
+
 def _is_shape(spec: Any) -> bool:
-    return isinstance(spec, list | tuple) and all(isinstance(dim, int) for dim in spec)
+    return isinstance(spec, list | tuple) and all(isinstance(dim, Integral) for dim in spec)
 
 
 def _is_spec(spec: Any) -> bool:
@@ -188,17 +232,22 @@ def _is_spec(spec: Any) -> bool:
     )
 
 
-def _inputs(module: Any, specs: Any) -> tuple[list[tuple[str, Any]], list[tuple[str, Any]]]:
-    """Meta tensors for the inputs, the positional ones and those by name."""
+Named = list[tuple[str, Any]]
+
+
+def _inputs(module: Any, specs: Any) -> tuple[Named, Named, Mapping[str, Any]]:
+    """Meta tensors for the inputs, the positional ones and those by name, and plain values by name."""
     if specs is None:
         specs = (DEFAULT_SHAPE,)
     if isinstance(specs, Mapping):
-        return [], [(key, _tensor(module, key, spec)) for key, spec in specs.items()]
-    if _is_spec(specs):
+        plain = {key: spec for key, spec in specs.items() if isinstance(spec, _PLAIN)}
+        named = [(key, _tensor(module, key, spec)) for key, spec in specs.items() if key not in plain]
+        return [], named, plain
+    if _is_spec(specs) or not isinstance(specs, list | tuple) or isinstance(specs[0], Number):
         specs = (specs,)
     names = _parameters(module)
     keys = [names[index] if index < len(names) else f"input_{index}" for index in range(len(specs))]
-    return [(key, _tensor(module, key, spec)) for key, spec in zip(keys, specs, strict=True)], []
+    return [(key, _tensor(module, key, spec)) for key, spec in zip(keys, specs, strict=True)], [], {}
 
 
 def _parameters(module: Any) -> list[str]:
@@ -224,9 +273,9 @@ def _tensor(module: Any, key: str, spec: InputSpec) -> Any:
         dtype = getattr(torch, dtype_name, None)
         if not isinstance(dtype, torch.dtype):
             raise ModelError(f"input {key!r}: PyTorch has no dtype {dtype_name!r}")
-    if any(dim < 0 for dim in spec):
-        raise ModelError(f"input {key!r}: the shape {tuple(spec)} has a negative dimension; give its size")
-    return torch.empty(tuple(spec), dtype=dtype, device="meta")
+    if any(dim < 1 for dim in spec):
+        raise ModelError(f"input {key!r}: the shape {tuple(spec)} has a dimension below 1; give its size")
+    return torch.empty(tuple(map(int, spec)), dtype=dtype, device="meta")
 
 
 @contextmanager
