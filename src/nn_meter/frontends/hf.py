@@ -1,8 +1,7 @@
 """Architectures of transformers from their configuration, without weights: ``hf:bert-base-uncased``.
 
 A source is a name of ``ARCHITECTURES``, a ``config.json`` or a folder that holds one, or a configuration
-object.
-Nothing is downloaded.
+object. Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ import copy
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -27,6 +27,9 @@ PREFIX = "hf:"
 
 DEFAULT_SEQ_LEN = 128
 _AUDIO_SECOND = 16000
+
+_PADDING_CHECK = "warn_if_padding_and_no_attention_mask"
+"""Method of transformers' models that asks whether tokens are padding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,18 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType({
     "albert-base-v2": _row("AlbertConfig", "AlbertModel", **_BASE),
     "electra-base-discriminator": _row("ElectraConfig", "ElectraModel", embedding_size=768, **_BASE),
     "mpnet-base": _row("MPNetConfig", "MPNetModel"),
+    "modernbert-base": _row("ModernBertConfig", "ModernBertModel"),
+    "mobilebert-uncased": _row("MobileBertConfig", "MobileBertModel"),
+    "squeezebert-uncased": _row("SqueezeBertConfig", "SqueezeBertModel"),
+    "convbert-base": _row("ConvBertConfig", "ConvBertModel"),
+    "camembert-base": _row("CamembertConfig", "CamembertModel", **{**_ROBERTA, "vocab_size": 32005}),
+    "layoutlm-base-uncased": _row("LayoutLMConfig", "LayoutLMModel"),
+    "longformer-base-4096": _row("LongformerConfig", "LongformerModel", attention_window=512),
+    "xlnet-base-cased": _row("XLNetConfig", "XLNetModel", d_model=768, n_layer=12, n_head=12, d_inner=3072),
+    "esm2-t12-35m": _row(
+        "EsmConfig", "EsmModel", vocab_size=33, hidden_size=480, num_hidden_layers=12, num_attention_heads=20,
+        intermediate_size=1920, position_embedding_type="rotary", pad_token_id=1, mask_token_id=32,
+    ),
     "deberta-v3-base": _row(
         "DebertaV2Config", "DebertaV2Model", vocab_size=128100, relative_attention=True, position_buckets=256,
         norm_rel_ebd="layer_norm", share_att_key=True, pos_att_type=["p2c", "c2p"], type_vocab_size=0,
@@ -68,7 +83,13 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType({
         "BertConfig", "BertModel", hidden_size=384, num_hidden_layers=6, intermediate_size=1536,
     ),
     "gpt2": _row("GPT2Config", "GPT2LMHeadModel"),
+    "distilgpt2": _row("GPT2Config", "GPT2LMHeadModel", n_layer=6),
     "gpt2-medium": _row("GPT2Config", "GPT2LMHeadModel", n_embd=1024, n_layer=24, n_head=16),
+    "gpt-neo-125m": _row(
+        "GPTNeoConfig", "GPTNeoForCausalLM", hidden_size=768, num_layers=12, num_heads=12,
+        attention_types=[[["global", "local"], 6]],
+    ),
+    "gpt-j-6b": _row("GPTJConfig", "GPTJForCausalLM"),
     "opt-125m": _row("OPTConfig", "OPTForCausalLM"),
     "bloom-560m": _row("BloomConfig", "BloomForCausalLM", hidden_size=1024, n_layer=24, n_head=16),
     "pythia-160m": _row("GPTNeoXConfig", "GPTNeoXForCausalLM", vocab_size=50304, **_BASE),
@@ -81,7 +102,13 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType({
         "LlamaConfig", "LlamaForCausalLM", hidden_size=2048, intermediate_size=5632, num_hidden_layers=22,
         num_key_value_heads=4,
     ),
+    "smollm2-135m": _row(
+        "LlamaConfig", "LlamaForCausalLM", vocab_size=49152, hidden_size=576, intermediate_size=1536,
+        num_hidden_layers=30, num_attention_heads=9, num_key_value_heads=3, bos_token_id=0,
+        eos_token_id=0,
+    ),
     "mistral-7b": _row("MistralConfig", "MistralForCausalLM"),
+    "mixtral-8x7b": _row("MixtralConfig", "MixtralForCausalLM"),
     "qwen2-0.5b": _row(
         "Qwen2Config", "Qwen2ForCausalLM", vocab_size=151936, hidden_size=896, intermediate_size=4864,
         num_hidden_layers=24, num_attention_heads=14, num_key_value_heads=2,
@@ -90,6 +117,25 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType({
         "Qwen2Config", "Qwen2ForCausalLM", vocab_size=152064, hidden_size=3584, intermediate_size=18944,
         num_hidden_layers=28, num_attention_heads=28, num_key_value_heads=4,
     ),
+    "qwen3-0.6b": _row(
+        "Qwen3Config", "Qwen3ForCausalLM", hidden_size=1024, intermediate_size=3072, num_hidden_layers=28,
+        num_attention_heads=16, num_key_value_heads=8, head_dim=128,
+    ),
+    "qwen3-8b": _row(
+        "Qwen3Config", "Qwen3ForCausalLM", hidden_size=4096, intermediate_size=12288, num_hidden_layers=36,
+        num_attention_heads=32, num_key_value_heads=8, head_dim=128,
+    ),
+    "qwen1.5-moe-a2.7b": _row("Qwen2MoeConfig", "Qwen2MoeForCausalLM"),
+    "qwen3-30b-a3b": _row("Qwen3MoeConfig", "Qwen3MoeForCausalLM", num_hidden_layers=48, head_dim=128),
+    "olmo-2-1b": _row(
+        "Olmo2Config", "Olmo2ForCausalLM", vocab_size=100352, hidden_size=2048, intermediate_size=8192,
+        num_hidden_layers=16, num_attention_heads=16,
+    ),
+    "olmoe-1b-7b": _row("OlmoeConfig", "OlmoeForCausalLM", intermediate_size=1024),
+    "gpt-oss-20b": _row("GptOssConfig", "GptOssForCausalLM", num_hidden_layers=24, num_local_experts=32),
+    "deepseek-v3": _row("DeepseekV3Config", "DeepseekV3ForCausalLM"),
+    "starcoder2-3b": _row("Starcoder2Config", "Starcoder2ForCausalLM"),
+    "phi-3-mini": _row("Phi3Config", "Phi3ForCausalLM"),
     "phi-2": _row(
         "PhiConfig", "PhiForCausalLM", hidden_size=2560, intermediate_size=10240, num_hidden_layers=32,
     ),
@@ -97,17 +143,38 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType({
         "GemmaConfig", "GemmaForCausalLM", hidden_size=2048, intermediate_size=16384, num_hidden_layers=18,
         num_attention_heads=8, num_key_value_heads=1, head_dim=256,
     ),
+    "gemma-2-2b": _row("Gemma2Config", "Gemma2ForCausalLM"),
+    "gemma-3-1b": _row(
+        "Gemma3TextConfig", "Gemma3ForCausalLM", vocab_size=262144, hidden_size=1152, intermediate_size=6912,
+        num_hidden_layers=26, num_attention_heads=4, num_key_value_heads=1, head_dim=256,
+    ),
     "t5-small": _row("T5Config", "T5Model"),
+    "mt5-small": _row("MT5Config", "MT5Model"),
+    "pegasus-large": _row(
+        "PegasusConfig", "PegasusModel", vocab_size=96103, encoder_layers=16, decoder_layers=16,
+    ),
+    "opus-mt-en-de": _row(
+        "MarianConfig", "MarianMTModel", vocab_size=58101, d_model=512, encoder_layers=6, decoder_layers=6,
+        encoder_attention_heads=8, decoder_attention_heads=8, encoder_ffn_dim=2048, decoder_ffn_dim=2048,
+    ),
     "t5-base": _row("T5Config", "T5Model", d_model=768, d_ff=3072, num_layers=12, num_heads=12),
     "bart-base": _row(
         "BartConfig", "BartModel", d_model=768, encoder_layers=6, decoder_layers=6,
         encoder_attention_heads=12, decoder_attention_heads=12, encoder_ffn_dim=3072, decoder_ffn_dim=3072,
     ),
+    "whisper-tiny": _row(
+        "WhisperConfig", "WhisperModel", d_model=384, encoder_layers=4, decoder_layers=4,
+        encoder_attention_heads=6, decoder_attention_heads=6, encoder_ffn_dim=1536, decoder_ffn_dim=1536,
+    ),
     "whisper-base": _row("WhisperConfig", "WhisperModel", **_WHISPER),
     "whisper-base-encoder": _row("WhisperConfig", "WhisperModel", part="encoder", **_WHISPER),
     "wav2vec2-base": _row("Wav2Vec2Config", "Wav2Vec2Model"),
+    "hubert-base": _row("HubertConfig", "HubertModel"),
+    "wavlm-base": _row("WavLMConfig", "WavLMModel"),
+    "ast-audioset": _row("ASTConfig", "ASTForAudioClassification", num_labels=527),
     "clip-vit-base-patch32": _row("CLIPConfig", "CLIPModel"),
     "clip-vit-base-patch32-vision": _row("CLIPVisionConfig", "CLIPVisionModel"),
+    "siglip-base-patch16-224": _row("SiglipConfig", "SiglipModel"),
     "siglip-base-patch16-224-vision": _row("SiglipVisionConfig", "SiglipVisionModel"),
     "sam-vit-base-encoder": _row("SamVisionConfig", "SamVisionModel"),
     "vit-base-patch16-224": _row("ViTConfig", "ViTForImageClassification", num_labels=1000),
@@ -116,8 +183,19 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType({
         "BeitConfig", "BeitForImageClassification", num_labels=1000, use_relative_position_bias=True,
     ),
     "dinov2-base": _row("Dinov2Config", "Dinov2Model", image_size=518, patch_size=14),
+    "dinov3-vits16": _row("DINOv3ViTConfig", "DINOv3ViTModel"),
+    "videomae-base": _row("VideoMAEConfig", "VideoMAEModel"),
+    "timesformer-base": _row("TimesformerConfig", "TimesformerModel"),
+    "pvt-v2-b0": _row("PvtV2Config", "PvtV2ForImageClassification", num_labels=1000),
+    "cvt-13": _row("CvtConfig", "CvtForImageClassification", num_labels=1000),
+    "swinv2-tiny-patch4-window8-256": _row(
+        "Swinv2Config", "Swinv2ForImageClassification", num_labels=1000, image_size=256, window_size=8,
+    ),
     "swin-tiny-patch4-window7-224": _row("SwinConfig", "SwinForImageClassification", num_labels=1000),
     "convnext-tiny-224": _row("ConvNextConfig", "ConvNextForImageClassification", num_labels=1000),
+    "convnextv2-tiny-224": _row("ConvNextV2Config", "ConvNextV2ForImageClassification", num_labels=1000),
+    "efficientnet-b7": _row("EfficientNetConfig", "EfficientNetForImageClassification", num_labels=1000),
+    "detr-resnet-50": _row("DetrConfig", "DetrForObjectDetection"),
     "resnet-50": _row("ResNetConfig", "ResNetForImageClassification", num_labels=1000),
     "mobilevit-small": _row("MobileViTConfig", "MobileViTForImageClassification", num_labels=1000),
     "segformer-b0": _row("SegformerConfig", "SegformerForSemanticSegmentation", num_labels=150),
@@ -147,17 +225,16 @@ def read(
 
     Args:
         source: A name of ``ARCHITECTURES`` with or without the prefix, the path of a ``config.json`` or of
-        a folder
-            that holds one, or a configuration object.
+            a folder that holds one, or a configuration object.
         input_shapes: As of the PyTorch front end; what the model takes, by ``seq_len`` and ``batch_size``,
-        where
-            left out.
+            where left out.
         name: Name of the graph.
         seq_len: Tokens of a text, where the model reads one.
         batch_size: Texts, images or recordings at once.
 
     Raises:
-        ModelError: an unknown name (near ones are listed), or a configuration that makes no model.
+        ModelError: an unknown name (near ones are listed), a configuration that makes no model, or a model
+            whose inputs have to be given.
         ModelFormatError: a ``config.json`` that is none.
         MissingDependencyError: transformers is not installed.
     """
@@ -207,12 +284,18 @@ def inputs(module: Any, seq_len: int, batch_size: int) -> dict[str, Any]:
         vision = getattr(config, "vision_config", config)
         size = getattr(vision, "image_size", None) or 224
         height, width = size if isinstance(size, list | tuple) else (size, size)
-        shapes["pixel_values"] = (batch_size, getattr(vision, "num_channels", 3), height, width)
-    if main == "input_features":
+        frames = (vision.num_frames,) if hasattr(vision, "num_frames") else ()
+        shapes["pixel_values"] = (batch_size, *frames, getattr(vision, "num_channels", 3), height, width)
+    if main == "input_features" and hasattr(config, "max_source_positions"):
         shapes["input_features"] = (batch_size, config.num_mel_bins, 2 * config.max_source_positions)
     if main == "input_values":
-        shapes["input_values"] = (batch_size, _AUDIO_SECOND)
-    if config.is_encoder_decoder and hasattr(module, "decoder"):
+        spectrogram = (config.max_length, config.num_mel_bins) if hasattr(config, "num_mel_bins") else None
+        shapes["input_values"] = (batch_size, *(spectrogram or (_AUDIO_SECOND,)))
+    if not shapes:
+        raise ModelError(
+            f"{type(module).__name__} takes {main!r}, whose shape is not known; give input_shapes"
+        )
+    if config.is_encoder_decoder and "decoder_input_ids" in signature(module.forward).parameters:
         shapes["decoder_input_ids"] = text
     return shapes
 
@@ -224,10 +307,19 @@ def _module(transformers: Any, config: Any) -> Any:
     config.use_cache = False
     try:
         if kind is not None:
-            return without_weights(lambda: kind(config))
-        return without_weights(lambda: transformers.AutoModel.from_config(config))
+            module = without_weights(lambda: kind(config))
+        else:
+            module = without_weights(lambda: transformers.AutoModel.from_config(config))
     except (ValueError, TypeError, AttributeError) as error:
         raise ModelError(f"{type(config).__name__} makes no model: {error}; check its values") from error
+    for part in module.modules():
+        if hasattr(part, _PADDING_CHECK):
+            setattr(part, _PADDING_CHECK, _unchecked)
+    return module
+
+
+def _unchecked(*_: Any) -> None:
+    """In place of a check that looks at the values of tokens."""
 
 
 def _config_file(source: str | Path) -> Path | None:
