@@ -15,6 +15,7 @@ import pytest
 from nn_meter import building
 from nn_meter.building import BuildPlan, build, measure_network, train
 from nn_meter.datasets import FAMILIES
+from nn_meter.detection import DetectionPlan
 from nn_meter.errors import BackendError, BuildError
 from nn_meter.predictors import bundle as bundles
 from nn_meter.predictors.runtime import GraphEngine
@@ -111,6 +112,45 @@ def test_a_model_that_the_runtime_refuses_is_recorded_and_the_build_goes_on(tmp_
         results = book.results()
     assert isinstance(results[0].result, Failure)
     assert any(not isinstance(e.result, Failure) for e in results[1:])
+
+
+@pytest.mark.parametrize(
+    ("plan", "seconds"),
+    [
+        (BuildPlan("onnxruntime_cpu"), 0.0),
+        (BuildPlan("onnxruntime_cpu", detect_s=30.0), 30.0),
+        (BuildPlan("openvino_cpu", budget_s=180.0), 36.0),
+        (BuildPlan("openvino_cpu", budget_s=7200.0), 180.0),
+        (BuildPlan("somebody_elses", budget_s=600.0), 120.0),
+    ],
+)
+def test_rules_are_detected_where_the_runtime_has_no_passes_of_its_own(plan: BuildPlan, seconds: float) -> None:
+    assert plan.detection_s == pytest.approx(seconds)
+
+
+def test_detection_comes_first_beside_the_journal_and_counts_to_the_budget(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[DetectionPlan, Path]] = []
+
+    def detect(plan: DetectionPlan, *, journal: Path, progress: object) -> dict[str, object]:
+        asked.append((plan, journal))
+        time.sleep(0.2)
+        return {"BF_conv_relu": {"obey": True}}
+
+    monkeypatch.setattr(building, "detect_rules", detect)
+    plan = BuildPlan(budget_s=1.0, detect_s=0.3, runs_ms=1)
+    with pytest.raises(BuildError, match="too few to train on"):
+        build(plan, name="x", journal=tmp_path / "j.sqlite")
+    ((detection, journal),) = asked
+    assert (detection.backend, detection.method, detection.budget_s) == ("onnxruntime_cpu", "graph", 0.3)
+    assert journal == tmp_path / "j.rules.sqlite"
+
+
+def test_rules_that_are_given_are_not_detected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(building, "detect_rules", lambda *args, **options: pytest.fail("detected"))
+    with pytest.raises(BuildError, match="too few to train on"):
+        build(BuildPlan(budget_s=0.1, detect_s=5.0), name="x", journal=tmp_path / "j.sqlite", rules={})
 
 
 def test_what_is_drawn_next_depends_on_the_seed_and_on_how_many_were_drawn() -> None:

@@ -1,0 +1,87 @@
+"""The kernels that detected rules give against the layers that OpenVINO executes, as sets of the model's nodes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from nn_meter.backends.onnx_writer import with_random_weights
+from nn_meter.datasets.executed import read_all
+from nn_meter.frontends import onnx as reader
+from nn_meter.kernels.fusion import fuse
+from nn_meter.kernels.rules import RuleSet, read_rules
+
+SHARED = Path(__file__).parents[2] / ".." / "shared"
+CONVOLUTIONAL = (
+    "efficientnet_b0", "ghostnet_100", "mobilenetv2_100", "mobilenetv3_small_100", "mobilenetv3_small_100.dynamo",
+    "regnety_004", "repvgg_a0", "resnet18",
+)  # fmt: skip
+
+pytestmark = pytest.mark.heavy
+
+
+@pytest.fixture(scope="module")
+def rules(tmp_path_factory: pytest.TempPathFactory) -> RuleSet:
+    """As OpenVINO's executed graphs of the test cases say."""
+    pytest.importorskip("openvino")
+    from nn_meter.detection import DetectionPlan, detect_rules
+
+    plan = DetectionPlan(backend="openvino_cpu", method="graph", budget_s=180)
+    return read_rules(detect_rules(plan, journal=tmp_path_factory.mktemp("rules") / "journal.sqlite"))
+
+
+def with_own_biases(model: onnx.ModelProto) -> bytes:
+    """Each bias a tensor of its own: exporters share equal ones, which a trained model does not have, and OpenVINO
+    leaves a shared one out of its convolution."""
+    rng = np.random.default_rng(0)
+    shared = {item.name: item for item in model.graph.initializer}
+    nodes = []
+    for node in model.graph.node:
+        if node.op_type == "Identity" and node.input[0] in shared:
+            values = numpy_helper.to_array(shared[node.input[0]])
+            model.graph.initializer.append(
+                numpy_helper.from_array(rng.normal(size=values.shape).astype(values.dtype), node.output[0])
+            )
+        else:
+            nodes.append(node)
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    return model.SerializeToString()
+
+
+def compare(path: Path, rules: RuleSet) -> tuple[int, int, int]:
+    """Kernels that both have, that the partition has, that OpenVINO has; those that cost nothing left out."""
+    from nn_meter.backends.openvino_cpu import OpenVinoCpu
+
+    data = with_own_biases(with_random_weights(path))
+    graph = reader.read(data)
+    partition = fuse(graph, rules)
+    free = {node for kernel in partition.kernels if kernel.free for node in kernel.nodes}
+    ours = {frozenset(kernel.nodes) for kernel in partition.kernels if not kernel.free}
+    executed = read_all(OpenVinoCpu().fused(data), "openvino_cpu", graph)
+    truth = {frozenset(kernel.nodes) - free for kernel in executed} - {frozenset()}
+    return len(ours & truth), len(ours), len(truth)
+
+
+@pytest.mark.parametrize("name", CONVOLUTIONAL)
+def test_convolutional_networks_fuse_as_openvino_does(name: str, rules: RuleSet) -> None:
+    path = SHARED / "models" / f"{name}.onnx"
+    if not path.exists():
+        pytest.skip("the shared models are not beside the repository")
+    both, ours, truth = compare(path, rules)
+    assert both / ours >= 0.99
+    assert both / truth >= 0.99
+
+
+@pytest.mark.parametrize(("folder", "precision", "recall"), [("models", 0.80, 0.90), ("parity/onnx", 0.90, 0.95)])
+def test_all_shared_models_together(folder: str, precision: float, recall: float, rules: RuleSet) -> None:
+    paths = sorted((SHARED / folder).glob("*.onnx"))
+    if not paths:
+        pytest.skip("the shared models are not beside the repository")
+    both, ours, truth = (sum(column) for column in zip(*(compare(path, rules) for path in paths), strict=True))
+    assert both / ours >= precision
+    assert both / truth >= recall
