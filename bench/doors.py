@@ -71,11 +71,17 @@ def module_and_inputs(source: str, name: str) -> tuple[Any, dict[str, Any], tupl
 
 
 def export(source: str, name: str, path: Path) -> None:
-    """Write the file of the exporter that ``torch.onnx.export`` calls today, without weights."""
+    """Write the file of the exporter that ``torch.onnx.export`` calls today, without weights.
+
+    No parameter keeps its initial value: exporters drop scales of 1 and merge equal normalisations, which training
+    ends.
+    """
     import torch
 
     module, named, placed = module_and_inputs(source, name)
     with torch.no_grad(), warnings.catch_warnings():
+        for parameter in module.parameters():
+            parameter.uniform_(0.5, 1.5)
         warnings.simplefilter("ignore")
         program = torch.onnx.export(module.eval(), placed, kwargs=named or None, dynamo=True, verbose=False)
     assert program is not None
