@@ -12,12 +12,16 @@ from typing import TypeVar
 
 from nn_meter.backends.base import ExecutedKernel
 from nn_meter.ir import Graph, Node
+from nn_meter.kernels.kinds import VIEWS
 from nn_meter.kernels.pairs import inseparable
 
 K = TypeVar("K", int, str)
 
 _END = -1
 """Stands for the model's inputs above and its outputs below."""
+
+_MOVERS = frozenset((*VIEWS, "Transpose"))
+"""Operators that compute nothing: what a runtime renamed stands for others."""
 
 _MOVABLE = ("Mul", "Div")
 _MOVED = 3
@@ -96,7 +100,7 @@ def _name_the_nameless(
     nodes_below = _nearest(reversed(order), readers.__getitem__, named)
 
     nameless = [i for i in range(len(kernels)) if i not in root and kernels[i].nodes]
-    for name in order:
+    for name in (node.name for node in steps if node.op_type not in _MOVERS):
         if name in owner:
             continue
         fitting = [i for i in nameless if nodes_above[name] & kernels_above[i] and nodes_below[name] & kernels_below[i]]
