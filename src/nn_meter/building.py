@@ -189,6 +189,8 @@ def _detected(plan: BuildPlan, journal: Path, progress: Progress | None) -> dict
 
     with Worker(timeout_s=plan.timeout_s) as worker:
         shows = worker.call(shows_graph, plan)
+    if isinstance(shows, Failure):
+        _LOG.warning("%s does not show what it executes (%s); rules rest on latencies", plan.backend, shows.reason)
     detection = DetectionPlan(
         backend=plan.backend,
         settings=plan.settings,
