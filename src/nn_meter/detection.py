@@ -1,9 +1,9 @@
 """``nn_meter.detect_rules``: which operators a runtime fuses, found by running small graphs on it.
 
-Every case of ``kernels.testcases`` is drawn in several shapes. Its graphs take turns in a child process, until
-``training.detect`` finds the rounds clear or the time of the case is spent; each result is committed to a journal.
-What stays undecided gets the rest of the budget in a second pass. Where the runtime shows the graph that it
-executes, that decides and the timing is the cross-check.
+Every case of ``kernels.testcases`` is drawn in several shapes. Its graphs take turns in a child process, some rounds
+of each shape in one sweep over all cases; each result is committed to a journal. What ``training.detect`` finds
+unclear then gets more sweeps, until the budget is spent. Where the runtime shows the graph that it executes, that
+decides and the timing is the cross-check.
 """
 
 from __future__ import annotations
@@ -15,27 +15,30 @@ from pathlib import Path
 from time import monotonic
 from types import MappingProxyType
 from typing import Any, Literal
+from zlib import crc32
 
 import numpy as np
 
 from nn_meter.backends import base
+from nn_meter.backends.onnx_writer import as_bytes
 from nn_meter.errors import BackendError, BuildError, NnMeterError
 from nn_meter.ir import Graph, GraphBuilder
-from nn_meter.ir.graph import Node, Tensor, verify
+from nn_meter.ir.graph import Attr, Node, Tensor, verify
+from nn_meter.ir.shapes import infer
 from nn_meter.kernels.fusion import RUNTIMES
 from nn_meter.kernels.testcases import CASES, Case, FusionCase, Sizes, draw
 from nn_meter.profiling.environment import environment
-from nn_meter.profiling.isolation import Failure, Worker
+from nn_meter.profiling.isolation import Failure, Worker, measuring_cpus
 from nn_meter.profiling.journal import Entry, Journal, key_of
 from nn_meter.training.detect import (
     APART,
-    BARRIER,
+    CONTROL,
+    CONTROL_APART,
     FIRST,
-    FIRST_BARRED,
-    GRAPHS,
-    MIN_ROUNDS,
+    FRAME,
     PAIR,
     PASS,
+    SAVING_GRAPHS,
     Conclusion,
     Decision,
     conclude,
@@ -47,32 +50,44 @@ _LOG = logging.getLogger(__name__)
 Method = Literal["timing", "graph", "both"]
 METHODS: tuple[Method, ...] = ("timing", "graph", "both")
 
-SECOND = "b"
-"""The last operator alone: nothing is decided by it, nn-Meter's files list it."""
-
 SHAPES: Mapping[str, Sizes] = MappingProxyType(
     {
-        "large": Sizes(hw=40, cin=16, cout=16, length=512, tokens=1024),
-        "medium": Sizes(hw=28, cin=16, cout=16, length=128, tokens=196),
-        "tiny": Sizes(hw=8, cin=16, cout=16, length=64, tokens=32),
+        "flat": Sizes(
+            hw=20, cin=32, cout=32, length=32, tokens=400, rows=400, pool_strides=1, pointwise=True
+        ),
+        "window": Sizes(hw=28, cin=16, cout=16, length=16, tokens=784, rows=784, pool_strides=1),
+        "large": Sizes(
+            hw=28, cin=32, cout=32, length=32, tokens=784, rows=784, pool_strides=1, pointwise=True
+        ),
     }
 )
-"""Shapes of each case. Few channels keep convolutions from drowning a pass over the value between. No map
-reaches 128 KiB: larger blocks come fresh from the system for each inference, at a price as high as a pass and
-not the same for all graphs. The tiny shape shows the cost of a call."""
+"""Shapes of each case. A value between two operators has 50 KB, in the last 100: a pass over it outweighs what the
+place of a buffer costs, and all of them stay in the second cache and below the 128 KiB from which memory comes fresh
+from the system. Few channels and small windows keep convolutions from drowning a pass."""
+
+_SMALL = Sizes(hw=14, cin=16, cout=16, length=16, tokens=196, rows=196, pool_strides=1, pointwise=True)
+"""Shape in which the barriers of a case are chosen: a change of layout is much of what an operator costs."""
+
+POOLING, SOFTMAX = "pooling", "softmax"
+"""Families of barriers on maps: a runtime may keep channels in blocks through the one and not through the other."""
 
 LAYOUT_KERNELS = frozenset({"ReorderInput", "ReorderOutput", "Reorder"})
 """Executed kernels that only change a layout; they come and go with what surrounds an operator."""
 
-FIRST_PASS_SHARE = 0.7
-"""Share of the budget for the first pass; what it leaves undecided gets the rest."""
-
-_TURN_MS = 3.0
-_FEWEST_RUNS, _MOST_RUNS = 3, 200
+_ROUNDS = 6
+"""Rounds of one shape in one sweep."""
+_SCALE_ROUNDS = 4
+"""Of the first sweep's rounds, those that also measure what a pass costs."""
+_CHOICE_ROUNDS = 2
+"""Rounds that choose the barriers of a case."""
+_CARES_SHARE = 0.15
+"""Share of its cost that an operator saves between the other barriers, from which it counts as having their layout."""
+_MOST_SWEEPS = 12
+_HOPELESS_SWEEPS = 2
+"""After so many sweeps a shape in which there is nothing to see is left alone."""
+_TURNS, _TURN_MS = 24, 0.15
+_FEWEST_RUNS, _MOST_RUNS = 2, 20
 _WARM_UP_RUNS = 5
-_LOOK_EVERY = 4
-_MOST_ROUNDS = 120
-_LEAST_LIMIT_S = 0.3
 
 Progress = Callable[[float, float, str], None]
 """Called with seconds spent, seconds of the budget, the rule just measured."""
@@ -132,8 +147,8 @@ class Rule:
 
     @property
     def clear(self) -> bool:
-        """Whether more rounds could change nothing: decided, and the timing too where there is one."""
-        return self.conclusion.obey is not None and (self.timing is None or self.timing.obey is not None)
+        """Whether more rounds would hardly change anything."""
+        return self.conclusion.obey is not None if self.timing is None else self.timing.settled
 
 
 def detect_rules(
@@ -166,10 +181,11 @@ def detect_rules(
         raise BuildError(f"no test case {unknown[0]!r}; see nn-meter --list-testcases")
     device = backend or base.load(plan.backend, **plan.settings)
     facts = dict(device.check())
-    with Journal(journal) as book, Worker(timeout_s=plan.timeout_s) as worker:
+    cpus = measuring_cpus(int(facts.get("threads", 1)))
+    with Journal(journal) as book, Worker(timeout_s=plan.timeout_s, affinity=cpus) as worker:
         survey = _Survey(plan, device, book, worker.call if plan.isolated else _here, facts)
-        for number in (0, 1):
-            survey.work(number, progress)
+        for number in range(1 if plan.method == "graph" else _MOST_SWEEPS):
+            survey.sweep(number, progress)
         return rules_json(survey.rules(), plan, facts)
 
 
@@ -215,102 +231,189 @@ def _shape_json(seen: ShapeEvidence) -> dict[str, Any]:
     }
 
 
-def graphs_of(case: Case, sizes: Sizes) -> dict[str, Graph]:
-    """The graphs that decide a case, by the names of ``training.detect``, and ``SECOND`` where it is a chain."""
+def graphs_of(case: Case, sizes: Sizes, family: str = POOLING) -> dict[str, Graph]:
+    """The graphs that decide a case, by the names of ``training.detect``, each within its outer barriers, which are of
+    ``family`` on maps."""
     if isinstance(case, FusionCase):
-        first, extra = case.first(sizes), {SECOND: case.second(sizes)}
+        first = case.first(sizes)
     else:
-        first, extra = draw(("dwconv",), sizes.input_shape("map"), sizes, f"{case.name}_first"), {}
-    block = case.block(sizes)
-    between = first.tensors[first.outputs[0]]
-    alone = GraphBuilder("barrier")
-    op_type, attrs = _barrier(between)
-    barrier = alone.graph(alone.op(op_type, alone.input(between.shape, between.dtype), **attrs))
-    barred = with_barrier(first, between.name)
-    return {
-        FIRST: first,
-        PAIR: block,
-        APART: with_barrier(block, between.name),
-        FIRST_BARRED: barred,
-        BARRIER: barrier,
-        PASS: _appended(barred, "Relu"),
-        **extra,
+        first = draw(("dwconv",), sizes.input_shape("map"), sizes, f"{case.name}_first")
+    pair, between = case.block(sizes), first.outputs[0]
+    tensor = first.tensors[between]
+    identity = GraphBuilder(f"{case.name}_frame")
+    value = identity.input(tensor.shape, tensor.dtype)
+    barred = inserted(first, between, "p", family)
+    behind = barred.outputs[0]
+    control, control_apart = inserted(first, between, "q", family), inserted(barred, behind, "q", family)
+    drawn = {
+        PAIR: pair,
+        APART: inserted(pair, between, "p", family),
+        CONTROL: _with_inputs_of(pair, control),
+        CONTROL_APART: _with_inputs_of(pair, control_apart),
+        FIRST: barred,
+        PASS: inserted(barred, behind, "r", family),
+        FRAME: inserted(identity.graph(value), value, "p", family),
     }
+    return {name: framed(graph, family) for name, graph in drawn.items()}
 
 
-def with_barrier(graph: Graph, name: str) -> Graph:
-    """``graph`` with an operator after the tensor ``name`` that keeps its shape and its layout and fuses with
-    nothing: a pooling of stride one on maps, a softmax on all else."""
+def _with_inputs_of(other: Graph, graph: Graph) -> Graph:
+    """``graph`` with the inputs that ``other`` has more as outputs of their own: what is read beside an operator leaves
+    as little room in the caches."""
+    more = tuple(name for name in other.inputs if name not in graph.inputs)
+    tensors = {**graph.tensors, **{name: other.tensors[name] for name in more}}
+    return verify(
+        Graph(graph.name, graph.nodes, MappingProxyType(tensors), graph.inputs + more, graph.outputs + more)
+    )
+
+
+def framed(graph: Graph, family: str = POOLING) -> Graph:
+    """``graph`` with a barrier behind each input and before each output, of which only the largest elements leave: a
+    small output costs the same wherever it goes."""
+    for name in graph.inputs:
+        graph = inserted(graph, name, "p", family)
+    for name in graph.outputs:
+        graph = inserted(graph, name, "max", family)
+        graph = inserted(graph, name, "p", family)
+    return graph
+
+
+def inserted(graph: Graph, name: str, role: str, family: str = POOLING) -> Graph:
+    """``graph`` with an operator behind the tensor ``name``; all that read it, and the output, take its result.
+
+    Args:
+        role: ``"p"`` or ``"q"`` for a barrier, which keeps the shape and the layout and fuses with nothing;
+            ``"r"`` for an activation; ``"max"``, behind outputs only, for the largest elements.
+        family: Of barriers on maps.
+    """
     between = graph.tensors[name]
-    behind = replace(between, name=f"{name}:barred")
-    op_type, attrs = _barrier(between)
-    barrier = Node(f"{name}:barrier", op_type, (name,), (behind.name,), MappingProxyType(attrs))
-    nodes: list[Node] = []
-    for node in graph.nodes:
-        nodes.append(replace(node, inputs=tuple(behind.name if i == name else i for i in node.inputs)))
-        if name in node.outputs:
-            nodes.append(barrier)
-    return verify(
-        Graph(
-            f"{graph.name}_barred",
-            tuple(nodes),
-            MappingProxyType({**graph.tensors, behind.name: behind}),
-            graph.inputs,
-            tuple(behind.name if out == name else out for out in graph.outputs),
+    made = name
+    while made in graph.tensors:
+        made += f":{role}"
+    op_type, attrs, value, dtype = _filler(between, role, family)
+    operand = Tensor(f"{made}:operand", (len(value),), dtype, const=True, value=value)
+    inputs = (name, operand.name) if value else (name,)
+    node = Node(f"{made}:node", op_type, inputs, (made,), MappingProxyType(attrs))
+    (behind,) = infer(node, [between, operand] if value else [between])
+    nodes: list[Node] = [node] if name in graph.inputs else []
+    for each in graph.nodes:
+        nodes.append(replace(each, inputs=tuple(made if i == name else i for i in each.inputs)))
+        if name in each.outputs:
+            nodes.append(node)
+    tensors = {**graph.tensors, made: behind, **({operand.name: operand} if value else {})}
+    outputs = tuple(made if out == name else out for out in graph.outputs)
+    return verify(Graph(graph.name, tuple(nodes), MappingProxyType(tensors), graph.inputs, outputs))
+
+
+def _filler(between: Tensor, role: str, family: str) -> tuple[str, dict[str, Attr], tuple[int, ...], str]:
+    """What stands for a role behind a tensor: operator, attributes, and a second operand's values and dtype.
+
+    OpenVINO fuses through a MaxPool what follows into a convolution before it, but nothing follows a ``q`` save a
+    ``p``. Other values than maps have no pooling that runtimes agree on, and few operators take integers.
+    """
+    rank, dtype = len(between.shape), between.dtype
+    if role == "max":
+        pooled = rank == 4 and dtype == "float32"
+        return (
+            ("GlobalMaxPool", {}, (), "") if pooled else ("ReduceMax", {"keepdims": 0}, (rank - 1,), "int64")
         )
-    )
-
-
-def _barrier(between: Tensor) -> tuple[str, dict[str, Any]]:
-    if len(between.shape) == 4:
-        return "MaxPool", {"kernel_shape": (3, 3), "pads": (1, 1, 1, 1), "strides": (1, 1)}
-    return "Softmax", {"axis": -1}
-
-
-def _appended(graph: Graph, op_type: str) -> Graph:
-    """``graph`` with a unary operator behind its first output."""
-    last = graph.tensors[graph.outputs[0]]
-    out = replace(last, name=f"{last.name}:{op_type}")
-    node = Node(f"{last.name}:{op_type}:node", op_type, (last.name,), (out.name,))
-    tensors = MappingProxyType({**graph.tensors, out.name: out})
-    return verify(
-        Graph(f"{graph.name}_{op_type}", (*graph.nodes, node), tensors, graph.inputs, (out.name, *graph.outputs[1:]))
-    )
+    if dtype != "float32":
+        return ("Min", {}, (200,), dtype) if role == "q" else ("Max", {}, (3,), dtype)
+    if role == "r":
+        return "Relu", {}, (), ""
+    if rank == 4 and family == POOLING:
+        window: dict[str, Attr] = {"kernel_shape": (3, 3), "pads": (1, 1, 1, 1), "strides": (1, 1)}
+        return ("AveragePool" if role == "p" else "MaxPool"), window, (), ""
+    return ("Softmax", {"axis": -1}, (), "") if role == "p" else ("CumSum", {}, (rank - 1,), "int64")
 
 
 def measure_case(
-    backend: base.Backend, case: str, sizes: Sizes, method: Method, limit_s: float, seed: int
+    backend: base.Backend,
+    case: str,
+    sizes: Sizes,
+    method: Method,
+    seed: Sequence[int],
+    family: str,
+    again: bool,
 ) -> dict[str, Any]:
-    """Measure one case, given by its rule's name, in one shape; called in the child process.
+    """Some rounds of one case, given by its rule's name, in one shape; called in the child process.
+
+    Args:
+        family: Barriers to use; empty to choose.
+        again: Whether the case was measured in this shape before: what needs to be known once is left out.
 
     Returns:
-        ``rounds_ms``: latency of each graph in each round; ``kernels``: how many kernels the runtime executes
-        for each graph, layout changes aside, empty where it does not tell; ``elapsed_s``.
+        ``rounds_ms``: latency of each graph in each round; ``kernels``: how many kernels the runtime executes for each
+        graph, layout changes aside, empty where it does not tell or was asked before; ``inputs``: how many inputs, and
+        so barriers, the last operator brings with it; ``family``; ``elapsed_s``.
 
     Raises:
         BackendError: the runtime refuses a graph that the method needs.
     """
     begin = monotonic()
-    graphs = graphs_of(CASES[case], sizes)
-    kernels = _executed_kernels(backend, graphs) if method != "timing" else {}
     rounds_ms: dict[str, list[float]] = {}
     refused = ""
-    if method != "graph":
+    try:
+        family = family or _natural_family(backend, CASES[case], seed)
+    except BackendError as error:
+        family, refused = POOLING, str(error)
+    graphs = graphs_of(CASES[case], sizes, family)
+    kernels = _executed_kernels(backend, graphs) if method != "timing" and not again else {}
+    if method != "graph" and not refused:
+        scaled = 0 if again else _SCALE_ROUNDS
         try:
-            rounds_ms = _rounds(backend, graphs, begin + limit_s, seed)
+            rounds_ms = _rounds(backend, graphs, seed, scaled) if scaled else {}
+            more = _rounds(
+                backend, {name: graphs[name] for name in SAVING_GRAPHS}, (*seed, 1), _ROUNDS - scaled
+            )
+            for name, values in more.items():
+                rounds_ms.setdefault(name, []).extend(values)
         except BackendError as error:
-            if not kernels:
-                raise
             refused = str(error)
-    return {"rounds_ms": rounds_ms, "kernels": kernels, "refused": refused, "elapsed_s": monotonic() - begin}
+    if refused and not kernels:
+        raise BackendError(refused)
+    return {
+        "rounds_ms": rounds_ms,
+        "kernels": kernels,
+        "inputs": len(graphs[PAIR].inputs) - len(graphs[FIRST].inputs),
+        "family": family,
+        "refused": refused,
+        "elapsed_s": monotonic() - begin,
+    }
+
+
+def _natural_family(backend: base.Backend, case: Case, seed: Sequence[int]) -> str:
+    """Barriers that fit a case: ``SOFTMAX`` where both its operators cost less between them, else ``POOLING``.
+
+    Between barriers of another layout than its own an operator costs two changes of layout more. Where both operators
+    agree with each other and not with the barriers, so does a barrier between them, and that would look like a saving.
+    An operator that brings an input, such as a sum, takes the layout that it finds.
+    """
+    drawn = {family: graphs_of(case, _SMALL, family) for family in (POOLING, SOFTMAX)}
+    if drawn[SOFTMAX] == drawn[POOLING]:
+        return POOLING
+    asked = {
+        f"{family} {name}": graphs[name] for family, graphs in drawn.items() for name in (FRAME, FIRST, APART)
+    }
+    ms = {name: min(values) for name, values in _rounds(backend, asked, seed, _CHOICE_ROUNDS).items()}
+    inputs = [len(drawn[POOLING][name].inputs) for name in (FRAME, FIRST, APART)]
+    for brought, before, behind in (
+        (inputs[1] - inputs[0], FRAME, FIRST),
+        (inputs[2] - inputs[1], FIRST, APART),
+    ):
+        pooled, softened = (
+            ms[f"{family} {behind}"] - ms[f"{family} {before}"] for family in (POOLING, SOFTMAX)
+        )
+        if brought or softened > (1 - _CARES_SHARE) * pooled:
+            return POOLING
+    return SOFTMAX
 
 
 def _executed_kernels(backend: base.Backend, graphs: Mapping[str, Graph]) -> dict[str, int]:
-    needed = (FIRST, SECOND, PAIR) if SECOND in graphs else (FIRST, PAIR, FIRST_BARRED, APART)
     try:
         return {
             name: sum(kernel.op_type not in LAYOUT_KERNELS for kernel in backend.fused(graphs[name]))
-            for name in needed
+            for name in (PAIR, APART, CONTROL, CONTROL_APART, FIRST, FRAME)
         }
     except BackendError as error:
         _LOG.info("%s does not show what it executes: %s", backend.name, error)
@@ -318,34 +421,34 @@ def _executed_kernels(backend: base.Backend, graphs: Mapping[str, Graph]) -> dic
 
 
 def _rounds(
-    backend: base.Backend, graphs: Mapping[str, Graph], end: float, seed: int
+    backend: base.Backend, graphs: Mapping[str, Graph], seed: Sequence[int], count: int
 ) -> dict[str, list[float]]:
-    """Rounds in which all graphs take turns, in an order drawn anew for each; the first run of a turn, whose
-    caches hold the graph before, does not count, and of the others the fastest does."""
+    """Rounds that prepare all graphs anew and then let them take many short turns, all in random orders.
+
+    A neighbour on the same core slows runs by a third or more, in stretches from a tenth of a millisecond on: the
+    fastest run of all turns of a round counts.
+    """
     rng = np.random.default_rng(seed)
-    prepared: dict[str, base.Prepared] = {}
-    try:
-        for name, graph in graphs.items():
-            prepared[name] = backend.prepare(graph)
-        runs = {}
-        for name, model in prepared.items():
-            fastest_ms = max(min(model.run(_WARM_UP_RUNS)), 1e-6)
-            runs[name] = int(np.clip(_TURN_MS / fastest_ms, _FEWEST_RUNS, _MOST_RUNS))
-        rounds_ms: dict[str, list[float]] = {name: [] for name in prepared}
-        names = list(prepared)
-        for done in range(1, _MOST_ROUNDS + 1):
+    models = {name: as_bytes(graph) for name, graph in graphs.items()}
+    names = list(models)
+    rounds_ms: dict[str, list[float]] = {name: [] for name in names}
+    for _ in range(count):
+        prepared: dict[str, base.Prepared] = {}
+        try:
             for index in rng.permutation(len(names)):
-                name = names[index]
-                rounds_ms[name].append(min(prepared[name].run(runs[name] + 1)[1:]))
-            if done < MIN_ROUNDS:
-                continue
-            look = (done - MIN_ROUNDS) % _LOOK_EVERY == 0
-            if (look and decide(rounds_ms).verdict != "undecided") or monotonic() >= end:
-                break
-        return rounds_ms
-    finally:
-        for model in prepared.values():
-            model.close()
+                prepared[names[index]] = backend.prepare(models[names[index]])
+            best_ms = {name: min(model.run(_WARM_UP_RUNS)) for name, model in prepared.items()}
+            runs = int(np.clip(_TURN_MS / max(*best_ms.values(), 1e-6), _FEWEST_RUNS, _MOST_RUNS))
+            for _ in range(_TURNS):
+                for index in rng.permutation(len(names)):
+                    name = names[index]
+                    best_ms[name] = min(best_ms[name], *prepared[name].run(runs))
+            for name in names:
+                rounds_ms[name].append(best_ms[name])
+        finally:
+            for model in prepared.values():
+                model.close()
+    return rounds_ms
 
 
 def _here(task: Callable[..., Any], *args: Any) -> Any:
@@ -375,45 +478,38 @@ class _Survey:
         self._known: dict[str, Entry] = {entry.key: entry for entry in book.results()}
         self._rules: dict[str, Rule] = {}
 
-    def work(self, number: int, progress: Progress | None) -> None:
-        """Pass ``number`` over all cases; each needs the rules that it builds on decided first."""
+    def sweep(self, number: int, progress: Progress | None) -> None:
+        """Some rounds of every case that is not clear; each needs the rules that it builds on decided first."""
         plan = self._plan
         spent_s = self._spent_s()
-        share = FIRST_PASS_SHARE if number == 0 else 1.0
-        open_cases = [name for name in plan.cases if number == 0 or not self._rules[name].clear]
-        left = len(open_cases) * len(plan.shapes)
-        for name in open_cases:
+        for name in plan.cases:
+            if number and self._rules[name].clear:
+                continue
             rule = self._skipped(CASES[name])
             if rule is None:
                 for shape in plan.shapes:
-                    limit_s = max(_LEAST_LIMIT_S, (share * plan.budget_s - spent_s) / left)
-                    limit_s = min(limit_s, plan.timeout_s / 2)
-                    left -= 1
-                    if self._settled(name, shape) or spent_s >= plan.budget_s:
-                        continue
-                    spent_s += self._measure(name, shape, number, limit_s)
-                    if progress is not None:
-                        progress(spent_s, plan.budget_s, name)
+                    if spent_s < plan.budget_s and not self._settled(name, shape, number):
+                        spent_s += self._measure(name, shape, number)
+                        if progress is not None:
+                            progress(spent_s, plan.budget_s, name)
                 rule = self._rule(CASES[name])
-            else:
-                left -= len(plan.shapes)
             self._rules[name] = rule
 
     def rules(self) -> list[Rule]:
         """Every rule, in the order of the plan."""
         return [self._rules[name] for name in self._plan.cases]
 
-    def _item(self, name: str, shape: str, number: int) -> dict[str, Any]:
+    def _item(self, name: str, shape: str, sweep: int) -> dict[str, Any]:
         return {
             "case": name,
             "sizes": asdict(self._plan.shapes[shape]),
             "method": self._plan.method,
             "backend": self._facts,
-            "pass": number,
+            "sweep": sweep,
         }
 
     def _entries(self, name: str, shape: str) -> list[Entry]:
-        keys = (key_of(self._item(name, shape, number)) for number in (0, 1))
+        keys = (key_of(self._item(name, shape, sweep)) for sweep in range(_MOST_SWEEPS))
         return [self._known[key] for key in keys if key in self._known]
 
     def _spent_s(self) -> float:
@@ -425,28 +521,38 @@ class _Survey:
             if isinstance(entry.result, Mapping)
         )
 
-    def _settled(self, name: str, shape: str) -> bool:
+    def _settled(self, name: str, shape: str, sweep: int) -> bool:
         """Whether measuring this shape (again) can change nothing."""
-        entries = self._entries(name, shape)
-        if any(isinstance(entry.result, Failure) for entry in entries):
+        results = [entry.result for entry in self._entries(name, shape)]
+        if any(isinstance(result, Failure) or (result and result["refused"]) for result in results):
             return True
-        seen = self._shape(name, shape)
-        return bool(entries) and (seen.timing is None or seen.timing.verdict != "undecided")
+        if sweep < _HOPELESS_SWEEPS:
+            return False
+        timing = self._shape(name, shape).timing
+        return timing is None or not timing.shares
 
-    def _measure(self, name: str, shape: str, number: int, limit_s: float) -> float:
-        item = self._item(name, shape, number)
+    def _measure(self, name: str, shape: str, sweep: int) -> float:
+        item = self._item(name, shape, sweep)
         (key,) = self._book.add([item])
         if key in self._known:
             return 0.0
         begin = monotonic()
         sizes, plan = self._plan.shapes[shape], self._plan
-        result = self._call(measure_case, self._backend, name, sizes, plan.method, limit_s, plan.seed + number)
+        seed = (plan.seed, crc32(key.encode()))
+        again = bool(self._entries(name, shape))
+        family = self._family(name)
+        result = self._call(measure_case, self._backend, name, sizes, plan.method, seed, family, again)
         if isinstance(result, Failure):
             self._book.fail(key, result)
         else:
             self._book.record(key, result)
         self._known[key] = Entry(key, item, result)
         return monotonic() - begin
+
+    def _family(self, name: str) -> str:
+        """The barriers that were chosen for a case, empty before the first shape."""
+        entries = (entry for shape in self._plan.shapes for entry in self._entries(name, shape))
+        return next((str(e.result["family"]) for e in entries if isinstance(e.result, Mapping)), "")
 
     def _skipped(self, case: Case) -> Rule | None:
         """The rule of a case that builds on another which does not hold, or is unknown."""
@@ -490,45 +596,45 @@ class _Survey:
         kernels: Mapping[str, Any] = next((result["kernels"] for result in results if result["kernels"]), {})
         refused = next((result["refused"] for result in results if result["refused"]), "")
         rounds = self._rounds(name, shape)
-        return ShapeEvidence(
-            shape,
-            decide(rounds) if all(graph in rounds for graph in GRAPHS) else None,
-            executed_decision(kernels) if kernels else None,
-            {graph: round(float(np.median(values)), 6) for graph, values in rounds.items()},
-            kernels,
-            failure or refused,
-        )
+        timing = decide(rounds) if rounds else None
+        graph = None
+        if kernels:
+            inputs = next(result["inputs"] for result in results)
+            graph = executed_decision(kernels, inputs, partly=not isinstance(CASES[name], FusionCase))
+        medians_ms = {key: round(float(np.median(values)), 6) for key, values in rounds.items()}
+        return ShapeEvidence(shape, timing, graph, medians_ms, kernels, failure or refused)
 
     def _latency(self, case: Case, shape: str) -> dict[str, str]:
-        """nn-Meter's keys: each part, their sum as ``ops``, the block; mean and deviation of the rounds."""
-        rounds = {graph: np.asarray(values) for graph, values in self._rounds(case.name, shape).items()}
-        if not isinstance(case, FusionCase):
-            return {"block": _spread(rounds[PAIR])}
-        first, second = case.labels
-        return {
-            "block": _spread(rounds[PAIR]),
-            first: _spread(rounds[FIRST]),
-            second: _spread(rounds[SECOND]),
-            "ops": _spread(rounds[FIRST] + rounds[SECOND]),
-        }
+        """nn-Meter's keys: what each part costs between barriers, their sum as ``ops``, and what the block costs; mean
+        and deviation of the rounds."""
+        rounds = self._rounds(case.name, shape)
+        t = {graph: np.asarray(values[: len(rounds[FRAME])]) for graph, values in rounds.items()}
+        found = {"block": _spread(t[PAIR] - t[FRAME])}
+        if isinstance(case, FusionCase):
+            first, second = case.labels
+            found[first] = _spread(t[FIRST] - t[FRAME])
+            found[second] = _spread(t[APART] - t[FIRST])
+            found["ops"] = _spread(t[APART] - t[FRAME])
+        return found
 
 
-def executed_decision(kernels: Mapping[str, int]) -> Decision:
-    """What the numbers of executed kernels say. A pair fuses where all kernels of its last operator are gone,
-    or all of the first are, into a last that is a single one."""
-    first, pair = kernels[FIRST], kernels[PAIR]
-    second = kernels[SECOND] if SECOND in kernels else kernels[APART] - kernels[FIRST_BARRED]
-    saved = first + second - pair
-    if not first or not second:
+def executed_decision(kernels: Mapping[str, int], inputs: int = 0, *, partly: bool = False) -> Decision:
+    """What the numbers of executed kernels say. A pair fuses where as many kernels are gone as its last operator has.
+
+    Args:
+        kernels: How many each graph of ``training.detect`` has.
+        inputs: Inputs that the last operator brings with it; the barriers behind them are no kernels of its own.
+        partly: Whether one kernel gone is enough, as where several operators read the first one's result.
+    """
+    first, second = kernels[FIRST] - kernels[FRAME], kernels[APART] - kernels[FIRST] - inputs
+    saved = (kernels[APART] - kernels[PAIR]) - (kernels[CONTROL_APART] - kernels[CONTROL])
+    if first <= 0 or second <= 0:
         return Decision("undecided", 0.0, 0.0, 0, "the runtime executes nothing for one of the parts")
-    share = saved / min(first, second)
-    if SECOND not in kernels:
-        return Decision("fuses" if saved > 0 else "does not", 1.0, share, 0)
-    if saved >= second or (second == 1 and saved >= first):
-        return Decision("fuses", 1.0, share, 0)
+    if saved >= (1 if partly else second):
+        return Decision("fuses", 1.0, saved / second, 0)
     if saved <= 0:
-        return Decision("does not", 1.0, share, 0)
-    return Decision("undecided", 0.0, share, 0, f"{saved} of {second} kernels fuse")
+        return Decision("does not", 1.0, saved / second, 0)
+    return Decision("undecided", 0.0, saved / second, 0, f"{saved} of {second} kernels fuse")
 
 
 def _labels(case: Case) -> tuple[str, ...]:

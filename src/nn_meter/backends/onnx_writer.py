@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 from zlib import crc32
@@ -351,6 +352,14 @@ def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
                 yield attribute.t
 
 
+@cache
+def _pools(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Normal floats, no further than 3 from 0, and integers below 2^31, to take values from; not to be written to."""
+    rng = np.random.default_rng(seed)
+    floats = np.clip(rng.standard_normal(_POOL_SIZE, dtype=np.float32), -3.0, 3.0)
+    return floats, rng.integers(0, 1 << 31, _POOL_SIZE)
+
+
 class _Dice:
     """Draws the values of one graph's weights and inputs, each from the seed and its own name."""
 
@@ -360,9 +369,7 @@ class _Dice:
             for position, name in enumerate(node.input):
                 self._readers.setdefault(name, []).append((node, position))
         self._dims = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
-        rng = np.random.default_rng(seed)
-        self._floats = np.clip(rng.standard_normal(_POOL_SIZE, dtype=np.float32), -3.0, 3.0)
-        self._integers = rng.integers(0, 1 << 31, _POOL_SIZE)
+        self._floats, self._integers = _pools(seed)
 
     def weight(self, tensor: onnx.TensorProto) -> bytes:
         """Raw data of the constant that ``tensor`` declares."""
@@ -398,6 +405,8 @@ class _Dice:
 
     def _slice(self, pool: np.ndarray, name: str, size: int) -> np.ndarray:
         start = crc32(name.encode()) % len(pool)
+        if start + size <= len(pool):
+            return pool[start : start + size]
         return np.resize(np.concatenate((pool[start:], pool[:start])), size)
 
     def _fill_of(self, name: str, shape: tuple[int, ...]) -> _Fill:

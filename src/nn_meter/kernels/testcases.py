@@ -23,7 +23,8 @@ class Sizes:
     """What a case's operators look like. Names follow nn-Meter's keys ``HW``, ``CIN``, ``COUT`` ...
 
     ``length`` is the width of a vector (``SHAPE_1D``); ``tokens`` the length of a sequence of ``cin``
-    features. ``padding`` is ``"same"`` or ``"valid"``.
+    features; ``rows`` how many vectors. With ``pointwise``, convolutions over all channels are 1x1 whatever
+    ``kernel_size`` is. ``padding`` is ``"same"`` or ``"valid"``.
     """
 
     hw: int = 28
@@ -34,13 +35,15 @@ class Sizes:
     pool_strides: int = 2
     length: int = 428
     tokens: int = 196
+    rows: int = 1
+    pointwise: bool = False
     padding: str = "same"
 
     def input_shape(self, domain: str) -> Shape:
         """Logical shape of what a case of ``domain`` starts from."""
         return {
             "map": (1, self.cin, self.hw, self.hw),
-            "vector": (1, self.length),
+            "vector": (self.rows, self.length),
             "tokens": (1, self.tokens, self.cin),
         }[domain]
 
@@ -56,13 +59,13 @@ def _conv(op_type: str, *, depthwise: bool = False) -> Drawing:
         cin = b.shape(x)[1]
         cout = cin if depthwise else s.cout
         ends = {"Conv": (cout, 1 if depthwise else cin), "ConvTranspose": (cin, cout)}[op_type]
-        weight = b.weight((*ends, s.kernel_size, s.kernel_size))
+        window = (1, 1) if s.pointwise and not depthwise else (s.kernel_size, s.kernel_size)
         y = b.op(
             op_type,
             x,
-            weight,
+            b.weight((*ends, *window)),
             b.weight((cout,)),
-            kernel_shape=(s.kernel_size, s.kernel_size),
+            kernel_shape=window,
             strides=(s.strides, s.strides),
             auto_pad=_AUTO_PAD[s.padding],
             group=cin if depthwise else 1,
@@ -136,8 +139,12 @@ def _squeeze_excite(b: GraphBuilder, x: str, s: Sizes) -> tuple[str, ...]:
 
 
 def _reshape(b: GraphBuilder, x: str, s: Sizes) -> tuple[str, ...]:
-    n, *rest = b.shape(x)
-    target = (n, *rest[1:], rest[0]) if len(rest) > 1 else (2 * n, rest[0] // 2)
+    n, c, *rest = b.shape(x)
+    target: Shape = (n, *rest, c) if rest else (2 * n, c // 2)
+    if len(rest) == 2 and rest[0] % 2 == 0:
+        target = (n, 2 * c, rest[0] // 2, rest[1])
+    elif not rest and n % 2 == 0:
+        target = (2, n // 2, c)
     return (b.op("Reshape", x, b.const(target)),)
 
 

@@ -2,27 +2,30 @@
 
 Timing ``a``, ``b`` and ``a b`` and comparing sums goes wrong: an inference has a fixed cost, an output is
 written to fresh memory where a value between two operators is not, and a runtime changes layouts around an
-operator that stands alone. So the decision rests on a difference of differences. With ``p`` an operator that
-nothing fuses with and that keeps shape and layout (the barrier):
+operator that stands alone. So the decision rests on a difference of differences. With ``p`` and ``q`` two
+operators that nothing fuses with and that keep shape and layout (barriers):
 
-    saving = [t(a p b) - t(a p)] - [t(a b) - t(a)]
+    saving = [t(p a p b p) - t(p a b p)] - [t(p a p q p) - t(p a q p)]
 
-The first bracket is what ``b`` costs where it cannot fuse, the second what it costs right after ``a``. Both
-have the same inputs and outputs and the same layout before ``b``, so that fixed costs, outputs and conversions
-cancel. Where nothing fuses the saving is zero; where ``b`` joins ``a``, or ``a`` joins ``b``, one pass over the
-value between them and one call are saved. That is the scale: the least of what ``a`` costs, what ``b`` costs
-and what an activation costs after ``a p``.
+The first bracket is what a barrier between ``a`` and ``b`` costs, the second what it costs between ``a`` and an
+operator that does not fuse. All four begin and end with ``p``: the runtime's own layout is there before ``a`` and
+left after ``b``, and fixed costs, inputs and outputs cancel. Where nothing fuses the saving is zero; where ``b``
+joins ``a``, or ``a`` joins ``b``, one pass over the value between them and one call are saved. That is the scale:
+the lesser of what ``b`` and what an activation cost between barriers. Where ``a`` costs nothing, as a view does, no
+fusion saves anything, and *does not* predicts the same time.
 
-All graphs take turns in rounds. Each round says whether the saving is nearer to the scale or to zero, and a sign
-test over the rounds says how sure that is: it assumes nothing about the noise but that rounds are alike, so heavy
-tails, drift and two humps cost rounds, not truth.
+Where its buffers lie speeds an operator up or slows it down, by as much as a pass, for as long as a model stays
+prepared, and differently for each order in which they are prepared. So every round prepares all graphs anew, in a
+random order. A sign test over the rounds says on which side of half a pass
+the saving lies: it assumes nothing about the noise but that rounds are alike, so heavy tails, drift and two humps
+cost rounds, not truth.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
 
@@ -30,39 +33,37 @@ import numpy as np
 
 Verdict = Literal["fuses", "does not", "undecided"]
 
-FIRST, PAIR, APART, FIRST_BARRED, BARRIER, PASS = "a", "ab", "apb", "ap", "p", "apr"
-"""The graphs of a decision: ``p`` is the barrier alone, ``apr`` has an activation in the place of ``b``."""
+PAIR, APART, CONTROL, CONTROL_APART, FIRST, PASS, FRAME = "ab", "apb", "aq", "apq", "ap", "apr", "pp"
+"""The graphs of a decision, their outer ``p`` left out; ``apr`` has an activation in the place of ``b``."""
 
-GRAPHS = (FIRST, PAIR, APART, FIRST_BARRED, BARRIER, PASS)
+SAVING_GRAPHS = (PAIR, APART, CONTROL, CONTROL_APART)
+SCALE_GRAPHS = (FIRST, PASS, FRAME)
+"""Graphs whose differences within each round decide, and those of which only the median matters."""
 
-FUSED_SHARE, APART_SHARE = 0.6, 0.4
-"""Savings, relative to the scale, above which a pair counts as fused and below which as not. Neither hypothesis
-explains what lies between."""
+FUSED_SHARE, APART_SHARE = 0.6, 0.2
+"""Median savings, relative to the scale, from which a pair counts as fused, and up to which as not. What lies between
+may be a fusion that saves the call and still makes the pass, as ONNX Runtime's product with an activation does."""
 
-ERROR_RATE = 1e-3
-"""Chance at one look that rounds which are as often above as below give a verdict."""
+ERROR_RATE = 0.005
+"""Chance at one look that rounds which are as often above half a pass as below give a verdict."""
 
-MIN_ROUNDS = 10
+MIN_ROUNDS = 8
 """The fewest rounds that can reach ``ERROR_RATE``."""
 
-RESOLUTION = 0.02
+RESOLUTION = 0.005
 """A scale below this share of the pair's latency is not resolved: biases of that size are left."""
 
-
-MOST_SHARE = 4.0
-"""Savings above this are no fusion: the barrier changed what the runtime does with its neighbours."""
-
-VIEW_SHARE = 0.6
-"""An ``a`` that costs less than this share of a pass renames its input and writes nothing that could be saved;
-alone it has to copy, which would look like a saving."""
+MOST_SHARE = 5.0
+"""Savings above this, or losses, are neither hypothesis: something else changes with the neighbours."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What the rounds of one shape say.
+    """What the rounds of one shape say, or of several together.
 
-    ``saved_share`` is the median saving relative to the scale; ``confidence`` is one less the sign test's chance
-    of being mistaken, of the verdict or of the nearer one where undecided; ``reason`` says why it is undecided.
+    ``saved_share`` is the median saving relative to the scale, ``shares`` that of each round; ``confidence`` is one
+    less the sign test's chance of being mistaken, of the verdict or of the nearer one where undecided; ``reason``
+    says why it is undecided. Without ``shares`` there is nothing to see, however many rounds are made.
     """
 
     verdict: Verdict
@@ -70,20 +71,18 @@ class Decision:
     saved_share: float
     rounds: int
     reason: str = ""
-
-    @property
-    def leans(self) -> bool:
-        """Undecided, but the rounds point somewhere."""
-        return self.verdict == "undecided" and self.confidence > 0
+    shares: tuple[float, ...] = field(default=(), repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Conclusion:
-    """What all shapes of a rule say together. ``obey`` is what the rule file says."""
+    """What all shapes of a rule say together. ``obey`` is what the rule file says; ``settled`` that more rounds would
+    hardly change it."""
 
     verdict: Verdict
     confidence: float
     reason: str = ""
+    settled: bool = True
 
     @property
     def obey(self) -> bool | None:
@@ -98,51 +97,69 @@ def decide(rounds_ms: Mapping[str, Sequence[float]]) -> Decision:
     """The verdict of one shape.
 
     Args:
-        rounds_ms: For each graph of ``GRAPHS`` its latency in each round, in milliseconds; equally many of each.
+        rounds_ms: For each graph its latency in each round, in milliseconds; equally many rounds of each of
+            ``SAVING_GRAPHS``, the first of which are those of ``SCALE_GRAPHS``.
     """
-    t = {name: np.asarray(rounds_ms[name], float) for name in GRAPHS}
-    count = len(t[PAIR])
-    if count < MIN_ROUNDS:
-        return Decision("undecided", 0.0, 0.0, count, f"{count} rounds, at least {MIN_ROUNDS} are needed")
-    saving = (t[APART] - t[FIRST_BARRED]) - (t[PAIR] - t[FIRST])
-    costs = (t[FIRST_BARRED] - t[BARRIER], t[APART] - t[FIRST_BARRED], t[PASS] - t[FIRST_BARRED])
-    first_ms, second_ms, pass_ms = (float(np.median(cost)) for cost in costs)
-    scale, pair_ms = min(first_ms, second_ms, pass_ms), float(np.median(t[PAIR]))
+    t = {name: np.asarray(rounds_ms[name], float) for name in SAVING_GRAPHS + SCALE_GRAPHS}
+    count, some = len(t[PAIR]), len(t[FIRST])
+    if not some:
+        return Decision("undecided", 0.0, 0.0, 0, "nothing was measured")
+    saving = (t[APART] - t[PAIR]) - (t[CONTROL_APART] - t[CONTROL])
+    costs = (t[APART][:some] - t[FIRST], t[PASS] - t[FIRST])
+    scale, pair_ms = min(float(np.median(cost)) for cost in costs), float(np.median(t[PAIR]))
     if scale < RESOLUTION * pair_ms:
         seen = f"{1000 * scale:.2g} us to save of {1000 * pair_ms:.3g} us: too little to see"
         return Decision("undecided", 0.0, 0.0, count, seen)
-    share = float(np.median(saving)) / scale
-    if first_ms < VIEW_SHARE * pass_ms:
-        return Decision("undecided", 0.0, share, count, "the first costs less than a pass: nothing to save")
-    if share > MOST_SHARE:
-        return Decision("undecided", 0.0, share, count, f"saves {share:.0f} passes, more than a fusion can")
-    doubt_fused = _chance(int((saving > FUSED_SHARE * scale).sum()), count)
-    doubt_apart = _chance(int((saving < APART_SHARE * scale).sum()), count)
+    return _weigh((saving / scale).tolist())
+
+
+def _weigh(shares: Sequence[float]) -> Decision:
+    """The verdict of savings in units of what a fusion saves."""
+    count, share = len(shares), float(np.median(shares))
+    doubt_fused = _chance(sum(each > 0.5 for each in shares), count)
+    doubt_apart = _chance(sum(each < 0.5 for each in shares), count)
     confidence = 1 - min(doubt_fused, doubt_apart)
-    if doubt_fused <= ERROR_RATE:
-        return Decision("fuses", confidence, share, count)
-    if doubt_apart <= ERROR_RATE:
-        return Decision("does not", confidence, share, count)
-    return Decision("undecided", confidence, share, count, f"saves {share:.0%} of a pass; the rounds disagree")
+
+    def decision(verdict: Verdict, reason: str = "") -> Decision:
+        return Decision(verdict, confidence, share, count, reason, tuple(shares))
+
+    if count < MIN_ROUNDS:
+        return decision("undecided", f"{count} rounds, at least {MIN_ROUNDS} are needed")
+    if min(doubt_fused, doubt_apart) > ERROR_RATE:
+        return decision("undecided", f"saves {share:.0%} of a pass; the rounds disagree")
+    if abs(share) > MOST_SHARE:
+        return decision("undecided", f"saves {share:.0f} passes, which is no fusion and no lack of one")
+    if share >= FUSED_SHARE:
+        return decision("fuses")
+    if share <= APART_SHARE:
+        return decision("does not")
+    return decision("undecided", f"saves {share:.0%} of a pass: neither fused nor apart")
 
 
 def conclude(decisions: Sequence[Decision]) -> Conclusion:
-    """One verdict of all shapes. Shapes that contradict each other leave the rule undecided and say so; so does
-    a shape that is clear all alone while another leans the other way."""
+    """One verdict of all shapes: of timed ones that of their rounds together, if most shapes lean to it.
+
+    Shapes that contradict each other leave the rule undecided, and the reason says in how many it fuses.
+    """
     decided = [each for each in decisions if each.verdict != "undecided"]
-    verdicts = {each.verdict for each in decided}
-    if not decided:
+    fused = sum(each.verdict == "fuses" for each in decided)
+    if 0 < fused < len(decided):
+        return Conclusion("undecided", 0.0, f"fuses in {fused} of {len(decided)} shapes")
+    timed = [each for each in decisions if each.shares]
+    if not timed and decided:
+        return Conclusion(decided[0].verdict, max(each.confidence for each in decided))
+    if not timed:
         reasons = dict.fromkeys(each.reason for each in decisions if each.reason)
-        return Conclusion("undecided", 0.0, "; ".join(reasons) or "nothing was measured")
-    confidence = max(each.confidence for each in decided)
-    if len(verdicts) > 1:
-        fused = sum(each.verdict == "fuses" for each in decided)
-        return Conclusion("undecided", confidence, f"fuses in {fused} of {len(decided)} shapes")
-    verdict = decided[0].verdict
-    leans_to_fused = (each.saved_share > (FUSED_SHARE + APART_SHARE) / 2 for each in decisions if each.leans)
-    if len(decided) == 1 and any(leaning != (verdict == "fuses") for leaning in leans_to_fused):
-        return Conclusion("undecided", 0.0, "one shape alone is clear, another leans the other way")
-    return Conclusion(verdict, confidence)
+        return Conclusion("undecided", 0.0, "; ".join(reasons) or "nothing was measured", settled=False)
+    together = _weigh([share for each in timed for share in each.shares])
+    if together.verdict == "undecided":
+        settled = together.rounds >= MIN_ROUNDS and abs(together.saved_share) > MOST_SHARE
+        return Conclusion("undecided", together.confidence, together.reason, settled)
+    leaning = sum((each.saved_share > 0.5) == (together.verdict == "fuses") for each in timed)
+    if 3 * leaning < 2 * len(timed) or (decided and decided[0].verdict != together.verdict):
+        reason = f"only {leaning} of {len(timed)} shapes lean to {together.verdict!r}"
+        return Conclusion("undecided", 0.0, reason, settled=False)
+    return Conclusion(together.verdict, together.confidence)
 
 
 def _chance(hits: int, rounds: int) -> float:
