@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from nn_meter import building
-from nn_meter.building import BuildPlan, build, measure_network, train
+from nn_meter.building import BuildPlan, build, kept_rules, measure_network, train
 from nn_meter.datasets import FAMILIES
 from nn_meter.detection import DetectionPlan
 from nn_meter.errors import BackendError, BuildError
@@ -21,6 +21,7 @@ from nn_meter.predictors import bundle as bundles
 from nn_meter.predictors.runtime import GraphEngine
 from nn_meter.profiling.isolation import Failure
 from nn_meter.profiling.journal import Entry, Journal, key_of
+from nn_meter.training.detect import NOT_MEASURED
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("sklearn")
@@ -117,14 +118,14 @@ def test_a_model_that_the_runtime_refuses_is_recorded_and_the_build_goes_on(tmp_
 @pytest.mark.parametrize(
     ("plan", "seconds"),
     [
-        (BuildPlan("onnxruntime_cpu"), 0.0),
-        (BuildPlan("onnxruntime_cpu", detect_s=30.0), 30.0),
+        (BuildPlan("onnxruntime_cpu"), 180.0),
+        (BuildPlan("onnxruntime_cpu", detect_s=0.0), 0.0),
         (BuildPlan("openvino_cpu", budget_s=180.0), 36.0),
         (BuildPlan("openvino_cpu", budget_s=7200.0), 180.0),
         (BuildPlan("somebody_elses", budget_s=600.0), 120.0),
     ],
 )
-def test_rules_are_detected_where_the_runtime_has_no_passes_of_its_own(plan: BuildPlan, seconds: float) -> None:
+def test_detecting_rules_has_its_share_of_the_budget(plan: BuildPlan, seconds: float) -> None:
     assert plan.detection_s == pytest.approx(seconds)
 
 
@@ -183,3 +184,20 @@ def test_a_build_that_is_killed_goes_on_where_it_stopped(tmp_path: Path) -> None
         assert all(now[key] == result for key, result in seen.items())
         seen = now
     assert len(seen) > 5
+
+
+def test_a_bundle_keeps_verdicts_and_leaves_out_what_was_not_measured() -> None:
+    fuses = {"verdict": "fuses", "graph": "fuses", "timing": None, "reason": "", "shapes": {"flat": {}}}
+    found = {
+        "runtime": "x",
+        "BF_conv_relu": {"obey": True, "latency": {}, "evidence": fuses},
+        "BF_conv_add": {"obey": None, "evidence": {"verdict": "undecided", "reason": NOT_MEASURED}},
+        "BF_conv_conv": {"obey": None, "evidence": {"verdict": "undecided", "reason": "noise"}},
+        "RT": {"obey": True},
+    }
+    assert kept_rules(found) == {
+        "runtime": "x",
+        "BF_conv_relu": {"obey": True, "evidence": {"verdict": "fuses", "graph": "fuses"}},
+        "BF_conv_conv": {"obey": None, "evidence": {"verdict": "undecided", "reason": "noise"}},
+        "RT": {"obey": True, "evidence": {}},
+    }

@@ -1,9 +1,9 @@
 """``nn_meter.build``: from nothing to a predictor for the runtime at hand.
 
-What the runtime fuses is detected first, where it is not known and no rules are given. Then networks of random widths
-are generated, run and traced one by one in a child process; each result is committed
-to a journal before the next starts. Half-way through the budget the families whose networks a first fit predicts
-worst are drawn more often. Then regressors are fitted, kind by kind, and a bundle is written.
+What the runtime fuses is detected first, unless rules are given. Then networks of random widths are generated, run
+and traced one by one in a child process; each result is committed to a journal before the next starts. Half-way through
+the budget the families whose networks a first fit predicts worst are drawn more often. Then regressors are fitted, kind
+by kind, and a bundle is written.
 
 What a trace says is corrected in two ways. A neighbour on the machine slows whole stretches: a fixed probe runs
 before and after each network. Networks measured while it was slow are kept in the journal and left out of training,
@@ -30,12 +30,12 @@ from nn_meter.datasets.networks import FAMILIES
 from nn_meter.detection import DetectionPlan, detect_rules
 from nn_meter.errors import BackendError, BuildError
 from nn_meter.ir import Graph, GraphBuilder
-from nn_meter.kernels.fusion import has_passes
 from nn_meter.kernels.kinds import ConvConfig
 from nn_meter.predictors.bundle import Bundle
 from nn_meter.profiling.environment import environment
-from nn_meter.profiling.isolation import Failure, Worker
+from nn_meter.profiling.isolation import Failure, Worker, measuring_cpus
 from nn_meter.profiling.journal import Entry, Journal
+from nn_meter.training.detect import NOT_MEASURED
 from nn_meter.training.fit import Network, Sample, fallback_factor, fit_kinds, fit_speeds
 
 _LOG = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ class BuildPlan:
 
     ``runs_ms`` is spent on runs of each network, between ``least`` and ``most`` of them; ``timeout_s`` ends a
     network that hangs; ``kinds`` limits the regressors that are trained. ``detect_s`` is what detecting fusion rules
-    may take of the budget; by default nothing where the runtime's own passes are known, else ``DETECTION_SHARE``.
+    may take of the budget, by default ``DETECTION_SHARE`` of it and ``LONGEST_DETECTION_S`` at most; 0 for none.
     """
 
     backend: str = "onnxruntime_cpu"
@@ -80,7 +80,7 @@ class BuildPlan:
         """Seconds for detecting fusion rules; 0 for none."""
         if self.detect_s is not None:
             return self.detect_s
-        return 0.0 if has_passes(self.backend) else min(DETECTION_SHARE * self.budget_s, LONGEST_DETECTION_S)
+        return min(DETECTION_SHARE * self.budget_s, LONGEST_DETECTION_S)
 
 
 def probe() -> Graph:
@@ -149,7 +149,7 @@ def build(
 
     Args:
         journal: file that holds every measurement; one that is there already is gone on with.
-        rules: parsed fusion rules; by default the runtime's own passes, with nothing denied, or what is detected.
+        rules: parsed fusion rules; by default they are detected.
 
     Raises:
         BackendError: an unknown backend or setting.
@@ -165,7 +165,7 @@ def build(
         rules = _detected(plan, journal.with_suffix(".rules.sqlite"), progress)
         plan = replace(plan, budget_s=max(plan.budget_s - (monotonic() - begin), 1.0))
     with Journal(journal) as book:
-        _measure(plan, book, progress)
+        _measure(plan, book, measuring_cpus(int(facts.get("threads", 1))), progress)
         results = book.results()
     _LOG.info("training on %d networks", len(results))
     bundle = train(results, plan, name=name, version=version, rules=rules)
@@ -197,7 +197,23 @@ def _detected(plan: BuildPlan, journal: Path, progress: Progress | None) -> dict
         method="graph" if shows is True else "timing",
         budget_s=plan.detection_s,
     )
-    return detect_rules(detection, journal=journal, progress=heard)
+    return kept_rules(detect_rules(detection, journal=journal, progress=heard))
+
+
+def kept_rules(rules: Mapping[str, Any]) -> dict[str, Any]:
+    """What a bundle keeps of a rule file: verdicts, and of their evidence all but the single shapes.
+
+    Rules that nobody came to measure are left out: undecided they would deny what the runtime is known to fuse.
+    """
+    kept: dict[str, Any] = {}
+    for name, rule in rules.items():
+        evidence = rule.get("evidence", {}) if isinstance(rule, Mapping) else {}
+        if not isinstance(rule, Mapping):
+            kept[name] = rule
+        elif evidence.get("reason") != NOT_MEASURED:
+            short = {key: value for key, value in evidence.items() if key != "shapes" and value not in (None, {}, "", 0)}
+            kept[name] = {"obey": rule["obey"], "evidence": short}
+    return kept
 
 
 def shows_graph(plan: BuildPlan) -> bool:
@@ -208,14 +224,16 @@ def shows_graph(plan: BuildPlan) -> bool:
         return False
 
 
-def _measure(plan: BuildPlan, book: Journal, progress: Progress | None) -> None:
+def _measure(
+    plan: BuildPlan, book: Journal, cpus: frozenset[int] | None, progress: Progress | None
+) -> None:
     spent_s = sum(float(e.result["elapsed_s"]) for e in book.results() if isinstance(e.result, Mapping))
     done = len(book.results())
     weights: Mapping[str, float] = {family: f.weight for family, f in FAMILIES.items()}
     adapted = spent_s > plan.budget_s / 2
     if adapted:
         weights = _adapted(book.results(), plan, weights)
-    with Worker(timeout_s=plan.timeout_s) as worker:
+    with Worker(timeout_s=plan.timeout_s, affinity=cpus) as worker:
         while spent_s < plan.budget_s:
             pending = book.pending()
             if not pending:

@@ -36,6 +36,7 @@ from nn_meter.training.detect import (
     CONTROL_APART,
     FIRST,
     FRAME,
+    NOT_MEASURED,
     PAIR,
     PASS,
     SAVING_GRAPHS,
@@ -143,7 +144,7 @@ class Rule:
             return self.skipped
         if self.graph is not None and self.graph.obey is not None:
             return self.graph
-        return self.timing or self.graph or Conclusion("undecided", 0.0, "nothing was measured")
+        return self.timing or self.graph or Conclusion("undecided", 0.0, NOT_MEASURED)
 
     @property
     def clear(self) -> bool:

@@ -5,14 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from nn_meter.datasets import FAMILIES
 from nn_meter.ir import Graph, GraphBuilder
-from nn_meter.kernels.fusion import fuse, has_passes
+from nn_meter.kernels.fusion import fuse
 from nn_meter.kernels.kinds import ConvConfig
-from nn_meter.kernels.pairs import read_groups
 from nn_meter.kernels.partition import Kernel
 from nn_meter.kernels.rules import RuleSet, read_rules
 
@@ -138,28 +134,3 @@ def test_openvino_makes_one_kernel_of_attention() -> None:
     assert kernel.kind == "attention"
     assert kernel.config.describe() == "3 heads of 64, 197 x 197"
     assert len(kernels(graph, rules())) == 4
-
-
-def test_a_runtime_with_passes_of_its_own_is_not_ruled_by_pairs() -> None:
-    assert [has_passes(name) for name in ("onnxruntime_cpu", "openvino_cpu", "mine")] == [True, False, False]
-
-
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(
-    st.sampled_from(sorted(FAMILIES)),
-    st.integers(0, 20),
-    st.sets(st.sampled_from((*YES, "MON")), min_size=1),
-    st.sampled_from(("mine", "openvino_cpu")),
-)
-def test_every_node_is_in_exactly_one_kernel(family: str, seed: int, obeyed: set[str], runtime: str) -> None:
-    graph = FAMILIES[family](seed)
-    partition = fuse(graph, rules(*sorted(obeyed), runtime=runtime))
-    nodes = [node for kernel in partition.kernels for node in kernel.nodes]
-    assert sorted(nodes) == sorted(node.name for node in graph.nodes)
-
-
-@pytest.mark.parametrize("family", sorted(FAMILIES))
-def test_executed_kernels_of_these_nodes_have_the_configs_that_fusing_gives(family: str) -> None:
-    graph = FAMILIES[family](1)
-    busy = kernels(graph, rules(*YES, "BF_conv_hswish", runtime="openvino_cpu"))
-    assert read_groups(graph, [k.nodes for k in busy]) == [(k.kind, k.config) for k in busy]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from nn_meter.errors import BackendError
-from nn_meter.profiling import Failure, Worker
+from nn_meter.profiling import Failure, Worker, measuring_cpus
 
 
 def add(a: int, b: int) -> int:
@@ -119,3 +119,15 @@ def running(process: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return False
     return state not in "ZX"
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="the system has no affinity")
+def test_a_measuring_child_stays_on_as_many_processors_as_the_runtime_has_threads() -> None:
+    allowed = sorted(os.sched_getaffinity(0))
+    cpus = measuring_cpus(1)
+    assert cpus == {allowed[-1]}
+    with Worker(timeout_s=30, affinity=cpus) as worker:
+        assert worker.call(affinity) == cpus
+    assert measuring_cpus(len(allowed)) == set(allowed)
+    assert measuring_cpus(len(allowed) + 1) is None
+    assert measuring_cpus(0) is None

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
+from collections.abc import Callable
 from pathlib import Path
-from time import monotonic
 
 from nn_meter.cli.build import seconds
-from nn_meter.cli.output import OK
+from nn_meter.cli.output import OK, Ticker
 from nn_meter.errors import BuildError, StorageError
 
 
@@ -57,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
         tuple(args.cases or CASES),
         seed=args.seed,
     )
-    rules = detect_rules(plan, journal=journal, progress=_Report())
+    rules = detect_rules(plan, journal=journal, progress=_progress())
     _write(args.output, json.dumps(rules, indent=4) + "\n")
     if args.report:
         _write(args.report, page(rules))
@@ -76,19 +75,12 @@ def _write(path: str, text: str) -> None:
         ) from error
 
 
-class _Report:
-    """Progress on stderr: a line that is written over on a terminal, else one every half minute."""
+def _progress() -> Callable[[float, float, str], None]:
+    """The rule at hand, and the most time that is left."""
+    ticker = Ticker()
 
-    def __init__(self) -> None:
-        self._last = 0.0
-        self._terminal = sys.stderr.isatty()
+    def show(spent_s: float, budget_s: float, rule: str) -> None:
+        share, left_s = min(spent_s / budget_s, 1.0), max(budget_s - spent_s, 0.0)
+        ticker.show(share, f"measuring {rule}: {share:4.0%}, at most {left_s / 60:.1f} min left")
 
-    def __call__(self, spent_s: float, budget_s: float, rule: str) -> None:
-        now = monotonic()
-        if now - self._last < (0.5 if self._terminal else 30.0):
-            return
-        self._last = now
-        left_s = max(budget_s - spent_s, 0.0)
-        text = f"measuring {rule}: {min(spent_s / budget_s, 1.0):4.0%}, at most {left_s / 60:.1f} min left"
-        sys.stderr.write(f"\r{text:<79}" if self._terminal else f"{text}\n")
-        sys.stderr.flush()
+    return show

@@ -23,11 +23,6 @@ RUNTIMES: Mapping[str, Callable[[Work, RuleSet], Work]] = MappingProxyType(
 what its rules say, and nothing else."""
 
 
-def has_passes(runtime: str) -> bool:
-    """Whether it is known what ``runtime`` fuses without any rule, so that rules can only deny."""
-    return RUNTIMES.get(runtime, pairs.optimise) is not pairs.optimise
-
-
 def fuse(graph: Graph, rules: RuleSet) -> Partition:
     """Kernels in execution order. Kernels without nodes are what the runtime inserts: changes of layout."""
     work = RUNTIMES.get(rules.runtime, pairs.optimise)(Work(graph), rules)

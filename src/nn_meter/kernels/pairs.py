@@ -33,7 +33,7 @@ _LIKE: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "dwconv": ("conv",),
         "QuickGelu": ("Swish", "relu"),
         "FastGelu": ("Gelu", "relu"),
-        "hswish": ("HardSwish", "relu"),
+        "HardSwish": ("hswish", "relu"),
         "Squeeze": ("reshape",),
         "Unsqueeze": ("reshape",),
         **dict.fromkeys(

@@ -171,8 +171,6 @@ class Work:
 
     def rule_name(self, op: Op) -> str:
         """How fusion rules call an operator."""
-        if op.op_type == "HardSwish":
-            return "hswish"
         name = RULE_NAMES.get(op.op_type, op.op_type)
         group = op.attrs.get("group", 1)
         return "dwconv" if name == "conv" and group != 1 and group == self.shape(op.inputs[0])[1] else name

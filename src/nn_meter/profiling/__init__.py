@@ -1,7 +1,7 @@
 """Measures well: the loop, its record, the process it runs in, the journal of what is done."""
 
 from nn_meter.profiling.environment import environment, same_machine
-from nn_meter.profiling.isolation import Failure, Worker
+from nn_meter.profiling.isolation import Failure, Worker, measuring_cpus
 from nn_meter.profiling.journal import Entry, Journal, key_of
 from nn_meter.profiling.measure import Measurement, Plan, Progress, Runner, measure
 
@@ -17,5 +17,6 @@ __all__ = [
     "environment",
     "key_of",
     "measure",
+    "measuring_cpus",
     "same_machine",
 ]

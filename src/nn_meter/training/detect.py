@@ -53,6 +53,9 @@ MIN_ROUNDS = 8
 RESOLUTION = 0.005
 """A scale below this share of the pair's latency is not resolved: biases of that size are left."""
 
+NOT_MEASURED = "nothing was measured"
+"""Reason of a rule that the budget did not reach."""
+
 MOST_SHARE = 5.0
 """Savings above this, or losses, are neither hypothesis: something else changes with the neighbours."""
 
@@ -103,7 +106,7 @@ def decide(rounds_ms: Mapping[str, Sequence[float]]) -> Decision:
     t = {name: np.asarray(rounds_ms[name], float) for name in SAVING_GRAPHS + SCALE_GRAPHS}
     count, some = len(t[PAIR]), len(t[FIRST])
     if not some:
-        return Decision("undecided", 0.0, 0.0, 0, "nothing was measured")
+        return Decision("undecided", 0.0, 0.0, 0, NOT_MEASURED)
     saving = (t[APART] - t[PAIR]) - (t[CONTROL_APART] - t[CONTROL])
     costs = (t[APART][:some] - t[FIRST], t[PASS] - t[FIRST])
     scale, pair_ms = min(float(np.median(cost)) for cost in costs), float(np.median(t[PAIR]))
@@ -150,7 +153,7 @@ def conclude(decisions: Sequence[Decision]) -> Conclusion:
         return Conclusion(decided[0].verdict, max(each.confidence for each in decided))
     if not timed:
         reasons = dict.fromkeys(each.reason for each in decisions if each.reason)
-        return Conclusion("undecided", 0.0, "; ".join(reasons) or "nothing was measured", settled=False)
+        return Conclusion("undecided", 0.0, "; ".join(reasons) or NOT_MEASURED, settled=False)
     together = _weigh([share for each in timed for share in each.shares])
     if together.verdict == "undecided":
         settled = together.rounds >= MIN_ROUNDS and abs(together.saved_share) > MOST_SHARE
