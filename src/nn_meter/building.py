@@ -211,7 +211,7 @@ def kept_rules(rules: Mapping[str, Any]) -> dict[str, Any]:
         if not isinstance(rule, Mapping):
             kept[name] = rule
         elif evidence.get("reason") != NOT_MEASURED:
-            short = {key: value for key, value in evidence.items() if key != "shapes" and value not in (None, {}, "", 0)}
+            short = {key: v for key, v in evidence.items() if key != "shapes" and v not in (None, {}, "", 0)}
             kept[name] = {"obey": rule["obey"], "evidence": short}
     return kept
 

@@ -25,8 +25,10 @@ class Options:
     rules: RuleSet
 
     def denies(self, work: Work, producer: Op, consumer: Op) -> bool:
-        """Whether a rule is there for the pair and does not admit it: it says no, or is undecided. Rules with ``add`` are
-        about sums of two values, not about biases."""
+        """Whether a rule is there for the pair and does not admit it: it says no, or is undecided.
+
+        Rules with ``add`` are about sums of two values, not about biases.
+        """
         if consumer.op_type == "Add" and any(work.const(i) for i in consumer.inputs):
             return False
         pair = work.rule_name(producer), work.rule_name(consumer)
