@@ -168,7 +168,8 @@ def test_a_build_that_is_killed_goes_on_where_it_stopped(tmp_path: Path) -> None
     script = (
         "import sys; from pathlib import Path; from nn_meter.building import BuildPlan, build\n"
         "if __name__ == '__main__':\n"
-        "    build(BuildPlan(budget_s=float(sys.argv[2]), runs_ms=2), name='k', journal=Path(sys.argv[1]))\n"
+        "    plan = BuildPlan(budget_s=float(sys.argv[2]), runs_ms=2, detect_s=0)\n"
+        "    build(plan, name='k', journal=Path(sys.argv[1]))\n"
     )
     file = tmp_path / "run.py"
     file.write_text(script)
