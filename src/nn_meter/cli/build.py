@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 
-from nn_meter.cli.output import Ticker
+from nn_meter.cli.output import spending
 from nn_meter.errors import BuildError
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
@@ -38,7 +37,8 @@ def configure(parser: argparse.ArgumentParser, command: str) -> None:
     parser.add_argument("--name", help="name of the predictor (default: the backend's)")
     parser.add_argument("--predictor-version", default="1.0", help="version of the predictor (default 1.0)")
     parser.add_argument(
-        "--rules", help="fusion rules (JSON), as nn-meter detect-rules writes them (default: they are detected first)"
+        "--rules",
+        help="fusion rules (JSON), as nn-meter detect-rules writes them (default: they are detected first)",
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the generated networks")
     parser.add_argument(
@@ -75,7 +75,12 @@ def run(args: argparse.Namespace) -> int:
         kinds=tuple(args.kinds) if args.kinds else None,
     )
     bundle = build(
-        plan, name=name, journal=journal, version=args.predictor_version, rules=rules, progress=_progress()
+        plan,
+        name=name,
+        journal=journal,
+        version=args.predictor_version,
+        rules=rules,
+        progress=spending("measuring: {done} networks, {share}, {left_min} min left"),
     )
     if args.output:
         bundles.save(bundle, Path(args.output))
@@ -89,14 +94,3 @@ def run(args: argparse.Namespace) -> int:
         print(f"(nn-Meter) [Kernel] {kind.kind}: {kind.rows} measurements{error}")
     print(f"(nn-Meter) Successfully register predictor: {info.name}")
     return 0
-
-
-def _progress() -> Callable[[float, float, int], None]:
-    """Networks measured, and the time left."""
-    ticker = Ticker()
-
-    def show(spent_s: float, budget_s: float, done: int) -> None:
-        share, left_s = min(spent_s / budget_s, 1.0), max(budget_s - spent_s, 0.0)
-        ticker.show(share, f"measuring: {done} networks, {share:4.0%}, {left_s / 60:.1f} min left")
-
-    return show

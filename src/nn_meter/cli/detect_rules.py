@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 from nn_meter.cli.build import seconds
-from nn_meter.cli.output import OK, Ticker
+from nn_meter.cli.output import OK, spending
 from nn_meter.errors import BuildError, StorageError
 
 
@@ -26,11 +25,15 @@ def configure(parser: argparse.ArgumentParser, command: str) -> None:
     )
     parser.add_argument("--cases", nargs="+", metavar="RULE", help="these rules only, such as BF_conv_relu")
     parser.add_argument("--seed", type=int, default=0, help="seed of the order of runs")
-    parser.add_argument("--resume", action="store_true", help="go on with earlier measurements of this backend")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with earlier measurements of this backend"
+    )
     parser.add_argument(
         "-o", "--output", default="fusion_rules.json", help="file of the rules (default fusion_rules.json)"
     )
-    parser.add_argument("--report", metavar="FILE.html", help="also write the matrix and the evidence to this file")
+    parser.add_argument(
+        "--report", metavar="FILE.html", help="also write the matrix and the evidence to this file"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -56,7 +59,9 @@ def run(args: argparse.Namespace) -> int:
         tuple(args.cases or CASES),
         seed=args.seed,
     )
-    rules = detect_rules(plan, journal=journal, progress=_progress())
+    rules = detect_rules(
+        plan, journal=journal, progress=spending("measuring {done}: {share}, at most {left_min} min left")
+    )
     _write(args.output, json.dumps(rules, indent=4) + "\n")
     if args.report:
         _write(args.report, page(rules))
@@ -73,14 +78,3 @@ def _write(path: str, text: str) -> None:
             f"{path}: cannot be written ({error.strerror or error}); choose another file and add --resume, "
             "nothing measured is lost"
         ) from error
-
-
-def _progress() -> Callable[[float, float, str], None]:
-    """The rule at hand, and the most time that is left."""
-    ticker = Ticker()
-
-    def show(spent_s: float, budget_s: float, rule: str) -> None:
-        share, left_s = min(spent_s / budget_s, 1.0), max(budget_s - spent_s, 0.0)
-        ticker.show(share, f"measuring {rule}: {share:4.0%}, at most {left_s / 60:.1f} min left")
-
-    return show

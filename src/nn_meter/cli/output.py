@@ -56,6 +56,18 @@ class Ticker:
         sys.stderr.flush()
 
 
+def spending(text: str) -> Callable[[float, float, object], None]:
+    """A callback for the seconds spent, those of the budget and what was just done, which shows on stderr ``text`` with
+    ``{done}``, ``{share}`` and ``{left_min}`` filled in."""
+    ticker = Ticker()
+
+    def show(spent_s: float, budget_s: float, done: object) -> None:
+        share, left_s = min(spent_s / budget_s, 1.0), max(budget_s - spent_s, 0.0)
+        ticker.show(share, text.format(done=done, share=f"{share:4.0%}", left_min=f"{left_s / 60:.1f}"))
+
+    return show
+
+
 @contextmanager
 def fetching(name: str) -> Iterator[Callable[[int, int | None], None] | None]:
     """A callback that shows on stderr how much of ``name`` is fetched; ``None`` where nobody watches."""
