@@ -5,8 +5,12 @@ from __future__ import annotations
 from dataclasses import fields, is_dataclass
 
 from nn_meter.backends.base import Backend
+from nn_meter.detection.cases import is_case
+from nn_meter.detection.survey import SHAPES
 from nn_meter.ir.builder import GraphBuilder
-from nn_meter.ir.graph import Graph
+from nn_meter.ir.graph import Graph, verify
+from nn_meter.kernels.probes import probes
+from nn_meter.kernels.testcases import Case
 
 
 def sample_graph() -> Graph:
@@ -56,3 +60,22 @@ def check_backend(backend: Backend) -> None:
         assert len(kernel.inputs) == len(kernel.input_names), f"{name}: {kernel.name} has unnamed inputs"
         assert len(kernel.outputs) == len(kernel.output_names), f"{name}: {kernel.name} has nameless outputs"
     prepared.close()
+
+
+def check_testcase(case: Case) -> None:
+    """Check that ``case`` keeps the contract of ``nn_meter.kernels.testcases.Case`` in every shape that is measured.
+
+    Raises:
+        AssertionError: it does not; says in what.
+    """
+    assert is_case(case), f"{case!r} lacks an attribute of Case"
+    assert len(case.labels) in (0, 2), f"{case.name}: labels are those of two parts, or none"
+    for shape, sizes in SHAPES.items():
+        where = f"{case.name} in the shape {shape!r}"
+        block, first, between = case.block(sizes), case.first(sizes), case.between(sizes)
+        for graph in (block, first):
+            assert between in verify(graph).producer, f"{where}: no node of {graph.name} writes {between}"
+        assert first.outputs == (between,), f"{where}: the first part ends in {first.outputs}, not in {between}"
+        assert between not in block.outputs, f"{where}: the block hands out {between}, so that nothing can fuse it"
+        assert set(first.tensors) <= set(block.tensors), f"{where}: the first part's tensors have other names in it"
+        probes(case, sizes)

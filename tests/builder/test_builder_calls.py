@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from nn_meter import builder
+from nn_meter.backends.replay import ReplayBackend
 from nn_meter.builder.backend_meta.fusion_rule_tester import detect_fusion_rule, generate_testcases
 from nn_meter.builder.backend_meta.utils import Latency
 from nn_meter.builder.backends import connect_backend
 from nn_meter.builder.config import builder_config
 from nn_meter.errors import BuildError
 from nn_meter.predictors.registration import register
+from nn_meter.training.detect import SAVINGS
 
 
 @pytest.fixture(autouse=True)
@@ -46,6 +49,38 @@ def test_rules_in_nn_meters_files(workspace: Path) -> None:
     found = detect_fusion_rule(profiled)
     assert found == results(workspace, "fusion_rule_test", "detected_fusion_rule.json")
     assert not any(rule["obey"] for rule in found.values())
+
+
+def test_probes_decide_where_they_were_measured(workspace: Path) -> None:
+    builder_config.set("PROBES", ["small"], "ruletest")
+    cases = generate_testcases()
+    assert list(cases)[-1] == "unit"
+    assert set(cases["BF_conv_relu"]) == {
+        "conv", "relu", "block", *(f"small-{name}" for names in SAVINGS.values() for name in names),
+    }  # fmt: skip
+    runtime = connect_backend("replay").runtime  # type: ignore[attr-defined]
+    assert isinstance(runtime, ReplayBackend)
+    fusing = connect_backend("replay")
+    fusing.runtime = ReplayBackend(  # type: ignore[attr-defined]
+        replace(runtime.config, fusions=frozenset({("Conv", "Relu"), ("BatchNormalization", "Relu")}))
+    )
+    profiled = builder.profile_models(fusing, cases, mode="ruletest")
+    found = detect_fusion_rule(profiled)
+    assert {name: rule["obey"] for name, rule in found.items()} == {
+        "BF_conv_relu": True,
+        "BF_conv_bn": False,
+        "BF_relu_relu": False,
+        "BF_dwconv_relu": True,
+        "BF_fc_relu": False,
+        "MON": False,
+        "BF_conv_bn_relu": False,
+    }
+
+
+def test_a_shape_nobody_knows_is_named(workspace: Path) -> None:
+    builder_config.set("PROBES", ["tiny"], "ruletest")
+    with pytest.raises(BuildError, match="no shape 'tiny' in PROBES; use some of small, large"):
+        generate_testcases()
 
 
 def latencies(first: float, second: float, block: float, std: float = 0.0) -> dict[str, Any]:

@@ -66,6 +66,7 @@ def ruletest_defaults() -> dict[str, Any]:
         "IMPLEMENT": "onnx",
         **{key: getattr(sizes, name) for key, name in SIZE_KEYS.items()},
         "EMP_ALPHA": 0.5,
+        "PROBES": ["small", "large"],
         "BASIC_TESTCASES": ["_".join(case.operators) for case in BASIC],
         "OTHER_TESTCASES": [MON.name],
         "LAYERS_1D": sorted(VECTORS),

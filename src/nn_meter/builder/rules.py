@@ -15,15 +15,20 @@ from nn_meter.backends.onnx_writer import as_bytes
 from nn_meter.builder.config import SIZE_KEYS, add_json, builder_config, read_json, write
 from nn_meter.builder.kernels import nhwc
 from nn_meter.builder.latency import Latency, Models, read_profiled_results
+from nn_meter.detection.cases import drawings
+from nn_meter.detection.survey import CALL_SHAPES, COPIES, SHAPES
 from nn_meter.errors import BuildError
 from nn_meter.ir import Graph
-from nn_meter.kernels.testcases import CASES, DRAWINGS, Case, FusionCase, ShareCase, Sizes, pair
+from nn_meter.kernels.probes import UNIT, UNIT_FRAME, UNITS, copies, probes, unit_probes
+from nn_meter.kernels.testcases import CASES, FusionCase, ShareCase, Sizes, pair
+from nn_meter.training.detect import SAVINGS, Conclusion, Decision, Witness, confirm, weigh_once
 
 _log = logging.getLogger(__name__)
 
-IMPLEMENT = "onnx"
-"""Registered operators of this ``implement`` take part: classes whose instances are called as
-``kernels.testcases.Drawing`` is."""
+Case = FusionCase | ShareCase
+
+UNIT_ENTRY = "unit"
+"""Beside the rules in ``origin_testcases.json``: the probes of what an activation costs."""
 
 
 def sizes() -> Sizes:
@@ -39,9 +44,7 @@ def cases() -> Mapping[str, Case]:
         BuildError: a case that does not exist.
     """
     config = builder_config.get_module("ruletest")
-    operators = registry.registered("operator")
-    own = {entry.name: entry.load()() for entry in operators if entry.implement == IMPLEMENT}
-    drawings = MappingProxyType({**DRAWINGS, **own})
+    drawn = drawings()
     vectors = frozenset(config.get("LAYERS_1D") or ())
     found: dict[str, Case] = {}
     for text in config.get("BASIC_TESTCASES") or ():
@@ -52,7 +55,7 @@ def cases() -> Mapping[str, Case]:
         case = known if isinstance(known, FusionCase) else FusionCase(names)
         if len(names) == 2 and case.domain != "tokens":
             case = pair(names[0], names[1], vectors)
-        found[case.name] = replace(case, drawings=drawings)
+        found[case.name] = replace(case, drawings=drawn)
     for name in config.get("OTHER_TESTCASES") or ():
         if registry.find("testcase", name) is not None:
             continue
@@ -74,12 +77,16 @@ def generate_testcases() -> Models:
     """
     asked = sizes()
     folder = builder_config.models("ruletest")
-    described: Models = {
-        name: {
-            part: _written(graph, folder / f"{name}_{part}.onnx")
-            for part, graph in case.graphs(asked).items()
+    drawn = {name: {**case.graphs(asked), **_probed(case)} for name, case in cases().items()}
+    if shapes := _shapes():
+        drawn[UNIT_ENTRY] = {
+            f"{shape}-{probe}": copies(graph, COPIES)
+            for shape in shapes
+            for probe, graph in unit_probes(SHAPES[shape]).items()
         }
-        for name, case in cases().items()
+    described: Models = {
+        name: {part: _written(graph, folder / f"{name}_{part}.onnx") for part, graph in graphs.items()}
+        for name, graphs in drawn.items()
     }
     for name, registered in _registered():
         described[name] = registered.save_testcase()
@@ -90,11 +97,13 @@ def generate_testcases() -> Models:
 
 
 def detect_fusion_rule(profiled_testcases: Models | str) -> dict[str, dict[str, Any]]:
-    """Decide each rule from the latencies of block and parts; writes ``detected_fusion_rule.json``.
+    """Decide each rule from the latencies of its models; writes ``detected_fusion_rule.json``.
 
-    As in nn-Meter, a pair fuses where the block saves more than ``EMP_ALPHA`` times the shorter part. Where
-    the saving is closer to that than the spread of the three latencies, ``obey`` is ``null``: undecided. A
-    case whose requirements are not met is not obeyed, one whose requirements are undecided is undecided.
+    Where the probes were measured (``PROBES`` in ``ruletest_config.yaml``), they decide as ``nn-meter detect-rules``
+    does, save that each was measured once and its spread stands for its error. Else block and parts decide, as in
+    nn-Meter: a pair fuses where the block saves more than ``EMP_ALPHA`` times the shorter part. Where the saving is
+    closer to that than the spread of the latencies, ``obey`` is ``null``: undecided. A case whose requirements are not
+    met is not obeyed, one whose requirements are undecided is undecided.
 
     Args:
         profiled_testcases: what ``profile_models`` returned, or the path of ``profiled_results.json``.
@@ -105,6 +114,7 @@ def detect_fusion_rule(profiled_testcases: Models | str) -> dict[str, dict[str, 
     given = read_json(profiled_testcases) if isinstance(profiled_testcases, str) else profiled_testcases
     profiled = read_profiled_results(given)
     config = builder_config.get_module("ruletest")
+    units = _units(profiled.get(UNIT_ENTRY, {}))
     decided: dict[str, dict[str, Any]] = {}
     for name, case in _in_order(cases()):
         latencies = {part: model.get("latency") for part, model in profiled.get(name, {}).items()}
@@ -113,6 +123,10 @@ def detect_fusion_rule(profiled_testcases: Models | str) -> dict[str, dict[str, 
         before = [(decided.get(rule, {}).get("obey"), wanted) for rule, wanted in case.requires.items()]
         if any(verdict is not wanted for verdict, wanted in before):
             decided[name] = {"obey": None if any(verdict is None for verdict, _ in before) else False}
+            continue
+        found = _judged(case, profiled[name], units)
+        if found is not None:
+            decided[name] = {"obey": found.obey, **({"reason": found.reason} if found.reason else {})}
             continue
         parts = set(case.labels if isinstance(case, FusionCase) else _chains(case)) | {"block"}
         known = {part: each for part, each in latencies.items() if each is not None}
@@ -133,6 +147,72 @@ def detect_fusion_rule(profiled_testcases: Models | str) -> dict[str, dict[str, 
     add_json(target, decided)
     _log.info("wrote the fusion rules to %s", target)
     return decided
+
+
+def _shapes() -> tuple[str, ...]:
+    """Shapes of the probes that ``ruletest_config.yaml`` asks for.
+
+    Raises:
+        BuildError: a shape that does not exist.
+    """
+    asked = tuple(builder_config.get_module("ruletest").get("PROBES") or ())
+    for shape in asked:
+        if shape not in SHAPES:
+            raise BuildError(f"ruletest_config.yaml: no shape {shape!r} in PROBES; use some of {', '.join(SHAPES)}")
+    return asked
+
+
+def _probed(case: Case) -> dict[str, Graph]:
+    """The probes of each witness, by shape and probe."""
+    wanted = {probe for each in SAVINGS.values() for probe in each}
+    return {
+        f"{shape}-{probe}": copies(graph, COPIES)
+        for shape in _shapes()
+        for probe, graph in probes(case, SHAPES[shape]).items()
+        if probe in wanted
+    }
+
+
+def _units(models: Mapping[str, Mapping[str, Any]]) -> dict[str, Latency]:
+    """Shape to what an activation costs there."""
+    found: dict[str, Latency] = {}
+    for shape in SHAPES:
+        with_unit, without = (models.get(f"{shape}-{probe}", {}).get("latency") for probe in (UNIT, UNIT_FRAME))
+        if with_unit is not None and without is not None and with_unit.avg > without.avg:
+            several = with_unit - without
+            found[shape] = Latency(several.avg / UNITS, several.std / UNITS)
+    return found
+
+
+def _judged(
+    case: Case, models: Mapping[str, Mapping[str, Any]], units: Mapping[str, Latency]
+) -> Conclusion | None:
+    """What the probes say; ``None`` where none were measured."""
+    told: dict[Witness, Decision] = {}
+    for witness, names in SAVINGS.items():
+        shapes: dict[str, Decision] = {}
+        for shape, unit in units.items():
+            measured = [models.get(f"{shape}-{name}", {}) for name in names]
+            if not all("latency" in model for model in measured):
+                continue
+            more, less, control_more, control_less = (model["latency"] for model in measured)
+            saved = (more - less) - (control_more - control_less)
+            shapes[shape] = weigh_once(saved.avg / unit.avg, saved.std / unit.avg)
+        if shapes:
+            told[witness] = _agreed(shapes)
+    return confirm(told) if told else None
+
+
+def _agreed(shapes: Mapping[str, Decision]) -> Decision:
+    """What one witness says in all shapes; on a small one a fusion shows as a call that is gone, whatever the others
+    say of the pass."""
+    small = [each for shape, each in shapes.items() if shape in CALL_SHAPES and each.verdict == "fuses"]
+    decided = [each for each in shapes.values() if each.verdict != "undecided"]
+    verdicts = {each.verdict for each in decided}
+    if len(verdicts) == 1 or small:
+        return (small or decided)[0]
+    first = next(iter(shapes.values()))
+    return replace(first, verdict="undecided", reason=first.reason or "shapes contradict each other")
 
 
 def _fuses(case: FusionCase, latencies: Mapping[str, Latency], alpha: float) -> bool | None:

@@ -41,7 +41,9 @@ def _operators() -> list[str]:
 
 
 def _testcases() -> list[str]:
-    return _named("testcases", "TestCase", ("MON",), "testcase", spelled="test cases")
+    from nn_meter.kernels.testcases import CASES
+
+    return _named("testcases", "TestCase", CASES, "testcase", spelled="test cases")
 
 
 def _named(plural: str, tag: str, names: Iterable[str], kind: str, spelled: str = "") -> list[str]:

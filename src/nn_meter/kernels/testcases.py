@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Protocol
 
 from nn_meter.errors import RuleError
 from nn_meter.ir.builder import GraphBuilder
@@ -232,6 +233,32 @@ def draw(
     return b.graph(*out)
 
 
+class Case(Protocol):
+    """What a rule is decided by: a block of operators, and its first part without what may join it.
+
+    ``name`` is the rule's. ``requires`` names the rules that must have a verdict before the case means anything.
+    ``labels`` is what nn-Meter's files call the two parts; empty where several operators read the value between.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def requires(self) -> Mapping[str, bool]: ...
+
+    @property
+    def labels(self) -> tuple[str, ...]: ...
+
+    def block(self, sizes: Sizes = ...) -> Graph:
+        """All operators together, from float inputs; the first part's nodes and tensors have the same names in it."""
+
+    def first(self, sizes: Sizes = ...) -> Graph:
+        """The first part alone."""
+
+    def between(self, sizes: Sizes = ...) -> str:
+        """The tensor of both graphs that the other operators read."""
+
+
 @dataclass(frozen=True, slots=True)
 class FusionCase:
     """Operators of one rule. A chain of three asks whether its last operator joins the two before.
@@ -275,6 +302,10 @@ class FusionCase:
         between = before.tensors[before.outputs[0]].shape
         return self._draw(self.operators[-1:], between, sizes, self.labels[1])
 
+    def between(self, sizes: Sizes = Sizes()) -> str:
+        """The tensor, in block and first part, that the last operator reads."""
+        return self.first(sizes).outputs[0]
+
     def graphs(self, sizes: Sizes = Sizes()) -> Mapping[str, Graph]:
         """Parts and block under the names that nn-Meter's files give them."""
         first, second = self.labels
@@ -299,6 +330,11 @@ class ShareCase:
     obeys: Mapping[str, bool]
     requires: Mapping[str, bool]
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """None: two operators read the convolution's result."""
+        return ()
+
     def block(self, sizes: Sizes = Sizes()) -> Graph:
         """A depthwise convolution with two branches: two activations; an activation and a convolution."""
         b = GraphBuilder(f"{self.name}_block")
@@ -306,6 +342,14 @@ class ShareCase:
         first = b.op("Relu", b.op("Relu", x))
         (second,) = DRAWINGS["dwconv"](b, b.op("LeakyRelu", x, alpha=2.0), sizes)
         return b.graph(first, second)
+
+    def first(self, sizes: Sizes = Sizes()) -> Graph:
+        """The depthwise convolution alone."""
+        return draw(("dwconv",), sizes.input_shape("map"), sizes, f"{self.name}_first")
+
+    def between(self, sizes: Sizes = Sizes()) -> str:
+        """The tensor, in block and first part, that both branches read."""
+        return self.first(sizes).outputs[0]
 
     def graphs(self, sizes: Sizes = Sizes()) -> Mapping[str, Graph]:
         """The block and every chain of an outcome, each once, by name."""
@@ -330,8 +374,6 @@ MON = ShareCase(
     MappingProxyType({"BF_dwconv_relu": True}),
 )
 """Alone; into the first consumer with all that follows; into the second."""
-
-Case = FusionCase | ShareCase
 
 _CONSUMERS: Mapping[str, str] = MappingProxyType(
     {
@@ -395,6 +437,6 @@ TODAY: tuple[FusionCase, ...] = tuple(
 )  # fmt: skip
 """Pairs of transformers, of mobile and of quantised networks."""
 
-_ALL: tuple[Case, ...] = (*BASIC, MON, *CHAINS, *TODAY)
-CASES: Mapping[str, Case] = MappingProxyType({case.name: case for case in _ALL})
+_ALL: tuple[FusionCase | ShareCase, ...] = (*BASIC, MON, *CHAINS, *TODAY)
+CASES: Mapping[str, FusionCase | ShareCase] = MappingProxyType({case.name: case for case in _ALL})
 """Every case by the rule that it decides; those that a case requires come before it or are among them."""

@@ -1,72 +1,100 @@
 """Whether a runtime fuses two operators, decided from latencies alone.
 
-Timing ``a``, ``b`` and ``a b`` and comparing sums goes wrong: an inference has a fixed cost, an output is
-written to fresh memory where a value between two operators is not, and a runtime changes layouts around an
-operator that stands alone. So the decision rests on a difference of differences. With ``p`` and ``q`` two
-operators that nothing fuses with and that keep shape and layout (barriers):
+Timing ``a``, ``b`` and ``a b`` and comparing sums goes wrong: an inference has a fixed cost, an output is written to
+fresh memory where a value between two operators is not, and a runtime changes layouts around an operator that stands
+alone. So the decision rests on differences of differences of the graphs of ``kernels.probes``. A fusion keeps the
+value between two operators from ever being stored, and two witnesses tell whether it is:
 
-    saving = [t(p a p b p) - t(p a b p)] - [t(p a p q p) - t(p a q p)]
+- the *reader*: one more operator that reads the value between ``a`` and ``b`` forces the runtime to store it. Where
+  they fuse it costs a call and a pass over the value more there than where it reads what ``a`` reads; before an
+  operator ``q`` that fuses with nothing it does not: ``[t(ab+) - t(+ab)] - [t(aq+) - t(+aq)]``. The neighbours stay
+  neighbours, and what layout they agree on is theirs.
+- the *barrier*: so does an operator between the two, against one before them:
+  ``[t(apb) - t(pab)] - [t(apq) - t(paq)]``.
 
-The first bracket is what a barrier between ``a`` and ``b`` costs, the second what it costs between ``a`` and an
-operator that does not fuse. All four begin and end with ``p``: the runtime's own layout is there before ``a`` and
-left after ``b``, and fixed costs, inputs and outputs cancel. Where nothing fuses the saving is zero; where ``b``
-joins ``a``, or ``a`` joins ``b``, one pass over the value between them and one call are saved. That is the scale:
-the lesser of what ``b`` and what an activation cost between barriers. Where ``a`` costs nothing, as a view does, no
-fusion saves anything, and *does not* predicts the same time.
+Each is mistaken where the other is not: a barrier also costs changes of layout that ``a`` and ``b`` would not need,
+and a reader keeps an operator from writing over its input. Both tend to show savings that are none. So a pair fuses
+where both witnesses say so, and does not where one denies it and the other does not insist.
 
-Where its buffers lie speeds an operator up or slows it down, by as much as a pass, for as long as a model stays
-prepared, and differently for each order in which they are prepared. So every round prepares all graphs anew, in a
-random order. A sign test over the rounds says on which side of half a pass
-the saving lies: it assumes nothing about the noise but that rounds are alike, so heavy tails, drift and two humps
-cost rounds, not truth.
+The unit is what an activation costs on a map of as many elements: a call and a pass. On small values a pass is nothing
+and what is saved is the call, so that the small shapes tell whether a kernel is gone; the larger ones, whether a pass
+is. A runtime whose fused kernel still makes the pass has fused.
+
+Where its buffers lie speeds an operator up or slows it down for as long as a model stays prepared. So every graph holds
+several copies of what it asks, and every round prepares all graphs anew, in a random order. A rank test over the rounds
+says on which side of a share of a unit the saving lies: it assumes nothing about the noise but that it is as likely to
+add as to take, so heavy tails, drift and two humps cost rounds, not truth.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cache
 from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
 
+from nn_meter.kernels.probes import (
+    APART,
+    CONTROL_APART,
+    CONTROL_READ_BEFORE,
+    CONTROL_READ_BETWEEN,
+    CONTROL_TOGETHER,
+    READ_BEFORE,
+    READ_BETWEEN,
+    TOGETHER,
+    UNIT,
+    UNIT_FRAME,
+    UNITS,
+)
+
 Verdict = Literal["fuses", "does not", "undecided"]
+Witness = Literal["reader", "barrier"]
+Round = Mapping[str, float]
+"""Probe to its latency in one round, in milliseconds a copy."""
 
-PAIR, APART, CONTROL, CONTROL_APART, FIRST, PASS, FRAME = "ab", "apb", "aq", "apq", "ap", "apr", "pp"
-"""The graphs of a decision, their outer ``p`` left out; ``apr`` has an activation in the place of ``b``."""
+SAVINGS: Mapping[Witness, tuple[str, str, str, str]] = MappingProxyType(
+    {
+        "reader": (READ_BETWEEN, READ_BEFORE, CONTROL_READ_BETWEEN, CONTROL_READ_BEFORE),
+        "barrier": (APART, TOGETHER, CONTROL_APART, CONTROL_TOGETHER),
+    }
+)
+"""Witness to its probes: what the first costs more than the second, less what the third costs more than the fourth."""
 
-SAVING_GRAPHS = (PAIR, APART, CONTROL, CONTROL_APART)
-SCALE_GRAPHS = (FIRST, PASS, FRAME)
-"""Graphs whose differences within each round decide, and those of which only the median matters."""
+HALF = 0.33
+"""Share of a unit on whose sides the rounds are weighed."""
 
-FUSED_SHARE, APART_SHARE = 0.6, 0.2
-"""Median savings, relative to the scale, from which a pair counts as fused, and up to which as not. What lies between
-may be a fusion that saves the call and still makes the pass, as ONNX Runtime's product with an activation does."""
+FUSED_SHARE, APART_SHARE = 0.4, 0.25
+"""Savings from which a pair counts as fused, and up to which as not."""
+
+LOST_SHARE, MOST_SHARE = -0.3, 5.0
+"""Savings below and above these are neither: something else changes with the neighbours."""
 
 ERROR_RATE = 0.005
-"""Chance at one look that rounds which are as often above half a pass as below give a verdict."""
+"""Chance at one look that rounds of a saving of ``HALF`` give a verdict."""
 
 MIN_ROUNDS = 8
 """The fewest rounds that can reach ``ERROR_RATE``."""
 
 RESOLUTION = 0.005
-"""A scale below this share of the pair's latency is not resolved: biases of that size are left."""
+"""A unit below this share of a latency is not resolved: biases of that size are left."""
+
+LEAST_SPREAD = 0.15
+"""Spread of a shape's rounds, in units, below which a few of them may lie by chance."""
 
 NOT_MEASURED = "nothing was measured"
 """Reason of a rule that the budget did not reach."""
 
-MOST_SHARE = 5.0
-"""Savings above this, or losses, are neither hypothesis: something else changes with the neighbours."""
-
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What the rounds of one shape say, or of several together.
+    """What rounds say, of one witness or of an executed graph.
 
-    ``saved_share`` is the median saving relative to the scale, ``shares`` that of each round; ``confidence`` is one
-    less the sign test's chance of being mistaken, of the verdict or of the nearer one where undecided; ``reason``
-    says why it is undecided. Without ``shares`` there is nothing to see, however many rounds are made.
+    ``saved_share`` is the median saving in units; ``confidence`` is one less the test's chance of being mistaken,
+    of the verdict or of the nearer one where undecided; ``reason`` says why it is undecided.
     """
 
     verdict: Verdict
@@ -74,18 +102,27 @@ class Decision:
     saved_share: float
     rounds: int
     reason: str = ""
-    shares: tuple[float, ...] = field(default=(), repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The savings of one shape in units, by witness and round. ``calls`` where the value is so small that its call is
+    all that a fusion saves; ``reason`` says why there is nothing to see."""
+
+    calls: bool
+    shares: Mapping[Witness, tuple[float, ...]]
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Conclusion:
-    """What all shapes of a rule say together. ``obey`` is what the rule file says; ``settled`` that more rounds would
-    hardly change it."""
+    """What all shapes of a rule say together. ``obey`` is what the rule file says; ``witnesses`` what each of them
+    says; ``reason``, where undecided, why, else what to add."""
 
     verdict: Verdict
     confidence: float
     reason: str = ""
-    settled: bool = True
+    witnesses: Mapping[Witness, Decision] = field(default_factory=dict, compare=False)
 
     @property
     def obey(self) -> bool | None:
@@ -96,75 +133,168 @@ class Conclusion:
 OBEYS: Mapping[Verdict, bool | None] = MappingProxyType({"fuses": True, "does not": False, "undecided": None})
 
 
-def decide(rounds_ms: Mapping[str, Sequence[float]]) -> Decision:
-    """The verdict of one shape.
+def unit_ms(rounds: Sequence[Round]) -> float:
+    """What an activation costs, in milliseconds: the median over rounds of ``UNIT`` and ``UNIT_FRAME``; 0 for none."""
+    return float(np.median([each[UNIT] - each[UNIT_FRAME] for each in rounds])) / UNITS if rounds else 0.0
+
+
+def seen(rounds: Sequence[Round], unit: float, *, calls: bool) -> Seen:
+    """The savings of the rounds that measured a witness's probes.
 
     Args:
-        rounds_ms: For each graph its latency in each round, in milliseconds; equally many rounds of each of
-            ``SAVING_GRAPHS``, the first of which are those of ``SCALE_GRAPHS``.
+        unit: ``unit_ms`` of the same shape.
+        calls: Whether the shape is one of the small ones.
     """
-    t = {name: np.asarray(rounds_ms[name], float) for name in SAVING_GRAPHS + SCALE_GRAPHS}
-    count, some = len(t[PAIR]), len(t[FIRST])
-    if not some:
+    together_ms = [each[name] for each in rounds for name in (READ_BEFORE, TOGETHER) if name in each]
+    if not together_ms:
+        return Seen(calls, {}, NOT_MEASURED)
+    whole = float(np.median(together_ms))
+    if unit < RESOLUTION * whole:
+        return Seen(calls, {}, f"{1000 * unit:.2g} us to save of {1000 * whole:.3g} us: too little to see")
+    shares: dict[Witness, tuple[float, ...]] = {}
+    for witness, (more, less, control_more, control_less) in SAVINGS.items():
+        told = [each for each in rounds if {more, less, control_more, control_less} <= each.keys()]
+        if told:
+            shares[witness] = tuple(
+                ((each[more] - each[less]) - (each[control_more] - each[control_less])) / unit for each in told
+            )
+    return Seen(calls, MappingProxyType(shares))
+
+
+def weigh(groups: Sequence[Sequence[float]]) -> Decision:
+    """The verdict of savings in units, one of each round, in groups that differ in noise.
+
+    Wilcoxon's signed-rank test (Biometrics Bulletin 1, 1945) on which side of ``HALF`` they lie, each in units of its
+    group's spread; the saving is the mean of the groups' medians, weighted by their precision.
+    """
+    told = [np.asarray(each, float) for each in groups if len(each)]
+    if not told:
         return Decision("undecided", 0.0, 0.0, 0, NOT_MEASURED)
-    saving = (t[APART] - t[PAIR]) - (t[CONTROL_APART] - t[CONTROL])
-    costs = (t[APART][:some] - t[FIRST], t[PASS] - t[FIRST])
-    scale, pair_ms = min(float(np.median(cost)) for cost in costs), float(np.median(t[PAIR]))
-    if scale < RESOLUTION * pair_ms:
-        seen = f"{1000 * scale:.2g} us to save of {1000 * pair_ms:.3g} us: too little to see"
-        return Decision("undecided", 0.0, 0.0, count, seen)
-    return _weigh((saving / scale).tolist())
-
-
-def _weigh(shares: Sequence[float]) -> Decision:
-    """The verdict of savings in units of what a fusion saves."""
-    count, share = len(shares), float(np.median(shares))
-    doubt_fused = _chance(sum(each > 0.5 for each in shares), count)
-    doubt_apart = _chance(sum(each < 0.5 for each in shares), count)
-    confidence = 1 - min(doubt_fused, doubt_apart)
-
-    def decision(verdict: Verdict, reason: str = "") -> Decision:
-        return Decision(verdict, confidence, share, count, reason, tuple(shares))
-
+    spreads = [math.hypot(spread(each), LEAST_SPREAD) for each in told]
+    away = np.concatenate([(each - HALF) / width for each, width in zip(told, spreads, strict=True)])
+    weights = [len(each) / width**2 for each, width in zip(told, spreads, strict=True)]
+    share, count = float(np.average([np.median(each) for each in told], weights=weights)), len(away)
+    doubt = min(_signed_rank(away), _signed_rank(-away))
     if count < MIN_ROUNDS:
-        return decision("undecided", f"{count} rounds, at least {MIN_ROUNDS} are needed")
-    if min(doubt_fused, doubt_apart) > ERROR_RATE:
-        return decision("undecided", f"saves {share:.0%} of a pass; the rounds disagree")
-    if abs(share) > MOST_SHARE:
-        return decision("undecided", f"saves {share:.0f} passes, which is no fusion and no lack of one")
+        return Decision("undecided", 1 - doubt, share, count, f"{count} rounds, at least {MIN_ROUNDS} are needed")
+    return _judge(share, doubt, count)
+
+
+def spread(values: Sequence[float] | np.ndarray) -> float:
+    """Standard deviation as the median deviation from the median tells it, which outliers do not change."""
+    return 1.4826 * float(np.median(np.abs(np.asarray(values) - np.median(values)))) if len(values) else 0.0
+
+
+def weigh_once(share: float, deviation: float) -> Decision:
+    """The verdict of one saving in units that is known to a standard deviation, its error taken as normal."""
+    sure = abs(share - HALF) / deviation if deviation else math.inf
+    return _judge(share, math.erfc(sure / math.sqrt(2)) / 2, 1)
+
+
+def _judge(share: float, doubt: float, count: int) -> Decision:
+    def decision(verdict: Verdict, reason: str = "") -> Decision:
+        return Decision(verdict, 1 - doubt, share, count, reason)
+
+    if doubt > ERROR_RATE:
+        return decision("undecided", f"saves {share:.0%} of a call and a pass; the rounds disagree")
+    if share > MOST_SHARE:
+        return decision("undecided", f"saves {share:.1f} times a call and a pass, which is no fusion")
+    if share < LOST_SHARE:
+        return decision("undecided", f"loses {-share:.0%} of a call and a pass, which no lack of a fusion does")
     if share >= FUSED_SHARE:
         return decision("fuses")
     if share <= APART_SHARE:
         return decision("does not")
-    return decision("undecided", f"saves {share:.0%} of a pass: neither fused nor apart")
+    return decision("undecided", f"saves {share:.0%} of a call and a pass: neither fused nor apart")
 
 
-def conclude(decisions: Sequence[Decision]) -> Conclusion:
-    """One verdict of all shapes: of timed ones that of their rounds together, if most shapes lean to it.
+def statement(shapes: Sequence[Seen], witness: Witness) -> Decision:
+    """What one witness says of all shapes: what it says of the small ones where it sees a fusion there, else of all
+    together. Shapes in which the neighbours lose more than noise explains tell nothing, as long as there are others;
+    shapes that contradict each other leave it undecided."""
+    told = [(each.calls, each.shares[witness]) for each in shapes if each.shares.get(witness)]
+    sound = [(calls, shares) for calls, shares in told if float(np.median(shares)) >= LOST_SHARE] or told
+    small, every = [shares for calls, shares in sound if calls], [shares for _, shares in sound]
+    found = _together(small)
+    return found if found.verdict == "fuses" else _together(every)
 
-    Shapes that contradict each other leave the rule undecided, and the reason says in how many it fuses.
+
+def _together(groups: Sequence[Sequence[float]]) -> Decision:
+    together = weigh(groups)
+    alone = [each.verdict for each in (weigh([group]) for group in groups) if each.verdict != "undecided"]
+    fused = alone.count("fuses")
+    if 0 < fused < len(alone):
+        reason = f"fuses in {fused} of {len(alone)} shapes"
+        return Decision("undecided", 0.0, together.saved_share, together.rounds, reason)
+    return together
+
+
+def conclude(shapes: Sequence[Seen], witnesses: Sequence[Witness] = ("reader", "barrier")) -> Conclusion:
+    """One verdict of all shapes and witnesses.
+
+    Args:
+        witnesses: Those that the case can have.
     """
+    found = confirm({each: statement(shapes, each) for each in witnesses})
+    if found.verdict == "fuses":
+        return replace(found, reason=_passes(shapes))
+    if found.verdict == "undecided" and not any(each.rounds for each in found.witnesses.values()):
+        reasons = dict.fromkeys(each.reason or NOT_MEASURED for each in shapes)
+        return replace(found, reason="; ".join(reasons) or NOT_MEASURED)
+    return found
+
+
+def confirm(told: Mapping[Witness, Decision]) -> Conclusion:
+    """One verdict of all witnesses: all of them make a fusion, and one denies it where none affirms it."""
+    told = MappingProxyType(dict(told))
+    by: dict[Verdict, dict[Witness, Decision]] = {"fuses": {}, "does not": {}, "undecided": {}}
+    for name, each in told.items():
+        by[each.verdict][name] = each
+    if by["fuses"] and by["does not"]:
+        reason = f"the {min(by['fuses'])} shows a fusion, the {min(by['does not'])} shows none"
+        return Conclusion("undecided", 0.0, reason, told)
+    if by["does not"]:
+        return Conclusion("does not", max(each.confidence for each in by["does not"].values()), "", told)
+    confidence = min(each.confidence for each in (by["undecided"] or told).values())
+    if not by["undecided"]:
+        return Conclusion("fuses", confidence, "", told)
+    reason = "; ".join(f"{name}: {each.reason}" for name, each in by["undecided"].items() if each.rounds)
+    return Conclusion("undecided", confidence, reason, told)
+
+
+def agree(decisions: Sequence[Decision]) -> Conclusion:
+    """What the executed graphs of all shapes say together."""
     decided = [each for each in decisions if each.verdict != "undecided"]
     fused = sum(each.verdict == "fuses" for each in decided)
     if 0 < fused < len(decided):
         return Conclusion("undecided", 0.0, f"fuses in {fused} of {len(decided)} shapes")
-    timed = [each for each in decisions if each.shares]
-    if not timed and decided:
-        return Conclusion(decided[0].verdict, max(each.confidence for each in decided))
-    if not timed:
+    if not decided:
         reasons = dict.fromkeys(each.reason for each in decisions if each.reason)
-        return Conclusion("undecided", 0.0, "; ".join(reasons) or NOT_MEASURED, settled=False)
-    together = _weigh([share for each in timed for share in each.shares])
-    if together.verdict == "undecided":
-        settled = together.rounds >= MIN_ROUNDS and abs(together.saved_share) > MOST_SHARE
-        return Conclusion("undecided", together.confidence, together.reason, settled)
-    leaning = sum((each.saved_share > 0.5) == (together.verdict == "fuses") for each in timed)
-    if 3 * leaning < 2 * len(timed) or (decided and decided[0].verdict != together.verdict):
-        reason = f"only {leaning} of {len(timed)} shapes lean to {together.verdict!r}"
-        return Conclusion("undecided", 0.0, reason, settled=False)
-    return Conclusion(together.verdict, together.confidence)
+        return Conclusion("undecided", 0.0, "; ".join(reasons) or NOT_MEASURED)
+    return Conclusion(decided[0].verdict, max(each.confidence for each in decided))
 
 
-def _chance(hits: int, rounds: int) -> float:
-    """Probability of ``hits`` or more heads in ``rounds`` throws of a fair coin."""
-    return float(sum(math.comb(rounds, k) for k in range(hits, rounds + 1)) / 2**rounds)
+def _passes(shapes: Sequence[Seen]) -> str:
+    """What to add where a fusion shows on small values only."""
+    larger = [share for each in shapes if not each.calls for share in each.shares.get("reader", ())]
+    kept = weigh([larger]).verdict == "does not"
+    return "saves the call, and still makes the pass" if kept else ""
+
+
+def _signed_rank(values: np.ndarray) -> float:
+    """Chance that the positive ones of as many values, spread evenly around zero, have ranks as high or higher."""
+    ranks = np.empty(len(values), int)
+    ranks[np.argsort(np.abs(values))] = np.arange(1, len(values) + 1)
+    return float(_rank_sums(len(values))[int(ranks[values > 0].sum()) :].sum())
+
+
+@cache
+def _rank_sums(count: int) -> np.ndarray:
+    """Chance of each sum of the ranks 1 to ``count`` of which a fair coin picks some."""
+    chances = np.ones(1)
+    for rank in range(1, count + 1):
+        longer = np.zeros(len(chances) + rank)
+        longer[: len(chances)] += chances / 2
+        longer[rank:] += chances / 2
+        chances = longer
+    return chances

@@ -1,0 +1,71 @@
+"""``nn_meter.detect_rules``: which operators a runtime fuses, found by running small graphs on it.
+
+Every case is drawn in several shapes. Its probes (``kernels.probes``) take turns in a child process, some rounds of
+each shape in one sweep over all cases; each result is committed to a journal. What ``training.detect`` finds unclear
+then gets more sweeps, until the budget is spent. Where the runtime shows the graph that it executes, that decides and
+the timing is the cross-check.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from nn_meter.backends import base
+from nn_meter.detection.cases import find_cases, known_cases
+from nn_meter.detection.rules import rules_json
+from nn_meter.detection.survey import MOST_SWEEPS, DetectionPlan, Progress, Survey
+from nn_meter.errors import BuildError, NnMeterError
+from nn_meter.profiling.isolation import Failure, Worker, measuring_cpus
+from nn_meter.profiling.journal import Journal
+
+__all__ = ["METHODS", "DetectionPlan", "detect_rules", "known_cases"]
+
+METHODS = ("timing", "graph", "both")
+"""What may decide: latencies, the executed graph, or the graph with latencies beside."""
+
+
+def detect_rules(
+    plan: DetectionPlan,
+    *,
+    journal: Path,
+    backend: base.Backend | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Measure until every rule is clear or the budget is spent.
+
+    Args:
+        journal: file that holds every measurement; one that is there already is gone on with.
+        backend: in the place of the one that the plan names; it has to be picklable if ``plan.isolated``.
+
+    Returns:
+        The rules as the JSON of a fusion-rule file, with evidence; ``rules_json`` says how.
+
+    Raises:
+        BackendError: an unknown backend or setting.
+        MissingDependencyError: the runtime is not installed.
+        BuildError: no budget, an unknown case or method, or a journal that cannot be used.
+        RegistrationError: a registered case or operator that cannot be loaded.
+    """
+    if not plan.budget_s > 0:
+        raise BuildError(f"a budget of {plan.budget_s:g} s measures nothing; give some minutes")
+    if plan.method not in METHODS:
+        raise BuildError(f"no method {plan.method!r}; use one of {', '.join(METHODS)}")
+    cases = find_cases(plan.cases) if plan.cases else known_cases()
+    device = backend or base.load(plan.backend, **plan.settings)
+    facts = dict(device.check())
+    cpus = measuring_cpus(int(facts.get("threads", 1)))
+    with Journal(journal) as book, Worker(timeout_s=plan.timeout_s, affinity=cpus) as worker:
+        survey = Survey(plan, device, book, worker.call if plan.isolated else _here, cases, facts)
+        for number in range(1 if plan.method == "graph" else MOST_SWEEPS):
+            survey.sweep(number, progress)
+        return rules_json(survey.rules(), plan.backend, plan.method, facts)
+
+
+def _here(task: Callable[..., Any], *args: Any) -> Any:
+    """The task in this process, errors as the isolated one gives them."""
+    try:
+        return task(*args)
+    except NnMeterError as error:
+        return Failure("refused", str(error))

@@ -1,0 +1,125 @@
+"""Fusion rules with what they rest on, and the JSON of a fusion-rule file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from nn_meter.kernels.fusion import RUNTIMES
+from nn_meter.kernels.probes import APART, CONTROL_APART, CONTROL_TOGETHER, FIRST, FRAME, TOGETHER
+from nn_meter.profiling.environment import environment
+from nn_meter.training.detect import NOT_MEASURED, Conclusion, Decision, Seen, weigh
+
+COUNTED = (APART, TOGETHER, CONTROL_APART, CONTROL_TOGETHER, FIRST, FRAME)
+"""Probes whose executed kernels are counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShapeEvidence:
+    """What was seen in one shape: savings, and executed kernels of each probe where the runtime tells them."""
+
+    shape: str
+    timing: Seen | None
+    graph: Decision | None
+    medians_ms: Mapping[str, float]
+    kernels: Mapping[str, int]
+    rounds: int = 0
+    failure: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One rule with its verdict and what it rests on. ``skipped`` says why it was not measured; ``clear`` that more
+    rounds would hardly change anything."""
+
+    name: str
+    timing: Conclusion | None = None
+    graph: Conclusion | None = None
+    shapes: tuple[ShapeEvidence, ...] = ()
+    latency: Mapping[str, str] = field(default_factory=dict)
+    skipped: Conclusion | None = None
+    clear: bool = False
+
+    @property
+    def conclusion(self) -> Conclusion:
+        """The executed graph's word where it has one, else the timing's."""
+        if self.skipped is not None:
+            return self.skipped
+        if self.graph is not None and self.graph.obey is not None:
+            return self.graph
+        return self.timing or self.graph or Conclusion("undecided", 0.0, NOT_MEASURED)
+
+
+def rules_json(rules: Sequence[Rule], backend: str, method: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """nn-Meter's file: ``obey`` and ``latency`` of each rule, with ``evidence``; ``runtime`` where prediction
+    knows the backend's own passes; ``comment`` says what was measured."""
+    circumstances = environment({k: v for k, v in facts.items() if isinstance(v, str | int | float)})
+    what = f"{facts.get('runtime', backend)} {facts.get('runtime_version', '')}".strip()
+    written: dict[str, Any] = {"runtime": backend} if backend in RUNTIMES else {}
+    written["comment"] = (
+        f"detected by {method} on {what}, {facts.get('threads', 1)} thread(s), "
+        f"{circumstances.get('cpu') or facts.get('device', 'cpu')}, {circumstances.get('date')}"
+    )
+    for rule in rules:
+        found = rule.conclusion
+        witnesses = rule.timing.witnesses if rule.timing else {}
+        written[rule.name] = {
+            "obey": found.obey,
+            "latency": dict(rule.latency),
+            "evidence": {
+                "verdict": found.verdict,
+                "confidence": round(found.confidence, 6),
+                "reason": found.reason,
+                "timing": rule.timing.verdict if rule.timing else None,
+                "graph": rule.graph.verdict if rule.graph else None,
+                "runs": sum(each.rounds for each in rule.shapes),
+                "witnesses": {name: _witness_json(each) for name, each in witnesses.items() if each.rounds},
+                "medians_ms": next((dict(s.medians_ms) for s in reversed(rule.shapes) if s.medians_ms), {}),
+                "shapes": {each.shape: _shape_json(each) for each in rule.shapes},
+            },
+        }
+    return written
+
+
+def _witness_json(told: Decision) -> dict[str, Any]:
+    return {
+        "verdict": told.verdict,
+        "saved_share": round(told.saved_share, 3),
+        "confidence": round(told.confidence, 6),
+        "rounds": told.rounds,
+    }
+
+
+def _shape_json(each: ShapeEvidence) -> dict[str, Any]:
+    shares = each.timing.shares if each.timing else {}
+    told = weigh([shares.get("reader") or shares.get("barrier") or ()])
+    return {
+        "timing": told.verdict if each.timing else None,
+        "saved_share": {witness: round(float(np.median(values)), 3) for witness, values in shares.items()},
+        "rounds": each.rounds,
+        "graph": each.graph.verdict if each.graph else None,
+        "kernels": dict(each.kernels),
+        "reason": each.failure or (each.timing.reason if each.timing else ""),
+    }
+
+
+def executed_decision(kernels: Mapping[str, int], inputs: int = 0, *, partly: bool = False) -> Decision:
+    """What the numbers of executed kernels say. A pair fuses where as many kernels are gone as its last operator has.
+
+    Args:
+        kernels: How many each probe of ``COUNTED`` has.
+        inputs: Inputs that the last operator brings with it; the barriers behind them are no kernels of its own.
+        partly: Whether one kernel gone is enough, as where several operators read the first one's result.
+    """
+    first, second = kernels[FIRST] - kernels[FRAME], kernels[APART] - kernels[FIRST] - inputs
+    saved = (kernels[APART] - kernels[TOGETHER]) - (kernels[CONTROL_APART] - kernels[CONTROL_TOGETHER])
+    if first <= 0 or second <= 0:
+        return Decision("undecided", 0.0, 0.0, 0, "the runtime executes nothing for one of the parts")
+    if saved >= (1 if partly else second):
+        return Decision("fuses", 1.0, saved / second, 0)
+    if saved <= 0:
+        return Decision("does not", 1.0, saved / second, 0)
+    return Decision("undecided", 0.0, saved / second, 0, f"{saved} of {second} kernels fuse")

@@ -1,0 +1,395 @@
+"""The measuring: some rounds of each case and shape in one sweep, then more of what is unclear."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from time import monotonic
+from types import MappingProxyType
+from typing import Any, Literal
+from zlib import crc32
+
+import numpy as np
+
+from nn_meter.backends import base
+from nn_meter.backends.onnx_writer import as_bytes
+from nn_meter.detection.rules import COUNTED, Rule, ShapeEvidence, executed_decision
+from nn_meter.ir import Graph
+from nn_meter.kernels.probes import (
+    APART,
+    CONTROL_READ_BEFORE,
+    CONTROL_TOGETHER,
+    FIRST,
+    FRAME,
+    TOGETHER,
+    UNIT,
+    UNIT_FRAME,
+    copies,
+    probes,
+    unit_probes,
+)
+from nn_meter.kernels.testcases import Case, Sizes
+from nn_meter.profiling.isolation import Failure
+from nn_meter.profiling.journal import Entry, Journal, key_of
+from nn_meter.training.detect import (
+    APART_SHARE,
+    LOST_SHARE,
+    MOST_SHARE,
+    SAVINGS,
+    Conclusion,
+    Round,
+    Seen,
+    Witness,
+    agree,
+    conclude,
+    seen,
+    statement,
+    unit_ms,
+)
+
+_LOG = logging.getLogger(__name__)
+
+Method = Literal["timing", "graph", "both"]
+
+def _sizes(hw: int, channels: int, *, pointwise: bool) -> Sizes:
+    """Maps, vectors and tokens of as many elements."""
+    return Sizes(
+        hw=hw,
+        cin=channels,
+        cout=channels,
+        length=channels,
+        tokens=hw * hw,
+        rows=hw * hw,
+        pool_strides=1,
+        pointwise=pointwise,
+    )
+
+
+SHAPES: Mapping[str, Sizes] = MappingProxyType(
+    {
+        "small": _sizes(7, 16, pointwise=True),
+        "large": _sizes(20, 32, pointwise=True),
+    }
+)
+"""Shapes of each case. In the first a call is all that a fusion saves: a value of 3 KB lies in the first cache, and is
+off the 4 KB at which one value lies in another's way. In the second, of 50 KB, the pass outweighs it, and all that is
+alive at one moment stays in the second cache. Few channels and small windows keep convolutions from drowning what is
+saved."""
+
+CALL_SHAPES = frozenset({"small"})
+
+LAYOUT_KERNELS = frozenset({"ReorderInput", "ReorderOutput", "Reorder"})
+"""Executed kernels that only change a layout; they come and go with what surrounds an operator."""
+
+COPIES = 4
+"""Copies of a probe in one graph: what the place of its buffers costs averages out, and of an inference's fixed cost
+each bears its part. Runtimes let copies use the same buffers by turns, so that more of them would not help."""
+
+PARTS = (TOGETHER, APART, FIRST, FRAME)
+"""Probes of what the parts of a case cost."""
+
+_UNIT_NAME = "unit"
+_RESULTS = MappingProxyType({"graph": "kernels", "timing": "rounds"})
+"""Items of the journal beside the rules' names, and what each kind of item results in."""
+
+_ROUNDS = 4
+"""Rounds of one shape in one sweep."""
+_UNIT_ROUNDS = 40
+_PARTS_ROUNDS = 2
+"""Rounds of the first sweep that tell what a unit is, and what the parts of a case cost in its last shape."""
+MOST_SWEEPS = 24
+_HOPELESS_SWEEPS = 4
+"""After so many sweeps a case that no number of rounds can decide is left alone."""
+_TURNS, _TURN_MS = 12, 0.3
+_FEWEST_RUNS, _MOST_RUNS = 2, 10
+_WARM_UP_RUNS = 3
+
+Progress = Callable[[float, float, str], None]
+"""Called with seconds spent, seconds of the budget, the rule just measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class DetectionPlan:
+    """What to find out, and for how long.
+
+    ``cases`` are names of rules as ``cases.find_cases`` takes them; none stand for all known ones. ``timeout_s`` ends
+    what hangs. Without ``isolated`` everything runs in this process: a runtime that crashes then takes it along.
+    """
+
+    backend: str = "onnxruntime_cpu"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    budget_s: float = 900.0
+    method: Method = "both"
+    cases: tuple[str, ...] = ()
+    shapes: Mapping[str, Sizes] = field(default_factory=lambda: SHAPES)
+    timeout_s: float = 60.0
+    seed: int = 0
+    isolated: bool = True
+
+
+def measure_rounds(
+    backend: base.Backend, models: Mapping[str, bytes], count: int, seed: Sequence[int]
+) -> list[dict[str, float]]:
+    """Rounds that prepare all models anew and then let them take many short turns, all in random orders; called in the
+    child process.
+
+    A neighbour on the same core slows runs by a third or more, in stretches from a tenth of a millisecond on: the
+    fastest run of all turns of a round counts.
+
+    Returns:
+        For each of ``count`` rounds the milliseconds of each model, those of one copy.
+
+    Raises:
+        BackendError: the runtime refuses a model.
+    """
+    rng = np.random.default_rng(seed)
+    names = list(models)
+    rounds: list[dict[str, float]] = []
+    for _ in range(count):
+        prepared: dict[str, base.Prepared] = {}
+        try:
+            for index in rng.permutation(len(names)):
+                prepared[names[index]] = backend.prepare(models[names[index]])
+            best_ms = {name: min(model.run(_WARM_UP_RUNS)) for name, model in prepared.items()}
+            runs = int(np.clip(_TURN_MS / max(*best_ms.values(), 1e-6), _FEWEST_RUNS, _MOST_RUNS))
+            for _ in range(_TURNS):
+                for index in rng.permutation(len(names)):
+                    name = names[index]
+                    best_ms[name] = min(best_ms[name], *prepared[name].run(runs))
+            rounds.append({name: best_ms[name] / COPIES for name in names})
+        finally:
+            for model in prepared.values():
+                model.close()
+    return rounds
+
+
+def count_kernels(backend: base.Backend, models: Mapping[str, bytes]) -> dict[str, int]:
+    """How many kernels the runtime executes for each model, changes of layout aside; called in the child process.
+
+    Raises:
+        BackendError: the runtime refuses a model, or does not tell.
+    """
+    return {
+        name: sum(kernel.op_type not in LAYOUT_KERNELS for kernel in backend.fused(model))
+        for name, model in models.items()
+    }
+
+
+class Survey:
+    """The rules so far: which measurements there are, what they say, what to measure next."""
+
+    def __init__(
+        self,
+        plan: DetectionPlan,
+        backend: base.Backend,
+        book: Journal,
+        call: Callable[..., Any],
+        cases: Mapping[str, Case],
+        facts: Mapping[str, Any],
+    ) -> None:
+        self._plan = plan
+        self._backend = backend
+        self._book = book
+        self._call = call
+        self._facts = {key: facts[key] for key in sorted(facts)}
+        self._cases = cases
+        self._known: dict[str, Entry] = {entry.key: entry for entry in book.results()}
+        self._rounds: dict[tuple[str, str], list[Round]] = {}
+        self._kernels: dict[tuple[str, str], Mapping[str, int]] = {}
+        self._failures: dict[tuple[str, str], str] = {}
+        self._rules: dict[str, Rule] = {}
+        self._spent_s = 0.0
+
+    def sweep(self, number: int, progress: Progress | None) -> None:
+        """Some rounds of every case that is not clear; each needs the rules that it builds on decided first."""
+        timed = self._plan.method != "graph"
+        open_ = [case for name, case in self._cases.items() if not number or not self._rules[name].clear]
+        if timed and open_:
+            rounds = _ROUNDS if number else _UNIT_ROUNDS
+            for shape, sizes in self._plan.shapes.items():
+                self._time(_UNIT_NAME, shape, number, partial(unit_probes, sizes), (UNIT, UNIT_FRAME), rounds)
+        for case in open_:
+            rule = self._skipped(case)
+            if rule is None:
+                if not number and self._plan.method != "timing":
+                    self._count(case)
+                if timed:
+                    self._time_case(case, number)
+                rule = self._rule(case, number)
+                if progress is not None:
+                    progress(self._spent_s, self._plan.budget_s, case.name)
+            self._rules[case.name] = rule
+
+    def rules(self) -> list[Rule]:
+        """Every rule, in the order of the cases."""
+        return [self._rules[name] for name in self._cases]
+
+    def _count(self, case: Case) -> None:
+        """Executed kernels of each shape, as far as the runtime tells."""
+        for shape, sizes in self._plan.shapes.items():
+            item = self._item(case.name, shape, "graph")
+            result = self._done(item, partial(probes, case, sizes), COUNTED, partial(self._call, count_kernels))
+            if isinstance(result, Failure):
+                _LOG.info("%s does not show what it executes: %s", self._backend.name, result.reason)
+            elif result is not None:
+                self._kernels[case.name, shape] = result["kernels"]
+
+    def _time_case(self, case: Case, sweep: int) -> None:
+        """The next rounds of each shape: of the probes of each witness that is still to be heard."""
+        wanted = tuple(dict.fromkeys(name for witness in self._heard(case) for name in SAVINGS[witness]))
+        *_, last = self._plan.shapes
+        for shape, sizes in self._plan.shapes.items():
+            if not sweep and shape == last:
+                self._time(case.name, shape, sweep, partial(probes, case, sizes), PARTS, _PARTS_ROUNDS)
+            self._time(case.name, shape, sweep, partial(probes, case, sizes), wanted, _ROUNDS)
+
+    def _heard(self, case: Case) -> tuple[Witness, ...]:
+        """The reader where the case has one; the barrier where there is none, or where the reader sees a saving."""
+        if not case.labels:
+            return ("barrier",)
+        told = statement(self._seen(case), "reader")
+        return ("reader", "barrier") if told.rounds and told.saved_share > APART_SHARE else ("reader",)
+
+    def _time(
+        self,
+        name: str,
+        shape: str,
+        sweep: int,
+        draw: Callable[[], Mapping[str, Graph]],
+        wanted: tuple[str, ...],
+        count: int,
+    ) -> None:
+        """``count`` rounds of the probes ``wanted``, unless they are known, the budget is spent, or the runtime refused
+        one before."""
+        if (name, shape) in self._failures:
+            return
+        item = {**self._item(name, shape, "timing"), "sweep": sweep, "probes": list(wanted)}
+        seed = (self._plan.seed, crc32(key_of(item).encode()))
+
+        def call(backend: base.Backend, models: Mapping[str, bytes]) -> Any:
+            return self._call(measure_rounds, backend, models, count, seed)
+
+        result = self._done(item, draw, wanted, call, COPIES)
+        if isinstance(result, Failure):
+            self._failures[name, shape] = result.reason
+        elif result is not None:
+            self._rounds.setdefault((name, shape), []).extend(result["rounds"])
+
+    def _item(self, name: str, shape: str, what: str) -> dict[str, Any]:
+        sizes = asdict(self._plan.shapes[shape])
+        return {"what": what, "case": name, "sizes": sizes, "copies": COPIES, "backend": self._facts}
+
+    def _done(
+        self,
+        item: Mapping[str, Any],
+        draw: Callable[[], Mapping[str, Graph]],
+        wanted: tuple[str, ...],
+        call: Callable[[base.Backend, Mapping[str, bytes]], Any],
+        count: int = 1,
+    ) -> Mapping[str, Any] | Failure | None:
+        """The result of an item: from the journal, or by asking the runtime now; ``None`` where the budget is spent."""
+        key = key_of(item)
+        if key not in self._known:
+            if self._spent_s >= self._plan.budget_s:
+                return None
+            begin = monotonic()
+            graphs = draw()
+            models = {name: as_bytes(copies(graphs[name], count)) for name in wanted}
+            answer = call(self._backend, models)
+            self._book.add([item])
+            if isinstance(answer, Failure):
+                self._book.fail(key, answer)
+            else:
+                answer = {_RESULTS[str(item["what"])]: answer, "elapsed_s": monotonic() - begin}
+                self._book.record(key, answer)
+            self._known[key] = Entry(key, item, answer)
+        result = self._known[key].result
+        if isinstance(result, Mapping):
+            self._spent_s += float(result["elapsed_s"])
+        return result
+
+    def _skipped(self, case: Case) -> Rule | None:
+        """The rule of a case that builds on another which does not hold, or is unknown."""
+        for name, wanted in case.requires.items():
+            before = self._rules.get(name)
+            if before is None or before.conclusion.obey is wanted:
+                continue
+            found = before.conclusion
+            if found.obey is None:
+                why = Conclusion("undecided", 0.0, f"not measured: {name} is undecided")
+            else:
+                why = Conclusion("does not", found.confidence, f"not measured: {name} does not hold")
+            return Rule(case.name, skipped=why)
+        return None
+
+    def _rule(self, case: Case, sweep: int) -> Rule:
+        shapes = tuple(self._shape(case, shape) for shape in self._plan.shapes)
+        graph = [each.graph for each in shapes if each.graph is not None]
+        timing = [each.timing for each in shapes if each.timing is not None]
+        timed = self._timed(case, timing, shapes)
+        return Rule(
+            case.name,
+            timed,
+            agree(graph) if graph else None,
+            shapes,
+            self._latency(case),
+            clear=timed is None or timed.obey is not None or (sweep >= _HOPELESS_SWEEPS and _hopeless(timed)),
+        )
+
+    def _timed(self, case: Case, timing: Sequence[Seen], shapes: Sequence[ShapeEvidence]) -> Conclusion | None:
+        if timing:
+            return conclude(timing, tuple(SAVINGS) if case.labels else ("barrier",))
+        failures = dict.fromkeys(each.failure for each in shapes if each.failure)
+        return Conclusion("undecided", 0.0, "; ".join(failures)) if failures else None
+
+    def _seen(self, case: Case) -> list[Seen]:
+        return [each.timing for shape in self._plan.shapes if (each := self._shape(case, shape)).timing is not None]
+
+    def _shape(self, case: Case, shape: str) -> ShapeEvidence:
+        rounds = self._rounds.get((case.name, shape), [])
+        unit = unit_ms(self._rounds.get((_UNIT_NAME, shape), []))
+        kernels = self._kernels.get((case.name, shape), {})
+        values: dict[str, list[float]] = {}
+        for each in rounds:
+            for name, ms in each.items():
+                values.setdefault(name, []).append(ms)
+        graph = None
+        if kernels:
+            brought = len(case.block().inputs) - len(case.first().inputs)
+            graph = executed_decision(kernels, brought, partly=not case.labels)
+        return ShapeEvidence(
+            shape,
+            seen(rounds, unit, calls=shape in CALL_SHAPES) if rounds else None,
+            graph,
+            {name: round(float(np.median(each)), 6) for name, each in values.items()},
+            kernels,
+            sum(CONTROL_READ_BEFORE in each or CONTROL_TOGETHER in each for each in rounds),
+            self._failures.get((case.name, shape), ""),
+        )
+
+    def _latency(self, case: Case) -> dict[str, str]:
+        """nn-Meter's keys: what each part costs between barriers in the last shape, their sum as ``ops``, and what the
+        block costs; mean and deviation of the rounds."""
+        *_, last = self._plan.shapes
+        rounds = [each for each in self._rounds.get((case.name, last), []) if FRAME in each]
+        if not rounds:
+            return {}
+        t = {name: np.array([each[name] for each in rounds]) for name in PARTS}
+        first, second = t[FIRST] - t[FRAME], t[APART] - t[FIRST]
+        found = {"block": _spread(t[TOGETHER] - t[FRAME])}
+        if case.labels:
+            one, other = case.labels
+            found |= {one: _spread(first), other: _spread(second), "ops": _spread(first + second)}
+        return found
+
+
+def _hopeless(found: Conclusion) -> bool:
+    """Whether a rule is undecided for another reason than noise."""
+    told = [each for each in found.witnesses.values() if each.rounds]
+    return not told or any(not LOST_SHARE <= each.saved_share <= MOST_SHARE for each in told)
+
+
+def _spread(values_ms: np.ndarray) -> str:
+    return f"{values_ms.mean():.4f} +- {values_ms.std():.4f}"
