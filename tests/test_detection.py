@@ -70,7 +70,9 @@ def test_rules_carry_their_evidence_and_can_be_read(tmp_path: Path) -> None:
     for told in evidence["witnesses"].values():
         assert told["saved_share"] == pytest.approx(1.0, abs=0.2)
     assert set(evidence["shapes"]) == set(SHAPES)
-    assert evidence["shapes"]["small"]["kernels"] == {"apb": 5, "pab": 4, "apq": 5, "paq": 5, "ap": 4, "p": 3}
+    assert evidence["shapes"]["small"]["kernels"] == {
+        "ab+": 5, "+ab": 4, "aq+": 5, "+aq": 5, "apb": 5, "pab": 4, "apq": 5, "paq": 5, "ap": 4, "p": 3,
+    }  # fmt: skip
     assert set(evidence["medians_ms"]) == {
         "ab+", "+ab", "aq+", "+aq", "apb", "pab", "apq", "paq", "ap", "p",
     }  # fmt: skip
@@ -181,6 +183,15 @@ def test_executed_kernels_decide(
     first: int, second: int, saved: int, inputs: int, partly: bool, verdict: str
 ) -> None:
     assert executed_decision(counted(first, second, saved), inputs, partly=partly).verdict == verdict
+
+
+def test_what_fuses_in_one_surrounding_only_is_left_open() -> None:
+    """As OpenVINO's activation and sum, which are one subgraph where another operator reads what the first reads."""
+    read = {"ab+": 5, "+ab": 4, "aq+": 5, "+aq": 5}
+    found = executed_decision(counted(1, 1, 0) | read)
+    assert found.verdict == "undecided"
+    assert found.reason == "fuses among the probes of the reader, not among those of the barrier"
+    assert executed_decision(counted(1, 1, 1) | read).verdict == "fuses"
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime_cpu", "openvino_cpu"])

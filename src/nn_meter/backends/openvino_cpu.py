@@ -8,8 +8,10 @@ the mean of the runs that count.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from io import BytesIO
 from time import perf_counter_ns
 from types import MappingProxyType, TracebackType
 from typing import Any, ClassVar, Self
@@ -24,6 +26,9 @@ PRECISIONS = ("f32", "bf16", "f16")
 
 _SLOW_RUNS = 3
 """Runs of a fresh model that a trace leaves out: they make the layers' code."""
+
+_KEPT_MODELS, _KEPT_BYTES = 2048, 1 << 18
+"""How many compiled models are kept at most, and how large a model may be for that."""
 
 NOT_EXECUTED = frozenset({"Input", "Output"})
 """Layers of a compiled model that compute nothing."""
@@ -75,12 +80,15 @@ class OpenVinoCpu:
     def prepare(self, model: Model) -> OpenVinoPrepared:
         """``model`` compiled, with random inputs.
 
+        A small model that was prepared before is imported as it was compiled then, which makes its layers' code and
+        buffers anew in a quarter of the time.
+
         Raises:
             BackendError: OpenVINO refuses the model, or an input has a free dimension.
             MissingDependencyError: openvino is not installed.
         """
         data = as_bytes(model)
-        return OpenVinoPrepared(data, self.config, _compile(data, self.config), random_inputs(data))
+        return OpenVinoPrepared(data, self.config, _compiled_again(data, self.config), random_inputs(data))
 
     def fused(self, model: Model) -> list[ExecutedKernel]:
         """The layers that OpenVINO executes, in their order; those that only rename a buffer included.
@@ -162,14 +170,36 @@ def _openvino() -> Any:
     return openvino
 
 
-def _compile(data: bytes, config: OpenVinoConfig, **more: object) -> Any:
-    runtime = _openvino()
-    settings = {
+_kept: OrderedDict[tuple[bytes, OpenVinoConfig], bytes] = OrderedDict()
+"""Small models as they were compiled, the one used last at the end: detection prepares the same ones over and over."""
+
+
+def _compiled_again(data: bytes, config: OpenVinoConfig) -> Any:
+    key = (data, config)
+    if key in _kept:
+        _kept.move_to_end(key)
+        return _openvino().Core().import_model(_kept[key], "CPU", _settings(config))
+    compiled = _compile(data, config)
+    if len(data) <= _KEPT_BYTES:
+        exported = BytesIO()
+        compiled.export_model(exported)
+        _kept[key] = exported.getvalue()
+        if len(_kept) > _KEPT_MODELS:
+            _kept.popitem(last=False)
+    return compiled
+
+
+def _settings(config: OpenVinoConfig) -> dict[str, object]:
+    return {
         "INFERENCE_NUM_THREADS": config.threads,
         "NUM_STREAMS": 1,
         "INFERENCE_PRECISION_HINT": config.precision,
-        **more,
     }
+
+
+def _compile(data: bytes, config: OpenVinoConfig, **more: object) -> Any:
+    runtime = _openvino()
+    settings = {**_settings(config), **more}
     try:
         core = runtime.Core()
         return core.compile_model(core.read_model(data), "CPU", settings)

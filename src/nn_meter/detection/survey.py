@@ -15,7 +15,7 @@ import numpy as np
 
 from nn_meter.backends import base
 from nn_meter.backends.onnx_writer import as_bytes
-from nn_meter.detection.rules import COUNTED, Rule, ShapeEvidence, executed_decision
+from nn_meter.detection.rules import Rule, ShapeEvidence, executed_decision
 from nn_meter.ir import Graph
 from nn_meter.kernels.probes import (
     APART,
@@ -35,8 +35,7 @@ from nn_meter.profiling.isolation import Failure
 from nn_meter.profiling.journal import Entry, Journal, key_of
 from nn_meter.training.detect import (
     APART_SHARE,
-    LOST_SHARE,
-    MOST_SHARE,
+    ERROR_RATE,
     SAVINGS,
     Conclusion,
     Round,
@@ -94,7 +93,7 @@ _UNIT_NAME = "unit"
 _RESULTS = MappingProxyType({"graph": "kernels", "timing": "rounds"})
 """Items of the journal beside the rules' names, and what each kind of item results in."""
 
-_ROUNDS = 4
+_ROUNDS = 6
 """Rounds of one shape in one sweep."""
 _UNIT_ROUNDS = 40
 _PARTS_ROUNDS = 2
@@ -230,7 +229,7 @@ class Survey:
         """Executed kernels of each shape, as far as the runtime tells."""
         for shape, sizes in self._plan.shapes.items():
             item = self._item(case.name, shape, "graph")
-            result = self._done(item, partial(probes, case, sizes), COUNTED, partial(self._call, count_kernels))
+            result = self._done(item, partial(probes, case, sizes), None, partial(self._call, count_kernels))
             if isinstance(result, Failure):
                 _LOG.info("%s does not show what it executes: %s", self._backend.name, result.reason)
             elif result is not None:
@@ -285,18 +284,19 @@ class Survey:
         self,
         item: Mapping[str, Any],
         draw: Callable[[], Mapping[str, Graph]],
-        wanted: tuple[str, ...],
+        wanted: tuple[str, ...] | None,
         call: Callable[[base.Backend, Mapping[str, bytes]], Any],
         count: int = 1,
     ) -> Mapping[str, Any] | Failure | None:
-        """The result of an item: from the journal, or by asking the runtime now; ``None`` where the budget is spent."""
+        """The result of an item, of all probes or those ``wanted``: from the journal, or by asking the runtime now;
+        ``None`` where the budget is spent."""
         key = key_of(item)
         if key not in self._known:
             if self._spent_s >= self._plan.budget_s:
                 return None
             begin = monotonic()
             graphs = draw()
-            models = {name: as_bytes(copies(graphs[name], count)) for name in wanted}
+            models = {name: as_bytes(copies(graphs[name], count)) for name in wanted or graphs}
             answer = call(self._backend, models)
             self._book.add([item])
             if isinstance(answer, Failure):
@@ -388,7 +388,7 @@ class Survey:
 def _hopeless(found: Conclusion) -> bool:
     """Whether a rule is undecided for another reason than noise."""
     told = [each for each in found.witnesses.values() if each.rounds]
-    return not told or any(not LOST_SHARE <= each.saved_share <= MOST_SHARE for each in told)
+    return all(1 - each.confidence <= ERROR_RATE for each in told)
 
 
 def _spread(values_ms: np.ndarray) -> str:

@@ -31,7 +31,7 @@ FIRST, FRAME = "ap", "p"
 UNIT, UNIT_FRAME = "r", ""
 """Barriers with an activation between each two, ``UNITS`` in all, and the barriers alone."""
 
-UNITS = 4
+UNITS = 12
 
 
 def probes(case: Case, sizes: Sizes) -> dict[str, Graph]:
