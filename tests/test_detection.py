@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,11 +12,11 @@ import pytest
 from nn_meter.backends.replay import ReplayBackend, ReplayConfig
 from nn_meter.detection import DetectionPlan, detect_rules
 from nn_meter.detection.rules import executed_decision
-from nn_meter.detection.survey import SHAPES
+from nn_meter.detection.survey import SHAPES, _hopeless
 from nn_meter.errors import BuildError
 from nn_meter.kernels.rules import read_rules
 from nn_meter.report.rules import matrix, page, summary
-from nn_meter.training.detect import MIN_ROUNDS
+from nn_meter.training.detect import MIN_ROUNDS, Conclusion, Decision
 
 FUSIONS = frozenset({("Conv", "Relu"), ("Conv", "BatchNormalization"), ("BatchNormalization", "Relu"), ("Gemm", "Add")})
 """What the pretended runtime fuses: operators of neighbouring nodes."""
@@ -106,6 +107,14 @@ def test_a_chain_is_not_measured_where_its_beginning_does_not_fuse(tmp_path: Pat
     )
     evidence = rules["BF_conv_add_relu"]["evidence"]
     assert (evidence["reason"], evidence["runs"]) == ("not measured: BF_conv_add does not hold", 0)
+
+
+def test_a_chain_that_is_reached_late_is_heard_to_the_end() -> None:
+    """A rule is given up only once no witness is left to ask."""
+    fuses, unheard = Decision("fuses", 0.999, 1.0, 12), Decision("undecided", 0.0, 0.0, 0)
+    loses = Decision("undecided", 0.999, -2.0, 60, "loses")
+    assert not _hopeless(Conclusion("undecided", 0.0, witnesses={"reader": fuses, "barrier": unheard}))
+    assert _hopeless(Conclusion("undecided", 0.0, witnesses={"reader": loses, "barrier": unheard}))
 
 
 def test_a_runtime_that_shows_nothing_is_decided_by_time(tmp_path: Path) -> None:
@@ -218,6 +227,7 @@ def test_the_reports_show_each_rule(tmp_path: Path) -> None:
     )
     text = page(rules)
     assert all(name in text for name in ("BF_conv_relu", "BF_conv_conv", "MON"))
+    assert re.search(r"reader [+-]\d\.\d\d, barrier [+-]\d\.\d\d", text)
     assert "http" not in text
 
 

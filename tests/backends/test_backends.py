@@ -10,7 +10,7 @@ import pytest
 from nn_meter.backends import available, load
 from nn_meter.backends.onnxruntime_cpu import OnnxRuntimeCpu
 from nn_meter.backends.replay import FakeClock, ReplayBackend, ReplayConfig
-from nn_meter.errors import BackendError, MissingDependencyError
+from nn_meter.errors import BackendError, MissingDependencyError, ModelFormatError
 from nn_meter.ir import GraphBuilder
 from nn_meter.testing import check_backend, sample_graph
 
@@ -108,5 +108,19 @@ def test_replay_refuses_what_it_is_told_to() -> None:
     backend = ReplayBackend(ReplayConfig(refused=frozenset({"sample"})))
     with pytest.raises(BackendError, match="replay refuses the model: sample"):
         backend.prepare(sample_graph())
-    with pytest.raises(BackendError, match="replay takes graphs only"):
+    with pytest.raises(ModelFormatError, match="not an ONNX model"):
         backend.prepare(b"")
+    with pytest.raises(BackendError, match="replay refuses the model: Gemm is in its list of what to refuse"):
+        ReplayBackend(ReplayConfig(refused=frozenset({"Gemm"}))).prepare(sample_graph())
+    with pytest.raises(BackendError, match="replay does not show what it executes"):
+        ReplayBackend(ReplayConfig(shows=False)).fused(sample_graph())
+
+
+def test_replay_fuses_what_it_is_told_to() -> None:
+    graph = sample_graph()
+    apart, fused = (ReplayBackend(ReplayConfig(fusions=pairs)) for pairs in (frozenset(), {("Conv", "Relu")}))  # type: ignore[arg-type]
+    assert [kernel.op_type for kernel in fused.fused(graph)] == ["Conv", *(n.op_type for n in graph.nodes[2:])]
+    assert fused.fused(graph)[0].nodes == tuple(node.name for node in graph.nodes[:2])
+    (activation,) = (node for node in graph.nodes if node.op_type == "Relu")
+    (written,) = graph.output_tensors(activation)
+    assert apart.prepare(graph).run(1)[0] - fused.prepare(graph).run(1)[0] == pytest.approx(1e-3 + written.size / 1e6)

@@ -53,10 +53,10 @@ def test_a_barrier_stands_before_every_reader_and_a_tap_beside_them() -> None:
 
 def test_units_are_activations_between_barriers() -> None:
     found = unit_probes(SIZES)
-    assert operators(found["r"]) - operators(found[""]) == {"Relu": UNITS}
-    for node in found["r"].nodes:
+    assert operators(found["units"]) - operators(found["frame"]) == {"Relu": UNITS}
+    for node in found["units"].nodes:
         if node.op_type == "Relu":
-            assert found["r"].producer[node.inputs[0]].op_type == "AveragePool"
+            assert found["units"].producer[node.inputs[0]].op_type == "AveragePool"
 
 
 def test_copies_share_nothing() -> None:

@@ -167,7 +167,7 @@ def of(reader: float, barrier: float | None = None, count: int = 12, *, calls: b
 
 
 def test_a_unit_is_the_median_cost_of_an_activation() -> None:
-    taken = [{"r": 3.0, "": 1.0}, {"r": 9.0, "": 8.0}, {"r": 4.5, "": 3.0}]
+    taken = [{"units": 3.0, "frame": 1.0}, {"units": 9.0, "frame": 8.0}, {"units": 4.5, "frame": 3.0}]
     assert unit_ms(taken) == pytest.approx(1.5 / UNITS)
     assert unit_ms([]) == 0.0
 
@@ -205,6 +205,10 @@ def test_witnesses_that_contradict_each_other_leave_it_open() -> None:
 )
 def test_what_was_measured_once_rests_on_its_spread(share: float, deviation: float, verdict: Verdict) -> None:
     assert weigh_once(share, deviation).verdict == verdict
+
+
+def test_a_witness_that_was_not_heard_is_named() -> None:
+    assert conclude([of(1.0)]).reason == "barrier: nothing was measured"
 
 
 def test_a_case_without_a_reader_rests_on_the_barrier() -> None:

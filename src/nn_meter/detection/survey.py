@@ -386,9 +386,10 @@ class Survey:
 
 
 def _hopeless(found: Conclusion) -> bool:
-    """Whether a rule is undecided for another reason than noise."""
+    """Whether a rule is undecided for another reason than noise, and no witness is still to be heard."""
     told = [each for each in found.witnesses.values() if each.rounds]
-    return all(1 - each.confidence <= ERROR_RATE for each in told)
+    unheard = len(told) < len(found.witnesses)
+    return all(1 - each.confidence <= ERROR_RATE and not (unheard and each.verdict == "fuses") for each in told)
 
 
 def _spread(values_ms: np.ndarray) -> str:

@@ -28,7 +28,7 @@ APART, TOGETHER, CONTROL_APART, CONTROL_TOGETHER = "apb", "pab", "apq", "paq"
 FIRST, FRAME = "ap", "p"
 """All but the last operator, and nothing, before another ``p``."""
 
-UNIT, UNIT_FRAME = "r", ""
+UNIT, UNIT_FRAME = "units", "frame"
 """Barriers with an activation between each two, ``UNITS`` in all, and the barriers alone."""
 
 UNITS = 12

@@ -15,6 +15,11 @@ _PLURALS: Mapping[bool | None, str] = MappingProxyType({True: "fuse", False: "do
 _CLASSES: Mapping[bool | None, str] = MappingProxyType({True: "yes", False: "no", None: "open"})
 _LEGEND = "+ fuses, - does not, ? undecided, ! timing and executed graph disagree; blank: not tested"
 
+_COLUMNS = (
+    "rule", "verdict", "timing", "graph", "confidence", "rounds", "saved, in units", "shapes", "latency in ms",
+    "reason",
+)  # fmt: skip
+
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 80rem; margin: 2rem auto; color: #1c2430 }
 h1 { font-size: 1.4rem } h2 { font-size: 1.1rem; margin-top: 2rem }
@@ -71,7 +76,7 @@ def page(rules: Mapping[str, Any]) -> str:
     rows = "".join(_row(name, rule) for name, rule in _rules(rules).items())
     heads = "".join(
         f"<th>{text}</th>"
-        for text in ("rule", "verdict", "timing", "graph", "confidence", "rounds", "shapes", "latency in ms", "reason")
+        for text in _COLUMNS
     )
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -132,6 +137,9 @@ def _row(name: str, rule: Mapping[str, Any]) -> str:
     evidence = _evidence(rule)
     shapes: Mapping[str, Mapping[str, Any]] = evidence.get("shapes", {})
     seen = "; ".join(f"{shape}: {each.get('timing') or each.get('graph')}" for shape, each in shapes.items())
+    saved = ", ".join(
+        f"{witness} {told['saved_share']:+.2f}" for witness, told in evidence.get("witnesses", {}).items()
+    )
     latency = ", ".join(f"{key} {value}" for key, value in rule.get("latency", {}).items())
     confidence = evidence.get("confidence")
     texts = (
@@ -140,6 +148,7 @@ def _row(name: str, rule: Mapping[str, Any]) -> str:
         f"<td>{escape(str(evidence.get('graph') or ''))}</td>",
         f'<td class="n">{"" if confidence is None else f"{confidence:.4f}"}</td>',
         f'<td class="n">{evidence.get("runs", "")}</td>',
+        f"<td>{escape(saved)}</td>",
         f"<td>{escape(seen)}</td>",
         f"<td>{escape(latency)}</td>",
         f"<td>{escape(str(evidence.get('reason', '')))}</td>",

@@ -271,7 +271,7 @@ def confirm(told: Mapping[Witness, Decision]) -> Conclusion:
     confidence = min(each.confidence for each in (by["undecided"] or told).values())
     if not by["undecided"]:
         return Conclusion("fuses", confidence, "", told)
-    reason = "; ".join(f"{name}: {each.reason}" for name, each in by["undecided"].items() if each.rounds)
+    reason = "; ".join(f"{name}: {each.reason}" for name, each in by["undecided"].items())
     return Conclusion("undecided", confidence, reason, told)
 
 
