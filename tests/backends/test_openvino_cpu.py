@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from collections import OrderedDict
+from dataclasses import replace
 
 import pytest
 
-from nn_meter.backends import load
+from nn_meter.backends import load, openvino_cpu
 from nn_meter.errors import BackendError, MissingDependencyError
 from nn_meter.testing import check_backend, sample_graph
 
@@ -24,6 +26,27 @@ def test_a_fused_layer_names_its_operators() -> None:
     convolution = next(kernel for kernel in kernels if kernel.op_type == "Convolution")
     assert "Relu_0" in str(convolution.attrs["originalLayersNames"]).split(",")
     assert "Relu" not in [kernel.op_type for kernel in kernels]
+
+
+@pytest.mark.heavy
+def test_a_small_model_prepared_again_is_imported_as_it_was_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("openvino")
+    kept: OrderedDict[object, bytes] = OrderedDict()
+    monkeypatch.setattr(openvino_cpu, "_kept", kept)
+    monkeypatch.setattr(openvino_cpu, "_KEPT_MODELS", 1)
+    backend, graph = load("openvino_cpu"), sample_graph()
+    with backend.prepare(graph) as first, backend.prepare(graph) as again:
+        layers = [openvino_cpu._layers(each._request.get_compiled_model()) for each in (first, again)]  # type: ignore[attr-defined]
+        assert layers[0] == layers[1] == backend.fused(graph)
+        assert len(again.run(3)) == 3
+    (known,) = kept
+    other = replace(graph, name="other")
+    backend.prepare(other).close()
+    assert len(kept) == 1
+    assert known not in kept
+    monkeypatch.setattr(openvino_cpu, "_KEPT_BYTES", 0)
+    backend.prepare(graph).close()
+    assert known not in kept
 
 
 def test_a_missing_runtime_is_named_with_its_install_line(monkeypatch: pytest.MonkeyPatch) -> None:
