@@ -10,20 +10,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from nn_meter.backends import base
 from nn_meter.detection.cases import find_cases, known_cases
 from nn_meter.detection.rules import rules_json
-from nn_meter.detection.survey import MOST_SWEEPS, DetectionPlan, Progress, Survey
+from nn_meter.detection.survey import MOST_SWEEPS, DetectionPlan, Method, Progress, Survey
 from nn_meter.errors import BuildError, NnMeterError
 from nn_meter.profiling.isolation import Failure, Worker, measuring_cpus
 from nn_meter.profiling.journal import Journal
 
 __all__ = ["METHODS", "DetectionPlan", "detect_rules", "known_cases"]
 
-METHODS = ("timing", "graph", "both")
-"""What may decide: latencies, the executed graph, or the graph with latencies beside."""
+METHODS: tuple[str, ...] = get_args(Method)
+"""What ``DetectionPlan.method`` may be."""
 
 
 def detect_rules(

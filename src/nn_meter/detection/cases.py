@@ -46,8 +46,9 @@ def known_cases() -> Mapping[str, Case]:
             ) from error
         found[case.name] = case
     for entry in registry.registered("testcase"):
-        if is_case(entry.load()):
-            case = entry.load()()
+        registered = entry.load()
+        if is_case(registered):
+            case = registered()
             found[case.name] = case
     return MappingProxyType(found)
 

@@ -51,6 +51,8 @@ from nn_meter.training.detect import (
 _LOG = logging.getLogger(__name__)
 
 Method = Literal["timing", "graph", "both"]
+"""What may decide: latencies, the executed graph, or the graph with latencies beside."""
+
 
 def _sizes(hw: int, channels: int, *, pointwise: bool) -> Sizes:
     """Maps, vectors and tokens of as many elements."""
@@ -248,7 +250,8 @@ class Survey:
         """The reader where the case has one; the barrier where there is none, or where the reader sees a saving."""
         if not case.labels:
             return ("barrier",)
-        told = statement(self._seen(case), "reader")
+        timing = (self._timing(case, shape) for shape in self._plan.shapes)
+        told = statement([each for each in timing if each is not None], "reader")
         return ("reader", "barrier") if told.rounds and told.saved_share > APART_SHARE else ("reader",)
 
     def _time(
@@ -344,12 +347,13 @@ class Survey:
         failures = dict.fromkeys(each.failure for each in shapes if each.failure)
         return Conclusion("undecided", 0.0, "; ".join(failures)) if failures else None
 
-    def _seen(self, case: Case) -> list[Seen]:
-        return [each.timing for shape in self._plan.shapes if (each := self._shape(case, shape)).timing is not None]
+    def _timing(self, case: Case, shape: str) -> Seen | None:
+        rounds = self._rounds.get((case.name, shape), [])
+        unit = unit_ms(self._rounds.get((_UNIT_NAME, shape), []))
+        return seen(rounds, unit, calls=shape in CALL_SHAPES) if rounds else None
 
     def _shape(self, case: Case, shape: str) -> ShapeEvidence:
         rounds = self._rounds.get((case.name, shape), [])
-        unit = unit_ms(self._rounds.get((_UNIT_NAME, shape), []))
         kernels = self._kernels.get((case.name, shape), {})
         values: dict[str, list[float]] = {}
         for each in rounds:
@@ -361,7 +365,7 @@ class Survey:
             graph = executed_decision(kernels, brought, partly=not case.labels)
         return ShapeEvidence(
             shape,
-            seen(rounds, unit, calls=shape in CALL_SHAPES) if rounds else None,
+            self._timing(case, shape),
             graph,
             {name: round(float(np.median(each)), 6) for name, each in values.items()},
             kernels,
