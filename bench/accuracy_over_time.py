@@ -14,9 +14,9 @@ from pathlib import Path
 from nn_meter.building import BuildPlan, train
 from nn_meter.evaluation import subjects
 from nn_meter.frontends import read
+from nn_meter.learning.metrics import metrics
+from nn_meter.measuring.journal import Entry, Journal
 from nn_meter.predictors.runtime import GraphEngine
-from nn_meter.profiling.journal import Entry, Journal
-from nn_meter.training.metrics import metrics
 
 
 def first_minutes(results: Sequence[Entry], minutes: float) -> list[Entry]:

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import yaml
 
-from nn_meter.features.nnmeter import NN_METER_1
 from nn_meter.predictors.bundle import Bundle, KindPredictor
 from nn_meter.predictors.legacy import convert_folder
+from nn_meter.predictors.nnmeter_columns import NN_METER_1
 from nn_meter.predictors.trees import TreeEnsemble
 
 SHARED = Path(__file__).parents[1] / ".." / "shared"

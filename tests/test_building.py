@@ -14,14 +14,14 @@ import pytest
 
 from nn_meter import building
 from nn_meter.building import BuildPlan, build, kept_rules, measure_network, train
-from nn_meter.datasets import FAMILIES
 from nn_meter.detection import DetectionPlan
+from nn_meter.detection.decision import NOT_MEASURED
 from nn_meter.errors import BackendError, BuildError
+from nn_meter.measuring.isolation import Failure
+from nn_meter.measuring.journal import Entry, Journal, key_of
+from nn_meter.networks import FAMILIES
 from nn_meter.predictors import bundle as bundles
 from nn_meter.predictors.runtime import GraphEngine
-from nn_meter.profiling.isolation import Failure
-from nn_meter.profiling.journal import Entry, Journal, key_of
-from nn_meter.training.detect import NOT_MEASURED
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("sklearn")
@@ -34,9 +34,9 @@ def entry(number: int, result: object) -> Entry:
 
 def replayed(count: int, probe_ms: float = 1.0) -> list[Entry]:
     """Results of real networks with made-up times: a microsecond for each thousand bytes of a kernel's output."""
-    from nn_meter.datasets.executed import to_json
-    from nn_meter.kernels.fusion import fuse
     from nn_meter.kernels.rules import read_rules
+    from nn_meter.runtimes.executed import to_json
+    from nn_meter.runtimes.fusion import fuse
 
     rules = read_rules({"runtime": "onnxruntime_cpu"})
     results = []

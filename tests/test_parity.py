@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from nn_meter.api import Predictor
-from nn_meter.features.nnmeter import kernel_name
 from nn_meter.predictors.bundle import Bundle
+from nn_meter.predictors.nnmeter_columns import kernel_name
 from nn_meter.predictors.prediction import KernelPrediction, Prediction
 
 SHARED = Path(__file__).parents[1] / ".." / "shared"

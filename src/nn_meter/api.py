@@ -16,7 +16,6 @@ from typing import Any, Final
 
 from nn_meter import frontends, settings
 from nn_meter.errors import DownloadError, GraphError, InputError, ModelError, PredictorError, StorageError
-from nn_meter.features.nnmeter import SCHEMAS
 from nn_meter.frontends import nnmeter_ir
 from nn_meter.ir import Graph
 from nn_meter.kernels.rules import read_rules
@@ -24,6 +23,7 @@ from nn_meter.predictors import catalogue
 from nn_meter.predictors.bundle import Bundle
 from nn_meter.predictors.download import Progress
 from nn_meter.predictors.nnmeter import NnMeterEngine
+from nn_meter.predictors.nnmeter_columns import SCHEMAS
 from nn_meter.predictors.prediction import Prediction
 
 DEFAULT_PREDICTOR = "zen4cpu_onnxruntime132"

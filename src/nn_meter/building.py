@@ -25,18 +25,18 @@ from typing import Any
 import numpy as np
 
 from nn_meter.backends import base
-from nn_meter.datasets.executed import from_json, read_all, to_json
-from nn_meter.datasets.networks import FAMILIES
 from nn_meter.detection import DetectionPlan, detect_rules
+from nn_meter.detection.decision import NOT_MEASURED
+from nn_meter.devices.environment import environment
 from nn_meter.errors import BackendError, BuildError
 from nn_meter.ir import Graph, GraphBuilder
 from nn_meter.kernels.kinds import ConvConfig
+from nn_meter.learning.fit import Network, Sample, fallback_factor, fit_kinds, fit_speeds
+from nn_meter.measuring.isolation import Failure, Worker, measuring_cpus
+from nn_meter.measuring.journal import Entry, Journal
+from nn_meter.networks.generated import FAMILIES
 from nn_meter.predictors.bundle import Bundle
-from nn_meter.profiling.environment import environment
-from nn_meter.profiling.isolation import Failure, Worker, measuring_cpus
-from nn_meter.profiling.journal import Entry, Journal
-from nn_meter.training.detect import NOT_MEASURED
-from nn_meter.training.fit import Network, Sample, fallback_factor, fit_kinds, fit_speeds
+from nn_meter.runtimes.executed import from_json, read_all, to_json
 
 _LOG = logging.getLogger(__name__)
 

@@ -15,15 +15,15 @@ from nn_meter.builder.backend_meta.fusion_rule_tester import detect_fusion_rule,
 from nn_meter.builder.backend_meta.utils import Latency
 from nn_meter.builder.backends import connect_backend
 from nn_meter.builder.config import builder_config
+from nn_meter.detection.decision import SAVINGS
 from nn_meter.errors import BuildError
 from nn_meter.predictors.registration import register
-from nn_meter.training.detect import SAVINGS
 
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     from nn_meter.builder import backends
-    from nn_meter.profiling import Plan
+    from nn_meter.measuring import Plan
 
     defaults = backends.RuntimeBackend.__init__.__defaults__
     assert defaults == (backends.PLAN,)

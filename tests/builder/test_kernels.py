@@ -15,8 +15,8 @@ from nn_meter.builder.kernels import (
     sample_prior,
 )
 from nn_meter.errors import BuildError
-from nn_meter.features.nnmeter import NN_METER_BUILDER_1
 from nn_meter.ir import verify
+from nn_meter.predictors.nnmeter_columns import NN_METER_BUILDER_1
 
 ALL = (*KERNELS, *OTHER_KERNELS)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from nn_meter import builder, registry
+from nn_meter import builder, plugins
 from nn_meter.builder.config import builder_config
 from nn_meter.errors import RegistrationError, StorageError
 
@@ -33,7 +33,7 @@ class Wide:
     def save_model(self, path):
         from pathlib import Path
         from nn_meter.backends.onnx_writer import as_bytes
-        from nn_meter.kernels.testcases import Sizes, draw
+        from nn_meter.detection.testcases import Sizes, draw
         Path(path).write_bytes(as_bytes(draw(("relu", "fc"), (1, self.config["CIN"]), Sizes(cout=8))))
 
 class Sampler:
@@ -67,24 +67,24 @@ def meta(folder: Path, name: str, called: str, **more: str) -> Path:
 
 
 def test_registered_found_and_forgotten(package: Path) -> None:
-    registry.register("operator", meta(package, "swish", "Swish", implement="onnx"))
-    registry.register("operator", meta(package, "swish", "Swish", implement="torch"))
-    assert [entry.implement for entry in registry.registered("operator")] == ["onnx", "torch"]
+    plugins.register("operator", meta(package, "swish", "Swish", implement="onnx"))
+    plugins.register("operator", meta(package, "swish", "Swish", implement="torch"))
+    assert [entry.implement for entry in plugins.registered("operator")] == ["onnx", "torch"]
     assert yaml.safe_load((package / "home" / "registry.yaml").read_text())["operators"]["swish"]["onnx"] == {
         "package_location": str(package), "class_module": "users_module", "class_name": "Swish",
     }  # fmt: skip
-    registry.unregister("operator", "swish", "torch")
-    assert registry.find("operator", "swish", "torch") is None
-    assert registry.find("operator", "swish") is not None
-    registry.unregister("operator", "swish")
-    assert registry.registered("operator") == ()
+    plugins.unregister("operator", "swish", "torch")
+    assert plugins.find("operator", "swish", "torch") is None
+    assert plugins.find("operator", "swish") is not None
+    plugins.unregister("operator", "swish")
+    assert plugins.registered("operator") == ()
 
 
 def test_two_at_once_do_not_undo_each_other(package: Path) -> None:
     metas = [meta(package, f"op{i}", "Swish", implement="onnx") for i in range(12)]
     with ThreadPoolExecutor(6) as pool:
-        list(pool.map(lambda path: registry.register("operator", path), metas))
-    assert len(registry.registered("operator")) == 12
+        list(pool.map(lambda path: plugins.register("operator", path), metas))
+    assert len(plugins.registered("operator")) == 12
 
 
 @pytest.mark.parametrize(
@@ -100,33 +100,33 @@ def test_two_at_once_do_not_undo_each_other(package: Path) -> None:
 def test_a_meta_file_that_cannot_be_used_is_refused(package: Path, change: dict[str, str], text: str) -> None:
     path = meta(package, "swish", "Swish", **{"implement": "onnx", **change})
     with pytest.raises(RegistrationError, match=text):
-        registry.register("operator", path)
-    assert registry.registered("operator") == ()
+        plugins.register("operator", path)
+    assert plugins.registered("operator") == ()
 
 
 def test_files_that_cannot_be_read_are_named(package: Path) -> None:
     with pytest.raises(RegistrationError, match=r"absent\.yaml: the meta file cannot be read"):
-        registry.register("operator", package / "absent.yaml")
+        plugins.register("operator", package / "absent.yaml")
     (package / "home").mkdir()
     (package / "home" / "registry.yaml").write_text("operators: [1]")
     with pytest.raises(RegistrationError, match=r"registry\.yaml: the section 'operators' is damaged"):
-        registry.registered("operator")
+        plugins.registered("operator")
 
 
 def test_forgetting_what_is_not_there(package: Path) -> None:
     with pytest.raises(RegistrationError, match="no kernel 'wide' is registered; registered kernels: none"):
-        registry.unregister("kernel", "wide")
+        plugins.unregister("kernel", "wide")
 
 
 def test_a_home_that_is_no_folder(package: Path) -> None:
     (package / "home").write_text("")
     with pytest.raises(StorageError, match="set NN_METER_HOME"):
-        registry.register("operator", meta(package, "swish", "Swish", implement="onnx"))
+        plugins.register("operator", meta(package, "swish", "Swish", implement="onnx"))
 
 
 def test_registered_operators_and_cases_take_part(package: Path, workspace: Path) -> None:
-    registry.register("operator", meta(package, "swish", "Swish", implement="onnx"))
-    registry.register("testcase", meta(package, "DOUBLED", "Doubled", implement="onnx"))
+    plugins.register("operator", meta(package, "swish", "Swish", implement="onnx"))
+    plugins.register("testcase", meta(package, "DOUBLED", "Doubled", implement="onnx"))
     builder_config.set("BASIC_TESTCASES", ["conv_swish"], "ruletest")
     builder_config.set("OTHER_TESTCASES", ["DOUBLED"], "ruletest")
     assert list(builder.generate_testcases()) == ["BF_conv_swish", "DOUBLED"]
@@ -137,7 +137,7 @@ def test_registered_operators_and_cases_take_part(package: Path, workspace: Path
 def test_a_registered_kernel_is_sampled_measured_and_trained(package: Path, workspace: Path) -> None:
     roles = {"sampler_module": "users_module", "sampler_name": "Sampler"}
     roles |= {"parser_module": "users_module", "parser_name": "Parser", "implement": "onnx"}
-    registry.register("kernel", meta(package, "wide", "Wide", **roles))
+    plugins.register("kernel", meta(package, "wide", "Wide", **roles))
     forest, data = builder.build_initial_predictor_by_data("wide", "replay", init_sample_num=12)
     assert forest.n_features_in_ == 1
     assert len(data["wide"]) == 12

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from nn_meter import registry
+from nn_meter import plugins
 from nn_meter.builder.config import ConfigManager, add_json, builder_config, create_workspace, read_json
 from nn_meter.cli.main import main
 from nn_meter.errors import BuildError
@@ -97,7 +97,7 @@ def test_a_registered_backend_has_a_workspace_of_its_own(
     )
     assert main(["create", "--customized-workspace", str(tmp_path / "w"), "--backend", "mine"]) == 2
     assert "registered: none" in capsys.readouterr().err
-    registry.register("backend", tmp_path / "meta.yaml")
+    plugins.register("backend", tmp_path / "meta.yaml")
     assert main(["create", "--customized-workspace", str(tmp_path / "w"), "--backend", "mine"]) == 0
     assert main(["connect", "--backend", "mine", "--workspace", str(tmp_path / "w")]) == 0
     assert builder_config.get("SPEED", "backend") == 3

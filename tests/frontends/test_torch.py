@@ -16,8 +16,8 @@ from nn_meter.frontends import hf, onnx, timm, torchvision
 from nn_meter.frontends import torch as pytorch
 from nn_meter.ir import Graph, verify
 from nn_meter.ir.shapes import infer
-from nn_meter.kernels.fusion import fuse
 from nn_meter.kernels.rules import read_rules
+from nn_meter.runtimes.fusion import fuse
 
 pytestmark = [
     pytest.mark.heavy,

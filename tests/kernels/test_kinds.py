@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nn_meter.datasets import FAMILIES
-from nn_meter.datasets.executed import from_json, reduced_axes, to_json
-from nn_meter.features.onnx import COLUMNS, Speeds, columns, encode
-from nn_meter.kernels.fusion import fuse
+from nn_meter.kernels.columns import COLUMNS, Speeds, columns, encode
 from nn_meter.kernels.kinds import KIND_OF, KINDS, ConvConfig, PoolConfig, ResizeConfig, collapse
 from nn_meter.kernels.partition import Kernel
 from nn_meter.kernels.rules import read_rules
+from nn_meter.networks import FAMILIES
+from nn_meter.runtimes.executed import from_json, reduced_axes, to_json
+from nn_meter.runtimes.fusion import fuse
 
 RULES = read_rules({"runtime": "onnxruntime_cpu"})
 NETWORKS = st.tuples(st.sampled_from(sorted(FAMILIES)), st.integers(0, 2**32))

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from nn_meter.errors import RuleError
-from nn_meter.kernels.fusion import fuse
 from nn_meter.kernels.rules import load_rules, read_rules
+from nn_meter.runtimes.fusion import fuse
 
 
 def test_pairs_chains_and_mon() -> None:

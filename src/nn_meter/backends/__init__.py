@@ -1,16 +1,7 @@
 """Runtimes and devices that measure a model: one file each, behind one protocol."""
 
-from nn_meter.backends.base import (
-    BACKENDS,
-    Backend,
-    ExecutedKernel,
-    KernelTrace,
-    Model,
-    Operand,
-    Prepared,
-    available,
-    load,
-)
+from nn_meter.backends.base import BACKENDS, Backend, Model, Prepared, available, load
+from nn_meter.runtimes.trace import ExecutedKernel, KernelTrace, Operand
 
 __all__ = [
     "BACKENDS",

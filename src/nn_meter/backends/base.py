@@ -8,7 +8,7 @@ values to believe belongs to ``profiling``.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -16,7 +16,8 @@ from types import MappingProxyType, TracebackType
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from nn_meter.errors import BackendError
-from nn_meter.ir.graph import Attr, Graph
+from nn_meter.ir.graph import Graph
+from nn_meter.runtimes.trace import ExecutedKernel, KernelTrace
 
 ENTRY_POINTS = "nn_meter.backends"
 """Entry-point group of backends in other packages."""
@@ -32,43 +33,6 @@ BACKENDS: Mapping[str, str] = MappingProxyType(
 
 Model = Graph | bytes
 """What a backend takes: a graph, which gets random weights, or a serialised ONNX model."""
-
-
-@dataclass(frozen=True, slots=True)
-class Operand:
-    """A tensor that an executed kernel reads or writes: the runtime's shape, numpy's name of the dtype."""
-
-    shape: tuple[int, ...]
-    dtype: str
-
-
-@dataclass(frozen=True, slots=True)
-class ExecutedKernel:
-    """One node of the graph that the runtime executes, after its own optimiser.
-
-    ``inputs`` belong to ``input_names`` one by one; an optional input left out is ``None`` there and ``""``
-    here. ``constant_inputs`` names those inputs that hold weights. ``nodes`` are the model's nodes that the kernel
-    covers, by name or by the name of their output, where the runtime tells them.
-    """
-
-    name: str
-    op_type: str
-    domain: str
-    inputs: tuple[Operand | None, ...]
-    outputs: tuple[Operand | None, ...]
-    input_names: tuple[str, ...]
-    output_names: tuple[str, ...]
-    attrs: Mapping[str, Attr] = field(default_factory=dict)
-    constant_inputs: frozenset[str] = frozenset()
-    nodes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class KernelTrace:
-    """What the runtime's own profiler says about one kernel: a value in milliseconds for each traced run."""
-
-    executed: ExecutedKernel
-    latencies_ms: tuple[float, ...]
 
 
 class Prepared(Protocol):

@@ -25,11 +25,12 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, helper
 
-from nn_meter.backends.base import ExecutedKernel, KernelTrace, Model, Operand
+from nn_meter.backends.base import Model
 from nn_meter.backends.onnx_writer import as_bytes, random_inputs
 from nn_meter.errors import BackendError, MissingDependencyError
 from nn_meter.ir.graph import Attr, Graph, Node, Tensor
 from nn_meter.ir.shapes import dtype_of
+from nn_meter.runtimes.trace import ExecutedKernel, KernelTrace, Operand
 
 EXECUTION_MODES = ("sequential", "parallel")
 OPTIMISATIONS = ("none", "basic", "extended", "all")

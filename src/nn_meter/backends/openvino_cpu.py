@@ -18,9 +18,10 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from nn_meter.backends.base import ExecutedKernel, KernelTrace, Model, Operand
+from nn_meter.backends.base import Model
 from nn_meter.backends.onnx_writer import as_bytes, random_inputs
 from nn_meter.errors import BackendError, MissingDependencyError
+from nn_meter.runtimes.trace import ExecutedKernel, KernelTrace, Operand
 
 PRECISIONS = ("f32", "bf16", "f16")
 

@@ -11,10 +11,11 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from nn_meter.backends.base import ExecutedKernel, KernelTrace, Model, Operand
+from nn_meter.backends.base import Model
 from nn_meter.errors import BackendError
 from nn_meter.frontends import onnx
 from nn_meter.ir.graph import Graph, Node
+from nn_meter.runtimes.trace import ExecutedKernel, KernelTrace, Operand
 
 
 class FakeClock:

@@ -8,13 +8,13 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from nn_meter import registry
+from nn_meter import plugins
 from nn_meter.backends import base
 from nn_meter.builder.config import builder_config
 from nn_meter.builder.latency import Latency, ProfiledResults
 from nn_meter.errors import BackendError
 from nn_meter.frontends import read
-from nn_meter.profiling import Plan, measure
+from nn_meter.measuring import Plan, measure
 
 _log = logging.getLogger(__name__)
 
@@ -159,7 +159,7 @@ def connect_backend(backend_name: str) -> BaseBackend:
         BuildError: no workspace was read.
     """
     configs = builder_config.get_module("backend")
-    entry = registry.find("backend", backend_name)
+    entry = plugins.find("backend", backend_name)
     if entry is not None:
         backend: BaseBackend = entry.load()(configs)
         return backend
@@ -168,4 +168,4 @@ def connect_backend(backend_name: str) -> BaseBackend:
 
 def list_backends() -> list[str]:
     """Names of all backends; a star marks those that were registered."""
-    return [*base.available(), *(f"* {entry.name}" for entry in registry.registered("backend"))]
+    return [*base.available(), *(f"* {entry.name}" for entry in plugins.registered("backend"))]

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from nn_meter.builder.kernels import KERNELS
+from nn_meter.detection.testcases import BASIC, MON, VECTORS, Sizes
 from nn_meter.errors import BuildError, StorageError
-from nn_meter.kernels.testcases import BASIC, MON, VECTORS, Sizes
 
 FILES: Mapping[str, str] = {
     "backend": "backend_config.yaml",

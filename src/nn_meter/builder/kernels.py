@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from nn_meter.detection.testcases import Shape, Sizes, draw
 from nn_meter.errors import BuildError
-from nn_meter.features.nnmeter import ENCODERS
 from nn_meter.ir import Graph, GraphBuilder
-from nn_meter.kernels.testcases import Shape, Sizes, draw
+from nn_meter.predictors.nnmeter_columns import ENCODERS
 
 SCHEMA = "nn-meter-builder-1"
 Config = Mapping[str, int]

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from nn_meter import registry
+from nn_meter import plugins
 from nn_meter.backends.onnx_writer import as_bytes
 from nn_meter.builder.backends import connect_backend
 from nn_meter.builder.config import add_json, builder_config, merge_info, read_json, write
@@ -32,7 +32,7 @@ from nn_meter.builder.kernels import (
 from nn_meter.builder.latency import Latency, Models, read_profiled_results
 from nn_meter.builder.profile import profile_models
 from nn_meter.errors import BuildError, MissingDependencyError
-from nn_meter.features.nnmeter import NN_METER_BUILDER_1
+from nn_meter.predictors.nnmeter_columns import NN_METER_BUILDER_1
 
 _log = logging.getLogger(__name__)
 
@@ -320,7 +320,7 @@ def _sampled(
 ) -> list[dict[str, int]]:
     if mode not in ("prior", "finegrained"):
         raise BuildError(f"no sampling mode {mode!r}; use 'prior' or 'finegrained'")
-    entry = registry.find("kernel", kernel)
+    entry = plugins.find("kernel", kernel)
     if entry is not None:
         sampler = entry.load("sampler")()
         own: list[dict[str, int]] = (
@@ -337,7 +337,7 @@ def _sampled(
 def _write_kernel(kernel: str, config: dict[str, int], path: Path) -> list[list[int]]:
     """Write the kernel's model; the shapes of its inputs, NHWC without the batch."""
     batch_size = int(builder_config.get("BATCH_SIZE", "predbuild") or 1)
-    entry = registry.find("kernel", kernel)
+    entry = plugins.find("kernel", kernel)
     if entry is not None:
         block = entry.load()(config, batch_size)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -353,7 +353,7 @@ def _table(
     kernel: str, data: Models, label: str
 ) -> tuple[tuple[str, ...], list[dict[str, int]], np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Columns, configs, rows and labels of the models that were measured."""
-    entry = registry.find("kernel", kernel)
+    entry = plugins.find("kernel", kernel)
     parse = entry.load("parser")(kernel).get_feature_by_config if entry else partial(row, kernel)
     configs, rows, labels = [], [], []
     for model in data.get(kernel, {}).values():

@@ -10,18 +10,18 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from nn_meter import registry
+from nn_meter import plugins
 from nn_meter.backends.onnx_writer import as_bytes
 from nn_meter.builder.config import SIZE_KEYS, add_json, builder_config, read_json, write
 from nn_meter.builder.kernels import nhwc
 from nn_meter.builder.latency import Latency, Models, read_profiled_results
 from nn_meter.detection.cases import drawings
+from nn_meter.detection.decision import SAVINGS, Conclusion, Decision, Witness, confirm, weigh_once
+from nn_meter.detection.probes import UNIT, UNIT_FRAME, UNITS, copies, probes, unit_probes
 from nn_meter.detection.survey import CALL_SHAPES, COPIES, SHAPES
+from nn_meter.detection.testcases import CASES, FusionCase, ShareCase, Sizes, pair
 from nn_meter.errors import BuildError
 from nn_meter.ir import Graph
-from nn_meter.kernels.probes import UNIT, UNIT_FRAME, UNITS, copies, probes, unit_probes
-from nn_meter.kernels.testcases import CASES, FusionCase, ShareCase, Sizes, pair
-from nn_meter.training.detect import SAVINGS, Conclusion, Decision, Witness, confirm, weigh_once
 
 _log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ def cases() -> Mapping[str, Case]:
             case = pair(names[0], names[1], vectors)
         found[case.name] = replace(case, drawings=drawn)
     for name in config.get("OTHER_TESTCASES") or ():
-        if registry.find("testcase", name) is not None:
+        if plugins.find("testcase", name) is not None:
             continue
         if name not in CASES:
             raise BuildError(
@@ -246,7 +246,7 @@ def _registered() -> Iterator[tuple[str, Any]]:
     """Test cases that the user registered and ``ruletest_config.yaml`` names, as instances."""
     config = builder_config.get_module("ruletest")
     for name in config.get("OTHER_TESTCASES") or ():
-        entry = registry.find("testcase", name)
+        entry = plugins.find("testcase", name)
         if entry is not None:
             yield name, entry.load()(config)
 

@@ -17,7 +17,7 @@ from nn_meter.cli.output import Ticker, note
 from nn_meter.errors import InputError, StorageError
 
 if TYPE_CHECKING:
-    from nn_meter.profiling import Progress
+    from nn_meter.measuring import Progress
 
 FAILED = 1
 
@@ -43,8 +43,8 @@ def configure(parser: argparse.ArgumentParser, command: str) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the table, write the files asked for; 1 where a model failed."""
     from nn_meter.evaluation import calibrate, evaluate, subjects
+    from nn_meter.measuring import Journal
     from nn_meter.predictors import bundle as bundles
-    from nn_meter.profiling import Journal
     from nn_meter.report import evaluation as report
     from nn_meter.report.json import dumps
 

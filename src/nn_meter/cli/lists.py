@@ -29,7 +29,7 @@ def _backends() -> list[str]:
 
 
 def _kernels() -> list[str]:
-    from nn_meter.features.nnmeter import NN_METER_1
+    from nn_meter.predictors.nnmeter_columns import NN_METER_1
 
     return _named("kernels", "Kernel", NN_METER_1, "kernel")
 
@@ -41,17 +41,17 @@ def _operators() -> list[str]:
 
 
 def _testcases() -> list[str]:
-    from nn_meter.kernels.testcases import CASES
+    from nn_meter.detection.testcases import CASES
 
     return _named("testcases", "TestCase", CASES, "testcase", spelled="test cases")
 
 
 def _named(plural: str, tag: str, names: Iterable[str], kind: str, spelled: str = "") -> list[str]:
     """nn-Meter's lines; what the user registered comes behind, with a star."""
-    from nn_meter import registry
+    from nn_meter import plugins
 
     found: dict[str, list[str]] = {}
-    for each in registry.registered(kind):
+    for each in plugins.registered(kind):
         found.setdefault(each.name, []).extend(filter(None, [each.implement]))
     customized = (
         f"* {name} ({', '.join(implements)})" if implements else f"* {name}"

@@ -45,7 +45,7 @@ def configure(parser: argparse.ArgumentParser, command: str) -> None:
 def run(args: argparse.Namespace) -> int:
     """Time the models one by one; a bad one among several does not stop the others."""
     from nn_meter.evaluation import measure_model, subjects
-    from nn_meter.profiling import Plan
+    from nn_meter.measuring import Plan
     from nn_meter.report.json import dumps
 
     if not args.seconds > 0:

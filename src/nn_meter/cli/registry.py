@@ -32,28 +32,28 @@ def configure(parser: argparse.ArgumentParser, command: str) -> None:
 
 def register(args: argparse.Namespace) -> int:
     """Register, and print nn-Meter's line."""
-    from nn_meter import registry
+    from nn_meter import plugins
     from nn_meter.predictors import registration
 
     kind, meta = _asked(args)
-    name = registration.register(meta).name if kind == "predictor" else registry.register(kind, meta).name
+    name = registration.register(meta).name if kind == "predictor" else plugins.register(kind, meta).name
     print(f"{PREFIX} Successfully register {kind}: {name}")
     return OK
 
 
 def unregister(args: argparse.Namespace) -> int:
     """Forget, and print nn-Meter's line."""
-    from nn_meter import registry
+    from nn_meter import plugins
     from nn_meter.predictors import registration
 
     kind, asked = _asked(args)
     if kind == "predictor":
         name = registration.unregister(asked, args.predictor_version)[0].name
     elif kind in _PER_IMPLEMENT:
-        registry.unregister(kind, *asked[:2])
+        plugins.unregister(kind, *asked[:2])
         name = asked[0] if len(asked) == 1 else f"{asked[0]} ({asked[1]})"
     else:
-        registry.unregister(kind, asked)
+        plugins.unregister(kind, asked)
         name = asked
     print(f"{PREFIX} Successfully unregister {name}.")
     return OK

@@ -61,11 +61,11 @@ def _registered_config(name: str | None) -> Mapping[str, Any] | None:
 
     import yaml
 
-    from nn_meter import registry
+    from nn_meter import plugins
 
-    entry = registry.find("backend", name) if name else None
+    entry = plugins.find("backend", name) if name else None
     if entry is None:
-        known = ", ".join(each.name for each in registry.registered("backend")) or "none"
+        known = ", ".join(each.name for each in plugins.registered("backend")) or "none"
         raise InputError(
             f"--customized-workspace needs --backend NAME of a registered backend; registered: {known}"
         )

@@ -1,7 +1,7 @@
 """``nn_meter.detect_rules``: which operators a runtime fuses, found by running small graphs on it.
 
-Every case is drawn in several shapes. Its probes (``kernels.probes``) take turns in a child process, some rounds of
-each shape in one sweep over all cases; each result is committed to a journal. What ``training.detect`` finds unclear
+Every case is drawn in several shapes. Its probes (``detection.probes``) take turns in a child process, some rounds of
+each shape in one sweep over all cases; each result is committed to a journal. What ``detection.decision`` finds unclear
 then gets more sweeps, until the budget is spent. Where the runtime shows the graph that it executes, that decides and
 the timing is the cross-check.
 """
@@ -17,8 +17,8 @@ from nn_meter.detection.cases import find_cases, known_cases
 from nn_meter.detection.rules import rules_json
 from nn_meter.detection.survey import MOST_SWEEPS, DetectionPlan, Method, Progress, Survey
 from nn_meter.errors import BuildError, NnMeterError
-from nn_meter.profiling.isolation import Failure, Worker, measuring_cpus
-from nn_meter.profiling.journal import Journal
+from nn_meter.measuring.isolation import Failure, Worker, measuring_cpus
+from nn_meter.measuring.journal import Journal
 
 __all__ = ["METHODS", "DetectionPlan", "detect_rules", "known_cases"]
 

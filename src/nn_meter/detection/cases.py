@@ -1,4 +1,4 @@
-"""Which test cases there are: those of ``kernels.testcases``, of other packages, and those that a user registered."""
+"""Which test cases there are: those of ``detection.testcases``, of other packages, and those that a user registered."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from difflib import get_close_matches
 from importlib.metadata import entry_points
 from types import MappingProxyType
 
-from nn_meter import registry
+from nn_meter import plugins
+from nn_meter.detection.testcases import CASES, DRAWINGS, Case, Drawing, FusionCase, pair
 from nn_meter.errors import BuildError, RegistrationError
-from nn_meter.kernels.testcases import CASES, DRAWINGS, Case, Drawing, FusionCase, pair
 
 ENTRY_POINTS = "nn_meter.testcases"
 """Entry-point group of cases in other packages: objects of the protocol ``Case``."""
@@ -26,7 +26,7 @@ def drawings() -> Mapping[str, Drawing]:
     Raises:
         RegistrationError: a registered operator that cannot be loaded.
     """
-    own = {entry.name: entry.load()() for entry in registry.registered("operator") if entry.implement == IMPLEMENT}
+    own = {entry.name: entry.load()() for entry in plugins.registered("operator") if entry.implement == IMPLEMENT}
     return MappingProxyType({**DRAWINGS, **own})
 
 
@@ -45,7 +45,7 @@ def known_cases() -> Mapping[str, Case]:
                 f"test case {point.name!r}: {point.value} cannot be loaded ({error}); repair or remove its package"
             ) from error
         found[case.name] = case
-    for entry in registry.registered("testcase"):
+    for entry in plugins.registered("testcase"):
         registered = entry.load()
         if is_case(registered):
             case = registered()
@@ -74,7 +74,7 @@ def find_cases(names: Iterable[str]) -> Mapping[str, Case]:
         elif prefix == "BF" and len(operators) > 1 and drawn.keys() >= set(operators):
             domain = pair(operators[0], operators[1]).domain
             found[name] = FusionCase(tuple(operators), domain, drawn)
-        elif registry.find("testcase", name) is not None:
+        elif plugins.find("testcase", name) is not None:
             raise BuildError(
                 f"test case {name!r} is written for nn-Meter's builder, whose detect_fusion_rule runs it; to be timed "
                 f"here, its class needs {', '.join(_CASE)}"

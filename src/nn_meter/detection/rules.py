@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from nn_meter.kernels.fusion import RUNTIMES
-from nn_meter.kernels.probes import APART, FIRST, FRAME
-from nn_meter.profiling.environment import environment
-from nn_meter.training.detect import NOT_MEASURED, SAVINGS, Conclusion, Decision, Seen, Verdict, weigh
+from nn_meter.detection.decision import NOT_MEASURED, SAVINGS, Conclusion, Decision, Seen, Verdict, weigh
+from nn_meter.detection.probes import APART, FIRST, FRAME
+from nn_meter.devices.environment import environment
+from nn_meter.runtimes.fusion import RUNTIMES
 
 
 @dataclass(frozen=True, slots=True)

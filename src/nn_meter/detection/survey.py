@@ -15,25 +15,7 @@ import numpy as np
 
 from nn_meter.backends import base
 from nn_meter.backends.onnx_writer import as_bytes
-from nn_meter.detection.rules import Rule, ShapeEvidence, executed_decision
-from nn_meter.ir import Graph
-from nn_meter.kernels.probes import (
-    APART,
-    CONTROL_READ_BEFORE,
-    CONTROL_TOGETHER,
-    FIRST,
-    FRAME,
-    TOGETHER,
-    UNIT,
-    UNIT_FRAME,
-    copies,
-    probes,
-    unit_probes,
-)
-from nn_meter.kernels.testcases import Case, Sizes
-from nn_meter.profiling.isolation import Failure
-from nn_meter.profiling.journal import Entry, Journal, key_of
-from nn_meter.training.detect import (
+from nn_meter.detection.decision import (
     APART_SHARE,
     ERROR_RATE,
     SAVINGS,
@@ -47,6 +29,24 @@ from nn_meter.training.detect import (
     statement,
     unit_ms,
 )
+from nn_meter.detection.probes import (
+    APART,
+    CONTROL_READ_BEFORE,
+    CONTROL_TOGETHER,
+    FIRST,
+    FRAME,
+    TOGETHER,
+    UNIT,
+    UNIT_FRAME,
+    copies,
+    probes,
+    unit_probes,
+)
+from nn_meter.detection.rules import Rule, ShapeEvidence, executed_decision
+from nn_meter.detection.testcases import Case, Sizes
+from nn_meter.ir import Graph
+from nn_meter.measuring.isolation import Failure
+from nn_meter.measuring.journal import Entry, Journal, key_of
 
 _LOG = logging.getLogger(__name__)
 

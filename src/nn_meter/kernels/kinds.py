@@ -4,7 +4,7 @@ A kind has a name, the operators that it reads, a typed config, and ``build``, w
 kernel of that config. The keystone, tested for every kind: fusing ``build(config)`` gives that kind and config
 back. Where the config says that an operand lies in blocks of channels, a pooling of single elements before it
 puts it there. To add a kind, add its config class (or take one that fits) and a row to ``KINDS``, and its
-columns to ``features.onnx``.
+columns to ``kernels.columns``.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ fused, unless obeyed: then into the first that a rule admits); ``null`` means un
 as *no*. ``FN``, ``RT``, ``RBC`` and ``CBC`` are read and have no effect, as in nn-Meter 2.0.
 
 Extensions, at the top level: ``"runtime"`` names what a runtime does beyond pairs (a row of
-``kernels.fusion.RUNTIMES``), ``"block"`` the channels to a block of its layout; ``"evidence"`` inside a rule says
+``runtimes.fusion.RUNTIMES``), ``"block"`` the channels to a block of its layout; ``"evidence"`` inside a rule says
 what the verdict rests on.
 """
 

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from nn_meter.errors import PredictorError
-from nn_meter.features.nnmeter import ENCODERS, Facts, kernel_name
-from nn_meter.kernels.nnmeter import Ir, Partitioner, Plan, PlannedKernel
 from nn_meter.kernels.partition import FreeConfig, Kernel, NnMeterConfig, Shape, as_shape
 from nn_meter.kernels.rules import RuleSet
 from nn_meter.predictors.bundle import Bundle, KindPredictor
+from nn_meter.predictors.nnmeter_columns import ENCODERS, Facts, kernel_name
 from nn_meter.predictors.prediction import KernelPrediction, Prediction
+from nn_meter.runtimes.nnmeter import Ir, Partitioner, Plan, PlannedKernel
 
 Row = tuple[float, ...]
 _ROW_ERRORS = (KeyError, IndexError, TypeError, ValueError, ZeroDivisionError)

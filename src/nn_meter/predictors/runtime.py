@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from nn_meter.errors import BundleError
-from nn_meter.features.onnx import COLUMNS, Speeds, columns, encode
 from nn_meter.ir import Graph
-from nn_meter.kernels.fusion import fuse
+from nn_meter.kernels.columns import COLUMNS, Speeds, columns, encode
 from nn_meter.kernels.partition import Kernel, Partition
 from nn_meter.kernels.rules import read_rules
 from nn_meter.predictors.bundle import Bundle, KindPredictor
 from nn_meter.predictors.prediction import KernelPrediction, Prediction
+from nn_meter.runtimes.fusion import fuse
 
 Row = tuple[float, ...]
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from nn_meter.errors import InputError, MissingDependencyError
 from nn_meter.evaluation import MISS, Evaluation, Score, calibrate
+from nn_meter.learning.metrics import Metrics
 from nn_meter.report.text import columns
-from nn_meter.training.metrics import Metrics
 
 SCHEMA_VERSION = 1
 

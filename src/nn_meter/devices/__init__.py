@@ -1,0 +1,1 @@
+"""A device as a value, asked where it is."""

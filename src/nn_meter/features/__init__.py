@@ -1,1 +1,0 @@
-"""Named, versioned column tables: what a regressor sees of a kernel."""

@@ -1,0 +1,189 @@
+"""From measured kernels to the regressors of a bundle.
+
+A regressor learns the logarithm of the ratio of measured latency to the roofline, so that outside the shapes it
+saw the answer stays a plausible multiple of what the hardware can do at best. Gradient boosting over histograms
+(scikit-learn) fits it; the bundle holds its arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nn_meter.errors import BuildError, MissingDependencyError
+from nn_meter.kernels.columns import ROOFLINE, SCHEMA, Speeds, columns, encode
+from nn_meter.kernels.partition import KernelConfig
+from nn_meter.predictors.bundle import KindPredictor
+from nn_meter.predictors.trees import TreeEnsemble
+
+MIN_ROWS = 20
+"""Fewer measurements of a kind than this give no regressor: the fallback answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A kernel of a network with its latency."""
+
+    kind: str
+    config: KernelConfig
+    latency_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """Kernels that were measured in one network."""
+
+    samples: tuple[Sample, ...]
+
+    def rows(self, speeds: Speeds) -> list[tuple[float, ...]]:
+        """A row for each sample."""
+        return encode([(s.kind, s.config) for s in self.samples], speeds)
+
+
+def fit_speeds(networks: Sequence[Network]) -> Speeds:
+    """What the device showed at best: the 95th percentiles of flops and bytes a second over kernels of some size,
+    and the 5th percentile of all latencies as the cost of a call.
+
+    Raises:
+        BuildError: too few samples.
+    """
+    samples = [s for network in networks for s in network.samples]
+    if len(samples) < MIN_ROWS:
+        raise BuildError(
+            f"{len(samples)} measured kernels are too few to train on; give the build a larger budget"
+        )
+    flops, moved = [], []
+    for network in networks:
+        for sample, row in zip(network.samples, network.rows(Speeds(1.0, 1.0, 0.0)), strict=True):
+            if row[0] > 1e6 and row[0] > 8 * row[1]:
+                flops.append(row[0] / sample.latency_ms)
+            elif row[1] > 1e5:
+                moved.append(row[1] / sample.latency_ms)
+    per_s = [
+        1e3 * float(np.quantile(v, 0.95)) if v else fallback for v, fallback in ((flops, 1e10), (moved, 1e9))
+    ]
+    overhead_ms = float(np.quantile([s.latency_ms for s in samples], 0.05))
+    return Speeds(per_s[0], per_s[1], overhead_ms)
+
+
+def fit_kind(
+    kind: str,
+    rows: NDArray[np.float64],
+    latencies_ms: NDArray[np.float64],
+    *,
+    names: Sequence[str],
+    schema: str = SCHEMA,
+    seed: int = 0,
+    groups: NDArray[np.int64] | None = None,
+) -> KindPredictor:
+    """The regressor of one kind.
+
+    Args:
+        rows: float64 (n, len(names)); the column ``roofline_ms`` is what latencies are relative to.
+        latencies_ms: float64 (n,), positive.
+        groups: int (n,), what was measured together; held out together for the errors that are reported.
+
+    Raises:
+        BuildError: fewer than ``MIN_ROWS`` rows.
+        MissingDependencyError: scikit-learn is not installed.
+    """
+    if len(rows) < MIN_ROWS:
+        raise BuildError(
+            f"kernel kind {kind!r}: {len(rows)} measurements are too few to train on, {MIN_ROWS} are needed"
+        )
+    target = np.log(latencies_ms / rows[:, list(names).index(ROOFLINE)])
+    weight = np.clip(latencies_ms, 1e-3, 1.0) ** 0.3
+    held = (
+        np.random.default_rng(seed).random(int(groups.max()) + 1)[groups] < 0.1
+        if groups is not None
+        else np.arange(len(rows)) % 10 == 0
+    )
+    errors: dict[str, float] = {}
+    if 3 <= held.sum() < len(rows) - MIN_ROWS:
+        trees = _boost(rows[~held], target[~held], weight[~held], seed)
+        residual = np.abs(np.exp(trees.predict(rows[held]) - target[held]) - 1)
+        errors = {
+            "mape": 100 * float(residual.mean()),
+            "median_ape": 100 * float(np.median(residual)),
+            "rows": int(held.sum()),
+        }
+    trees = _boost(rows, target, weight, seed)
+    span = {
+        name: (float(low), float(high))
+        for name, low, high in zip(names, rows.min(0), rows.max(0), strict=True)
+        if name != ROOFLINE
+    }
+    return KindPredictor(kind, schema, tuple(names), trees, "log_roofline_ratio", span, len(rows), errors)
+
+
+def _boost(
+    rows: NDArray[np.float64], target: NDArray[np.float64], weight: NDArray[np.float64], seed: int
+) -> TreeEnsemble:
+    try:
+        from sklearn.ensemble import HistGradientBoostingRegressor
+    except ImportError as error:
+        raise MissingDependencyError("scikit-learn", "build", "training a predictor") from error
+    iterations = int(np.clip(60 * np.log2(len(rows) / 10), 100, 600))
+    model = HistGradientBoostingRegressor(
+        max_iter=iterations,
+        learning_rate=0.06,
+        max_leaf_nodes=int(np.clip(len(rows) // 40, 4, 24)),
+        min_samples_leaf=int(np.clip(len(rows) // 100, 3, 12)),
+        l2_regularization=0.5,
+        max_bins=255,
+        early_stopping=False,
+        random_state=seed,
+    )
+    model.fit(rows, target, sample_weight=weight)
+    return boosting_to_trees(model, rows.shape[1])
+
+
+def boosting_to_trees(model: Any, n_columns: int) -> TreeEnsemble:
+    """The arrays of a fitted ``HistGradientBoostingRegressor`` without categorical columns."""
+    nodes = [predictor.nodes for stage in model._predictors for predictor in stage]
+    roots = np.cumsum([0, *(len(n) for n in nodes)])[:-1]
+    joined = np.concatenate(nodes)
+    shift = np.repeat(roots, [len(n) for n in nodes])
+    leaf = joined["is_leaf"].astype(bool)
+    return TreeEnsemble(
+        feature=np.where(leaf, -1, joined["feature_idx"]).astype(np.int32),
+        threshold=np.where(leaf, 0.0, joined["num_threshold"]).astype(np.float64),
+        left=np.where(leaf, -1, joined["left"] + shift).astype(np.int32),
+        right=np.where(leaf, -1, joined["right"] + shift).astype(np.int32),
+        value=joined["value"].astype(np.float64),
+        roots=roots.astype(np.int32),
+        n_columns=n_columns,
+        aggregate="sum",
+        init=float(np.ravel(model._baseline_prediction)[0]),
+    )
+
+
+def fit_kinds(
+    networks: Sequence[Network], speeds: Speeds, *, seed: int = 0, kinds: Sequence[str] | None = None
+) -> Mapping[str, KindPredictor]:
+    """A regressor for every kind with enough samples; ``kinds`` limits them."""
+    by_kind: dict[str, list[tuple[tuple[float, ...], float, int]]] = {}
+    for number, network in enumerate(networks):
+        for sample, row in zip(network.samples, network.rows(speeds), strict=True):
+            if sample.kind != "other" and (kinds is None or sample.kind in kinds):
+                by_kind.setdefault(sample.kind, []).append((row, sample.latency_ms, number))
+    fitted: dict[str, KindPredictor] = {}
+    for kind, taken in sorted(by_kind.items()):
+        if len(taken) < MIN_ROWS:
+            continue
+        rows, latencies_ms, numbers = (np.array(column, np.float64) for column in zip(*taken, strict=True))
+        groups = np.unique(numbers, return_inverse=True)[1].astype(np.int64)
+        fitted[kind] = fit_kind(kind, rows, latencies_ms, names=columns(kind), seed=seed, groups=groups)
+    return fitted
+
+
+def fallback_factor(networks: Sequence[Network], speeds: Speeds) -> float:
+    """Median ratio of measured to roofline: what an estimate from flops and bytes is multiplied by."""
+    ratios = [
+        s.latency_ms / row[-1] for n in networks for s, row in zip(n.samples, n.rows(speeds), strict=True)
+    ]
+    return float(np.median(ratios))

@@ -1,0 +1,280 @@
+"""The measuring loop: calibrate, warm up, then take turns between models in rounds spread over time."""
+
+from __future__ import annotations
+
+import logging
+import math
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Protocol
+
+from nn_meter.devices.environment import Value
+
+_log = logging.getLogger(__name__)
+
+QUIET = 0.05
+"""The quantile that stands for a quiet machine: neighbours slow stretches of runs and never speed one up."""
+
+
+class Runner(Protocol):
+    """What can be timed: a backend's prepared model, or a test's."""
+
+    def run(self, repeats: int) -> list[float]:
+        """Milliseconds of each of ``repeats`` runs."""
+
+
+class Progress(Protocol):
+    """Hears how far the work is."""
+
+    def __call__(self, done: int, total: int, eta_s: float) -> None:
+        """``done`` of ``total`` steps are over, the rest takes about ``eta_s`` seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a measurement is taken.
+
+    ``rounds`` turns are spread over all models; one turn lasts about ``turn_s``, of ``min_repeats`` to
+    ``max_repeats`` runs. Warm-up ends when a turn is within ``stable`` of the one before, at the latest after
+    ``warmup_turns`` of them. No turn begins after ``budget_s``, but each model gets one.
+    """
+
+    rounds: int = 8
+    turn_s: float = 0.1
+    min_repeats: int = 3
+    max_repeats: int = 1000
+    warmup_turns: int = 5
+    stable: float = 0.03
+    budget_s: float = math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """Latencies of one model as they were taken, and the circumstances.
+
+    ``values_ms`` are in the order of time; ``rounds`` says how many of them each turn took. ``warmup_ms`` are
+    the runs before, which no statistic looks at. ``started`` is ISO 8601 in UTC.
+    """
+
+    values_ms: tuple[float, ...]
+    warmup_ms: tuple[float, ...] = ()
+    rounds: tuple[int, ...] = ()
+    unit: str = "ms"
+    started: str = ""
+    environment: Mapping[str, Value] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.values_ms:
+            raise ValueError("a measurement holds at least one value")
+
+    @property
+    def median_ms(self) -> float:
+        """Half of the runs were faster."""
+        return statistics.median(self.values_ms)
+
+    @property
+    def quiet_ms(self) -> float:
+        """The quantile ``QUIET``: the latency while the neighbours were quiet."""
+        return self.quantile_ms(QUIET)
+
+    @property
+    def noise(self) -> float:
+        """Distance between the quartiles, relative to the median."""
+        return (self.quantile_ms(0.75) - self.quantile_ms(0.25)) / self.median_ms if self.median_ms else 0.0
+
+    def quantile_ms(self, q: float) -> float:
+        """The quantile ``q`` in 0..1, interpolated linearly between neighbouring values."""
+        values = sorted(self.values_ms)
+        position = q * (len(values) - 1)
+        low = math.floor(position)
+        high = min(low + 1, len(values) - 1)
+        return values[low] + (values[high] - values[low]) * (position - low)
+
+    def warnings(self) -> tuple[str, ...]:
+        """What makes this measurement doubtful, in words."""
+        return tuple(text for text in (check(self) for check in _CHECKS) if text)
+
+    def to_json(self) -> dict[str, object]:
+        """A dictionary that ``from_json`` reads."""
+        return {
+            "values_ms": list(self.values_ms),
+            "warmup_ms": list(self.warmup_ms),
+            "rounds": list(self.rounds),
+            "unit": self.unit,
+            "started": self.started,
+            "environment": dict(self.environment),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, object]) -> Measurement:
+        """The measurement that ``to_json`` wrote.
+
+        Raises:
+            KeyError, TypeError, ValueError: the dictionary is not one of a measurement.
+        """
+        values, warmup, rounds = data["values_ms"], data["warmup_ms"], data["rounds"]
+        environment = data["environment"]
+        if not (isinstance(values, list) and isinstance(warmup, list) and isinstance(rounds, list)):
+            raise TypeError("values_ms, warmup_ms and rounds are lists")
+        if not isinstance(environment, Mapping):
+            raise TypeError("environment is a dictionary")
+        return cls(
+            tuple(map(float, values)),
+            tuple(map(float, warmup)),
+            tuple(map(int, rounds)),
+            str(data["unit"]),
+            str(data["started"]),
+            MappingProxyType(dict(environment)),
+        )
+
+
+FEW_RUNS = 10
+"""Fewer runs give no low quantile."""
+
+OUTLIER_FACTOR = 2.0
+"""A run this many times the median is an outlier."""
+
+DRIFT = 0.05
+"""Relative change from the first to the last third of the runs that is worth a word."""
+
+GAP = 0.05
+"""Relative distance of two groups of runs that is worth a word."""
+
+
+def _few_runs(taken: Measurement) -> str:
+    count = len(taken.values_ms)
+    if count >= FEW_RUNS:
+        return ""
+    return f"only {count} runs; take at least {FEW_RUNS} for a quantile that means something"
+
+
+def _outliers(taken: Measurement) -> str:
+    limit = OUTLIER_FACTOR * taken.median_ms
+    count = sum(value > limit for value in taken.values_ms)
+    if not count:
+        return ""
+    return f"{count} of {len(taken.values_ms)} runs took more than {OUTLIER_FACTOR:g} times the median"
+
+
+def _drift(taken: Measurement) -> str:
+    values = taken.values_ms
+    third = len(values) // 3
+    if third < 5:
+        return ""
+    first, last = statistics.median(values[:third]), statistics.median(values[-third:])
+    change = last / first - 1 if first else 0.0
+    if abs(change) < DRIFT:
+        return ""
+    direction = "slower" if change > 0 else "faster"
+    return f"the last third of the runs is {abs(change):.0%} {direction} than the first; the machine drifts"
+
+
+def _two_humps(taken: Measurement) -> str:
+    """Two groups of a fifth of the runs or more, farther apart than ``GAP`` and four of their spreads."""
+    values = sorted(taken.values_ms)
+    if len(values) < 2 * FEW_RUNS:
+        return ""
+    fewest = len(values) // 5
+    split = max(range(fewest, len(values) - fewest), key=lambda index: values[index] - values[index - 1])
+    low, high = values[:split], values[split:]
+    centres = statistics.median(low), statistics.median(high)
+    spread = max(statistics.pstdev(low), _middle_spread(high))
+    if centres[1] - centres[0] < max(GAP * centres[0], 4 * spread):
+        return ""
+    return (
+        f"two humps: {len(low)} runs around {centres[0]:.4g} ms and {len(high)} around {centres[1]:.4g} ms; "
+        "something else uses the machine by turns"
+    )
+
+
+def _middle_spread(values: Sequence[float]) -> float:
+    """Standard deviation without the slowest tenth, which is the tail of outliers."""
+    return statistics.pstdev(values[: max(1, len(values) - len(values) // 10)])
+
+
+def _loaded(taken: Measurement) -> str:
+    load, cores = taken.environment.get("load_average"), taken.environment.get("cores")
+    if not isinstance(load, int | float) or not isinstance(cores, int) or load <= max(1, cores - 1):
+        return ""
+    return f"the machine was loaded: {load:.1f} tasks ran on {cores} cores before the measurement began"
+
+
+_CHECKS: tuple[Callable[[Measurement], str], ...] = (_few_runs, _two_humps, _drift, _outliers, _loaded)
+
+
+def measure(
+    runners: Sequence[Runner],
+    plan: Plan = Plan(),
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    progress: Progress | None = None,
+    environment: Mapping[str, Value] = MappingProxyType({}),
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+) -> list[Measurement]:
+    """Time ``runners``, one turn each by turns, so that all of them see the same machine.
+
+    Args:
+        runners: What to time; the measurements come back in the same order.
+        plan: Repeats, rounds and limits.
+        clock: Seconds, for the budget and the time left.
+        progress: Hears after each turn.
+        environment: Circumstances to note in each measurement.
+        now: The date to note.
+    """
+    begin = clock()
+    started = now().isoformat(timespec="seconds")
+    repeats: list[int] = []
+    warmups: list[list[float]] = []
+    for runner in runners:
+        count, warmup = _warm_up(runner, plan, clock, begin)
+        repeats.append(count)
+        warmups.append(warmup)
+    values: list[list[float]] = [[] for _ in runners]
+    turns: list[list[int]] = [[] for _ in runners]
+    total = plan.rounds * len(runners)
+    timed_from = clock()
+    done = 0
+    for round_index in range(plan.rounds):
+        for index, runner in enumerate(runners):
+            if round_index and clock() - begin >= plan.budget_s:
+                _log.info("the budget of %g s ended after %d of %d turns", plan.budget_s, done, total)
+                break
+            taken = runner.run(repeats[index])
+            values[index] += taken
+            turns[index].append(len(taken))
+            done += 1
+            if progress is not None:
+                left_s = (clock() - timed_from) / done * (total - done)
+                progress(done, total, min(left_s, max(0.0, plan.budget_s - (clock() - begin))))
+    noted = MappingProxyType(dict(environment))
+    return [
+        Measurement(tuple(values[i]), tuple(warmups[i]), tuple(turns[i]), "ms", started, noted)
+        for i in range(len(runners))
+    ]
+
+
+def _warm_up(runner: Runner, plan: Plan, clock: Callable[[], float], begin: float) -> tuple[int, list[float]]:
+    """Runs until the times settle; how many runs fill a turn, and the milliseconds of those taken so far."""
+    warmup = runner.run(1)
+    repeats = plan.min_repeats
+    before = math.inf
+    for _ in range(plan.warmup_turns):
+        if clock() - begin >= plan.budget_s:
+            break
+        taken = runner.run(repeats)
+        warmup += taken
+        best_ms = min(taken)
+        repeats = _repeats(best_ms, plan)
+        if best_ms >= before * (1 - plan.stable):
+            break
+        before = best_ms
+    return repeats, warmup
+
+
+def _repeats(latency_ms: float, plan: Plan) -> int:
+    wanted = math.ceil(plan.turn_s * 1000 / latency_ms) if latency_ms > 0 else plan.max_repeats
+    return max(plan.min_repeats, min(plan.max_repeats, wanted))

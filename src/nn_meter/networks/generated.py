@@ -1,0 +1,177 @@
+"""Seeded random networks whose blocks are those of real families, and whose sizes are anyone's.
+
+Widths, depths, resolutions, kernels and groups are drawn from ranges; no published network and no list of
+its layers is in here. The networks are small in cost and few in blocks, and start at any stage of a family,
+so that late stages (wide and small maps) are as frequent as early ones. What a predictor learns from them has
+to carry over to real models that it never saw.
+"""
+
+from __future__ import annotations
+
+import itertools
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from nn_meter.ir.graph import Graph
+from nn_meter.networks import _blocks_language as language
+from nn_meter.networks import _blocks_maps as maps
+from nn_meter.networks import _blocks_tokens as tokens
+from nn_meter.networks._blocks import LARGEST, Pen, Step
+from nn_meter.networks._blocks_micro import MICRO
+
+MAX_FLOPS = 4.0e8 * LARGEST
+"""No network does more floating-point operations than this in its convolutions and matrix products."""
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One row of ``FAMILIES``: calling it draws a network.
+
+    ``write`` draws with the pen it is given and returns the tensor that the network answers with; ``weight``
+    is the family's share among all samples, relative to the others.
+    """
+
+    name: str
+    weight: float
+    write: Callable[[Pen], str]
+
+    def __call__(self, seed: int, *, dtype: str = "float32") -> Graph:
+        """The network of this family that ``seed`` stands for, of element type ``dtype``; verified."""
+        for attempt in itertools.count():
+            rng = np.random.default_rng((seed, zlib.crc32(self.name.encode()), attempt))
+            pen = Pen(f"{self.name}_{seed}", rng, dtype)
+            output = self.write(pen)
+            if pen.nodes and 2 * pen.macs <= MAX_FLOPS * pen.scale / LARGEST:
+                return pen.graph(output)
+        raise AssertionError("unreachable: attempts do not end")
+
+
+def _map_network(pen: Pen, make: maps.Maker, low: int, high: int, macs: float) -> str:
+    """One to four blocks on a feature map, of two families in some networks, and a head in some."""
+    x = maps.feature_map(pen, low, high, macs)
+    step = make(pen)
+    blocks = pen.integer(1, 4)
+    change = pen.integer(1, blocks) if pen.chance(0.12) else blocks
+    for index in range(blocks):
+        if index == change:
+            step = pen.pick(*GUESTS)(pen)
+        x = step(x)
+        if not pen.room():
+            break
+    return maps.head(pen, x) if pen.chance(0.3) and pen.macs < 1.5e8 else x
+
+
+def _token_network(
+    pen: Pen, make: Callable[[Pen], Step], low: int, high: int, macs: float, multiple: int
+) -> str:
+    """One to three blocks on tokens, with class token and position embedding in some, and a head in some."""
+    x = tokens.token_input(pen, low, high, macs, multiple)
+    if pen.chance(0.4):
+        x = tokens.embed_positions(pen, x)
+    step = make(pen)
+    for _ in range(pen.integer(1, 3)):
+        x = step(x)
+        if not pen.room():
+            break
+    if pen.chance(0.3):
+        return tokens.token_head(pen, x)
+    return pen.layer_norm(x) if pen.chance(0.3) else x
+
+
+def _window_network(pen: Pen) -> str:
+    """One to three blocks of windowed attention."""
+    x = tokens.window_input(pen)
+    step = tokens.windowed(pen)
+    for _ in range(pen.integer(1, 3)):
+        x = step(x)
+        if not pen.room():
+            break
+    return x
+
+
+GUESTS: tuple[maps.Maker, ...] = (
+    maps.residual_basic,
+    maps.residual_bottleneck,
+    maps.inverted,
+    maps.dense,
+    maps.convnext,
+    maps.cross_stage,
+    tokens.map_attention,
+)
+"""The families that a network may change to half-way."""
+
+
+def _on_map(make: maps.Maker, low: int, high: int, macs: float) -> Callable[[Pen], str]:
+    return partial(_map_network, make=make, low=low, high=high, macs=macs)
+
+
+def _on_tokens(
+    make: Callable[[Pen], Step], low: int, high: int, macs: float, multiple: int = 8
+) -> Callable[[Pen], str]:
+    return partial(_token_network, make=make, low=low, high=high, macs=macs, multiple=multiple)
+
+
+# The numbers of `_on_map` and `_on_tokens`: the widths to draw from, and the multiply-adds of one block in
+# units of width**2 a position.
+_ROWS: tuple[Family, ...] = (
+    Family("plain", 4, _on_map(maps.plain, 8, 768, 9)),
+    Family("residual_basic", 5, _on_map(maps.residual_basic, 16, 640, 18)),
+    Family("residual_bottleneck", 6, _on_map(maps.residual_bottleneck, 32, 2048, 2)),
+    Family("regnet", 4, _on_map(maps.regnet, 16, 1024, 3)),
+    Family("inverted", 10, _on_map(maps.inverted, 8, 384, 10)),
+    Family("separable", 3, _on_map(maps.separable, 8, 1024, 1.2)),
+    Family("mixed_kernels", 3, _on_map(maps.mixed_kernels, 16, 256, 8)),
+    Family("ghost", 4, _on_map(maps.ghost, 8, 256, 5)),
+    Family("dense", 5, _on_map(maps.dense, 16, 1024, 2)),
+    Family("inception", 5, _on_map(maps.inception, 24, 1024, 3)),
+    Family("shuffle", 4, _on_map(maps.shuffle, 16, 1024, 1)),
+    Family("repvgg", 4, _on_map(maps.repvgg, 16, 768, 10)),
+    Family("cross_stage", 5, _on_map(maps.cross_stage, 16, 512, 8)),
+    Family("encoder_decoder", 3, _on_map(maps.encoder_decoder, 8, 256, 30)),
+    Family("atrous", 2, _on_map(maps.atrous, 32, 512, 10)),
+    Family("convnext", 6, _on_map(maps.convnext, 16, 1024, 8)),
+    Family("pool_mixer", 4, _on_map(maps.pool_mixer, 32, 768, 8)),
+    Family("map_attention", 6, _on_map(tokens.map_attention, 16, 512, 10)),
+    Family("vision_transformer", 9, _on_tokens(tokens.vision_transformer, 48, 1024, 12)),
+    Family("windowed", 5, _window_network),
+    Family("token_mixer", 4, _on_tokens(tokens.token_mixer, 48, 1024, 10)),
+    Family("cross_covariance", 4, _on_tokens(tokens.cross_covariance, 48, 512, 10)),
+    Family("linear_norm", 4, _on_tokens(tokens.linear_norm, 64, 512, 10)),
+    Family("encoder", 4, language.encoder),
+    Family("decoder", 5, language.decoder),
+    Family("recurrent", 2, language.recurrent),
+    *(Family(f"micro_{name}", 0.7, write) for name, write in MICRO.items()),
+)
+
+FAMILIES: Mapping[str, Family] = {family.name: family for family in _ROWS}
+"""Family name to its row; ``FAMILIES["dense"](7)`` is the seventh network of that family."""
+
+
+def sample_network(seed: int, *, dtype: str = "float32") -> Graph:
+    """The network that ``seed`` stands for, of a family drawn by weight.
+
+    Pure: the same seed gives the same graph. ``dtype`` is the element type of inputs and weights.
+    """
+    weights = np.array([family.weight for family in _ROWS])
+    choice = int(np.random.default_rng(seed).choice(len(_ROWS), p=weights / weights.sum()))
+    return _ROWS[choice](seed, dtype=dtype)
+
+
+def sample_networks(seed: int, count: int, *, dtype: str = "float32") -> Iterator[Graph]:
+    """``count`` different networks, stratified: each family has about its share after any number of them.
+
+    Pure: the same seed gives the same networks, and a larger ``count`` only adds to them.
+    """
+    rng = np.random.default_rng(seed)
+    total = sum(family.weight for family in _ROWS)
+    order = [_ROWS[index] for index in rng.permutation(len(_ROWS))]
+    base = int(rng.integers(2**40))
+    drawn = dict.fromkeys(FAMILIES, 0)
+    for index in range(count):
+        family = max(order, key=lambda row: (index + 1) * row.weight / total - drawn[row.name])
+        drawn[family.name] += 1
+        yield family(base + index, dtype=dtype)

@@ -1,0 +1,346 @@
+"""What a runtime does to a graph when all that is known of it are its rules, detected or written down.
+
+Operators spelled as several become one where a rule that names them is obeyed. Then, in execution order, each
+operator joins the kernel that computes what it reads, where a rule admits it and nothing else reads that. The rule is
+the one of the operator that gives the kernel its kind, which is the one that starts it in nearly all; a rule of three,
+on that one, the last and the next one, goes before. What no rule names and what is undecided does not fuse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from types import MappingProxyType
+
+from nn_meter.ir import Attr, Graph, Tensor
+from nn_meter.kernels.kinds import ACTIVATIONS, KIND_OF, Operator, read_kernel
+from nn_meter.kernels.partition import KernelConfig
+from nn_meter.kernels.rewriting import Op, Work
+from nn_meter.kernels.rules import RuleSet, read_rules
+from nn_meter.runtimes import onnxruntime
+
+LAYOUT = "native"
+"""Layout of convolutions: the runtime's own, whatever it is."""
+
+FUSED_NAMES: Mapping[str, str] = MappingProxyType(
+    {**ACTIVATIONS, "Gelu": "gelu", "FastGelu": "gelu", "QuickGelu": "swish"}
+)
+"""What is fused into a convolution or a matrix product, as a config calls it."""
+
+_LIKE: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "dwconv": ("conv",),
+        "QuickGelu": ("Swish", "relu"),
+        "FastGelu": ("Gelu", "relu"),
+        "HardSwish": ("hswish", "relu"),
+        "Squeeze": ("reshape",),
+        "Unsqueeze": ("reshape",),
+        **dict.fromkeys(
+            ("Abs", "Elu", "Exp", "Gelu", "LeakyRelu", "Mish", "Neg", "PRelu", "Sigmoid", "Softplus", "Sqrt", "Tanh"),
+            ("relu",),
+        ),
+    }
+)
+"""Rule name to the names whose rules it takes where it has none of its own."""
+
+_TURNS: Mapping[Attr, str] = MappingProxyType({(0, 3, 1, 2): "channelsfirst", (0, 2, 3, 1): "channelslast"})
+"""Transposes that only a layout stands behind."""
+
+_ARITHMETIC = ("Add", "Sub", "Mul", "Div")
+_CONVOLUTIONS = ("Conv", "ConvTranspose")
+_PRODUCTS = ("Gemm", "MatMul")
+
+_RANK: Mapping[str, int] = MappingProxyType(
+    {
+        "conv": 9, "convtrans": 9, "fc": 9, "matmul": 9, "attention": 9, "recurrent": 9,
+        "binary": 2, "unary": 1, "reshape": 0,
+    }
+)  # fmt: skip
+"""Which operator gives a kernel its kind: the highest; what is not listed stands between."""
+_MIDDLE = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Spelling:
+    """An operator that models spell as several: the rule names that decide about it, and the pass that finds it.
+    Without names it is one operator for every runtime."""
+
+    names: tuple[str, ...]
+    find: Callable[[Work, onnxruntime.Options], None]
+
+
+def find_hard_swish(work: Work, options: onnxruntime.Options) -> None:
+    """``x * clip(x + 3, 0, 6) / 6``, the division before or after the product."""
+    for clip in work.ops("Clip"):
+        plus = work.made_by(clip.inputs[0], "Add")
+        first = work.only_reader(clip.outputs[0])
+        if plus is None or first is None or work.only_reader(plus.outputs[0]) is not clip:
+            continue
+        x = next((i for i in plus.inputs if not work.const(i)), "")
+        second = work.only_reader(first.outputs[0])
+        closing = (first, second)
+        if second is None or not x or any(op.op_type not in ("Mul", "Div") for op in closing if op is not None):
+            continue
+        scaled = any(work.is_one_element(i) for i in (*first.inputs, *second.inputs))
+        if scaled and any(x in op.inputs for op in (first, second)):
+            work.fuse((plus, clip, first, second), "HardSwish", [x], second.outputs)
+
+
+def find_bias(work: Work, options: onnxruntime.Options) -> None:
+    """The bias of a matrix product with constant weights."""
+    for op in work.ops("MatMul"):
+        after = work.only_reader(op.outputs[0])
+        if after is None or after.op_type != "Add" or not work.const(op.inputs[1]):
+            continue
+        bias = next(i for i in after.inputs if i != op.outputs[0])
+        same = work.shape(op.outputs[0]) == work.shape(after.outputs[0])
+        if work.const(bias) and len(work.shape(bias)) == 1 and same:
+            work.fuse((op, after), "MatMul", op.inputs, after.outputs, op.attrs)
+
+
+SPELLINGS: tuple[Spelling, ...] = (
+    Spelling(("hswish", "HardSwish"), find_hard_swish),
+    Spelling(("Gelu",), onnxruntime.fuse_gelu),
+    Spelling(("Gelu",), onnxruntime.fuse_fast_gelu),
+    Spelling(("LayerNormalization",), onnxruntime.fuse_layer_norm),
+    Spelling((), find_bias),
+    Spelling(("Swish",), onnxruntime.fuse_quick_gelu),
+)
+
+FACTS: Mapping[str, Mapping[tuple[str, ...], bool]] = MappingProxyType(
+    {
+        "openvino_cpu": MappingProxyType(
+            {
+                # attention: a product of activations, what is done to it, the softmax, the product with the values
+                ("matmul", "mul"): True,
+                ("matmul", "add"): True,
+                ("matmul", "Softmax"): True,
+                ("matmul", "Softmax", "matmul"): True,
+                ("matmul", "matmul", "transpose"): True,
+                # its layout is channels last: such a transpose is nothing, or a change of layout that it counts to
+                ("channelsfirst", "conv"): True,
+                ("channelsfirst", "dwconv"): True,
+                ("channelsfirst", "add"): True,
+                ("pad", "conv"): True,
+                ("pad", "dwconv"): True,
+            }
+        )
+    }
+)
+"""Runtime to rules that hold beside those that are detected: what no test case shows (openvino 2026.4)."""
+
+
+def simplify(work: Work, rules: RuleSet | None = None) -> Work:
+    """Take out what changes nothing and what is spelled as several; returns ``work``. Without rules every spelling
+    counts as one operator."""
+    options = onnxruntime.Options(rules or _NO_RULES)
+    onnxruntime.eliminate_no_ops(work, options)
+    for op in work.ops("Reshape", "Slice"):
+        if not work.const(op.inputs[0]) and work.shape(op.inputs[0]) == work.shape(op.outputs[0]):
+            work.bypass(op, f"the {op.op_type} changes nothing")
+    for spelling in SPELLINGS:
+        if rules is None or not spelling.names or any(_obeyed(rules, name) for name in spelling.names):
+            spelling.find(work, options)
+    return work
+
+
+_NO_RULES = read_rules({}, "no rules")
+
+
+def _obeyed(rules: RuleSet, name: str) -> bool:
+    return any(obey and name in pair for pair, obey in (*rules.pairs.items(), *rules.chains.items()))
+
+
+def optimise(work: Work, rules: RuleSet) -> Work:
+    """Fuse what ``rules`` admit; returns ``work``."""
+    simplify(work, rules)
+    known: dict[tuple[str, ...], bool | None] = {**FACTS.get(rules.runtime, {}), **rules.chains}
+    known |= {tuple(pair): obey for pair, obey in rules.pairs.items()}
+    parts = {op: [op] for op in work.ops()}
+    for op in list(parts):
+        if work.alive(op):
+            op.core = core(work, [op])
+            op.layout = op.core.layout
+            _grow(work, op, parts, known, rules.shares)
+    return work
+
+
+def inseparable(graph: Graph) -> list[tuple[str, ...]]:
+    """Nodes that are one operator for every runtime, each list in execution order."""
+    work = Work(graph)
+    for spelling in SPELLINGS:
+        if not spelling.names:
+            spelling.find(work, onnxruntime.Options(_NO_RULES))
+    return [op.members for op in work.ops() if len(op.members) > 1]
+
+
+def read_groups(graph: Graph, groups: Sequence[Sequence[str]]) -> list[tuple[str, KernelConfig] | None]:
+    """Kind and config of kernels that cover these nodes each; ``None`` where all of them cost nothing.
+
+    An operator spelled as several counts as one where one group holds all of it.
+    """
+    work = simplify(Work(graph))
+    alone = {op.members[0]: op for op in Work(graph).ops()}
+    spelled = {node: op for op in work.ops() for node in op.members}
+    found: list[tuple[str, KernelConfig] | None] = []
+    for nodes in groups:
+        ops: dict[Op, None] = {}
+        for op, node in ((spelled[n], n) for n in nodes if n in spelled):
+            ops[op if set(op.members) <= set(nodes) else alone[node]] = None
+        found.append(read_kernel(core(work, list(ops))) if ops else None)
+    return found
+
+
+def _grow(
+    work: Work,
+    kernel: Op,
+    parts: dict[Op, list[Op]],
+    known: Mapping[tuple[str, ...], bool | None],
+    shares: bool,
+) -> None:
+    """Let ``kernel`` draw in its readers as long as one is admitted."""
+    while True:
+        inside = parts[kernel]
+        reader = next(
+            (
+                reader
+                for reader in _candidates(work, kernel, shares)
+                if 1 in (len(inside), len(parts[reader])) and _admits(work, inside, parts[reader], known)
+            ),
+            None,
+        )
+        if reader is None:
+            return
+        grown = [*inside, *parts[reader]]
+        kernel = _merge(work, kernel, reader)
+        kernel.core = core(work, grown)
+        kernel.op_type, kernel.attrs = kernel.core.op_type, dict(kernel.core.attrs)
+        kernel.layout = kernel.core.layout
+        main = _main(work, grown)
+        kernel.fused = tuple(FUSED_NAMES.get(op.op_type, work.rule_name(op)) for op in grown if op is not main)
+        parts[kernel] = grown
+
+
+def _candidates(work: Work, kernel: Op, shares: bool) -> Iterator[Op]:
+    """Readers that may join: the only one, or with ``MON`` any that waits for no other reader."""
+    for name in filter(None, kernel.outputs):
+        readers = list(work.readers(name))
+        if len(readers) == 1 and name not in work.outputs:
+            yield readers[0]
+        elif shares:
+            yield from (reader for reader in readers if not _waits(work, reader, kernel))
+
+
+def _waits(work: Work, reader: Op, kernel: Op) -> bool:
+    """Whether ``reader`` needs something that is computed from ``kernel`` by others."""
+    open_ops = [p for i in reader.inputs if (p := work.producer.get(i)) is not None and p is not kernel]
+    seen: set[int] = set()
+    while open_ops:
+        op = open_ops.pop()
+        if op is kernel:
+            return True
+        if id(op) not in seen:
+            seen.add(id(op))
+            open_ops += [p for i in op.inputs if (p := work.producer.get(i)) is not None]
+    return False
+
+
+def _merge(work: Work, kernel: Op, reader: Op) -> Op:
+    """One of two: reads and writes what both do, less what stays inside."""
+    made = [o for o in kernel.outputs if o]
+    inputs = [*kernel.inputs, *(i for i in reader.inputs if i and i not in made and not work.const(i))]
+    outside = [o for o in made if o in work.outputs or any(r is not reader for r in work.readers(o))]
+    return work.fuse((kernel, reader), kernel.op_type, inputs, [*outside, *reader.outputs])
+
+
+def _admits(
+    work: Work, inside: Sequence[Op], joining: Sequence[Op], known: Mapping[tuple[str, ...], bool | None]
+) -> bool:
+    head, last = _main(work, inside), inside[-1]
+    second = _names(work, _main(work, joining))
+    if head.op_type in (*_CONVOLUTIONS, "Gemm") or (head.op_type == "MatMul" and work.const(head.inputs[1])):
+        operands = [_operands(work, op) for op in (*inside, *joining) if op is not head]
+        if operands[-1] > 1 and sum(count > 1 for count in operands) > 1:
+            return False
+    if len(inside) > 1:
+        chain = _verdict(known, _names(work, head), _names(work, last), second)
+        if chain is not None:
+            return chain
+    return bool(_verdict(known, _names(work, head), second))
+
+
+def _operands(work: Work, op: Op) -> int:
+    return sum(bool(i) and not work.const(i) for i in op.inputs)
+
+
+def _verdict(known: Mapping[tuple[str, ...], bool | None], *names: Sequence[str]) -> bool | None:
+    """What the first rule for any of the names says, ``None`` where there is none; an undecided one says no."""
+    rule = next((key for key in product(*names) if key in known), None)
+    return None if rule is None else bool(known[rule])
+
+
+def _names(work: Work, op: Op) -> tuple[str, ...]:
+    """Rule names of an operator, its own first."""
+    if op.op_type in _ARITHMETIC:
+        if _operands(work, op) > 1:
+            return ("add",)
+        return ("mul", "bn", "add") if op.op_type in ("Mul", "Div") else ("bn", "mul", "add")
+    if op.op_type == "MatMul" and not work.const(op.inputs[1]):
+        return ("matmul",)
+    if op.op_type == "Transpose" and op.attrs.get("perm") in _TURNS:
+        return (_TURNS[op.attrs["perm"]], "transpose")
+    own = work.rule_name(op)
+    return (own, *_LIKE.get(own, ()))
+
+
+def core(work: Work, ops: Sequence[Op]) -> Operator:
+    """The operator that a kernel of ``ops`` counts as: its heaviest, with the names of what else is in it."""
+    products = [op for op in ops if op.op_type == "MatMul" and not work.const(op.inputs[1])]
+    if len(products) == 2 and any(op.op_type == "Softmax" for op in ops):
+        return _attention(work, *products)
+    main = _main(work, ops)
+    operator = work.as_it_stands(main)
+    if operator.op_type in _CONVOLUTIONS or operator.op_type in _PRODUCTS:
+        fused = _fused(work, [op for op in ops if op is not main])
+        return replace(operator, fused=fused, layout=LAYOUT if operator.op_type in _CONVOLUTIONS else "")
+    if _rank(main) == _RANK["binary"]:
+        return replace(operator, inputs=(*operator.inputs, *_others(work, ops, main)))
+    return operator
+
+
+def _main(work: Work, ops: Sequence[Op]) -> Op:
+    return max(ops, key=lambda op: (_rank(op), _size(work, op)))
+
+
+def _rank(op: Op) -> int:
+    return _RANK.get(KIND_OF.get(op.op_type, ""), _MIDDLE)
+
+
+def _size(work: Work, op: Op) -> int:
+    return sum(work.tensors[name].size for name in (*op.inputs, *op.outputs) if name)
+
+
+def _fused(work: Work, others: Iterable[Op]) -> tuple[str, ...]:
+    """Names of what is fused. What constants do vanishes into the weights; views cost nothing."""
+    names = []
+    for op in others:
+        if op.op_type in _ARITHMETIC and _operands(work, op) > 1:
+            names.append("sum")
+        elif op.op_type in FUSED_NAMES:
+            names.append(FUSED_NAMES[op.op_type])
+    return tuple(dict.fromkeys(names))
+
+
+def _others(work: Work, ops: Sequence[Op], main: Op) -> list[Tensor]:
+    """What the other elementwise operators of a kernel read from outside; no constants of one element."""
+    made = {o for op in ops for o in op.outputs}
+    names = dict.fromkeys(i for op in ops if op is not main for i in op.inputs if i and i not in made)
+    return [work.tensors[n] for n in names if n not in main.inputs and work.tensors[n].size > 1]
+
+
+def _attention(work: Work, scores: Op, mixing: Op) -> Operator:
+    query, keys = (work.tensors[name] for name in scores.inputs)
+    turned = replace(keys, shape=(*keys.shape[:-2], keys.shape[-1], keys.shape[-2]))
+    values = work.tensors[mixing.inputs[1]]
+    return Operator("Attention", (query, turned, values), (work.tensors[mixing.outputs[0]],))

@@ -1,0 +1,161 @@
+"""An evaluation measures each model early and late, once, and says what it found."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from nn_meter.api import Predictor
+from nn_meter.backends.replay import FakeClock, ReplayBackend, ReplayConfig
+from nn_meter.errors import InputError
+from nn_meter.evaluation import Score, Subject, blamed, calibrate, evaluate, measure_model, subjects
+from nn_meter.ir import Graph, GraphBuilder
+from nn_meter.measuring import Journal
+from nn_meter.predictors.bundle import Bundle
+from nn_meter.report import evaluation as report
+from nn_meter.report.json import dumps
+
+
+def net(name: str, width: int) -> Graph:
+    b = GraphBuilder(name)
+    return b.graph(b.op("Relu", b.op("Conv", b.input((1, 3, 16, 16)), b.weight((width, 3, 1, 1)))))
+
+
+MODELS = tuple(Subject(f"net{width}", "small" if width < 20 else "wide", net(f"net{width}", width))
+               for width in (8, 16, 32))  # fmt: skip
+
+
+def predictor(statistic: str = "quiet", **facts: str) -> Predictor:
+    speeds = {"flops_per_s": 1e10, "bytes_per_s": 1e10, "overhead_ms": 0.001}
+    rules = {"runtime": "onnxruntime_cpu"}
+    return Predictor(
+        Bundle("roof", "1", {}, rules, "onnx-1", statistic=statistic, fallback=speeds, environment=facts)
+    )
+
+
+def replay(**settings: object) -> tuple[ReplayBackend, FakeClock]:
+    clock = FakeClock()
+    return ReplayBackend(ReplayConfig(clock=clock, **settings)), clock  # type: ignore[arg-type]
+
+
+def score(measured_ms: float, predicted_ms: float) -> Score:
+    return Score("m", "f", "p 1", "quiet", measured_ms, measured_ms, 0.0, 9, predicted_ms, None, 1.0, 3)
+
+
+def test_each_model_has_a_score_by_each_predictor() -> None:
+    backend, clock = replay()
+    result = evaluate([predictor()], backend, MODELS, rounds=4, clock=clock)
+    assert [each.model for each in result.scores] == ["net8", "net16", "net32"]
+    assert result.predictors == ("roof 1",)
+    assert result.metrics("roof 1").n == 3
+    assert list(result.families("roof 1")) == ["small", "wide"]
+    assert all(each.noise == 0 and each.measured_ms > 0 for each in result.scores)
+
+
+def test_the_statistic_is_the_one_that_the_bundle_states() -> None:
+    backend, clock = replay(recorded_ms={"net8": (1.0, 3.0, 3.0)})
+    both = [predictor("quiet"), replace_name(predictor("median"), "middle")]
+    quiet, middle = evaluate(both, backend, MODELS[:1], clock=clock).scores
+    assert (quiet.statistic, quiet.measured_ms) == ("quiet", 1.0)
+    assert (middle.statistic, middle.measured_ms, quiet.median_ms) == ("median", 3.0, 3.0)
+
+
+def replace_name(given: Predictor, name: str) -> Predictor:
+    return Predictor(replace(given.bundle, name=name))
+
+
+def test_a_refused_model_is_noted_and_the_others_go_on() -> None:
+    backend, clock = replay(refused=frozenset({"net16"}))
+    result = evaluate([predictor()], backend, MODELS, clock=clock)
+    assert [each.model for each in result.scores] == ["net8", "net32"]
+    ((model, why),) = result.failed
+    assert model == "net16"
+    assert "refuses" in why
+
+
+def test_what_the_journal_holds_is_not_measured_again(tmp_path: Path) -> None:
+    backend, clock = replay()
+    with Journal(tmp_path / "j") as journal:
+        first = evaluate([predictor()], backend, MODELS, journal=journal, clock=clock)
+        spent_s = clock()
+        again = evaluate([predictor()], backend, MODELS, journal=journal, clock=clock)
+    assert clock() == spent_s
+    assert again.scores == first.scores
+
+
+def test_progress_counts_every_turn() -> None:
+    backend, clock = replay()
+    heard: list[tuple[int, int]] = []
+    evaluate([predictor()], backend, MODELS, rounds=4, clock=clock,
+             progress=lambda done, total, eta_s: heard.append((done, total)))  # fmt: skip
+    assert heard == [(step, 12) for step in range(1, 13)]
+
+
+def test_a_spent_budget_still_gives_each_model_an_early_and_a_late_turn() -> None:
+    backend, clock = replay()
+    result = evaluate([predictor()], backend, MODELS, budget_s=1e-9, clock=clock)
+    assert len(result.scores) == 3
+
+
+def test_other_circumstances_and_unknown_statistics_are_warned_of() -> None:
+    backend, clock = replay()
+    result = evaluate([predictor("", cpu="a cpu of the mind")], backend, MODELS[:1], clock=clock)
+    first, second = result.warnings
+    assert first.startswith("roof 1 was built under other circumstances: the processor differs: a cpu of the mind")
+    assert "does not say which statistic it predicts" in second
+
+
+def test_measuring_one_model() -> None:
+    backend, clock = replay(recorded_ms={"net8": (2.0,)})
+    taken = measure_model(MODELS[0].source, backend, clock=clock)
+    assert (taken.quiet_ms, taken.median_ms) == (2.0, 2.0)
+
+
+def test_kinds_that_pull_with_the_error_are_blamed() -> None:
+    found = blamed({"conv": 4.0, "fc": 1.0, "pool": 1.0}, {"conv": 6.0, "fc": 0.5, "pool": 1.1})
+    assert [each.kind for each in found] == ["conv"]
+
+
+def test_intervals_are_quantiles_corrected_for_the_number_of_models() -> None:
+    scores = [score(measured_ms=1.0 + 0.01 * i, predicted_ms=1.0) for i in range(19)]
+    interval = calibrate(scores)
+    assert interval["low"] == 0.0
+    assert interval["high"] == pytest.approx(0.1655, abs=1e-4)
+    with pytest.raises(InputError, match="18 models are too few for intervals of 90%; measure at least 19"):
+        calibrate(scores[:18])
+
+
+def test_folders_give_families(tmp_path: Path) -> None:
+    for place in ("resnet/a.onnx", "vit/a.onnx", "vit/b.onnx"):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        (tmp_path / place).touch()
+    found = subjects([tmp_path])
+    assert [(s.name, s.family) for s in found] == [("resnet/a", "resnet"), ("vit/a", "vit"), ("b", "vit")]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"empty: holds no \*\.onnx file"):
+        subjects([tmp_path / "empty"])
+
+
+def test_reports_hold_every_model(tmp_path: Path) -> None:
+    backend, clock = replay()
+    result = evaluate([predictor()], backend, MODELS, clock=clock)
+    page = report.markdown(result, "nn-meter evaluate MODELS")
+    for each in result.scores:
+        assert each.model in report.table(result)
+        assert f"| {each.model} |" in page
+    document = report.document(result)
+    assert document["schema_version"] == 1
+    assert document["predictors"][0]["calibrated_interval"] is None
+    assert dumps(document)
+
+
+def test_a_plot_is_a_picture(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="plots need matplotlib")
+    backend, clock = replay()
+    result = evaluate([predictor()], backend, MODELS, clock=clock)
+    report.plot(result, "roof 1", tmp_path / "plot.svg")
+    assert "<svg" in (tmp_path / "plot.svg").read_text()
+    with pytest.raises(InputError, match=r"name the plot \.png or \.svg"):
+        report.plot(result, "roof 1", tmp_path / "plot.nothing")

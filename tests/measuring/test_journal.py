@@ -1,0 +1,163 @@
+"""Nothing recorded is lost and nothing is taken twice, whatever kills the build."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nn_meter.errors import BuildError, StorageError
+from nn_meter.measuring import Failure, Journal, key_of
+
+ITEMS = [{"kind": "conv", "seed": number} for number in range(40)]
+
+BUILD = """
+import sys, time
+from pathlib import Path
+from nn_meter.measuring.journal import Journal
+with Journal(Path(sys.argv[1])) as journal:
+    journal.add([{"kind": "conv", "seed": number} for number in range(40)])
+    for entry in journal.pending():
+        with open(sys.argv[2], "a") as log:
+            log.write(entry.key + "\\n")
+        time.sleep(0.005)
+        journal.record(entry.key, {"ms": entry.item["seed"]})
+"""
+
+
+def child(script: str, *arguments: str) -> subprocess.Popen[bytes]:
+    source = str(Path(__file__).parents[2] / "src")
+    environment = {**os.environ, "PYTHONPATH": source}
+    return subprocess.Popen([sys.executable, "-c", script, *arguments], env=environment)
+
+
+def test_work_is_pending_until_it_is_recorded(tmp_path: Path) -> None:
+    with Journal(tmp_path / "journal.db") as journal:
+        first, second, third = journal.add(ITEMS[:3])
+        journal.record(first, {"ms": 1.5})
+        journal.fail(second, Failure("timeout", "too slow"))
+    with Journal(tmp_path / "journal.db") as journal:
+        assert [entry.key for entry in journal.pending()] == [third]
+        assert [entry.result for entry in journal.results()] == [{"ms": 1.5}, Failure("timeout", "too slow")]
+
+
+def test_adding_again_changes_nothing(tmp_path: Path) -> None:
+    with Journal(tmp_path / "journal.db") as journal:
+        key, _ = journal.add(ITEMS[:2])
+        journal.record(key, {"ms": 1.0})
+        journal.add(ITEMS[:3])
+        assert [entry.item for entry in journal.pending()] == ITEMS[1:3]
+        assert [entry.result for entry in journal.results()] == [{"ms": 1.0}]
+
+
+def test_nothing_is_recorded_twice(tmp_path: Path) -> None:
+    with Journal(tmp_path / "journal.db") as journal:
+        (key,) = journal.add(ITEMS[:1])
+        journal.record(key, {"ms": 1.0})
+        with pytest.raises(BuildError, match="no pending item"):
+            journal.record(key, {"ms": 2.0})
+
+
+@given(st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=5), min_size=2, max_size=5))
+def test_a_key_does_not_depend_on_order(item: dict[str, int | str]) -> None:
+    assert key_of(item) == key_of(dict(reversed(item.items())))
+
+
+def test_a_build_killed_at_random_moments_ends_in_the_same_set(tmp_path: Path) -> None:
+    path, log = tmp_path / "journal.db", tmp_path / "log"
+    dice = random.Random(7)
+    kills = 0
+    for _ in range(4):
+        build = child(BUILD, str(path), str(log))
+        deadline = time.monotonic() + 30
+        before = log.stat().st_size if log.exists() else 0
+        while build.poll() is None and (not log.exists() or log.stat().st_size <= before):
+            assert time.monotonic() < deadline, "the build did not start within 30 s"
+            time.sleep(0.002)
+        time.sleep(dice.random() * 0.05)
+        build.send_signal(signal.SIGKILL)
+        kills += build.wait() == -signal.SIGKILL
+    assert child(BUILD, str(path), str(log)).wait() == 0
+    with Journal(path) as journal:
+        assert journal.pending() == []
+        assert [entry.result for entry in journal.results()] == [{"ms": item["seed"]} for item in ITEMS]
+    begun = log.read_text().split()
+    assert set(begun) == {key_of(item) for item in ITEMS}
+    assert len(begun) <= len(ITEMS) + kills, "only what was under way at a kill is begun again"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a limit on file sizes")
+def test_a_full_disk_is_an_error_and_work_goes_on_once_there_is_space(tmp_path: Path) -> None:
+    script = """
+import resource, sys
+from pathlib import Path
+from nn_meter.errors import StorageError
+from nn_meter.measuring.journal import Journal
+journal = Journal(Path(sys.argv[1]))
+first, second = journal.add([{"n": 1}, {"n": 2}])
+journal.record(first, {"ms": 1})
+hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+resource.setrlimit(resource.RLIMIT_FSIZE, (1024, hard))
+try:
+    journal.record(second, {"ms": 2, "padding": "x" * 100_000})
+    sys.exit("the disk was not full")
+except StorageError as error:
+    assert "free some space" in str(error), error
+resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+assert [entry.key for entry in journal.pending()] == [second]
+journal.record(second, {"ms": 2})
+assert [entry.result for entry in journal.results()] == [{"ms": 1}, {"ms": 2}]
+"""
+    assert child(script, str(tmp_path / "journal.db")).wait() == 0
+
+
+def test_a_damaged_journal_says_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    path.write_bytes(b"this was a journal once" * 100)
+    with pytest.raises(BuildError, match=r"the journal is damaged .* move the file away and begin anew"):
+        Journal(path)
+
+
+def test_a_torn_journal_says_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    with Journal(path) as journal:
+        journal.add([{"kind": "conv", "seed": number, "text": "x" * 200} for number in range(200)])
+    data = bytearray(path.read_bytes())
+    data[8192:] = b"\x55" * (len(data) - 8192)
+    path.write_bytes(bytes(data))
+    with pytest.raises(BuildError, match="the journal is damaged"):
+        Journal(path)
+
+
+def test_another_programs_database_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "other.db"
+    db = sqlite3.connect(path)
+    db.execute("CREATE TABLE songs (title)")
+    db.commit()
+    db.close()
+    with pytest.raises(BuildError, match="another program's database, no journal"):
+        Journal(path)
+
+
+def test_a_journal_of_another_version_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    Journal(path).close()
+    db = sqlite3.connect(path)
+    db.execute("PRAGMA user_version = 99")
+    db.close()
+    with pytest.raises(BuildError, match="a journal of version 99, this nn-Meter reads 1"):
+        Journal(path)
+
+
+def test_a_folder_that_is_not_there_is_a_matter_of_storage(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="cannot be written"):
+        Journal(tmp_path / "absent" / "journal.db")

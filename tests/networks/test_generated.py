@@ -1,0 +1,136 @@
+"""Generated networks are graphs, repeatable, small, runnable, and use what real models use."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nn_meter.ir.graph import Graph, verify
+from nn_meter.networks import FAMILIES, sample_network, sample_networks
+from nn_meter.networks.generated import MAX_FLOPS
+
+MODELS = Path(__file__).parents[2] / ".." / "shared" / "models"
+WRITTEN_AS_TENSORS = {"Constant"}
+"""Operators that a model file has and a graph has not: a constant is a tensor there."""
+
+
+def flops(graph: Graph) -> float:
+    """Twice the multiply-adds of convolutions and matrix products."""
+    total = 0.0
+    for node in graph.nodes:
+        operands, out = graph.input_tensors(node), graph.tensors[node.outputs[0]]
+        if node.op_type == "Conv":
+            total += out.size * math.prod(operands[1].shape[1:])
+        elif node.op_type == "ConvTranspose":
+            total += operands[0].size * math.prod(operands[1].shape[1:])
+        elif node.op_type in ("MatMul", "Gemm"):
+            total += out.size * operands[0].shape[-1]
+        elif node.op_type in ("LSTM", "GRU", "RNN"):
+            tokens, batch, _ = operands[0].shape
+            total += tokens * batch * (operands[1].size + operands[2].size)
+    return 2 * total
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 2**62))
+def test_every_family_gives_a_small_graph_for_any_seed(family: str, seed: int) -> None:
+    graph = FAMILIES[family](seed)
+    assert verify(graph) is graph
+    assert 1 <= len(graph.nodes) <= 160
+    assert flops(graph) <= MAX_FLOPS
+    assert all(1 <= tensor.size <= 3e7 for tensor in graph.tensors.values())
+    assert all(graph.tensors[name].dtype in ("float32", "int64") for name in graph.inputs)
+
+
+@given(seed=st.integers(0, 2**62))
+@settings(max_examples=20, deadline=None)
+def test_a_seed_stands_for_one_network(seed: int) -> None:
+    first, second = sample_network(seed), sample_network(seed)
+    assert first.nodes == second.nodes
+    assert first.tensors == second.tensors
+    assert (first.name, first.inputs, first.outputs) == (second.name, second.inputs, second.outputs)
+
+
+def test_different_seeds_give_different_networks() -> None:
+    drawn = [str((graph.nodes, sorted(graph.tensors.items()))) for graph in sample_networks(0, 150)]
+    assert len(set(drawn)) == len(drawn)
+
+
+def test_networks_are_used_in_full() -> None:
+    for graph in sample_networks(4, 200):
+        read = {name for node in graph.nodes for name in node.inputs} | set(graph.outputs)
+        for node in graph.nodes:
+            assert read & set(node.outputs), f"{graph.name}: nothing reads {node.name}"
+
+
+def test_more_networks_begin_with_the_same_ones() -> None:
+    few = [graph.name for graph in sample_networks(3, 20)]
+    many = [graph.name for graph in itertools.islice(sample_networks(3, 1000), 20)]
+    assert few == many
+
+
+def test_families_come_by_their_weights() -> None:
+    total = sum(family.weight for family in FAMILIES.values())
+    drawn = Counter(graph.name.rsplit("_", 1)[0] for graph in sample_networks(1, 250))
+    for name, family in FAMILIES.items():
+        assert abs(drawn[name] - 250 * family.weight / total) <= 2
+
+
+def test_the_element_type_is_the_one_asked_for() -> None:
+    for name in ("residual_basic", "vision_transformer", "windowed", "micro_binary"):
+        graph = FAMILIES[name](5, dtype="float16")
+        assert {tensor.dtype for tensor in graph.tensors.values()} <= {"float16", "int64"}
+        assert graph.tensors[graph.outputs[0]].dtype == "float16"
+
+
+def test_costs_spread_over_two_orders_of_magnitude() -> None:
+    costs = [flops(graph) for graph in sample_networks(2, 300) if not graph.name.startswith("micro")]
+    low, middle, high = np.quantile(costs, (0.1, 0.5, 0.9))
+    assert low < 2.5e7 < middle < 2e8 < high
+
+
+def test_late_stages_are_as_frequent_as_early_ones() -> None:
+    widths = {"late": 0, "early": 0}
+    for graph in sample_networks(6, 400):
+        for node in graph.nodes:
+            if node.op_type == "Conv":
+                _, width, height = graph.tensors[node.outputs[0]].shape[:3]
+                widths["late"] += width >= 256 and height <= 16
+                widths["early"] += width <= 64 and height >= 40
+    assert 0.5 <= widths["late"] / widths["early"] <= 2.0
+
+
+def test_300_networks_hold_every_operator_of_the_shared_models() -> None:
+    onnx = pytest.importorskip("onnx")
+    files = sorted(MODELS.glob("*.onnx"))
+    if not files:
+        pytest.skip("the shared models are not beside this repository")
+    wanted = {
+        node.op_type for file in files for node in onnx.load(file, load_external_data=False).graph.node
+    } - WRITTEN_AS_TENSORS
+    for seed in range(3):
+        drawn = {node.op_type for graph in sample_networks(seed, 300) for node in graph.nodes}
+        assert wanted - drawn == set()
+
+
+def test_networks_load_and_run_in_onnxruntime() -> None:
+    runtime = pytest.importorskip("onnxruntime")
+    writer = pytest.importorskip("nn_meter.backends.onnx_writer")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 4
+    for graph in sample_networks(8, 60):
+        session = runtime.InferenceSession(
+            writer.as_bytes(graph), options, providers=["CPUExecutionProvider"]
+        )
+        answer = session.run(None, writer.random_inputs(graph))[0]
+        assert answer.shape == graph.tensors[graph.outputs[0]].shape, graph.name
+        assert np.isfinite(answer).all(), graph.name

@@ -1,0 +1,184 @@
+"""The kernels that ``fuse`` finds against the graph that ONNX Runtime really executes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from nn_meter.backends.onnx_writer import with_random_weights
+from nn_meter.backends.onnxruntime_cpu import OnnxRuntimeCpu
+from nn_meter.frontends import onnx as reader
+from nn_meter.ir import Graph, parse
+from nn_meter.kernels.rules import read_rules
+from nn_meter.networks import FAMILIES
+from nn_meter.runtimes.executed import read_executed
+from nn_meter.runtimes.fusion import fuse
+
+pytest.importorskip("onnxruntime")
+
+MODELS = Path(__file__).parents[2] / ".." / "shared" / "models"
+RULES = read_rules({"runtime": "onnxruntime_cpu"})
+QUICK = (
+    "mobilenetv2_100",
+    "mobilenetv3_small_100.dynamo",
+    "efficientnet_b0",
+    "regnety_004",
+    "convnext_atto",
+    "deit_tiny_patch16_224",
+)
+
+
+def compare(graph: Graph, model: Graph | bytes) -> tuple[int, int, int]:
+    """Kernels that both have, that only the partition has, that only the runtime has."""
+    ours = Counter((k.kind, k.config) for k in fuse(graph, RULES).kernels if not k.free)
+    truth = Counter(read_executed(k, "onnxruntime_cpu") for k in OnnxRuntimeCpu().fused(model))
+    return (ours & truth).total(), (ours - truth).total(), (truth - ours).total()
+
+
+def channels_in_a_block() -> int:
+    """What this processor's ONNX Runtime pads four channels to."""
+    graph = parse(
+        "input x: float32[1,3,8,8]\nconst w: float32[4,3,1,1]\ny = Conv(x, w) {kernel_shape=(1, 1)}\noutput y"
+    )
+    return next(k.outputs[0].shape[1] for k in OnnxRuntimeCpu().fused(graph) if k.outputs[0] is not None)
+
+
+needs_avx512 = pytest.mark.skipif(
+    channels_in_a_block() != 16, reason="this processor blocks channels otherwise than by 16"
+)
+
+
+@needs_avx512
+@pytest.mark.parametrize("name", QUICK)
+def test_shared_models_fuse_as_the_runtime_does(name: str) -> None:
+    path = MODELS / f"{name}.onnx"
+    if not path.exists():
+        pytest.skip("the shared models are not beside the repository")
+    both, extra, missing = compare(reader.read(path), with_random_weights(path).SerializeToString())
+    assert both / (both + extra) >= 0.99
+    assert both / (both + missing) >= 0.99
+
+
+@needs_avx512
+@pytest.mark.heavy
+def test_all_shared_models_together_reach_99_percent() -> None:
+    if not MODELS.exists():
+        pytest.skip("the shared models are not beside the repository")
+    counts = [
+        compare(reader.read(p), with_random_weights(p).SerializeToString())
+        for p in sorted(MODELS.glob("*.onnx"))
+    ]
+    both, extra, missing = (sum(column) for column in zip(*counts, strict=True))
+    assert both / (both + extra) >= 0.99
+    assert both / (both + missing) >= 0.99
+
+
+@needs_avx512
+@pytest.mark.parametrize(
+    "family", ["residual_bottleneck", "inverted", "dense", "convnext", "vision_transformer", "encoder"]
+)
+def test_generated_networks_fuse_as_the_runtime_does(family: str) -> None:
+    counts = [compare(graph, graph) for graph in map(FAMILIES[family], range(3))]
+    both, extra, missing = (sum(column) for column in zip(*counts, strict=True))
+    assert both / (both + extra + missing) >= 0.9
+
+
+SPELLINGS = {
+    "views with allowzero stay, others merge": """
+        input x: float32[1,2,12]
+        const s: int64[2](4, 6)
+        const t: int64[2](3, 8)
+        const u: int64[2](2, 12)
+        a = Relu(x)
+        b = Reshape(a, s) {allowzero=1}
+        c = Reshape(b, t)
+        d = Reshape(c, u)
+        y = Sigmoid(d)
+        output y
+        """,
+    "a view of the shape that is there stays": """
+        input x: float32[2,12]
+        const s: int64[2](2, 12)
+        a = Relu(x)
+        b = Reshape(a, s)
+        y = Sigmoid(b)
+        output y
+        """,
+    "a reduction comes before the transpose": """
+        input x: float32[1,7,7,96]
+        const axes: int64[2](-1, -2)
+        a = Relu(x)
+        b = Transpose(a) {perm=(0, 3, 1, 2)}
+        c = ReduceMean(b, axes) {keepdims=1}
+        y = Sigmoid(c)
+        output y
+        """,
+    "a reduction that leaves nothing to transpose": """
+        input x: float32[1,7,7,96]
+        const axes: int64[2](2, 3)
+        a = Relu(x)
+        b = Transpose(a) {perm=(0, 3, 1, 2)}
+        c = ReduceMean(b, axes) {keepdims=0}
+        y = Sigmoid(c)
+        output y
+        """,
+    "keys turned by views and two transposes": """
+        input x: float32[1,128,12,64]
+        const s: int64[3](12, 128, 64)
+        const t: int64[4](1, 12, 64, 128)
+        a = Relu(x)
+        b = Transpose(a) {perm=(0, 2, 1, 3)}
+        c = Reshape(b, s)
+        d = Transpose(c) {perm=(0, 2, 1)}
+        e = Reshape(d, t)
+        y = Sigmoid(e)
+        output y
+        """,
+    "axes split behind a transpose": """
+        input x: float32[2,128,64]
+        const s: int64[5](4, 32, 2, 4, 16)
+        a = Relu(x)
+        b = Transpose(a) {perm=(1, 0, 2)}
+        c = Reshape(b, s)
+        y = Sigmoid(c)
+        output y
+        """,
+    "axes merged behind a transpose": """
+        input x: float32[2,128,64]
+        const s: int64[3](2, 16, 512)
+        a = Relu(x)
+        b = Transpose(a) {perm=(0, 2, 1)}
+        c = Reshape(b, s)
+        y = Sigmoid(c)
+        output y
+        """,
+    "a view of one shape behind a transpose goes": """
+        input x: float32[2,128,64]
+        const s: int64[3](2, 64, 128)
+        a = Relu(x)
+        b = Transpose(a) {perm=(0, 2, 1)}
+        c = Reshape(b, s)
+        y = Sigmoid(c)
+        output y
+        """,
+    "a factor before the transpose of a product's operand": """
+        input x: float32[4,16,49]
+        input z: float32[4,16,49]
+        const f: float32[](0.25)
+        a = Mul(x, f)
+        b = Transpose(a) {perm=(0, 2, 1)}
+        y = MatMul(b, z)
+        output y
+        """,
+}
+"""Ways in which exporters write the same thing."""
+
+
+@pytest.mark.parametrize("text", SPELLINGS.values(), ids=SPELLINGS)
+def test_exporters_spellings_fuse_as_the_runtime_does(text: str) -> None:
+    graph = parse(text)
+    both, extra, missing = compare(graph, graph)
+    assert both
+    assert (extra, missing) == (0, 0)
