@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 
-from nn_meter.devices.environment import environment
-from nn_meter.devices.environment import same_machine
+from nn_meter.devices.environment import environment, same_machine
 
 
 def test_the_record_is_plain_data() -> None:
