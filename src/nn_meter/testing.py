@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import fields, is_dataclass
 
 from nn_meter.backends.base import Backend
-from nn_meter.detection.cases import is_case
-from nn_meter.detection.probes import probes
-from nn_meter.detection.survey import SHAPES
-from nn_meter.detection.testcases import Case
+from nn_meter.detection.cases import Case, is_case
+from nn_meter.detection.probes import SHAPES, probes
 from nn_meter.ir.builder import GraphBuilder
 from nn_meter.ir.graph import Graph, verify
 
@@ -63,7 +61,7 @@ def check_backend(backend: Backend) -> None:
 
 
 def check_testcase(case: Case) -> None:
-    """Check that ``case`` keeps the contract of ``nn_meter.detection.testcases.Case`` in every shape that is measured.
+    """Check that ``case`` keeps the contract of ``nn_meter.detection.cases.Case`` in every shape that is measured.
 
     Raises:
         AssertionError: it does not; says in what.

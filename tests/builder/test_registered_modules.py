@@ -33,7 +33,7 @@ class Wide:
     def save_model(self, path):
         from pathlib import Path
         from nn_meter.backends.onnx_writer import as_bytes
-        from nn_meter.detection.testcases import Sizes, draw
+        from nn_meter.detection.drawings import Sizes, draw
         Path(path).write_bytes(as_bytes(draw(("relu", "fc"), (1, self.config["CIN"]), Sizes(cout=8))))
 
 class Sampler:

@@ -1,4 +1,5 @@
-"""Test cases come from tables, from other packages, and from what users register."""
+"""The fusion test cases: complete and drawable, what they name is what fusion rules read; those of other packages and
+of users take part."""
 
 from __future__ import annotations
 
@@ -11,13 +12,17 @@ import yaml
 from nn_meter import plugins
 from nn_meter.backends.replay import ReplayBackend, ReplayConfig
 from nn_meter.detection import DetectionPlan, cases, detect_rules, known_cases
-from nn_meter.detection.cases import find_cases
-from nn_meter.detection.testcases import CASES, Case, FusionCase
-from nn_meter.errors import BuildError, RegistrationError
+from nn_meter.detection.cases import BASIC, CASES, CHAINS, MON, TODAY, Case, FusionCase, find_cases, pair
+from nn_meter.detection.drawings import Sizes, draw
+from nn_meter.errors import BuildError, RegistrationError, RuleError
+from nn_meter.ir.graph import verify
+from nn_meter.kernels.rules import read_rules
 from nn_meter.testing import check_testcase
 
+SMALL = Sizes(hw=8, cin=4, cout=6, length=12, tokens=5)
+
 _CODE = """
-from nn_meter.detection.testcases import FusionCase
+from nn_meter.detection.cases import FusionCase
 
 class Mish:
     def __call__(self, b, x, sizes):
@@ -135,3 +140,64 @@ def test_cases_of_other_packages_are_found(package: Path, monkeypatch: pytest.Mo
 def test_a_name_nobody_knows_is_explained(package: Path, name: str, text: str) -> None:
     with pytest.raises(BuildError, match=text):
         find_cases([name])
+
+
+
+def test_nn_meters_pairs_are_all_there() -> None:
+    names = [case.name for case in BASIC]
+    assert len(names) == len(set(names)) == 79
+    assert names[0] == "BF_add_add"
+    assert names[-1] == "BF_se_relu"
+    assert len(CASES) == len(BASIC) + 1 + len(CHAINS) + len(TODAY)
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=list(CASES))
+def test_every_case_is_drawn(case: FusionCase) -> None:
+    for graph in case.graphs(SMALL).values():
+        verify(graph)
+
+
+@pytest.mark.parametrize("case", [*BASIC, *CHAINS, *TODAY], ids=lambda case: case.name)
+def test_the_block_holds_what_the_parts_hold(case: FusionCase) -> None:
+    def operators(*graphs: object) -> list[str]:
+        return sorted(node.op_type for graph in graphs for node in graph.nodes)  # type: ignore[attr-defined]
+
+    first, second, block = case.first(SMALL), case.second(SMALL), case.block(SMALL)
+    assert operators(first, second) == operators(block)
+    assert [block.tensors[name].shape for name in block.outputs] == [
+        second.tensors[name].shape for name in second.outputs
+    ]
+
+
+def test_a_chain_waits_for_the_rule_of_its_beginning() -> None:
+    assert CASES["BF_conv_bn_relu"].requires == {"BF_conv_bn": True}
+    assert CASES["BF_conv_relu"].requires == {}
+    assert all(name in CASES for case in CASES.values() for name in case.requires)
+
+
+def test_two_of_a_kind_are_told_apart() -> None:
+    assert list(CASES["BF_relu_relu"].graphs(SMALL)) == ["relu_1", "relu_2", "block"]
+
+
+def test_a_pair_with_a_dense_layer_is_tried_on_a_vector() -> None:
+    assert pair("fc", "relu").block(SMALL).tensors["input_0"].shape == (1, 12)
+    assert pair("conv", "relu").block(SMALL).tensors["input_0"].shape == (1, 4, 8, 8)
+
+
+def test_a_shared_producer_has_every_outcome() -> None:
+    assert set(MON.graphs(SMALL)) == {
+        "block", "relu_relu", "relu_dwconv", "dwconv", "dwconv_relu_relu", "dwconv_relu",
+    }  # fmt: skip
+    assert len(MON.block(SMALL).outputs) == 2
+    assert set(MON.outcomes) == set(MON.obeys)
+
+
+def test_the_rules_that_cases_decide_can_be_read() -> None:
+    rules = read_rules({name: {"obey": True} for name in CASES})
+    assert rules.warnings == ()
+    assert rules.fuses("conv", "Gelu")
+
+
+def test_an_operator_nobody_knows_is_refused() -> None:
+    with pytest.raises(RuleError, match="no operator 'warp'; there are conv, "):
+        draw(("conv", "warp"), (1, 4, 8, 8), SMALL)

@@ -11,9 +11,9 @@ import pytest
 
 from nn_meter.backends.replay import ReplayBackend, ReplayConfig
 from nn_meter.detection import DetectionPlan, detect_rules
-from nn_meter.detection.decision import MIN_ROUNDS, Conclusion, Decision
-from nn_meter.detection.rules import executed_decision
-from nn_meter.detection.survey import SHAPES, _hopeless
+from nn_meter.detection.decision import MIN_ROUNDS, Conclusion, Decision, executed_decision
+from nn_meter.detection.probes import SHAPES
+from nn_meter.detection.survey import _hopeless
 from nn_meter.errors import BuildError
 from nn_meter.kernels.rules import read_rules
 from nn_meter.report.rules import matrix, page, summary

@@ -6,9 +6,10 @@ from collections import Counter
 
 import pytest
 
+from nn_meter.detection.cases import CASES, Case
 from nn_meter.detection.decision import SAVINGS
+from nn_meter.detection.drawings import Sizes
 from nn_meter.detection.probes import UNITS, copies, inserted, probes, tapped, unit_probes
-from nn_meter.detection.testcases import CASES, Case, Sizes
 from nn_meter.ir.graph import Graph, verify
 
 SIZES = Sizes(hw=16, cin=16, cout=16, length=64, tokens=32, rows=4, pool_strides=1)

@@ -11,18 +11,16 @@ from typing import Any
 from nn_meter import plugins
 from nn_meter.backends import base
 from nn_meter.builder.config import builder_config
-from nn_meter.builder.latency import Latency, ProfiledResults
+from nn_meter.builder.latency import ProfiledResults
 from nn_meter.errors import BackendError
 from nn_meter.frontends import read
 from nn_meter.measuring import Plan, measure
+from nn_meter.measuring.latency import Latency
 
 _log = logging.getLogger(__name__)
 
 PLAN = Plan(rounds=4, turn_s=0.05)
 """How one kernel is measured."""
-
-_QUARTILES = 1.349
-"""Distance of a normal distribution's quartiles in standard deviations."""
 
 
 class BaseBackend:
@@ -104,11 +102,7 @@ class BaseParser:
 
 
 class RuntimeBackend(BaseBackend):
-    """A backend of ``nn_meter.backends``. Keys of the configuration are its settings in capitals.
-
-    A latency is the median of the runs and their standard deviation, estimated from the quartiles since a few
-    runs in which the machine did something else would make up most of it.
-    """
+    """A backend of ``nn_meter.backends``. Keys of the configuration are its settings in capitals."""
 
     def __init__(self, name: str, configs: Mapping[str, Any], plan: Plan = PLAN) -> None:
         super().__init__(configs)
@@ -137,8 +131,7 @@ class RuntimeBackend(BaseBackend):
         """
         with self.runtime.prepare(read(Path(converted_model))) as prepared:
             (taken,) = measure([prepared], self.plan)
-        latency = Latency(taken.median_ms, taken.noise * taken.median_ms / _QUARTILES)
-        return ProfiledResults({"latency": latency}).get(metrics)
+        return ProfiledResults({"latency": Latency.of(taken)}).get(metrics)
 
     def test_connection(self) -> None:
         """Check runtime and device.

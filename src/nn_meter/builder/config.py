@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from nn_meter.builder.kernels import KERNELS
-from nn_meter.detection.testcases import BASIC, MON, VECTORS, Sizes
+from nn_meter.detection.cases import BASIC, MON, VECTORS
+from nn_meter.detection.drawings import Sizes
 from nn_meter.errors import BuildError, StorageError
 
 FILES: Mapping[str, str] = {

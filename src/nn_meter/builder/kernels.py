@@ -13,42 +13,18 @@ from typing import Any
 
 import numpy as np
 
-from nn_meter.detection.testcases import Shape, Sizes, draw
+from nn_meter.detection.drawings import Shape, Sizes, draw
 from nn_meter.errors import BuildError
 from nn_meter.ir import Graph, GraphBuilder
+from nn_meter.networks.sampling import Channels, Config, Space, Values, sample, sample_near
 from nn_meter.predictors.nnmeter_columns import ENCODERS
 
 SCHEMA = "nn-meter-builder-1"
-Config = Mapping[str, int]
-Values = tuple[int, ...]
 
 _HW: Values = (1, 3, 7, 8, 13, 14, 27, 28, 32, 56, 112, 224)
 _CONCAT_HW: Values = (7, 14, 28, 56)
 _POOL_HW: Values = (14, 28, 56, 112, 224)
 _WINDOWS: Values = (1, 3, 5, 7)
-
-
-@dataclass(frozen=True, slots=True)
-class Channels:
-    """Numbers of channels from ``low`` to ``high``, even on a logarithmic scale, multiples of ``step``."""
-
-    low: int
-    high: int
-    step: int = 1
-
-    def draw(self, rng: np.random.Generator) -> int:
-        """One of them."""
-        value = np.exp(rng.uniform(np.log(self.low), np.log(self.high)))
-        return max(self.low, int(value) // self.step * self.step)
-
-    def near(self, value: int, rng: np.random.Generator) -> int:
-        """One from half of ``value`` to 1.2 times it, as nn-Meter samples around large errors."""
-        drawn = int(rng.integers(int(value * 0.5), max(int(value * 1.2), int(value * 0.5) + 1)))
-        return max(self.step, drawn // self.step * self.step)
-
-
-Space = Mapping[str, Values | Channels]
-"""Key of a config to what it is drawn from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,10 +116,7 @@ def sample_prior(name: str, count: int, rng: np.random.Generator) -> list[dict[s
     space = builder_kernel(name).space
     configs = []
     for index in range(count):
-        config = {
-            key: values.draw(rng) if isinstance(values, Channels) else int(rng.choice(values))
-            for key, values in space.items()
-        }
+        config = sample(space, rng)
         if name == "fc" and index < count // 2:
             config["COUT"] = 1000
         if name == "concat":
@@ -158,16 +131,7 @@ def sample_finegrained(
 ) -> list[dict[str, int]]:
     """``count`` configs around each of ``configs``: other channels, all else the same."""
     space = builder_kernel(name).space
-    return [
-        {
-            key: values.near(int(config[key]), rng)
-            if isinstance(values, Channels) and config[key]
-            else int(config[key])
-            for key, values in space.items()
-        }
-        for config in configs
-        for _ in range(count)
-    ]
+    return [sample_near(space, config, rng) for config in configs for _ in range(count)]
 
 
 def kernel_graph(name: str, config: Config, batch_size: int = 1) -> Graph:

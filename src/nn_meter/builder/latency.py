@@ -1,45 +1,12 @@
-"""A latency with its spread, as nn-Meter's files write it: ``"42.001 +- 1.0"``, in milliseconds."""
+"""What models are measured to take, as nn-Meter's files hold it."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from nn_meter.errors import BuildError
-
-
-@dataclass(frozen=True, slots=True)
-class Latency:
-    """Mean and standard deviation in ms; spreads of sums add up in squares."""
-
-    avg: float = 0.0
-    std: float = 0.0
-
-    @classmethod
-    def parse(cls, value: object) -> Latency:
-        """From a latency, a number, or text ``"42.001 +- 1.0"``.
-
-        Raises:
-            BuildError: none of these.
-        """
-        if isinstance(value, Latency):
-            return value
-        try:
-            avg, _, std = str(value).partition("+-")
-            return cls(float(avg), float(std or 0))
-        except ValueError:
-            raise BuildError(f"{value!r} is no latency; give milliseconds such as '42.001 +- 1.0'") from None
-
-    def __str__(self) -> str:
-        return f"{self.avg} +- {self.std}"
-
-    def __add__(self, other: Latency) -> Latency:
-        return Latency(self.avg + other.avg, math.hypot(self.std, other.std))
-
-    def __sub__(self, other: Latency) -> Latency:
-        return Latency(self.avg - other.avg, math.hypot(self.std, other.std))
+from nn_meter.measuring.latency import Latency
 
 
 class ProfiledResults:

@@ -21,7 +21,6 @@ from nn_meter.backends.onnx_writer import as_bytes
 from nn_meter.builder.backends import connect_backend
 from nn_meter.builder.config import add_json, builder_config, merge_info, read_json, write
 from nn_meter.builder.kernels import (
-    Config,
     builder_kernel,
     kernel_graph,
     nhwc,
@@ -29,15 +28,15 @@ from nn_meter.builder.kernels import (
     sample_finegrained,
     sample_prior,
 )
-from nn_meter.builder.latency import Latency, Models, read_profiled_results
+from nn_meter.builder.latency import Models, read_profiled_results
 from nn_meter.builder.profile import profile_models
-from nn_meter.errors import BuildError, MissingDependencyError
+from nn_meter.errors import BuildError
+from nn_meter.learning.forest import MIN_ROWS, fit_forest
+from nn_meter.measuring.latency import Latency
+from nn_meter.networks.sampling import Config
 from nn_meter.predictors.nnmeter_columns import NN_METER_BUILDER_1
 
 _log = logging.getLogger(__name__)
-
-MIN_SAMPLES = 10
-"""Fewer measured kernels train nothing."""
 
 KernelData = Models | tuple[Any, Any]
 """Measured models, or (configs, latencies): each the path of a JSON file or a list of such paths."""
@@ -124,42 +123,29 @@ def build_predictor_by_data(
         The forest; the share of tested kernels within 10 %; the configs of those with a large error.
 
     Raises:
-        BuildError: fewer than ``MIN_SAMPLES`` measured kernels, or data that cannot be used.
+        BuildError: fewer than ``learning.forest.MIN_ROWS`` measured kernels, or data that cannot be used.
         MissingDependencyError: scikit-learn is not installed.
     """
-    try:
-        from sklearn.ensemble import RandomForestRegressor
-    except ImportError as error:
-        raise MissingDependencyError("scikit-learn", "build", "training a predictor") from error
     columns, configs, rows, labels = _table(kernel_type, collect_kernel_data(kernel_data), predict_label)
-    if len(rows) < MIN_SAMPLES:
+    if len(rows) < MIN_ROWS:
         raise BuildError(
             f"kernel {kernel_type!r}: {len(rows)} measured samples are too few to train on, "
-            f"{MIN_SAMPLES} are needed; see profile_error.log, or sample more"
+            f"{MIN_ROWS} are needed; see profile_error.log, or sample more"
         )
-    order = np.random.default_rng(10).permutation(len(rows))
-    tested = order[:0] if final_predictor else order[: max(1, len(rows) // 5)]
-    trained = np.setdiff1d(order, tested)
-    forest = RandomForestRegressor(n_estimators=100, random_state=10)
-    forest.fit(rows[trained], labels[trained])
+    forest, tested = fit_forest(rows, labels, test=not final_predictor)
     stem = f"{kernel_type}_{mark}" if mark else kernel_type
     folder = Path(save_path) if save_path is not None else None
     if folder is not None:
-        table = _csv((*columns, predict_label), np.c_[rows, labels])
-        write(folder / "collection" / f"Data_{stem}.csv", table)
+        write(folder / "collection" / f"Data_{stem}.csv", _csv((*columns, predict_label), np.c_[rows, labels]))
         write(folder / "predictors" / f"{stem}.pkl", pickle.dumps(forest))
     if final_predictor:
         return forest, None, None
-    predicted = forest.predict(rows[tested])
-    errors = np.abs(predicted - labels[tested]) / labels[tested]
     if folder is not None:
-        tests = np.c_[rows[tested], labels[tested], predicted, errors]
-        table = _csv((*columns, "True", "Pred", "Error"), tests)
-        write(folder / "collection" / f"TestResult_{stem}.csv", table)
-    acc10 = float(np.mean(errors <= 0.1))
-    large = [configs[i] for i, error in zip(tested, errors, strict=True) if error > error_threshold]
-    _log.info("%s: %.1f %% of %d kernels within 10 %%", stem, 100 * acc10, len(tested))
-    return forest, acc10, large
+        tests = np.c_[rows[tested.rows], labels[tested.rows], tested.predicted_ms, tested.errors]
+        write(folder / "collection" / f"TestResult_{stem}.csv", _csv((*columns, "True", "Pred", "Error"), tests))
+    _log.info("%s: %.1f %% of %d kernels within 10 %%", stem, 100 * tested.acc10, len(tested.rows))
+    large = [configs[i] for i, error in zip(tested.rows, tested.errors, strict=True) if error > error_threshold]
+    return forest, tested.acc10, large
 
 
 def build_predictor_for_kernel(

@@ -41,7 +41,7 @@ def _operators() -> list[str]:
 
 
 def _testcases() -> list[str]:
-    from nn_meter.detection.testcases import CASES
+    from nn_meter.detection.cases import CASES
 
     return _named("testcases", "TestCase", CASES, "testcase", spelled="test cases")
 

@@ -43,6 +43,8 @@ from nn_meter.detection.probes import (
     CONTROL_READ_BEFORE,
     CONTROL_READ_BETWEEN,
     CONTROL_TOGETHER,
+    FIRST,
+    FRAME,
     READ_BEFORE,
     READ_BETWEEN,
     TOGETHER,
@@ -273,6 +275,36 @@ def confirm(told: Mapping[Witness, Decision]) -> Conclusion:
         return Conclusion("fuses", confidence, "", told)
     reason = "; ".join(f"{name}: {each.reason}" for name, each in by["undecided"].items())
     return Conclusion("undecided", confidence, reason, told)
+
+
+def executed_decision(kernels: Mapping[str, int], inputs: int = 0, *, partly: bool = False) -> Decision:
+    """What the numbers of executed kernels say. A pair fuses where as many kernels are gone as its last operator has,
+    among the probes of each witness: what a runtime fuses may depend on the surroundings.
+
+    Args:
+        kernels: How many each probe has.
+        inputs: Inputs that the last operator brings with it; the barriers behind them are no kernels of its own.
+        partly: Whether one kernel gone is enough, as where several operators read the first one's result.
+    """
+    first, second = kernels[FIRST] - kernels[FRAME], kernels[APART] - kernels[FIRST] - inputs
+    if first <= 0 or second <= 0:
+        return Decision("undecided", 0.0, 0.0, 0, "the runtime executes nothing for one of the parts")
+    saved = {
+        witness: (kernels[more] - kernels[less]) - (kernels[control_more] - kernels[control_less])
+        for witness, (more, less, control_more, control_less) in SAVINGS.items()
+        if more in kernels
+    }
+    verdicts: dict[Verdict, list[str]] = {}
+    for witness, gone in saved.items():
+        all_gone = gone >= (1 if partly else second)
+        verdicts.setdefault("fuses" if all_gone else "undecided" if gone > 0 else "does not", []).append(witness)
+    share = min(saved.values()) / second
+    if len(verdicts) == 1 and "undecided" not in verdicts:
+        return Decision(next(iter(verdicts)), 1.0, share, 0)
+    if "undecided" in verdicts:
+        return Decision("undecided", 0.0, share, 0, f"{max(saved.values())} of {second} kernels fuse")
+    where = f"fuses among the probes of the {verdicts['fuses'][0]}, not among those of the {verdicts['does not'][0]}"
+    return Decision("undecided", 0.0, share, 0, where)
 
 
 def agree(decisions: Sequence[Decision]) -> Conclusion:

@@ -10,10 +10,12 @@ kernels: from some number of values on, ONNX Runtime allocates otherwise, and an
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
-from nn_meter.detection.testcases import Case, Sizes
+from nn_meter.detection.cases import Case
+from nn_meter.detection.drawings import Sizes
 from nn_meter.ir import Graph, GraphBuilder
 from nn_meter.ir.graph import Attr, Node, Tensor, verify
 from nn_meter.ir.shapes import infer
@@ -32,6 +34,38 @@ UNIT, UNIT_FRAME = "units", "frame"
 """Barriers with an activation between each two, ``UNITS`` in all, and the barriers alone."""
 
 UNITS = 12
+
+
+def _sizes(hw: int, channels: int, *, pointwise: bool) -> Sizes:
+    """Maps, vectors and tokens of as many elements."""
+    return Sizes(
+        hw=hw,
+        cin=channels,
+        cout=channels,
+        length=channels,
+        tokens=hw * hw,
+        rows=hw * hw,
+        pool_strides=1,
+        pointwise=pointwise,
+    )
+
+
+SHAPES: Mapping[str, Sizes] = MappingProxyType(
+    {
+        "small": _sizes(7, 16, pointwise=True),
+        "large": _sizes(20, 32, pointwise=True),
+    }
+)
+"""Shapes of each case. In the first a call is all that a fusion saves: a value of 3 KB lies in the first cache, and is
+off the 4 KB at which one value lies in another's way. In the second, of 50 KB, the pass outweighs it, and all that is
+alive at one moment stays in the second cache. Few channels and small windows keep convolutions from drowning what is
+saved."""
+
+CALL_SHAPES = frozenset({"small"})
+
+COPIES = 4
+"""Copies of a probe in one graph: what the place of its buffers costs averages out, and of an inference's fixed cost
+each bears its part. Runtimes let copies use the same buffers by turns, so that more of them would not help."""
 
 
 def probes(case: Case, sizes: Sizes) -> dict[str, Graph]:

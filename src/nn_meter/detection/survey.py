@@ -15,6 +15,7 @@ import numpy as np
 
 from nn_meter.backends import base
 from nn_meter.backends.onnx_writer import as_bytes
+from nn_meter.detection.cases import Case
 from nn_meter.detection.decision import (
     APART_SHARE,
     ERROR_RATE,
@@ -25,16 +26,21 @@ from nn_meter.detection.decision import (
     Witness,
     agree,
     conclude,
+    executed_decision,
     seen,
     statement,
     unit_ms,
 )
+from nn_meter.detection.drawings import Sizes
 from nn_meter.detection.probes import (
     APART,
+    CALL_SHAPES,
     CONTROL_READ_BEFORE,
     CONTROL_TOGETHER,
+    COPIES,
     FIRST,
     FRAME,
+    SHAPES,
     TOGETHER,
     UNIT,
     UNIT_FRAME,
@@ -42,8 +48,7 @@ from nn_meter.detection.probes import (
     probes,
     unit_probes,
 )
-from nn_meter.detection.rules import Rule, ShapeEvidence, executed_decision
-from nn_meter.detection.testcases import Case, Sizes
+from nn_meter.detection.rules import Rule, ShapeEvidence
 from nn_meter.ir import Graph
 from nn_meter.measuring.isolation import Failure
 from nn_meter.measuring.journal import Entry, Journal, key_of
@@ -54,39 +59,8 @@ Method = Literal["timing", "graph", "both"]
 """What may decide: latencies, the executed graph, or the graph with latencies beside."""
 
 
-def _sizes(hw: int, channels: int, *, pointwise: bool) -> Sizes:
-    """Maps, vectors and tokens of as many elements."""
-    return Sizes(
-        hw=hw,
-        cin=channels,
-        cout=channels,
-        length=channels,
-        tokens=hw * hw,
-        rows=hw * hw,
-        pool_strides=1,
-        pointwise=pointwise,
-    )
-
-
-SHAPES: Mapping[str, Sizes] = MappingProxyType(
-    {
-        "small": _sizes(7, 16, pointwise=True),
-        "large": _sizes(20, 32, pointwise=True),
-    }
-)
-"""Shapes of each case. In the first a call is all that a fusion saves: a value of 3 KB lies in the first cache, and is
-off the 4 KB at which one value lies in another's way. In the second, of 50 KB, the pass outweighs it, and all that is
-alive at one moment stays in the second cache. Few channels and small windows keep convolutions from drowning what is
-saved."""
-
-CALL_SHAPES = frozenset({"small"})
-
 LAYOUT_KERNELS = frozenset({"ReorderInput", "ReorderOutput", "Reorder"})
 """Executed kernels that only change a layout; they come and go with what surrounds an operator."""
-
-COPIES = 4
-"""Copies of a probe in one graph: what the place of its buffers costs averages out, and of an inference's fixed cost
-each bears its part. Runtimes let copies use the same buffers by turns, so that more of them would not help."""
 
 PARTS = (TOGETHER, APART, FIRST, FRAME)
 """Probes of what the parts of a case cost."""
