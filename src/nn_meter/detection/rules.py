@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -100,3 +101,58 @@ def _shape_json(each: ShapeEvidence) -> dict[str, Any]:
         "kernels": dict(each.kernels),
         "reason": each.failure or (each.timing.reason if each.timing else ""),
     }
+
+
+@dataclass(frozen=True, slots=True)
+class RuleTable:
+    """The rules of a fusion-rule file's JSON, with or without ``evidence``, as a matrix of pairs and others."""
+
+    rules: Mapping[str, Mapping[str, Any]]
+    pairs: Mapping[tuple[str, str], Mapping[str, Any]]
+    others: Mapping[str, Mapping[str, Any]]
+
+    @classmethod
+    def of(cls, written: Mapping[str, Any]) -> RuleTable:
+        """The table of a file's JSON."""
+        rules = {name: each for name, each in written.items() if isinstance(each, Mapping) and "obey" in each}
+        pairs, others = {}, {}
+        for name, rule in rules.items():
+            prefix, *operators = name.split("_")
+            if prefix == "BF" and len(operators) == 2:
+                pairs[operators[0], operators[1]] = rule
+            else:
+                others[name] = rule
+        return cls(MappingProxyType(rules), MappingProxyType(pairs), MappingProxyType(others))
+
+    @property
+    def firsts(self) -> list[str]:
+        """Producers of the pairs, in the file's order."""
+        return list(dict.fromkeys(first for first, _ in self.pairs))
+
+    @property
+    def seconds(self) -> list[str]:
+        """Consumers of the pairs, in the file's order."""
+        return list(dict.fromkeys(second for _, second in self.pairs))
+
+    def count(self, obey: bool | None) -> int:
+        """How many rules say ``obey``."""
+        return sum(rule["obey"] is obey for rule in self.rules.values())
+
+    @property
+    def agreement(self) -> tuple[int, int]:
+        """In how many rules timing and executed graph agree, of those that both decide."""
+        both = [told for told in map(agrees, self.rules.values()) if told is not None]
+        return sum(both), len(both)
+
+
+def evidence_of(rule: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A rule's evidence, empty where the file has none."""
+    evidence: Mapping[str, Any] = rule.get("evidence", {})
+    return evidence
+
+
+def agrees(rule: Mapping[str, Any]) -> bool | None:
+    """Whether timing and executed graph agree; ``None`` where not both decide."""
+    timing, graph = (evidence_of(rule).get(method) for method in ("timing", "graph"))
+    decided = ("fuses", "does not")
+    return timing == graph if timing in decided and graph in decided else None

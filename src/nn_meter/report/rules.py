@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from html import escape
 from types import MappingProxyType
 from typing import Any
+
+from nn_meter.detection.rules import RuleTable, agrees, evidence_of
 
 SIGNS: Mapping[bool | None, str] = MappingProxyType({True: "+", False: "-", None: "?"})
 """``obey`` to its sign in the matrix."""
@@ -38,8 +40,8 @@ def matrix(rules: Mapping[str, Any]) -> str:
     Args:
         rules: A fusion-rule file's JSON, with or without ``evidence``.
     """
-    pairs = _pairs(rules)
-    firsts, seconds = _axes(pairs)
+    table = RuleTable.of(rules)
+    pairs, firsts, seconds = table.pairs, table.firsts, table.seconds
     width = max((len(first) for first in firsts), default=0)
     numbers = [str(index) for index in range(1, len(seconds) + 1)]
     lines = [" " * width + "".join(f"{number:>4}" for number in numbers)]
@@ -47,37 +49,29 @@ def matrix(rules: Mapping[str, Any]) -> str:
         cells = (pairs.get((first, second)) for second in seconds)
         lines.append(f"{first:<{width}}" + "".join(f"{_sign(rule):>4}" for rule in cells).rstrip())
     names = ", ".join(f"{number} {second}" for number, second in zip(numbers, seconds, strict=True))
-    others = [f"{name}: {_WORDS[rule['obey']]}" for name, rule in _others(rules).items()]
+    others = [f"{name}: {_WORDS[rule['obey']]}" for name, rule in table.others.items()]
     return "\n".join([*lines, "", f"columns: {names}", _LEGEND, *others, summary(rules)])
 
 
 def summary(rules: Mapping[str, Any]) -> str:
     """How many rules there are of each verdict, and how often timing and executed graph agree."""
-    rows = _rules(rules)
-    counted = (f"{sum(rule['obey'] is obey for rule in rows.values())} {word}" for obey, word in _PLURALS.items())
-    text = f"{len(rows)} rules: {', '.join(counted)}"
-    seen = [(each.get("timing"), each.get("graph")) for each in map(_evidence, rows.values())]
-    both = [(timing, graph) for timing, graph in seen if _decided(timing) and _decided(graph)]
-    if both:
-        agreed = sum(timing == graph for timing, graph in both)
-        text += f"; timing agrees with the executed graph in {agreed} of {len(both)}"
-    return text
+    table = RuleTable.of(rules)
+    text = f"{len(table.rules)} rules: {', '.join(f'{table.count(obey)} {word}' for obey, word in _PLURALS.items())}"
+    agreed, both = table.agreement
+    return f"{text}; timing agrees with the executed graph in {agreed} of {both}" if both else text
 
 
 def page(rules: Mapping[str, Any]) -> str:
     """The HTML text: the matrix, then each rule with its evidence."""
-    pairs = _pairs(rules)
-    firsts, seconds = _axes(pairs)
+    table = RuleTable.of(rules)
+    pairs, firsts, seconds = table.pairs, table.firsts, table.seconds
     head = "".join(f"<th>{escape(second)}</th>" for second in seconds)
     body = "".join(
         f"<tr><th>{escape(first)}</th>{''.join(_cell(pairs.get((first, second))) for second in seconds)}</tr>"
         for first in firsts
     )
-    rows = "".join(_row(name, rule) for name, rule in _rules(rules).items())
-    heads = "".join(
-        f"<th>{text}</th>"
-        for text in _COLUMNS
-    )
+    rows = "".join(_row(name, rule) for name, rule in table.rules.items())
+    heads = "".join(f"<th>{text}</th>" for text in _COLUMNS)
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width"><title>Fusion rules</title>'
@@ -91,50 +85,21 @@ def page(rules: Mapping[str, Any]) -> str:
     )
 
 
-def _rules(rules: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    return {name: rule for name, rule in rules.items() if isinstance(rule, Mapping) and "obey" in rule}
-
-
-def _pairs(rules: Mapping[str, Any]) -> dict[tuple[str, str], Mapping[str, Any]]:
-    split = ((name.split("_"), rule) for name, rule in _rules(rules).items())
-    return {(parts[1], parts[2]): rule for parts, rule in split if parts[0] == "BF" and len(parts) == 3}
-
-
-def _others(rules: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    return {name: rule for name, rule in _rules(rules).items() if name[:3] != "BF_" or name.count("_") != 2}
-
-
-def _axes(pairs: Iterable[tuple[str, str]]) -> tuple[list[str], list[str]]:
-    keys = list(pairs)
-    return list(dict.fromkeys(first for first, _ in keys)), list(dict.fromkeys(second for _, second in keys))
-
-
-def _evidence(rule: Mapping[str, Any]) -> Mapping[str, Any]:
-    evidence: Mapping[str, Any] = rule.get("evidence", {})
-    return evidence
-
-
-def _decided(verdict: object) -> bool:
-    return verdict in ("fuses", "does not")
-
-
 def _sign(rule: Mapping[str, Any] | None) -> str:
     if rule is None:
         return ""
-    evidence = _evidence(rule)
-    timing, graph = evidence.get("timing"), evidence.get("graph")
-    return SIGNS[rule["obey"]] + ("!" if _decided(timing) and _decided(graph) and timing != graph else "")
+    return SIGNS[rule["obey"]] + ("!" if agrees(rule) is False else "")
 
 
 def _cell(rule: Mapping[str, Any] | None) -> str:
     if rule is None:
         return "<td></td>"
-    reason = escape(str(_evidence(rule).get("reason", "")), quote=True)
+    reason = escape(str(evidence_of(rule).get("reason", "")), quote=True)
     return f'<td class="{_CLASSES[rule["obey"]]}" title="{reason}">{_sign(rule)}</td>'
 
 
 def _row(name: str, rule: Mapping[str, Any]) -> str:
-    evidence = _evidence(rule)
+    evidence = evidence_of(rule)
     shapes: Mapping[str, Mapping[str, Any]] = evidence.get("shapes", {})
     seen = "; ".join(f"{shape}: {each.get('timing') or each.get('graph')}" for shape, each in shapes.items())
     saved = ", ".join(
