@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import yaml
 
-from nn_meter.predictors.bundle import Bundle, KindPredictor
+from nn_meter.predictors.bundle import Bundle
+from nn_meter.predictors.kind import KindPredictor
 from nn_meter.predictors.legacy import convert_folder
 from nn_meter.predictors.nnmeter_columns import NN_METER_1
 from nn_meter.predictors.trees import TreeEnsemble

@@ -284,12 +284,7 @@ def _adapted(results: Sequence[Entry], plan: BuildPlan, weights: Mapping[str, fl
     kinds = fit_kinds(networks, speeds, seed=plan.seed)
     errors: dict[str, list[float]] = {}
     for entry, slowness in held:
-        network = _network(entry, slowness, profiler_ms)
-        total_ms = 0.0
-        for sample, row in zip(network.samples, network.rows(speeds), strict=True):
-            total_ms += (
-                float(kinds[sample.kind].predict(np.array([row]))[0]) if sample.kind in kinds else row[-1]
-            )
+        total_ms = _network(entry, slowness, profiler_ms).predict_ms(kinds, speeds)
         error = abs(math.log(total_ms * slowness / max(_result(entry)["whole_ms"], 1e-6)))
         errors.setdefault(str(entry.item["family"]), []).append(error)
     typical = float(np.median([e for some in errors.values() for e in some]))

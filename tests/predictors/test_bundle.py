@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from test_trees import STUMP
 
 from nn_meter.errors import BundleError
-from nn_meter.predictors.bundle import Bundle, KindPredictor, load, save, verify
+from nn_meter.predictors.bundle import Bundle, load, save, verify
+from nn_meter.predictors.kind import KindPredictor, OutOfRange, Unseen
 
 RELU = KindPredictor(
     "relu", "mine-1", ("inputh",), STUMP, "latency_ms", {"inputh": (1.0, 224.0)}, 120, {"mape": 0.04}
@@ -23,7 +24,16 @@ RELU = KindPredictor(
 BUNDLE = Bundle(
     name="mine",
     version="1.2",
-    kinds={"relu": RELU, "a/b: odd": replace(RELU, kind="a/b: odd", trained_range={})},
+    kinds={
+        "relu": RELU,
+        "a/b: odd": replace(
+            RELU,
+            kind="a/b: odd",
+            trained_range={},
+            categories={"inputh": {"low": 4, "high": 0}},
+            seen={"inputh": {"low": 9}},
+        ),
+    },
     rules={"BF_conv_relu": {"obey": True}},
     schema="mine-1",
     device="a board",
@@ -102,12 +112,31 @@ def test_a_manifest_that_breaks_the_format_is_refused(
         ({"columns": ("inputh", "cin")}, "takes 1 columns, but 2 are named: inputh, cin"),
         ({"trained_range": {"cin": (0, 1)}}, "no such column"),
         ({"trained_range": {"inputh": (2, 1)}}, "runs from 2 to 1"),
+        ({"categories": {"op": {"Add": 0}}}, "codes of 'op' are given, but it has no such column"),
+        ({"categories": {"inputh": {"a": 0, "b": 0}}}, "two names of 'inputh' have one code"),
+        ({"seen": {"inputh": {"a": 3}}}, "inputh 'a' was seen in training but has no code"),
         ({"target": "log_roofline_ratio"}, "needs a column 'roofline_ms'"),
     ],
 )
 def test_a_kind_that_contradicts_itself_is_refused(change: dict[str, Any], words: str) -> None:
     with pytest.raises(BundleError, match=words):
         replace(RELU, **change)
+
+
+def test_what_lies_outside_of_what_was_learned_is_named() -> None:
+    both = replace(
+        RELU,
+        columns=("inputh", "op"),
+        regressor=replace(STUMP, n_columns=2),
+        categories={"op": {"Add": 0, "Mul": 1, "Sub": 2}},
+        seen={"op": {"Add": 7, "Mul": 1}},
+    )
+    assert both.outside((224, 1), {"op": "Mul"}) == ()
+    assert both.outside((225, 2), {"op": "Sub"}) == (OutOfRange("inputh", 225, 1, 224), Unseen("op", "Sub"))
+    assert both.outside((1, -1), {"op": "Div"}) == (Unseen("op", "Div"),)
+    forgotten = replace(both, seen={}, trained_range={"op": (0, 1)})
+    assert forgotten.outside((999, 1), {"op": "Mul"}) == ()
+    assert forgotten.outside((999, 2), {"op": "Sub"}) == (Unseen("op", "Sub"),)
 
 
 def test_what_is_no_bundle_is_refused(tmp_path: Path) -> None:

@@ -29,8 +29,9 @@ from nn_meter.errors import (
 )
 from nn_meter.predictors import bundle as bundles
 from nn_meter.predictors import catalogue, registration
-from nn_meter.predictors.bundle import Bundle, KindPredictor
+from nn_meter.predictors.bundle import Bundle
 from nn_meter.predictors.catalogue import find, list_predictors, load_predictor, version_key
+from nn_meter.predictors.kind import KindPredictor
 from nn_meter.predictors.registration import register, unregister
 
 SHARED = Path(__file__).parents[2] / ".." / "shared" / "legacy" / "k8_predictor"

@@ -23,7 +23,7 @@ from nn_meter.backends.onnx_writer import as_bytes, with_random_weights
 from nn_meter.devices.environment import Value
 from nn_meter.errors import InputError, NnMeterError
 from nn_meter.ir import Graph
-from nn_meter.kernels.columns import SCHEMA
+from nn_meter.kernels.schema import SCHEMA
 from nn_meter.learning.metrics import Metrics, by_group, metrics
 from nn_meter.measuring import (
     Failure,

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nn_meter.errors import BuildError, MissingDependencyError
-from nn_meter.kernels.columns import ROOFLINE, SCHEMA, Speeds, columns, encode
+from nn_meter.kernels.kinds import KINDS
 from nn_meter.kernels.partition import KernelConfig
-from nn_meter.predictors.bundle import KindPredictor
+from nn_meter.kernels.schema import ROOFLINE, SCHEMA, Codes, Encoder, Row, Speeds, Work, encode
+from nn_meter.predictors.kind import KindPredictor
+from nn_meter.predictors.runtime import KindAnswers
 from nn_meter.predictors.trees import TreeEnsemble
 
 MIN_ROWS = 20
@@ -32,6 +35,11 @@ class Sample:
     config: KernelConfig
     latency_ms: float
 
+    @property
+    def work(self) -> Work:
+        """What the kernel does."""
+        return KINDS[self.kind].work(self.config)
+
 
 @dataclass(frozen=True, slots=True)
 class Network:
@@ -39,9 +47,15 @@ class Network:
 
     samples: tuple[Sample, ...]
 
-    def rows(self, speeds: Speeds) -> list[tuple[float, ...]]:
-        """A row for each sample."""
-        return encode([(s.kind, s.config) for s in self.samples], speeds)
+    def rows(self, encoders: Mapping[str, Encoder]) -> list[Row]:
+        """A row for each sample, by the encoder of its kind."""
+        return encode([(encoders[s.kind], s.config) for s in self.samples])
+
+    def predict_ms(self, kinds: Mapping[str, KindPredictor], speeds: Speeds) -> float:
+        """What regressors answer for all samples together, with the roofline of kinds that have none."""
+        answers = {kind: KindAnswers(kind, kinds.get(kind), speeds) for kind in {s.kind for s in self.samples}}
+        rows = self.rows({kind: each.encoder for kind, each in answers.items()})
+        return sum(answers[s.kind].latencies_ms([row])[0] for s, row in zip(self.samples, rows, strict=True))
 
 
 def fit_speeds(networks: Sequence[Network]) -> Speeds:
@@ -57,12 +71,12 @@ def fit_speeds(networks: Sequence[Network]) -> Speeds:
             f"{len(samples)} measured kernels are too few to train on; give the build a larger budget"
         )
     flops, moved = [], []
-    for network in networks:
-        for sample, row in zip(network.samples, network.rows(Speeds(1.0, 1.0, 0.0)), strict=True):
-            if row[0] > 1e6 and row[0] > 8 * row[1]:
-                flops.append(row[0] / sample.latency_ms)
-            elif row[1] > 1e5:
-                moved.append(row[1] / sample.latency_ms)
+    for sample in samples:
+        work = sample.work
+        if work.flops > 1e6 and work.flops > 8 * work.bytes:
+            flops.append(work.flops / sample.latency_ms)
+        elif work.bytes > 1e5:
+            moved.append(work.bytes / sample.latency_ms)
     per_s = [
         1e3 * float(np.quantile(v, 0.95)) if v else fallback for v, fallback in ((flops, 1e10), (moved, 1e9))
     ]
@@ -76,6 +90,8 @@ def fit_kind(
     latencies_ms: NDArray[np.float64],
     *,
     names: Sequence[str],
+    categories: Codes = MappingProxyType({}),
+    seen: Mapping[str, Mapping[str, int]] = MappingProxyType({}),
     schema: str = SCHEMA,
     seed: int = 0,
     groups: NDArray[np.int64] | None = None,
@@ -85,6 +101,7 @@ def fit_kind(
     Args:
         rows: float64 (n, len(names)); the column ``roofline_ms`` is what latencies are relative to.
         latencies_ms: float64 (n,), positive.
+        categories: of the columns that are categories, the code of each name; ``seen``: how many rows have it.
         groups: int (n,), what was measured together; held out together for the errors that are reported.
 
     Raises:
@@ -115,9 +132,11 @@ def fit_kind(
     span = {
         name: (float(low), float(high))
         for name, low, high in zip(names, rows.min(0), rows.max(0), strict=True)
-        if name != ROOFLINE
+        if name != ROOFLINE and name not in categories
     }
-    return KindPredictor(kind, schema, tuple(names), trees, "log_roofline_ratio", span, len(rows), errors)
+    return KindPredictor(
+        kind, schema, tuple(names), trees, "log_roofline_ratio", span, len(rows), errors, categories, seen
+    )
 
 
 def _boost(
@@ -165,10 +184,21 @@ def boosting_to_trees(model: Any, n_columns: int) -> TreeEnsemble:
 def fit_kinds(
     networks: Sequence[Network], speeds: Speeds, *, seed: int = 0, kinds: Sequence[str] | None = None
 ) -> Mapping[str, KindPredictor]:
-    """A regressor for every kind with enough samples; ``kinds`` limits them."""
-    by_kind: dict[str, list[tuple[tuple[float, ...], float, int]]] = {}
+    """A regressor for every kind with enough samples; ``kinds`` limits them. Categories get codes in alphabetical order
+    of the names among the samples."""
+    configs: dict[str, list[KernelConfig]] = {}
+    for network in networks:
+        for sample in network.samples:
+            configs.setdefault(sample.kind, []).append(sample.config)
+    seen = {kind: KINDS[kind].counted(some) for kind, some in configs.items()}
+    codes = {
+        kind: {column: {name: code for code, name in enumerate(count)} for column, count in counts.items()}
+        for kind, counts in seen.items()
+    }
+    encoders = {kind: Encoder(KINDS[kind], KINDS[kind].schema, codes[kind], speeds) for kind in configs}
+    by_kind: dict[str, list[tuple[Row, float, int]]] = {}
     for number, network in enumerate(networks):
-        for sample, row in zip(network.samples, network.rows(speeds), strict=True):
+        for sample, row in zip(network.samples, network.rows(encoders), strict=True):
             if sample.kind != "other" and (kinds is None or sample.kind in kinds):
                 by_kind.setdefault(sample.kind, []).append((row, sample.latency_ms, number))
     fitted: dict[str, KindPredictor] = {}
@@ -177,13 +207,19 @@ def fit_kinds(
             continue
         rows, latencies_ms, numbers = (np.array(column, np.float64) for column in zip(*taken, strict=True))
         groups = np.unique(numbers, return_inverse=True)[1].astype(np.int64)
-        fitted[kind] = fit_kind(kind, rows, latencies_ms, names=columns(kind), seed=seed, groups=groups)
+        fitted[kind] = fit_kind(
+            kind,
+            rows,
+            latencies_ms,
+            names=KINDS[kind].schema,
+            categories=codes[kind],
+            seen=seen[kind],
+            seed=seed,
+            groups=groups,
+        )
     return fitted
 
 
 def fallback_factor(networks: Sequence[Network], speeds: Speeds) -> float:
     """Median ratio of measured to roofline: what an estimate from flops and bytes is multiplied by."""
-    ratios = [
-        s.latency_ms / row[-1] for n in networks for s, row in zip(n.samples, n.rows(speeds), strict=True)
-    ]
-    return float(np.median(ratios))
+    return float(np.median([s.latency_ms / speeds.roofline_ms(s.work) for n in networks for s in n.samples]))

@@ -18,72 +18,18 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, Protocol, cast
 
-import numpy as np
-from numpy.typing import NDArray
-
 from nn_meter.errors import BundleError, StorageError
+from nn_meter.kernels.schema import SCHEMA
+from nn_meter.predictors import onnx_1
+from nn_meter.predictors.kind import KindPredictor, Target
 from nn_meter.predictors.trees import TreeEnsemble
 
 FORMAT_VERSION = 1
 MANIFEST = "bundle.json"
 RULES = "fusion_rules.json"
-ROOFLINE_COLUMN = "roofline_ms"
 _FILE_BYTES_MAX = 1 << 30
 
-Target = Literal["latency_ms", "log_roofline_ratio"]
 Json = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class KindPredictor:
-    """The regressor of one kernel kind.
-
-    ``columns`` name the regressor's inputs in order, as ``schema`` defines them. ``trained_range`` gives the
-    lowest and highest value seen in training where known, ``rows`` the number of measurements, ``errors``
-    the metrics on data held out. With the target ``log_roofline_ratio`` one column is ``roofline_ms`` and the
-    regressor gives log(latency_ms / roofline_ms).
-    """
-
-    kind: str
-    schema: str
-    columns: tuple[str, ...]
-    regressor: TreeEnsemble
-    target: Target = "latency_ms"
-    trained_range: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    rows: int = 0
-    errors: Mapping[str, float] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        where = f"predictor of {self.kind!r}"
-        if len(set(self.columns)) != len(self.columns):
-            raise BundleError(f"{where}: a column is named twice: {', '.join(self.columns)}")
-        if len(self.columns) != self.regressor.n_columns:
-            raise BundleError(
-                f"{where}: its regressor takes {self.regressor.n_columns} columns, "
-                f"but {len(self.columns)} are named: {', '.join(self.columns)}"
-            )
-        for column, (low, high) in self.trained_range.items():
-            if column not in self.columns:
-                raise BundleError(
-                    f"{where}: the trained range of {column!r} is given, but it has no such column"
-                )
-            if not low <= high:
-                raise BundleError(f"{where}: the trained range of {column!r} runs from {low} to {high}")
-        if self.target == "log_roofline_ratio" and ROOFLINE_COLUMN not in self.columns:
-            raise BundleError(f"{where}: the target {self.target!r} needs a column {ROOFLINE_COLUMN!r}")
-
-    def predict(self, rows: NDArray[Any]) -> NDArray[np.float64]:
-        """Latencies in ms, float64 of shape (n,), for ``rows`` of shape (n, len(columns)).
-
-        Raises:
-            BundleError: rows of another width.
-        """
-        given = np.asarray(rows, np.float64)
-        answer = self.regressor.predict(given)
-        if self.target == "latency_ms":
-            return answer
-        roofline_ms: NDArray[np.float64] = given[:, self.columns.index(ROOFLINE_COLUMN)]
-        return np.exp(answer) * roofline_ms
 
 
 @dataclass(frozen=True)
@@ -205,16 +151,23 @@ class _Kinds(Mapping[str, KindPredictor]):
         target = entry.text("target")
         if target not in ("latency_ms", "log_roofline_ratio"):
             entry.refuse("target", target, "'latency_ms' or 'log_roofline_ratio'")
+        schema = entry.text("schema")
+        if "categories" in entry.values:
+            categories = entry.counts("categories")
+        else:
+            categories = onnx_1.codes(kind) if schema == SCHEMA else {}
         try:
             return KindPredictor(
                 kind=kind,
-                schema=entry.text("schema"),
+                schema=schema,
                 columns=entry.texts("columns"),
                 regressor=TreeEnsemble.load(io.BytesIO(stored), f"{self._files.where}: {name}"),
                 target=cast(Target, target),
                 trained_range=entry.ranges("trained_range"),
                 rows=entry.whole("rows"),
                 errors=entry.numbers("errors"),
+                categories=categories,
+                seen=entry.counts("seen"),
             )
         except BundleError as e:
             if str(e).startswith(self._files.where):
@@ -245,7 +198,7 @@ class _Reader:
 
     def whole(self, key: str) -> int:
         value = self.values.get(key)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        if not _is_count(value):
             self.refuse(key, value, "a whole number")
         return cast(int, value)
 
@@ -268,12 +221,25 @@ class _Reader:
         pairs = cast(dict[str, Any], value).items()
         return MappingProxyType({name: (float(low), float(high)) for name, (low, high) in pairs})
 
+    def counts(self, key: str) -> Mapping[str, Mapping[str, int]]:
+        """Column to name to whole number; nothing where the key is absent."""
+        value = self.values.get(key, {})
+        if not isinstance(value, dict) or not all(
+            isinstance(each, dict) and all(map(_is_count, each.values())) for each in value.values()
+        ):
+            self.refuse(key, value, "an object of objects of whole numbers")
+        return MappingProxyType({name: MappingProxyType(each) for name, each in cast(dict[str, Any], value).items()})
+
     def inner(self, key: str) -> _Reader:
         return _Reader(self.where, self.values.get(key), f"{self._key}{key}.")
 
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def _is_pair(value: object) -> bool:
@@ -385,6 +351,8 @@ def _written(bundle: Bundle) -> dict[str, bytes]:
             "trained_range": dict(predictor.trained_range),
             "rows": predictor.rows,
             "errors": dict(predictor.errors),
+            "categories": {column: dict(code) for column, code in predictor.categories.items()},
+            "seen": {column: dict(count) for column, count in predictor.seen.items()},
         }
     manifest = {
         "format_version": FORMAT_VERSION,

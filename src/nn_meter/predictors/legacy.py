@@ -24,7 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nn_meter.errors import BundleError, PredictorError, UnsafePickleError
-from nn_meter.predictors.bundle import RULES, Bundle, KindPredictor, load, save
+from nn_meter.predictors.bundle import RULES, Bundle, load, save
+from nn_meter.predictors.kind import KindPredictor
 from nn_meter.predictors.nnmeter_columns import NN_METER_1, SCHEMAS
 from nn_meter.predictors.trees import TreeEnsemble
 

@@ -15,7 +15,8 @@ import numpy as np
 from nn_meter.errors import PredictorError
 from nn_meter.kernels.partition import FreeConfig, Kernel, NnMeterConfig, Shape, as_shape
 from nn_meter.kernels.rules import RuleSet
-from nn_meter.predictors.bundle import Bundle, KindPredictor
+from nn_meter.predictors.bundle import Bundle
+from nn_meter.predictors.kind import KindPredictor
 from nn_meter.predictors.nnmeter_columns import ENCODERS, Facts, kernel_name
 from nn_meter.predictors.prediction import KernelPrediction, Prediction
 from nn_meter.runtimes.nnmeter import Ir, Partitioner, Plan, PlannedKernel
@@ -37,13 +38,16 @@ class _Kind:
         self.encode: Callable[[Facts], Row] = ENCODERS[predictor.schema][name]
         self.known: dict[Row, float] = {}
 
+    def make_room(self) -> None:
+        """Forget, where much is known. What a batch of models takes for known stays so until its sums are made."""
+        if len(self.known) > self._REMEMBERED:
+            self.known.clear()
+
     def learn(self, rows: Iterable[Row]) -> None:
         """Ask the regressor about the rows that are new."""
         new = [row for row in dict.fromkeys(rows) if row not in self.known]
         if not new:
             return
-        if len(self.known) + len(new) > self._REMEMBERED:
-            self.known.clear()
         try:
             array = np.array(new, dtype=np.float64)
         except (ValueError, TypeError, OverflowError) as error:
@@ -71,6 +75,9 @@ class NnMeterEngine:
 
     def latencies_ms(self, irs: Iterable[Ir]) -> list[float]:
         """Milliseconds of one inference of each; kernels that the models share are computed once."""
+        for known in self._kinds.values():
+            if known is not None:
+                known.make_room()
         models: list[list[tuple[_Kind, Row]]] = []
         unknown: dict[_Kind, list[Row]] = {}
         for ir in irs:
@@ -153,6 +160,7 @@ class NnMeterEngine:
         else:
             try:
                 row = kind.encode(facts)
+                kind.make_room()
                 kind.learn((row,))
             except _ROW_ERRORS:
                 problem = f"its shapes do not give the columns of {name!r}; it counts 0 ms"
@@ -168,7 +176,8 @@ class NnMeterEngine:
         kernel = Kernel(name or planned.ops[0], config, nodes, planned.label)
         if kind is None or problem:
             return KernelPrediction(kernel, "estimated", 0.0, None, (problem,))
-        return KernelPrediction(kernel, "predicted", kind.known[row], None, _range_notes(kind.predictor, row))
+        notes = tuple(map(str, kind.predictor.outside(row)))
+        return KernelPrediction(kernel, "predicted", kind.known[row], None, notes)
 
 
 def _free(name: str, operator: str, reason: str) -> KernelPrediction:
@@ -182,13 +191,3 @@ def _input_tensors(planned: PlannedKernel, facts: Mapping[str, Any]) -> tuple[Sh
     if (first in _SAME_SHAPES or first == "hswish") and len(shapes) > 1:
         shapes = [shapes[0] or shapes[1]] * len(shapes)
     return tuple(shapes[:1] if first == "hswish" else shapes)
-
-
-def _range_notes(predictor: KindPredictor, row: Row) -> tuple[str, ...]:
-    notes = []
-    for column, value in zip(predictor.columns, row, strict=True):
-        if column in predictor.trained_range:
-            low, high = predictor.trained_range[column]
-            if not low <= value <= high:
-                notes.append(f"{column} {value:g} is outside the trained range {low:g}..{high:g}")
-    return tuple(notes)

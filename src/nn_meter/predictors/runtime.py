@@ -14,14 +14,48 @@ import numpy as np
 
 from nn_meter.errors import BundleError
 from nn_meter.ir import Graph
-from nn_meter.kernels.columns import COLUMNS, Speeds, columns, encode
+from nn_meter.kernels.kinds import KINDS
 from nn_meter.kernels.partition import Kernel, Partition
 from nn_meter.kernels.rules import read_rules
-from nn_meter.predictors.bundle import Bundle, KindPredictor
+from nn_meter.kernels.schema import ROOFLINE, Encoder, Row, Speeds, encode
+from nn_meter.predictors.bundle import Bundle
+from nn_meter.predictors.kind import KindPredictor
 from nn_meter.predictors.prediction import KernelPrediction, Prediction
 from nn_meter.runtimes.fusion import fuse
 
-Row = tuple[float, ...]
+
+class KindAnswers:
+    """What one kernel kind's regressor answers, or without one ``factor`` times the roofline.
+
+    Args:
+        kind: a name of ``KINDS``.
+        predictor: the regressor, if there is one.
+        speeds: of the device.
+
+    Raises:
+        BundleError: the regressor asks for a column that the kind does not have, or for a category without codes.
+    """
+
+    __slots__ = ("_factor", "encoder", "predictor")
+
+    def __init__(self, kind: str, predictor: KindPredictor | None, speeds: Speeds, factor: float = 1.0) -> None:
+        self.predictor = predictor
+        self._factor = factor
+        columns, codes = (predictor.columns, predictor.categories) if predictor else ((ROOFLINE,), {})
+        try:
+            self.encoder = Encoder(KINDS[kind], columns, codes, speeds)
+        except KeyError as error:
+            raise BundleError(
+                f"predictor of {kind!r}: it was trained on a column {error} that is not known here, or whose codes it "
+                "lacks; upgrade with: pip install -U nn-meter, or build it again"
+            ) from error
+
+    def latencies_ms(self, rows: list[Row]) -> list[float]:
+        """Milliseconds of each row."""
+        if self.predictor is None:
+            return [roofline_ms * self._factor for (roofline_ms,) in rows]
+        answers: list[float] = self.predictor.predict(np.array(rows, np.float64)).tolist()
+        return answers
 
 
 class GraphEngine:
@@ -31,7 +65,7 @@ class GraphEngine:
         bundle: of schema ``onnx-1``.
 
     Raises:
-        BundleError: the columns of a kind are not those of the schema, or the fallback's speeds are missing.
+        BundleError: a kind's columns are not among those of the schema, or the fallback's speeds are missing.
     """
 
     _REMEMBERED = 1_000_000
@@ -49,7 +83,7 @@ class GraphEngine:
                 f"bundle {bundle.name!r}: 'fallback' needs flops_per_s, bytes_per_s and overhead_ms"
             ) from error
         self._factor = float(fallback.get("factor", 1.0))
-        self._kinds: dict[str, KindPredictor | None] = {}
+        self._kinds: dict[str, KindAnswers] = {}
         self._known: dict[tuple[str, Row], float] = {}
 
     def latency_ms(self, graph: Graph) -> float:
@@ -88,18 +122,14 @@ class GraphEngine:
         )
 
     def _rows(self, partition: Partition) -> list[tuple[str, Row]]:
-        kernels = [(k.kind, k.config) for k in partition.kernels if not k.free]
-        return [(kind, row) for (kind, _), row in zip(kernels, encode(kernels, self._speeds), strict=True)]
+        asked = [kernel for kernel in partition.kernels if not kernel.free]
+        rows = encode([(self._kind(kernel.kind).encoder, kernel.config) for kernel in asked])
+        return [(kernel.kind, row) for kernel, row in zip(asked, rows, strict=True)]
 
-    def _kind(self, kind: str) -> KindPredictor | None:
+    def _kind(self, kind: str) -> KindAnswers:
         if kind not in self._kinds:
             predictor = self._bundle.kinds.get(kind)
-            if predictor is not None and (kind not in COLUMNS or predictor.columns != columns(kind)):
-                raise BundleError(
-                    f"bundle {self._bundle.name!r}: kind {kind!r} was trained on other columns than schema onnx-1 has; "
-                    "build it again"
-                )
-            self._kinds[kind] = predictor
+            self._kinds[kind] = KindAnswers(kind, predictor, self._speeds, self._factor)
         return self._kinds[kind]
 
     def _learn(self, items: Iterable[tuple[str, Row]]) -> None:
@@ -110,23 +140,20 @@ class GraphEngine:
             if (kind, row) not in self._known:
                 fresh.setdefault(kind, []).append(row)
         for kind, rows in fresh.items():
-            predictor = self._kind(kind)
-            answers: list[float]
-            if predictor is None:
-                answers = [row[-1] * self._factor for row in rows]
-            else:
-                answers = predictor.predict(np.array(rows, np.float64)).tolist()
+            answers = self._kind(kind).latencies_ms(rows)
             self._known.update(zip([(kind, row) for row in rows], answers, strict=True))
 
     def _explain(self, kernel: Kernel, item: tuple[str, Row] | None) -> KernelPrediction:
         if item is None:
             return KernelPrediction(kernel, "free", 0.0)
-        predictor = self._kind(kernel.kind)
+        predictor = self._kind(kernel.kind).predictor
         latency_ms = self._known[item]
         if predictor is None:
             note = f"no regressor for kind {kernel.kind!r}: estimated from flops and bytes"
             return KernelPrediction(kernel, "estimated", latency_ms, None, (note,))
-        return KernelPrediction(kernel, "predicted", latency_ms, None, _range_notes(predictor, item[1]))
+        _, row = item
+        notes = map(str, predictor.outside(row, KINDS[kernel.kind].names(kernel.config)))
+        return KernelPrediction(kernel, "predicted", latency_ms, None, tuple(notes))
 
     def _interval(self, total_ms: float) -> tuple[float, float] | None:
         interval: Any = self._bundle.interval
@@ -134,12 +161,3 @@ class GraphEngine:
             return None
         low, high = float(interval["low"]), float(interval["high"])
         return total_ms * math.exp(low), total_ms * math.exp(high)
-
-
-def _range_notes(predictor: KindPredictor, row: Row) -> tuple[str, ...]:
-    notes = []
-    for column, value in zip(predictor.columns, row, strict=True):
-        low, high = predictor.trained_range.get(column, (value, value))
-        if not low <= value <= high:
-            notes.append(f"{column} {value:g} is outside the trained range {low:g}..{high:g}")
-    return tuple(notes)

@@ -1,0 +1,85 @@
+"""What several families of kinds share: activations that are fused, layouts, sizes in words, draws."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+
+import numpy as np
+
+from nn_meter.ir import GraphBuilder
+from nn_meter.kernels.partition import Shape
+from nn_meter.kernels.schema import Category, Column, item_bytes
+
+ACTIVATIONS: Mapping[str, str] = MappingProxyType(
+    {
+        "Relu": "relu",
+        "Clip": "clip",
+        "Sigmoid": "sigmoid",
+        "Tanh": "tanh",
+        "LeakyRelu": "leakyrelu",
+        "HardSigmoid": "hardsigmoid",
+        "HardSwish": "hardswish",
+    }
+)
+"""Activation operators that runtimes fuse into the kernel before them, and how a config calls them."""
+
+_NAMES = ("relu", "clip", "leakyrelu", "hardsigmoid", "hardswish", "sigmoid", "tanh", "swish", "gelu")
+
+OP = Category("op", lambda c: c.op)
+LAYOUT = Category("layout", lambda c: c.layout)
+ACTIVATION = Category("activation", lambda c: activation(c.fused))
+ITEM_BYTES = Column("item_bytes", lambda c: item_bytes(c.dtype))
+
+
+def activation(fused: Sequence[str]) -> str:
+    """The activation among what is fused, ``none`` where there is none."""
+    return next((name for name in _NAMES if name in fused), "none")
+
+
+def activate(b: GraphBuilder, x: str, fused: Sequence[str]) -> str:
+    """``x`` behind the activation that is fused."""
+    for op_type, name in ACTIVATIONS.items():
+        if name in fused:
+            if op_type == "Clip":
+                return b.op("Clip", x, b.const(0.0, "float32"), b.const(6.0, "float32"))
+            return b.op(op_type, x)
+    return x
+
+
+def blocked(b: GraphBuilder, x: str) -> str:
+    """``x`` behind an operator that leaves it in blocks of channels: a pooling of single elements."""
+    return b.op("MaxPool", x, kernel_shape=(1,) * (len(b.shape(x)) - 2))
+
+
+def halves(pads: Iterable[int]) -> Shape:
+    """ONNX's ``pads`` of what is padded in all along each axis, the larger half behind."""
+    all_ = tuple(pads)
+    before = tuple(p // 2 for p in all_)
+    return (*before, *(p - q for p, q in zip(all_, before, strict=True)))
+
+
+def pads_between(size: Shape, out: Shape, kernel: Shape, strides: Shape, dilations: Shape) -> Shape:
+    """ONNX's ``pads`` that let a window over ``size`` give ``out``."""
+    rows = zip(size, out, kernel, strides, dilations, strict=True)
+    return halves(max(0, (o - 1) * s + d * (k - 1) + 1 - i) for i, o, k, s, d in rows)
+
+
+def times(shape: Sequence[int]) -> str:
+    """``3x224x224``."""
+    return "x".join(map(str, shape)) or "scalar"
+
+
+def some(rng: np.random.Generator, low: int, high: int) -> int:
+    """A whole number between ``low`` and ``high``, both included, small ones as often as large ones."""
+    return min(high, int(np.exp(rng.uniform(np.log(low), np.log(high + 1)))))
+
+
+def window(rng: np.random.Generator, rank: int, *, widest: int = 7) -> tuple[Shape, Shape, Shape, Shape]:
+    """Size, kernel, strides and output of a window that moves over ``rank`` axes, padded by up to half of it."""
+    kernel = tuple(some(rng, 1, widest) for _ in range(rank))
+    strides = (int(rng.integers(1, 4)),) * rank
+    size = tuple(k + some(rng, 1, 64) for k in kernel)
+    pads = [int(rng.integers(0, k // 2 + 1)) for k in kernel]
+    rows = zip(size, kernel, strides, pads, strict=True)
+    return size, kernel, strides, tuple((i + 2 * p - k) // s + 1 for i, k, s, p in rows)

@@ -1,0 +1,251 @@
+"""Convolutions: blocked, depthwise, in the plain layout, transposed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+
+from nn_meter.ir import Graph, GraphBuilder
+from nn_meter.kernels.kinds._shared import (
+    ACTIVATION,
+    ACTIVATIONS,
+    ITEM_BYTES,
+    LAYOUT,
+    activate,
+    blocked,
+    halves,
+    pads_between,
+    some,
+    times,
+    window,
+)
+from nn_meter.kernels.partition import Shape
+from nn_meter.kernels.schema import Column, KernelKind, Operator, Work, item_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ConvConfig:
+    """A convolution over 1 to 3 spatial dimensions. In layout ``nchwc`` channels are padded to whole blocks;
+    ``nchw>nchwc`` reads a plain image and writes blocks."""
+
+    n: int
+    cin: int
+    size: Shape
+    cout: int
+    out: Shape
+    kernel: Shape
+    strides: Shape
+    dilations: Shape
+    group: int
+    fused: tuple[str, ...]
+    layout: str
+    dtype: str
+
+    def describe(self) -> str:
+        """Sizes in words."""
+        text = f"{self.n}x{self.cin}x{times(self.size)} -> {self.cout}x{times(self.out)}"
+        text += f", kernel {times(self.kernel)}"
+        text += f", stride {times(self.strides)}" if set(self.strides) != {1} else ""
+        text += f", dilation {times(self.dilations)}" if set(self.dilations) != {1} else ""
+        return text + (f", {self.group} groups" if self.group > 1 else "")
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds."""
+        return self.n * self.cout * prod(self.out) * (self.cin // self.group) * prod(self.kernel)
+
+    @property
+    def in_bytes(self) -> float:
+        """Of the image that is convolved."""
+        return self.n * self.cin * prod(self.size) * item_bytes(self.dtype)
+
+    @property
+    def out_bytes(self) -> float:
+        """Of the result."""
+        return self.n * self.cout * prod(self.out) * item_bytes(self.dtype)
+
+    @property
+    def weight_bytes(self) -> float:
+        """Of the weights, biases left out."""
+        return self.cout * (self.cin // self.group) * prod(self.kernel) * item_bytes(self.dtype)
+
+
+def read_conv(op: Operator) -> ConvConfig:
+    """Config of Conv, FusedConv, ConvTranspose in any layout."""
+    x, w, y = op.shape(0), op.shape(1), op.outputs[0].shape
+    spatial = len(x) - 2
+    return ConvConfig(
+        x[0],
+        x[1],
+        x[2:],
+        y[1],
+        y[2:],
+        op.ints("kernel_shape", w[2:]),
+        op.ints("strides", (1,) * spatial),
+        op.ints("dilations", (1,) * spatial),
+        op.int("group", 1),
+        op.fused,
+        op.layout or "nchw",
+        op.dtype,
+    )
+
+
+def work(c: ConvConfig) -> Work:
+    """What a fused sum adds is read too."""
+    added = c.out_bytes if "sum" in c.fused else 0
+    return Work(2.0 * c.macs, c.in_bytes + added + c.weight_bytes, c.out_bytes)
+
+
+def _intensity(c: ConvConfig) -> float:
+    done = work(c)
+    return done.flops / max(done.bytes, 1)
+
+
+COLUMNS = (
+    Column("n", lambda c: c.n),
+    Column("cin", lambda c: c.cin),
+    Column("cout", lambda c: c.cout),
+    Column("cin_per_group", lambda c: c.cin // c.group),
+    Column("cout_per_group", lambda c: c.cout // c.group),
+    Column("out_pixels", lambda c: prod(c.out)),
+    Column("out_w", lambda c: c.out[-1]),
+    Column("in_pixels", lambda c: prod(c.size)),
+    Column("in_w", lambda c: c.size[-1]),
+    Column("kernel_area", lambda c: prod(c.kernel)),
+    Column("kernel_w", lambda c: c.kernel[-1]),
+    Column("stride_w", lambda c: c.strides[-1]),
+    Column("stride_area", lambda c: prod(c.strides)),
+    Column("dilation", lambda c: max(c.dilations)),
+    Column("group", lambda c: c.group),
+    ACTIVATION,
+    Column("sum", lambda c: "sum" in c.fused),
+    LAYOUT,
+    Column("in_bytes", lambda c: c.in_bytes),
+    Column("out_bytes", lambda c: c.out_bytes),
+    Column("weight_bytes", lambda c: c.weight_bytes),
+    Column("intensity", _intensity),
+    ITEM_BYTES,
+)
+
+
+def build_conv(c: ConvConfig) -> Graph:
+    """One convolution with what is fused into it."""
+    b = GraphBuilder("conv")
+    x = b.input((c.n, c.cin, *c.size), c.dtype)
+    y = b.op(
+        "Conv",
+        x,
+        b.weight((c.cout, c.cin // c.group, *c.kernel), c.dtype),
+        b.weight((c.cout,), c.dtype),
+        kernel_shape=c.kernel,
+        strides=c.strides,
+        dilations=c.dilations,
+        pads=pads_between(c.size, c.out, c.kernel, c.strides, c.dilations),
+        group=c.group,
+    )
+    if "sum" in c.fused:
+        other = b.input(b.shape(y), c.dtype)
+        y = b.op("Add", y, blocked(b, other) if c.layout != "nchw" else other)
+    return b.graph(activate(b, y, c.fused))
+
+
+def build_conv_transpose(c: ConvConfig) -> Graph:
+    """One transposed convolution."""
+    b = GraphBuilder("convtrans")
+    x = b.input((c.n, c.cin, *c.size), c.dtype)
+    w = b.weight((c.cin, c.cout // c.group, *c.kernel), c.dtype)
+    rows = zip(c.size, c.strides, c.dilations, c.kernel, strict=True)
+    full = [(i - 1) * s + d * (k - 1) + 1 for i, s, d, k in rows]
+    y = b.op(
+        "ConvTranspose",
+        x,
+        w,
+        kernel_shape=c.kernel,
+        strides=c.strides,
+        dilations=c.dilations,
+        pads=halves(max(0, f - o) for f, o in zip(full, c.out, strict=True)),
+        output_padding=tuple(max(0, o - f) for f, o in zip(full, c.out, strict=True)),
+        group=c.group,
+    )
+    return b.graph(y)
+
+
+def _space(blocks: bool, depthwise: bool) -> Callable[[np.random.Generator], ConvConfig]:
+    """Convolutions over images in blocks of 16 channels, or over what stays in the plain layout: one or three spatial
+    dimensions, and groups of odd numbers of channels."""
+
+    def draw(rng: np.random.Generator) -> ConvConfig:
+        size, kernel, strides, out = window(rng, 2 if blocks else int(rng.choice([1, 3])))
+        layout, group = "nchwc" if blocks else "nchw", 1
+        if depthwise:
+            group = cin = cout = 16 * some(rng, 1, 40)
+        elif blocks:
+            group = int(rng.choice([1, 1, 1, 2, 4]))
+            cin, cout = (group * 16 * some(rng, 1, 20) for _ in range(2))
+            if group == 1 and rng.random() < 0.2:
+                layout, cin = "nchw>nchwc", int(rng.integers(1, 16))
+        else:
+            cin, cout = some(rng, 1, 256), some(rng, 1, 256)
+            if rng.random() < 0.3:
+                group = cin = cout = 2 * cin + 1
+        named = str(rng.choice(["", *ACTIVATIONS.values()]))
+        fused = tuple(name for name in ("sum" if rng.random() < 0.2 else "", named) if name)
+        if layout == "nchw" and "sum" in fused:
+            fused = ("sum", "relu") if named == "relu" else ("sum",)
+        ones = (1,) * len(kernel)
+        return ConvConfig(some(rng, 1, 8), cin, size, cout, out, kernel, strides, ones, group, fused, layout, "float32")
+
+    return draw
+
+
+def _space_transposed(rng: np.random.Generator) -> ConvConfig:
+    kernel, stride = (some(rng, 1, 5),) * 2, int(rng.integers(1, 4))
+    size = (some(rng, 2, 40), some(rng, 2, 40))
+    out = tuple((i - 1) * stride + k + int(rng.integers(-(k // 2), stride)) for i, k in zip(size, kernel, strict=True))
+    group = int(rng.choice([1, 1, 2]))
+    cin, cout = (group * some(rng, 1, 128) for _ in range(2))
+    return ConvConfig(
+        some(rng, 1, 4), cin, size, cout, out, kernel, (stride,) * 2, (1, 1), group, (), "nchw", "float32"
+    )
+
+
+_OPERATORS = ("Conv", "FusedConv")
+
+KINDS = (
+    KernelKind("conv", _OPERATORS, ConvConfig, read_conv, COLUMNS, work, build_conv, _space(True, False)),
+    KernelKind(
+        "dwconv",
+        _OPERATORS,
+        ConvConfig,
+        read_conv,
+        COLUMNS,
+        work,
+        build_conv,
+        _space(True, True),
+        accepts=lambda c: c.layout != "nchw" and c.group > 1 and c.group == c.cin,
+    ),
+    KernelKind(
+        "conv_nchw",
+        _OPERATORS,
+        ConvConfig,
+        read_conv,
+        COLUMNS,
+        work,
+        build_conv,
+        _space(False, False),
+        accepts=lambda c: c.layout == "nchw",
+    ),
+    KernelKind(
+        "convtrans",
+        ("ConvTranspose",),
+        ConvConfig,
+        read_conv,
+        COLUMNS,
+        work,
+        build_conv_transpose,
+        _space_transposed,
+    ),
+)

@@ -1,0 +1,176 @@
+"""Operators that compute each element by itself, of one operand or of several that are broadcast."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from math import prod
+from types import MappingProxyType
+
+import numpy as np
+
+from nn_meter.ir import Graph, GraphBuilder
+from nn_meter.kernels.kinds._shared import ITEM_BYTES, OP, some, times
+from nn_meter.kernels.partition import Shape
+from nn_meter.kernels.schema import Category, Column, KernelKind, Operator, Work, item_bytes
+
+UNARY = (
+    "Abs", "Acos", "Asin", "Atan", "BitwiseNot", "Cast", "Ceil", "Celu", "Clip", "Cos", "Cosh", "Elu", "Erf", "Exp",
+    "FastGelu", "Floor", "Gelu", "HardSigmoid", "HardSwish", "IsInf", "IsNaN", "LeakyRelu", "Log", "Mish", "Neg",
+    "Not", "QuickGelu", "Reciprocal", "Relu", "Round", "Selu", "Shrink", "Sigmoid", "Sign", "Sin", "Sinh",
+    "Softplus", "Softsign", "Sqrt", "Tan", "Tanh", "ThresholdedRelu",
+)  # fmt: skip
+BINARY = (
+    "Add", "And", "BiasGelu", "BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Div", "Equal", "Greater",
+    "GreaterOrEqual", "Less", "LessOrEqual", "Max", "Mean", "Min", "Mod", "Mul", "Or", "PRelu", "Pow", "Sub", "Sum",
+    "Where", "Xor",
+)  # fmt: skip
+
+_FLOPS_PER_ELEMENT: Mapping[str, int] = MappingProxyType(
+    {
+        "Erf": 20, "Exp": 12, "Log": 12, "Gelu": 24, "BiasGelu": 25, "FastGelu": 24, "QuickGelu": 16, "Sigmoid": 14,
+        "Tanh": 16, "Pow": 20, "Sqrt": 4, "Div": 4, "Softplus": 24, "Mish": 40, "HardSwish": 4, "HardSigmoid": 3,
+    }
+)  # fmt: skip
+"""Floating-point operations an element, where it is not one: rough counts of the usual polynomial kernels."""
+
+_DTYPES: Mapping[str, str] = MappingProxyType(
+    {
+        **dict.fromkeys(("Not", "And", "Or", "Xor", "Where"), "bool"),
+        **dict.fromkeys(("BitwiseNot", "BitwiseAnd", "BitwiseOr", "BitwiseXor"), "int32"),
+        "BitShift": "uint32",
+    }
+)
+"""Element type of the first operand, where it cannot be a floating-point number."""
+
+
+def collapse(shapes: Sequence[Shape], out: Shape) -> tuple[Shape, tuple[tuple[bool, ...], ...]]:
+    """Broadcasting in its shortest form.
+
+    Returns the output's dimensions, neighbours merged where every operand treats them alike, and per operand
+    whether it has each of them (else it is repeated along it).
+    """
+    padded = [(1,) * (len(out) - len(s)) + tuple(s) for s in shapes]
+    columns = [(size, tuple(p[i] == size for p in padded)) for i, size in enumerate(out) if size != 1]
+    merged = [
+        (prod(c[0] for c in run), has)
+        for has, group in groupby(columns, key=lambda c: c[1])
+        for run in [list(group)]
+    ]
+    dims = tuple(m[0] for m in merged) or (1,)
+    present = tuple(tuple(m[1][k] for m in merged) or (True,) for k in range(len(shapes)))
+    return dims, present
+
+
+@dataclass(frozen=True, slots=True)
+class BroadcastConfig:
+    """An elementwise operator over ``dims``; ``present`` says per operand along which of them it varies."""
+
+    op: str
+    dims: Shape
+    present: tuple[tuple[bool, ...], ...]
+    dtype: str
+
+    def describe(self) -> str:
+        """Sizes in words."""
+        return f"{self.op} {' , '.join(map(times, self.operands))} -> {times(self.dims)}"
+
+    @property
+    def operands(self) -> tuple[Shape, ...]:
+        """The dimensions that each operand has."""
+        return tuple(tuple(d for d, has in zip(self.dims, p, strict=True) if has) for p in self.present)
+
+    @property
+    def size(self) -> int:
+        """Output elements."""
+        return prod(self.dims)
+
+
+def read_unary(op: Operator) -> BroadcastConfig:
+    """Config of operators of one operand; what else they read are settings."""
+    dims, present = collapse([op.data[0].shape], op.outputs[0].shape)
+    return BroadcastConfig(op.op_type, dims, present, op.dtype)
+
+
+def read_broadcast(op: Operator) -> BroadcastConfig:
+    """Config of operators of several operands."""
+    dims, present = collapse([t.shape for t in op.data], op.outputs[0].shape)
+    return BroadcastConfig(op.op_type, dims, present, op.dtype)
+
+
+def work(c: BroadcastConfig) -> Work:
+    """Each operand is read once."""
+    unit = item_bytes(c.dtype)
+    return Work(
+        float(c.size * _FLOPS_PER_ELEMENT.get(c.op, 1)), sum(map(prod, c.operands)) * unit, c.size * unit
+    )
+
+
+def _size(operand: int) -> Column:
+    """Elements of an operand, 0 where there are fewer."""
+    name = f"size_{'abc'[operand]}"
+    return Column(name, lambda c: prod(c.operands[operand]) if operand < len(c.present) else 0)
+
+
+def _inner(operand: int) -> Column:
+    """Whether an operand varies along the last dimension."""
+    name = f"inner_{'abc'[operand]}"
+    return Column(name, lambda c: operand < len(c.present) and c.present[operand][-1])
+
+
+COLUMNS: tuple[Column | Category, ...] = (
+    OP,
+    Column("size", lambda c: c.size),
+    Column("rank", lambda c: len(c.dims)),
+    Column("inner", lambda c: c.dims[-1]),
+    Column("second", lambda c: c.dims[-2] if len(c.dims) > 1 else 1),
+    Column("outer", lambda c: c.size // c.dims[-1]),
+    *(_size(operand) for operand in range(3)),
+    *(_inner(operand) for operand in range(3)),
+    Column("operands", lambda c: len(c.present)),
+    ITEM_BYTES,
+)
+
+
+def build_broadcast(c: BroadcastConfig) -> Graph:
+    """One elementwise operator."""
+    b = GraphBuilder(c.op.lower())
+    others = "float32" if c.op == "Where" else c.dtype
+    names = [
+        b.input([d if has else 1 for d, has in zip(c.dims, p, strict=True)], others if i else c.dtype)
+        for i, p in enumerate(c.present)
+    ]
+    if c.op == "Cast":
+        return b.graph(b.op(c.op, *names, to=6))
+    if c.op == "Clip":
+        names += [b.const(-1.0, "float32"), b.const(1.0, "float32")]
+    domain = "com.microsoft" if c.op in ("QuickGelu", "FastGelu", "BiasGelu") else ""
+    return b.graph(b.op(c.op, *names, domain=domain))
+
+
+def _space_unary(rng: np.random.Generator) -> BroadcastConfig:
+    op = str(rng.choice(UNARY))
+    return BroadcastConfig(op, (some(rng, 1, 2_000_000),), ((True,),), _DTYPES.get(op, "float32"))
+
+
+def _space_binary(rng: np.random.Generator) -> BroadcastConfig:
+    op = str(rng.choice(BINARY))
+    out = tuple(some(rng, 2, 100) for _ in range(rng.integers(1, 4)))
+    operands = 3 if op == "Where" else int(rng.integers(2, 4)) if op in ("Max", "Mean", "Min", "Sum") else 2
+    shapes = [out]
+    for _ in range(operands - 1):
+        if op == "BiasGelu":
+            shapes.append(out[-1:])
+        else:
+            shapes.append(tuple(d if rng.random() < 0.6 else 1 for d in out))
+    dims, present = collapse(shapes, out)
+    return BroadcastConfig(op, dims, present, _DTYPES.get(op, "float32"))
+
+
+KINDS = (
+    KernelKind("unary", UNARY, BroadcastConfig, read_unary, COLUMNS, work, build_broadcast, _space_unary),
+    KernelKind(
+        "binary", BINARY, BroadcastConfig, read_broadcast, COLUMNS, work, build_broadcast, _space_binary
+    ),
+)

@@ -1,0 +1,364 @@
+"""Operators that move data and compute nothing, or only look at it another way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from math import prod
+
+import numpy as np
+
+from nn_meter.ir import Graph, GraphBuilder
+from nn_meter.kernels.kinds._shared import ITEM_BYTES, OP, some, times
+from nn_meter.kernels.partition import Shape
+from nn_meter.kernels.schema import Category, Column, KernelKind, Operator, Work, item_bytes
+
+VIEWS = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
+"""Operators that only look at data another way."""
+
+
+@dataclass(frozen=True, slots=True)
+class TransposeConfig:
+    """A permutation of axes, those that stay together merged; no sizes of 1."""
+
+    dims: Shape
+    perm: Shape
+    dtype: str
+
+    def describe(self) -> str:
+        """Sizes in words."""
+        return f"{times(self.dims)} by {self.perm}"
+
+
+def read_transpose(op: Operator) -> TransposeConfig:
+    """Config of Transpose, axes of size 1 left out and those that stay neighbours merged."""
+    shape = op.shape(0)
+    perm = op.ints("perm", tuple(reversed(range(len(shape)))))
+    order = [p for p in perm if shape[p] != 1]
+    groups: list[list[int]] = []
+    for p in order:
+        if groups and p == _next_axis(groups[-1][-1], shape):
+            groups[-1].append(p)
+        else:
+            groups.append([p])
+    starts = sorted(g[0] for g in groups)
+    by_start = {g[0]: prod(shape[a] for a in g) for g in groups}
+    return TransposeConfig(
+        tuple(by_start[s] for s in starts) or (1,),
+        tuple(starts.index(g[0]) for g in groups) or (0,),
+        op.dtype,
+    )
+
+
+def _next_axis(axis: int, shape: Shape) -> int:
+    """The next axis whose size is not 1."""
+    return next((a for a in range(axis + 1, len(shape)) if shape[a] != 1), -1)
+
+
+def work_transpose(c: TransposeConfig) -> Work:
+    """All is read and written once."""
+    size_bytes = prod(c.dims) * item_bytes(c.dtype)
+    return Work(0.0, size_bytes, size_bytes)
+
+
+def build_transpose(c: TransposeConfig) -> Graph:
+    """One transpose."""
+    b = GraphBuilder("transpose")
+    return b.graph(b.op("Transpose", b.input(c.dims, c.dtype), perm=c.perm))
+
+
+def _space_transpose(rng: np.random.Generator) -> TransposeConfig:
+    rank = int(rng.integers(2, 6))
+    perm = tuple(range(rank))
+    while any(b == a + 1 for a, b in pairwise(perm)):
+        perm = tuple(int(p) for p in rng.permutation(rank))
+    return TransposeConfig(tuple(some(rng, 2, 40) for _ in perm), perm, "float32")
+
+
+def _dim(place: int) -> Column:
+    """One of the last five sizes, 1 where there are fewer."""
+    return Column(f"dim{place}", lambda c: ((1,) * (5 - len(c.dims)) + c.dims)[place - 6])
+
+
+@dataclass(frozen=True, slots=True)
+class PiecesConfig:
+    """Concat and split: ``outer`` times, ``pieces`` of so many contiguous elements."""
+
+    op: str
+    outer: int
+    pieces: Shape
+    dtype: str
+
+    def describe(self) -> str:
+        """Sizes in words."""
+        return f"{self.outer} x ({' + '.join(map(str, self.pieces[:6]))}{' ...' if len(self.pieces) > 6 else ''})"
+
+    @property
+    def size(self) -> int:
+        """Elements."""
+        return self.outer * sum(self.pieces)
+
+
+def read_concat(op: Operator) -> PiecesConfig:
+    """Config of Concat."""
+    out = op.outputs[0].shape
+    axis = op.axis(len(out), 0)
+    return PiecesConfig(op.op_type, prod(out[:axis]), tuple(prod(t.shape[axis:]) for t in op.data), op.dtype)
+
+
+def read_split(op: Operator) -> PiecesConfig:
+    """Config of Split."""
+    axis = op.axis(len(op.shape(0)), 0)
+    return PiecesConfig(
+        op.op_type, prod(op.shape(0)[:axis]), tuple(prod(t.shape[axis:]) for t in op.outputs), op.dtype
+    )
+
+
+def work_pieces(c: PiecesConfig) -> Work:
+    """All is read and written once."""
+    size_bytes = c.size * item_bytes(c.dtype)
+    return Work(0.0, size_bytes, size_bytes)
+
+
+PIECES = (
+    Column("outer", lambda c: c.outer),
+    Column("count", lambda c: len(c.pieces)),
+    Column("size", lambda c: c.size),
+    Column("smallest", lambda c: min(c.pieces)),
+    Column("largest", lambda c: max(c.pieces)),
+    Column("width", lambda c: sum(c.pieces)),
+    Column("copies", lambda c: c.outer * len(c.pieces)),
+    ITEM_BYTES,
+)
+
+
+def build_concat(c: PiecesConfig) -> Graph:
+    """One concat."""
+    b = GraphBuilder("concat")
+    return b.graph(b.op("Concat", *(b.input((c.outer, p), c.dtype) for p in c.pieces), axis=1))
+
+
+def build_split(c: PiecesConfig) -> Graph:
+    """One split."""
+    b = GraphBuilder("split")
+    x = b.input((c.outer, sum(c.pieces)), c.dtype)
+    return b.graph(*b.multi("Split", (x, b.const(c.pieces)), len(c.pieces), axis=1))
+
+
+def _space_pieces(op: str) -> Callable[[np.random.Generator], PiecesConfig]:
+    def draw(rng: np.random.Generator) -> PiecesConfig:
+        pieces = tuple(some(rng, 1, 5000) for _ in range(rng.integers(2, 7)))
+        return PiecesConfig(op, some(rng, 1, 2000), pieces, "float32")
+
+    return draw
+
+
+@dataclass(frozen=True, slots=True)
+class CopyConfig:
+    """Data that moves: ``out`` elements written in runs of ``run`` contiguous ones, from ``size`` elements."""
+
+    op: str
+    size: int
+    out: int
+    run: int
+    dtype: str
+
+    def describe(self) -> str:
+        """Sizes in words."""
+        return f"{self.op} {self.size} -> {self.out} elements, runs of {self.run}"
+
+
+def read_copy(op: Operator) -> CopyConfig:
+    """Config of Slice, Pad, Expand, Tile, DepthToSpace ...: runs are the axes at the end that stay whole."""
+    x, y = op.shape(0), op.outputs[0].shape
+    run = 1
+    for a, b in zip(reversed(x), reversed(y), strict=False):
+        run *= min(a, b)
+        if a != b:
+            break
+    return CopyConfig(op.op_type, prod(x), prod(y), run, op.dtype)
+
+
+def read_gather(op: Operator) -> CopyConfig:
+    """Config of Gather: runs are the elements behind the axis."""
+    x = op.shape(0)
+    axis = op.axis(len(x), 0)
+    return CopyConfig(op.op_type, prod(x), prod(op.outputs[0].shape), prod(x[axis + 1 :]), op.dtype)
+
+
+def read_view(op: Operator) -> CopyConfig:
+    """Config of Reshape and its kin, which move nothing."""
+    size = prod(op.shape(0))
+    return CopyConfig("Reshape", size, size, size, op.dtype)
+
+
+def work_copy(c: CopyConfig) -> Work:
+    """What is written was read."""
+    size_bytes = c.out * item_bytes(c.dtype)
+    return Work(0.0, size_bytes, size_bytes)
+
+
+def work_view(c: CopyConfig) -> Work:
+    """None."""
+    return Work(0.0, 0.0, 0.0)
+
+
+COPY = (
+    OP,
+    Column("in_size", lambda c: c.size),
+    Column("out_size", lambda c: c.out),
+    Column("run", lambda c: c.run),
+    Column("runs", lambda c: c.out // max(c.run, 1)),
+    ITEM_BYTES,
+)
+
+
+def build_gather(c: CopyConfig) -> Graph:
+    """One gather of rows."""
+    b = GraphBuilder("gather")
+    x = b.weight((c.size // c.run, c.run), c.dtype)
+    return b.graph(b.op("Gather", x, b.input((c.out // c.run,), "int64"), axis=0))
+
+
+def build_slice(c: CopyConfig) -> Graph:
+    """One slice of the first axis that is cut."""
+    b = GraphBuilder("slice")
+    outer = c.out // c.run
+    width = c.size // outer
+    x = b.input((outer, width), c.dtype)
+    return b.graph(b.op("Slice", x, b.const((0,)), b.const((c.run,)), b.const((1,))))
+
+
+def build_view(c: CopyConfig) -> Graph:
+    """One reshape between two that have to be executed."""
+    b = GraphBuilder("reshape")
+    return b.graph(b.op("Reshape", b.input((1, c.size), c.dtype), b.const((c.size,))))
+
+
+def _space_gather(rng: np.random.Generator) -> CopyConfig:
+    run = some(rng, 1, 1024)
+    return CopyConfig("Gather", run * some(rng, 2, 30_000), run * some(rng, 1, 512), run, "float32")
+
+
+def _space_slice(rng: np.random.Generator) -> CopyConfig:
+    outer, run = some(rng, 1, 2000), some(rng, 1, 2000)
+    return CopyConfig("Slice", outer * (run + some(rng, 1, 2000)), outer * run, run, "float32")
+
+
+def _space_view(rng: np.random.Generator) -> CopyConfig:
+    size = some(rng, 1, 1_000_000)
+    return CopyConfig("Reshape", size, size, size, "float32")
+
+
+@dataclass(frozen=True, slots=True)
+class ReorderConfig:
+    """A change between a plain layout (``last``: channels last) and blocks of channels."""
+
+    op: str
+    n: int
+    c: int
+    hw: int
+    last: bool
+    dtype: str
+
+    def describe(self) -> str:
+        """Sizes in words."""
+        return f"{self.n}x{self.c}x{self.hw}{', channels last' if self.last else ''}"
+
+    @property
+    def size(self) -> int:
+        """Elements in the plain layout."""
+        return self.n * self.c * self.hw
+
+
+def read_reorder(op: Operator) -> ReorderConfig:
+    """Config of a change of layout."""
+    x, y = op.shape(0), op.outputs[0].shape
+    last = bool(op.int("channels_last", 0))
+    plain = y if op.op_type == "ReorderOutput" else x
+    channels = plain[-1] if last else plain[1]
+    return ReorderConfig(
+        op.op_type, plain[0], channels, prod(plain) // max(plain[0] * channels, 1), last, op.dtype
+    )
+
+
+def work_reorder(c: ReorderConfig) -> Work:
+    """All is read and written once."""
+    size_bytes = c.size * item_bytes(c.dtype)
+    return Work(0.0, size_bytes, size_bytes)
+
+
+_COPIES = (
+    "Pad", "Expand", "Tile", "DepthToSpace", "SpaceToDepth", "Trilu", "GatherElements", "ScatterElements", "ScatterND",
+    "GatherND", "CumSum",
+)  # fmt: skip
+
+KINDS = (
+    KernelKind(
+        "transpose",
+        ("Transpose",),
+        TransposeConfig,
+        read_transpose,
+        (
+            Column("size", lambda c: prod(c.dims)),
+            Column("rank", lambda c: len(c.dims)),
+            Category("perm", lambda c: ",".join(map(str, c.perm))),
+            Column("keeps_last", lambda c: c.perm[-1] == len(c.dims) - 1),
+            Column("last", lambda c: c.dims[-1]),
+            Column("new_last", lambda c: c.dims[c.perm[-1]]),
+            *(_dim(place) for place in range(1, 6)),
+            ITEM_BYTES,
+        ),
+        work_transpose,
+        build_transpose,
+        _space_transpose,
+    ),
+    KernelKind(
+        "concat",
+        ("Concat",),
+        PiecesConfig,
+        read_concat,
+        PIECES,
+        work_pieces,
+        build_concat,
+        _space_pieces("Concat"),
+    ),
+    KernelKind(
+        "split", ("Split",), PiecesConfig, read_split, PIECES, work_pieces, build_split, _space_pieces("Split")
+    ),
+    KernelKind("gather", ("Gather",), CopyConfig, read_gather, COPY, work_copy, build_gather, _space_gather),
+    KernelKind("slice", ("Slice",), CopyConfig, read_copy, COPY, work_copy, build_slice, _space_slice),
+    KernelKind("copy", _COPIES, CopyConfig, read_copy, COPY, work_copy),
+    KernelKind(
+        "reshape",
+        VIEWS,
+        CopyConfig,
+        read_view,
+        (
+            Column("size", lambda c: c.size),
+            Column("size_bytes", lambda c: c.size * item_bytes(c.dtype)),
+            ITEM_BYTES,
+        ),
+        work_view,
+        build_view,
+        _space_view,
+    ),
+    KernelKind(
+        "reorder",
+        ("ReorderInput", "ReorderOutput"),
+        ReorderConfig,
+        read_reorder,
+        (
+            OP,
+            Column("n", lambda c: c.n),
+            Column("channels", lambda c: c.c),
+            Column("pixels", lambda c: c.hw),
+            Column("size", lambda c: c.size),
+            Column("last", lambda c: c.last),
+            Column("ragged", lambda c: c.c % 16),
+            ITEM_BYTES,
+        ),
+        work_reorder,
+    ),
+)

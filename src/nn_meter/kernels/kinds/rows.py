@@ -1,0 +1,151 @@
+"""Operators over independent rows: softmax and normalisations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+
+from nn_meter.ir import Graph, GraphBuilder
+from nn_meter.kernels.kinds._shared import ITEM_BYTES, OP, some
+from nn_meter.kernels.schema import Column, KernelKind, Operator, Work, item_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class RowsConfig:
+    """``rows`` independent rows of ``length`` elements; ``strided`` where those of a row lie apart."""
+
+    op: str
+    rows: int
+    length: int
+    inputs: int
+    strided: bool
+    dtype: str
+
+    def describe(self) -> str:
+        """Sizes in words."""
+        return f"{self.rows} rows of {self.length}"
+
+    @property
+    def size(self) -> int:
+        """Elements."""
+        return self.rows * self.length
+
+
+def read_softmax(op: Operator) -> RowsConfig:
+    """Config of Softmax and LogSoftmax along one axis."""
+    shape = op.shape(0)
+    axis = op.axis(len(shape), -1)
+    strided = prod(shape[axis + 1 :]) != 1
+    rows = prod(shape) // shape[axis] if strided else prod(shape[:axis])
+    return RowsConfig(op.op_type, rows, shape[axis], 1, strided, op.dtype)
+
+
+def read_last_axes(op: Operator) -> RowsConfig:
+    """Config of LayerNormalization and its kin, over all axes from ``axis`` on."""
+    shape = op.shape(0)
+    axis = op.axis(len(shape), -1)
+    return RowsConfig(op.op_type, prod(shape[:axis]), prod(shape[axis:]), len(op.data), False, op.dtype)
+
+
+def read_channel_norm(op: Operator) -> RowsConfig:
+    """Config of InstanceNormalization and GroupNormalization: a row per image and channel or group."""
+    shape = op.shape(0)
+    rows = shape[0] * (op.int("num_groups", op.int("groups", shape[1])))
+    return RowsConfig(op.op_type, rows, prod(shape) // max(rows, 1), len(op.data), False, op.dtype)
+
+
+def read_batch_norm(op: Operator) -> RowsConfig:
+    """Config of BatchNormalization at inference: scale and shift per channel."""
+    shape = op.shape(0)
+    rows = prod(shape[:2])
+    return RowsConfig(op.op_type, rows, prod(shape) // max(rows, 1), 3, False, op.dtype)
+
+
+def work(c: RowsConfig) -> Work:
+    """Some eight operations an element: statistics, and what is made of them."""
+    size_bytes = c.size * item_bytes(c.dtype)
+    return Work(8.0 * c.size, size_bytes, size_bytes)
+
+
+COLUMNS = (
+    OP,
+    Column("strided", lambda c: c.strided),
+    Column("rows", lambda c: c.rows),
+    Column("length", lambda c: c.length),
+    Column("inputs", lambda c: c.inputs),
+    Column("size", lambda c: c.size),
+    ITEM_BYTES,
+)
+
+
+def build_softmax(c: RowsConfig) -> Graph:
+    """One softmax, over the last axis or, strided, over the first."""
+    b = GraphBuilder(c.op.lower())
+    if c.strided:
+        return b.graph(b.op(c.op, b.input((c.length, c.rows), c.dtype), axis=0))
+    return b.graph(b.op(c.op, b.input((c.rows, c.length), c.dtype), axis=-1))
+
+
+def build_norm(c: RowsConfig) -> Graph:
+    """One normalisation over the last axis."""
+    b = GraphBuilder(c.op.lower())
+    if c.op == "SkipLayerNormalization":
+        x = b.op("Add", *(b.input((1, c.rows, c.length), c.dtype) for _ in range(2)))
+        scale_and_bias = (b.weight((c.length,), c.dtype) for _ in range(2))
+        return b.graph(b.op("LayerNormalization", x, *scale_and_bias, axis=-1))
+    x = b.input((c.rows, c.length), c.dtype)
+    return b.graph(b.op(c.op, x, *(b.weight((c.length,), c.dtype) for _ in range(c.inputs - 1)), axis=-1))
+
+
+def build_channel_norm(c: RowsConfig) -> Graph:
+    """One normalisation with a row to each channel of one image."""
+    b = GraphBuilder(c.op.lower())
+    x = b.input((1, c.rows, c.length), c.dtype)
+    weights = [b.weight((c.rows,), c.dtype) for _ in range(4 if c.op == "BatchNormalization" else 2)]
+    if c.op == "GroupNormalization":
+        return b.graph(b.op(c.op, x, *weights, num_groups=c.rows))
+    return b.graph(b.op(c.op, x, *weights))
+
+
+_SOFTMAX = ("Softmax", "LogSoftmax")
+_NORM = (
+    "LayerNormalization",
+    "SimplifiedLayerNormalization",
+    "RMSNormalization",
+    "SkipLayerNormalization",
+    "LpNormalization",
+)
+_CHANNEL_NORM = ("InstanceNormalization", "GroupNormalization")
+_BATCH_NORM = ("BatchNormalization",)
+_INPUTS = {"SimplifiedLayerNormalization": 2, "RMSNormalization": 2, "SkipLayerNormalization": 4, "LpNormalization": 1}
+"""Where they are not three: values, scale, bias."""
+
+
+def _space(operators: tuple[str, ...]) -> Callable[[np.random.Generator], RowsConfig]:
+    def draw(rng: np.random.Generator) -> RowsConfig:
+        op = str(rng.choice(operators))
+        inputs = 1 if operators == _SOFTMAX else _INPUTS.get(op, 3)
+        strided = operators == _SOFTMAX and bool(rng.random() < 0.2)
+        return RowsConfig(op, some(rng, 2, 20_000), some(rng, 2, 4096), inputs, strided, "float32")
+
+    return draw
+
+
+def _kind(
+    name: str,
+    operators: tuple[str, ...],
+    read: Callable[[Operator], RowsConfig],
+    build: Callable[[RowsConfig], Graph],
+) -> KernelKind:
+    return KernelKind(name, operators, RowsConfig, read, COLUMNS, work, build, _space(operators))
+
+
+KINDS = (
+    _kind("softmax", _SOFTMAX, read_softmax, build_softmax),
+    _kind("norm", _NORM, read_last_axes, build_norm),
+    _kind("channelnorm", _CHANNEL_NORM, read_channel_norm, build_channel_norm),
+    _kind("bn", _BATCH_NORM, read_batch_norm, build_channel_norm),
+)

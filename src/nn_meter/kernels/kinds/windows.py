@@ -1,0 +1,313 @@
+"""Pooling, reductions and interpolation: windows over an image, or over whole axes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from math import prod
+from types import MappingProxyType
+
+import numpy as np
+
+from nn_meter.ir import Graph, GraphBuilder
+from nn_meter.kernels.kinds._shared import (
+    ITEM_BYTES,
+    LAYOUT,
+    OP,
+    blocked,
+    pads_between,
+    some,
+    times,
+    window,
+)
+from nn_meter.kernels.partition import Shape
+from nn_meter.kernels.schema import Category, Column, KernelKind, Operator, Work, item_bytes
+
+_GLOBAL = ("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool")
+_WINDOWED = ("AveragePool", "MaxPool", "LpPool")
+_ARG = ("ArgMax", "ArgMin")
+_REDUCE = (
+    "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd",
+    "ReduceSum", "ReduceSumSquare",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class PoolConfig:
+    """A pooling window, or global pooling where the kernel is the image."""
+
+    op: str
+    n: int
+    c: int
+    size: Shape
+    out: Shape
+    kernel: Shape
+    strides: Shape
+    layout: str
+    dtype: str
+
+    def describe(self) -> str:
+        """Sizes in words."""
+        return f"{self.n}x{self.c}x{times(self.size)} -> {times(self.out)}, kernel {times(self.kernel)}"
+
+    @property
+    def in_bytes(self) -> float:
+        """Of the image."""
+        return self.n * self.c * prod(self.size) * item_bytes(self.dtype)
+
+    @property
+    def out_bytes(self) -> float:
+        """Of the result."""
+        return self.n * self.c * prod(self.out) * item_bytes(self.dtype)
+
+
+def read_pool(op: Operator) -> PoolConfig:
+    """Config of windowed and global pooling."""
+    x, y = op.shape(0), op.outputs[0].shape
+    ones = (1,) * (len(x) - 2)
+    whole = op.op_type in _GLOBAL
+    return PoolConfig(
+        op.op_type,
+        x[0],
+        x[1],
+        x[2:],
+        y[2:],
+        x[2:] if whole else op.ints("kernel_shape", ones),
+        ones if whole else op.ints("strides", ones),
+        op.layout or "nchw",
+        op.dtype,
+    )
+
+
+def work_pool(c: PoolConfig) -> Work:
+    """One operation to each element of each window."""
+    return Work(float(c.n * c.c * prod(c.out) * prod(c.kernel)), c.in_bytes, c.out_bytes)
+
+
+def build_pool(c: PoolConfig) -> Graph:
+    """One pooling."""
+    b = GraphBuilder("pool")
+    x = b.input((c.n, c.c, *c.size), c.dtype)
+    if c.op in _GLOBAL:
+        return b.graph(b.op(c.op, blocked(b, x) if c.layout != "nchw" else x))
+    pads = pads_between(c.size, c.out, c.kernel, c.strides, (1,) * len(c.size))
+    return b.graph(b.op(c.op, x, kernel_shape=c.kernel, strides=c.strides, pads=pads))
+
+
+def _space_pool(rng: np.random.Generator) -> PoolConfig:
+    """Images in blocks of 16 channels, or of odd numbers of them in the plain layout."""
+    op = str(rng.choice((*_GLOBAL, *_WINDOWED)))
+    size, kernel, strides, out = window(rng, 2, widest=5)
+    if op in _GLOBAL:
+        kernel, strides, out = size, (1, 1), (1, 1)
+    blocks = "Lp" not in op and rng.random() < 0.6
+    channels, layout = (16 * some(rng, 1, 64), "nchwc") if blocks else (2 * some(rng, 1, 200) - 1, "nchw")
+    return PoolConfig(op, some(rng, 1, 8), channels, size, out, kernel, strides, layout, "float32")
+
+
+@dataclass(frozen=True, slots=True)
+class ReduceConfig:
+    """A reduction; ``dims`` alternate between kept and reduced, the first kept (1 where it is not)."""
+
+    op: str
+    dims: Shape
+    dtype: str
+
+    def describe(self) -> str:
+        """Sizes in words."""
+        return "reduce " + " ".join(f"[{d}]" if i % 2 else str(d) for i, d in enumerate(self.dims))
+
+    @property
+    def kept(self) -> int:
+        """Elements of the result."""
+        return prod(self.dims[0::2])
+
+    @property
+    def reduced(self) -> int:
+        """Elements that become one."""
+        return prod(self.dims[1::2])
+
+
+def _axes(op: Operator, rank: int) -> set[int]:
+    given: Iterable[int | float] = op.ints("axes", ())
+    if len(op.inputs) > 1 and (axes := op.inputs[1]) is not None and axes.value is not None:
+        given = axes.value
+    found = {int(a) % rank for a in given} if rank else set()
+    return found or set(range(rank))
+
+
+def read_reduce(op: Operator) -> ReduceConfig:
+    """Config of Reduce*, ArgMax, ArgMin."""
+    shape = op.shape(0)
+    axes = {op.axis(len(shape), 0)} if op.op_type in _ARG else _axes(op, len(shape))
+    runs: list[int] = [1]
+    reduced = False
+    for i, size in enumerate(shape):
+        if size == 1:
+            continue
+        if (i in axes) != reduced:
+            runs.append(1)
+            reduced = not reduced
+        runs[-1] *= size
+    return ReduceConfig(op.op_type, tuple(runs), op.dtype)
+
+
+def work_reduce(c: ReduceConfig) -> Work:
+    """One operation to each element."""
+    unit = item_bytes(c.dtype)
+    return Work(float(c.kept * c.reduced), c.kept * c.reduced * unit, c.kept * unit)
+
+
+def build_reduce(c: ReduceConfig) -> Graph:
+    """One reduction."""
+    b = GraphBuilder("reduce")
+    x = b.input(c.dims, c.dtype)
+    if c.op in _ARG:
+        return b.graph(b.op(c.op, x, axis=1, keepdims=1))
+    axes = tuple(range(1, len(c.dims), 2))
+    return b.graph(b.op(c.op, x, b.const(axes), keepdims=1))
+
+
+def _space_reduce(rng: np.random.Generator) -> ReduceConfig:
+    op = str(rng.choice((*_ARG, *_REDUCE)))
+    inner = tuple(some(rng, 2, 200) for _ in range(rng.integers(1, 3 if op in _ARG else 4)))
+    return ReduceConfig(op, (some(rng, 1, 200), *inner), "float32")
+
+
+@dataclass(frozen=True, slots=True)
+class ResizeConfig:
+    """Interpolation from ``size`` to ``out``."""
+
+    mode: str
+    n: int
+    c: int
+    size: Shape
+    out: Shape
+    layout: str
+    dtype: str
+
+    def describe(self) -> str:
+        """Sizes in words."""
+        return f"{self.mode} {self.n}x{self.c}x{times(self.size)} -> {times(self.out)}"
+
+    @property
+    def in_size(self) -> int:
+        """Elements of the image."""
+        return self.n * self.c * prod(self.size)
+
+    @property
+    def out_size(self) -> int:
+        """Elements of the result."""
+        return self.n * self.c * prod(self.out)
+
+
+_FLOPS_PER_PIXEL: Mapping[str, int] = MappingProxyType({"nearest": 1, "linear": 6, "cubic": 32})
+
+
+def read_resize(op: Operator) -> ResizeConfig:
+    """Config of Resize and Upsample."""
+    x, y = op.shape(0), op.outputs[0].shape
+    mode = op.attrs.get("mode", "nearest")
+    return ResizeConfig(
+        str(mode), x[0], x[1] if len(x) > 1 else 1, x[2:], y[2:], op.layout or "nchw", op.dtype
+    )
+
+
+def work_resize(c: ResizeConfig) -> Work:
+    """By mode, so many operations to each pixel of the result."""
+    unit = item_bytes(c.dtype)
+    return Work(float(c.out_size * _FLOPS_PER_PIXEL.get(c.mode, 6)), c.in_size * unit, c.out_size * unit)
+
+
+def build_resize(c: ResizeConfig) -> Graph:
+    """One resize."""
+    b = GraphBuilder("resize")
+    x = b.input((c.n, c.c, *c.size), c.dtype)
+    if c.layout != "nchw":
+        x = blocked(b, x)
+    sizes = b.const((c.n, c.c, *c.out))
+    return b.graph(
+        b.op("Resize", x, "", "", sizes, mode=c.mode, coordinate_transformation_mode="asymmetric")
+    )
+
+
+def _space_resize(rng: np.random.Generator) -> ResizeConfig:
+    """Images in blocks of 16 channels that grow by whole numbers, or any in the plain layout."""
+    size = (some(rng, 2, 60), some(rng, 2, 60))
+    n = some(rng, 1, 4)
+    if rng.random() < 0.5:
+        grown, mode = int(rng.integers(2, 5)), str(rng.choice(["nearest", "linear"]))
+        out = (grown * size[0], grown * size[1])
+        return ResizeConfig(mode, n, 16 * some(rng, 1, 32), size, out, "nchwc", "float32")
+    out = (size[0] + some(rng, 1, 200), some(rng, 1, 300))
+    mode = str(rng.choice(["nearest", "linear", "cubic"]))
+    return ResizeConfig(mode, n, some(rng, 1, 200), size, out, "nchw", "float32")
+
+
+KINDS = (
+    KernelKind(
+        "pool",
+        (*_WINDOWED, *_GLOBAL),
+        PoolConfig,
+        read_pool,
+        (
+            OP,
+            Column("n", lambda c: c.n),
+            Column("channels", lambda c: c.c),
+            Column("out_pixels", lambda c: prod(c.out)),
+            Column("out_w", lambda c: c.out[-1]),
+            Column("in_pixels", lambda c: prod(c.size)),
+            Column("kernel_area", lambda c: prod(c.kernel)),
+            Column("kernel_w", lambda c: c.kernel[-1]),
+            Column("stride_w", lambda c: c.strides[-1]),
+            LAYOUT,
+            Column("in_bytes", lambda c: c.in_bytes),
+            Column("out_bytes", lambda c: c.out_bytes),
+            ITEM_BYTES,
+        ),
+        work_pool,
+        build_pool,
+        _space_pool,
+    ),
+    KernelKind(
+        "reduce",
+        (*_ARG, *_REDUCE),
+        ReduceConfig,
+        read_reduce,
+        (
+            OP,
+            Column("runs", lambda c: len(c.dims)),
+            Column("kept", lambda c: c.kept),
+            Column("reduced", lambda c: c.reduced),
+            Column("last", lambda c: c.dims[-1]),
+            Column("keeps_last", lambda c: len(c.dims) % 2),
+            Column("first", lambda c: c.dims[0]),
+            Column("second", lambda c: c.dims[1] if len(c.dims) > 1 else 1),
+            Column("third", lambda c: c.dims[2] if len(c.dims) > 2 else 1),
+            ITEM_BYTES,
+        ),
+        work_reduce,
+        build_reduce,
+        _space_reduce,
+    ),
+    KernelKind(
+        "resize",
+        ("Resize", "Upsample"),
+        ResizeConfig,
+        read_resize,
+        (
+            Category("mode", lambda c: c.mode),
+            Column("maps", lambda c: c.n * c.c),
+            Column("in_size", lambda c: c.in_size),
+            Column("out_size", lambda c: c.out_size),
+            Column("out_w", lambda c: c.out[-1]),
+            Column("in_w", lambda c: c.size[-1]),
+            Column("growth", lambda c: c.out_size / max(c.in_size, 1)),
+            LAYOUT,
+            ITEM_BYTES,
+        ),
+        work_resize,
+        build_resize,
+        _space_resize,
+    ),
+)

@@ -1,0 +1,244 @@
+"""What a kernel kind declares, and how kernels of it become rows of numbers: the feature schema ``onnx-1``.
+
+A kind names its columns; a row holds them in the order that a predictor asks for. Every kind has four columns more,
+which follow from the work that its configs do and from what surrounds the kernel:
+
+``flops``, ``bytes``
+    what it computes, and what it reads and writes, weights included;
+``footprint_bytes``
+    what a whole inference reads and writes, rounded to a quarter of an octave. Between two uses of a weight that much
+    has passed through the caches, so that the same kernel takes longer in a large model;
+``roofline_ms``
+    the least that the device needs (Williams et al., CACM 2009), which regressors are relative to::
+
+        1000 * max(flops / flops_per_s, bytes / bytes_per_s) + overhead_ms
+
+A category is a name. Its codes belong to whoever was trained on them, so that another operator in a kind renumbers
+nothing that was learned.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import log2
+from operator import itemgetter
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from nn_meter.ir import Attr, Graph, Tensor
+from nn_meter.kernels.partition import Shape
+
+SCHEMA = "onnx-1"
+ROOFLINE = "roofline_ms"
+FOOTPRINT = "footprint_bytes"
+UNKNOWN = -1
+"""Code of a name that has none."""
+
+ITEM_BYTES: Mapping[str, float] = MappingProxyType(
+    {
+        "float64": 8, "int64": 8, "uint64": 8, "complex64": 8, "float32": 4, "int32": 4, "uint32": 4,
+        "float16": 2, "bfloat16": 2, "int16": 2, "uint16": 2, "int8": 1, "uint8": 1, "bool": 1,
+        "float8e4m3fn": 1, "float8e5m2": 1, "int4": 0.5, "uint4": 0.5, "float4e2m1": 0.5,
+    }
+)  # fmt: skip
+
+Row = tuple[float, ...]
+Codes = Mapping[str, Mapping[str, int]]
+"""Of each category column: name to code."""
+
+
+def item_bytes(dtype: str) -> float:
+    """Bytes of one element; 4 for what is not in the table."""
+    return ITEM_BYTES.get(dtype, 4)
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """One executed operator: what a config is read from.
+
+    ``inputs`` are tensors in ONNX's order, ``None`` for an optional one left out. ``fused`` names what the
+    runtime put into it beyond its own operator: ``relu``, ``sum`` ...
+    """
+
+    op_type: str
+    inputs: tuple[Tensor | None, ...]
+    outputs: tuple[Tensor, ...]
+    attrs: Mapping[str, Attr] = field(default_factory=dict)
+    fused: tuple[str, ...] = ()
+    layout: str = ""
+
+    def shape(self, index: int) -> Shape:
+        """Shape of an input."""
+        tensor = self.inputs[index]
+        return tensor.shape if tensor is not None else ()
+
+    def ints(self, name: str, default: Sequence[int]) -> Shape:
+        """An attribute of integers."""
+        value = self.attrs.get(name)
+        return tuple(int(v) for v in value) if isinstance(value, tuple) and value else tuple(default)
+
+    def axis(self, rank: int, default: int) -> int:
+        """The attribute ``axis``, counted from the front."""
+        axis = self.int("axis", default)
+        return axis + rank if axis < 0 else axis
+
+    def int(self, name: str, default: int) -> int:
+        """An attribute that is one integer."""
+        value = self.attrs.get(name, default)
+        return value if isinstance(value, int) else default
+
+    @property
+    def data(self) -> tuple[Tensor, ...]:
+        """Inputs that are present and not empty."""
+        return tuple(t for t in self.inputs if t is not None)
+
+    @property
+    def dtype(self) -> str:
+        """Element type of the first input, else of the output."""
+        return self.data[0].dtype if self.data else self.outputs[0].dtype
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a kernel does: floating-point operations, and bytes that it reads and writes."""
+
+    flops: float
+    read_bytes: float
+    written_bytes: float
+
+    @property
+    def bytes(self) -> float:
+        """Bytes read and written."""
+        return self.read_bytes + self.written_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Speeds:
+    """What a device does at best: floating-point operations and bytes a second, and the cost of one call."""
+
+    flops_per_s: float
+    bytes_per_s: float
+    overhead_ms: float
+
+    def roofline_ms(self, work: Work) -> float:
+        """Lower bound of a kernel's latency."""
+        return 1e3 * max(work.flops / self.flops_per_s, work.bytes / self.bytes_per_s) + self.overhead_ms
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A number, or a flag, of a config."""
+
+    name: str
+    value: Callable[[Any], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Category:
+    """A name of a config: its operator, its layout ..."""
+
+    name: str
+    value: Callable[[Any], str]
+
+
+@dataclass(frozen=True, slots=True)
+class KernelKind:
+    """A kind of kernel.
+
+    ``operators`` become one; ``read`` gives the config of an executed one. Of the kinds that read one operator all but
+    one say which configs they take: ``accepts``. ``columns`` and ``work`` are functions of the config. ``build`` writes
+    a graph of one kernel of a config, ``space`` draws a plausible config; both are ``None`` where only a runtime makes
+    such kernels, so that they are measured in networks alone.
+    """
+
+    name: str
+    operators: tuple[str, ...]
+    config: type
+    read: Callable[[Operator], Any]
+    columns: tuple[Column | Category, ...]
+    work: Callable[[Any], Work]
+    build: Callable[[Any], Graph] | None = None
+    space: Callable[[np.random.Generator], Any] | None = None
+    accepts: Callable[[Any], bool] | None = None
+
+    @property
+    def schema(self) -> tuple[str, ...]:
+        """Names of all columns."""
+        return ("flops", "bytes", *(column.name for column in self.columns), FOOTPRINT, ROOFLINE)
+
+    def names(self, config: Any) -> dict[str, str]:
+        """The category columns of a config: column to name."""
+        return {column.name: column.value(config) for column in self.columns if isinstance(column, Category)}
+
+    def counted(self, configs: Iterable[Any]) -> dict[str, dict[str, int]]:
+        """Of each category column, the names among ``configs`` in alphabetical order and how often they occur."""
+        taken = list(configs)
+        return {
+            column.name: dict(sorted(Counter(map(column.value, taken)).items()))
+            for column in self.columns
+            if isinstance(column, Category)
+        }
+
+
+class Encoder:
+    """Makes rows of a kind's configs.
+
+    Args:
+        kind: whose configs these are.
+        columns: what a row holds, in this order; names of ``kind.schema``.
+        codes: of each category column; a name without one becomes ``UNKNOWN``.
+        speeds: of the device.
+
+    Raises:
+        KeyError: ``kind`` has no such column, or a category column has no codes.
+    """
+
+    __slots__ = ("_half_known", "_kind", "_own", "_pick", "_speeds")
+    _REMEMBERED = 100_000
+
+    def __init__(self, kind: KernelKind, columns: Sequence[str], codes: Codes, speeds: Speeds) -> None:
+        declared = {column.name: column for column in kind.columns}
+        shared = (FOOTPRINT, "flops", "bytes", ROOFLINE)
+        asked = [name for name in columns if name not in shared]
+        self._kind = kind
+        self._own = tuple(_number(declared[name], codes) for name in asked)
+        places = {name: place for place, name in enumerate((*shared, *asked))}
+        self._pick = itemgetter(*(places[name] for name in columns), 0)  # one more, so that it always gives a tuple
+        self._speeds = speeds
+        self._half_known: dict[Any, tuple[float, Row]] = {}
+
+    def half(self, config: Any) -> tuple[float, Row]:
+        """The bytes that a kernel of ``config`` moves, and the columns that follow from the config alone."""
+        known = self._half_known.get(config)
+        if known is None:
+            if len(self._half_known) >= self._REMEMBERED:
+                self._half_known.clear()
+            work = self._kind.work(config)
+            own = [value(config) for value in self._own]
+            known = work.bytes, (work.flops, work.bytes, self._speeds.roofline_ms(work), *own)
+            self._half_known[config] = known
+        return known
+
+    def row(self, half: Row, footprint: float) -> Row:
+        """The row of a kernel in an inference of that footprint, in bytes."""
+        row: Row = self._pick((footprint, *half))
+        return row[:-1]
+
+
+def _number(column: Column | Category, codes: Codes) -> Callable[[Any], float]:
+    if isinstance(column, Column):
+        return column.value
+    name, code = column.value, codes[column.name]
+    return lambda config: code.get(name(config), UNKNOWN)
+
+
+def encode(kernels: Sequence[tuple[Encoder, Any]]) -> list[Row]:
+    """A row for each kernel of one inference, given as encoder and config."""
+    halves = [encoder.half(config) for encoder, config in kernels]
+    moved = max(sum(size for size, _ in halves), 1.0)
+    footprint = 2.0 ** (round(4 * log2(moved)) / 4)
+    return [encoder.row(half, footprint) for (encoder, _), (_, half) in zip(kernels, halves, strict=True)]

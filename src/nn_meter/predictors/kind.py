@@ -1,0 +1,130 @@
+"""What was learned of one kernel kind: the regressor, its columns, and what it was trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nn_meter.errors import BundleError
+from nn_meter.kernels.schema import ROOFLINE
+from nn_meter.predictors.trees import TreeEnsemble
+
+Target = Literal["latency_ms", "log_roofline_ratio"]
+
+
+@dataclass(frozen=True, slots=True)
+class OutOfRange:
+    """A column outside of the range that was seen in training."""
+
+    column: str
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.column} {self.value:g} is outside the trained range {self.low:g}..{self.high:g}"
+
+
+@dataclass(frozen=True, slots=True)
+class Unseen:
+    """A name of a category column that was not among those in training."""
+
+    column: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.column} {self.name!r} was not seen in training"
+
+
+@dataclass(frozen=True)
+class KindPredictor:
+    """The regressor of one kernel kind.
+
+    ``columns`` name the regressor's inputs in order, as ``schema`` defines them. Where a column is a category,
+    ``categories`` gives the code of each name that the regressor knows, and ``seen`` how often each was learned from,
+    where that is known. ``trained_range`` gives the lowest and highest value seen in training where known, ``rows`` the
+    number of measurements, ``errors`` the metrics on data held out. With the target ``log_roofline_ratio`` one column
+    is ``roofline_ms`` and the regressor gives log(latency_ms / roofline_ms).
+    """
+
+    kind: str
+    schema: str
+    columns: tuple[str, ...]
+    regressor: TreeEnsemble
+    target: Target = "latency_ms"
+    trained_range: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    rows: int = 0
+    errors: Mapping[str, float] = field(default_factory=dict)
+    categories: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    seen: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        where = f"predictor of {self.kind!r}"
+        if len(set(self.columns)) != len(self.columns):
+            raise BundleError(f"{where}: a column is named twice: {', '.join(self.columns)}")
+        if len(self.columns) != self.regressor.n_columns:
+            raise BundleError(
+                f"{where}: its regressor takes {self.regressor.n_columns} columns, "
+                f"but {len(self.columns)} are named: {', '.join(self.columns)}"
+            )
+        for what, given in (
+            ("trained range", self.trained_range),
+            ("codes", self.categories),
+            ("names seen", self.seen),
+        ):
+            for column in given:
+                if column not in self.columns:
+                    verb = "is" if what == "trained range" else "are"
+                    raise BundleError(f"{where}: the {what} of {column!r} {verb} given, but it has no such column")
+        for column, (low, high) in self.trained_range.items():
+            if not low <= high:
+                raise BundleError(f"{where}: the trained range of {column!r} runs from {low} to {high}")
+        for column, code in self.categories.items():
+            if len(set(code.values())) != len(code):
+                raise BundleError(f"{where}: two names of {column!r} have one code")
+        for column, count in self.seen.items():
+            if lost := sorted(count.keys() - self.categories.get(column, {}).keys()):
+                raise BundleError(f"{where}: {column} {lost[0]!r} was seen in training but has no code")
+        if self.target == "log_roofline_ratio" and ROOFLINE not in self.columns:
+            raise BundleError(f"{where}: the target {self.target!r} needs a column {ROOFLINE!r}")
+
+    def outside(
+        self, row: Sequence[float], names: Mapping[str, str] = MappingProxyType({})
+    ) -> tuple[OutOfRange | Unseen, ...]:
+        """What of a kernel lies outside of what was learned from.
+
+        Args:
+            row: values in the order of ``columns``.
+            names: category column to the kernel's name. Where the names seen are not known, one is taken for seen whose
+                code lies in the trained range.
+        """
+        found: list[OutOfRange | Unseen] = []
+        for column, value in zip(self.columns, row, strict=True):
+            low, high = self.trained_range.get(column, (value, value))
+            if column not in names:
+                if not low <= value <= high:
+                    found.append(OutOfRange(column, value, low, high))
+                continue
+            name = names[column]
+            known = self.seen.get(column, self.categories.get(column, {}))
+            if name not in known or not low <= value <= high:
+                found.append(Unseen(column, name))
+        return tuple(found)
+
+    def predict(self, rows: NDArray[Any]) -> NDArray[np.float64]:
+        """Latencies in ms, float64 of shape (n,), for ``rows`` of shape (n, len(columns)).
+
+        Raises:
+            BundleError: rows of another width.
+        """
+        given = np.asarray(rows, np.float64)
+        answer = self.regressor.predict(given)
+        if self.target == "latency_ms":
+            return answer
+        roofline_ms: NDArray[np.float64] = given[:, self.columns.index(ROOFLINE)]
+        return np.exp(answer) * roofline_ms

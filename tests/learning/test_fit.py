@@ -1,0 +1,53 @@
+"""From measured kernels to regressors that say what they were trained on."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nn_meter.kernels.kinds import BroadcastConfig
+from nn_meter.kernels.schema import ROOFLINE, Speeds
+from nn_meter.learning.fit import Network, Sample, fallback_factor, fit_kinds, fit_speeds
+
+pytest.importorskip("sklearn")
+COST = {"Relu": 1.0, "Tanh": 8.0, "Abs": 2.0}
+
+
+def sample(op: str, size: int) -> Sample:
+    config = BroadcastConfig(op, (size,), ((True,),), "float32")
+    return Sample("unary", config, 0.001 + COST[op] * size / 1e6)
+
+
+def networks(count: int = 60) -> list[Network]:
+    rng = np.random.default_rng(0)
+    return [
+        Network(tuple(sample(op, int(rng.integers(1_000, 100_000))) for op in ops))
+        for ops in (("Abs",), ("Tanh", "Relu"), ("Tanh", "Relu")) * (count // 3)
+    ]
+
+
+def test_a_regressor_says_what_it_was_trained_on() -> None:
+    taken = networks()
+    unary = fit_kinds(taken, fit_speeds(taken))["unary"]
+    assert unary.categories == {"op": {"Abs": 0, "Relu": 1, "Tanh": 2}}
+    assert unary.seen == {"op": {"Abs": 20, "Relu": 40, "Tanh": 40}}
+    assert unary.rows == 100
+    assert set(unary.trained_range) == set(unary.columns) - {"op", ROOFLINE}
+    sizes = [s.config.dims[0] for n in taken for s in n.samples]
+    assert unary.trained_range["size"] == (min(sizes), max(sizes))
+
+
+def test_operators_are_told_apart_by_their_codes() -> None:
+    taken = networks()
+    speeds = fit_speeds(taken)
+    kinds = fit_kinds(taken, speeds)
+    for op in COST:
+        one = sample(op, 50_000)
+        assert Network((one,)).predict_ms(kinds, speeds) == pytest.approx(one.latency_ms, rel=0.3)
+
+
+def test_a_kind_without_a_regressor_counts_its_roofline() -> None:
+    speeds = Speeds(1e9, 1e9, 0.5)
+    one = sample("Relu", 1000)
+    assert Network((one, one)).predict_ms({}, speeds) == 2 * speeds.roofline_ms(one.work)
+    assert fallback_factor([Network((one,))], speeds) == one.latency_ms / speeds.roofline_ms(one.work)

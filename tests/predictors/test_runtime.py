@@ -1,0 +1,134 @@
+"""The engine of graphs: rows by name, codes that a bundle froze, and what lies outside of what was learned."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from test_trees import STUMP
+
+import nn_meter
+from nn_meter.errors import BundleError
+from nn_meter.ir import Graph, GraphBuilder
+from nn_meter.kernels.kinds import KINDS
+from nn_meter.kernels.schema import Operator, Speeds
+from nn_meter.networks import FAMILIES
+from nn_meter.predictors import runtime
+from nn_meter.predictors.bundle import Bundle, load
+from nn_meter.predictors.kind import KindPredictor
+from nn_meter.predictors.runtime import GraphEngine, KindAnswers
+
+SHIPPED = Path(nn_meter.__file__).parent / "predictors" / "shipped" / "zen4cpu_onnxruntime132"
+SPEEDS = Speeds(1e11, 1e10, 0.002)
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Bundle:
+    return load(SHIPPED)
+
+
+@pytest.fixture(scope="module")
+def graphs() -> list[Graph]:
+    return [FAMILIES[family](3) for family in sorted(FAMILIES)]
+
+
+def elementwise(op: str, size: int = 1000) -> Graph:
+    b = GraphBuilder(op)
+    return b.graph(b.op(op, b.input((size,))))
+
+
+def without(predictor: KindPredictor, name: str) -> KindPredictor:
+    """As if it had been trained before there was an operator of that name."""
+    codes = {other: code for other, code in predictor.categories["op"].items() if other != name}
+    return replace(predictor, categories={"op": codes})
+
+
+def test_an_operator_more_in_a_kind_changes_nothing_that_was_learned(
+    shipped: Bundle, graphs: list[Graph], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = GraphEngine(shipped).latencies_ms(graphs)
+    more = {name: replace(kind, operators=("Aardvark", *kind.operators)) for name, kind in KINDS.items()}
+    monkeypatch.setattr(runtime, "KINDS", more)
+    assert GraphEngine(shipped).latencies_ms(graphs) == before
+
+
+def test_a_bundle_without_codes_of_its_own_gives_the_same_bits(
+    shipped: Bundle, graphs: list[Graph], tmp_path: Path
+) -> None:
+    shutil.copytree(SHIPPED, tmp_path / "old")
+    manifest = json.loads((SHIPPED / "bundle.json").read_text())
+    for kind in manifest["kinds"].values():
+        del kind["categories"], kind["seen"]
+    (tmp_path / "old" / "bundle.json").write_text(json.dumps(manifest))
+    old = load(tmp_path / "old")
+    assert {k: p.categories for k, p in old.kinds.items()} == {k: p.categories for k, p in shipped.kinds.items()}
+    assert GraphEngine(old).latencies_ms(graphs) == GraphEngine(shipped).latencies_ms(graphs)
+
+
+def test_what_was_not_seen_in_training_is_said(shipped: Bundle) -> None:
+    unary = shipped.kinds["unary"]
+
+    def notes(predictor: KindPredictor, graph: Graph) -> tuple[str, ...]:
+        (kernel,) = GraphEngine(replace(shipped, kinds={"unary": predictor})).explain(graph).kernels
+        assert kernel.status == "predicted"
+        return kernel.notes
+
+    (size,) = notes(unary, elementwise("Tanh", 10**9))[1:2]
+    assert size.startswith("bytes 8e+09 is outside the trained range")
+    assert notes(unary, elementwise("Sqrt")) == ()
+    assert notes(without(unary, "Sqrt"), elementwise("Sqrt")) == ("op 'Sqrt' was not seen in training",)
+    assert notes(replace(unary, seen={"op": {"Tanh": 9}}), elementwise("Tanh")) == ()
+    assert notes(replace(unary, seen={"op": {"Tanh": 9}}), elementwise("Sqrt")) == (
+        "op 'Sqrt' was not seen in training",
+    )
+
+
+def asking(*columns: str, **codes: int) -> KindPredictor:
+    trees = replace(STUMP, n_columns=len(columns))
+    return KindPredictor("unary", "onnx-1", columns, trees, categories={"op": codes} if codes else {})
+
+
+def test_a_regressor_is_given_the_columns_that_it_was_trained_with() -> None:
+    config = KINDS["unary"].read(_operator("Sqrt"))
+    for columns in (("size", "item_bytes", "op"), ("op", "size"), ("size",)):
+        codes = {"Sqrt": 5} if "op" in columns else {}
+        answers = KindAnswers("unary", asking(*columns, **codes), SPEEDS)
+        _, half = answers.encoder.half(config)
+        wanted = {"size": 1000, "item_bytes": 4, "op": 5}
+        assert answers.encoder.row(half, 1.0) == tuple(wanted[column] for column in columns)
+
+
+def _operator(op: str) -> Operator:
+    graph = elementwise(op)
+    (node,) = graph.nodes
+    return Operator(op, (graph.tensors[node.inputs[0]],), (graph.tensors[node.outputs[0]],))
+
+
+@pytest.mark.parametrize("predictor", [asking("size", "weather"), asking("op", "size")])
+def test_a_column_that_nobody_knows_is_refused(predictor: KindPredictor) -> None:
+    with pytest.raises(BundleError, match=r"trained on a column '(weather|op)'"):
+        KindAnswers("unary", predictor, SPEEDS)
+
+
+def test_forgetting_loses_no_answer(
+    shipped: Bundle, graphs: list[Graph], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_leisure = GraphEngine(shipped).latencies_ms(graphs)
+    monkeypatch.setattr(GraphEngine, "_REMEMBERED", 3)
+    monkeypatch.setattr("nn_meter.kernels.schema.Encoder._REMEMBERED", 3)
+    engine = GraphEngine(shipped)
+    assert engine.latencies_ms(graphs) == at_leisure
+    assert [engine.latency_ms(graph) for graph in graphs] == at_leisure
+    assert [engine.explain(graph).latency_ms for graph in graphs] == at_leisure
+
+
+def test_a_kind_without_a_regressor_is_estimated_by_the_roofline(shipped: Bundle) -> None:
+    (kernel,) = GraphEngine(replace(shipped, kinds={})).explain(elementwise("Relu")).kernels
+    roofline_ms = Speeds(*(shipped.fallback[k] for k in ("flops_per_s", "bytes_per_s", "overhead_ms"))).roofline_ms(
+        KINDS["unary"].work(kernel.kernel.config)
+    )
+    assert kernel.status == "estimated"
+    assert kernel.latency_ms == roofline_ms * shipped.fallback["factor"]
