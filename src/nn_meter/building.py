@@ -124,7 +124,7 @@ def measure_network(family: str, seed: int, plan: BuildPlan) -> dict[str, Any]:
     quietest = np.argsort(times.sum(0))[: max(2, math.ceil(0.3 * times.shape[1]))]
     quiet = times[:, quietest].mean(1)
     kernels = []
-    for each in read_all([trace.executed for trace in traces], plan.backend, graph):
+    for each in read_all([trace.executed for trace in traces], base.runtime_of(backend), graph):
         latency_ms = float(quiet[list(each.positions)].sum())
         kernels.append([each.kind, to_json(each.config), round(latency_ms, 6)])
     return {
@@ -374,12 +374,13 @@ def train(
     networks = [_network(e, slowness, profiler_ms) for e, slowness in good]
     speeds = fit_speeds(networks)
     kinds = fit_kinds(networks, speeds, seed=plan.seed, kinds=plan.kinds)
+    runtime = base.runtime_of(base.load(plan.backend, **plan.settings))
     spent_s = sum(float(_result(e)["elapsed_s"]) for e in taken)
     return Bundle(
         name=name,
         version=version,
         kinds=kinds,
-        rules={"runtime": plan.backend, "block": _block(networks), **(rules or {})},
+        rules={"runtime": runtime.name, "block": _block(networks), **(rules or {})},
         schema="onnx-1",
         category="cpu",
         statistic=STATISTIC,

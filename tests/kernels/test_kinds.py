@@ -17,8 +17,9 @@ from nn_meter.kernels.partition import Kernel, KernelConfig
 from nn_meter.kernels.rules import read_rules
 from nn_meter.kernels.schema import UNKNOWN, Encoder, Speeds, encode
 from nn_meter.networks import FAMILIES
-from nn_meter.runtimes.executed import from_json, reduced_axes, to_json
+from nn_meter.runtimes.executed import from_json, to_json
 from nn_meter.runtimes.fusion import fuse
+from nn_meter.runtimes.onnxruntime.executed import reduced_axes
 
 RULES = read_rules({"runtime": "onnxruntime_cpu"})
 SPEEDS = Speeds(1e11, 1e10, 0.002)

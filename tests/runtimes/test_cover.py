@@ -6,6 +6,7 @@ import pytest
 
 from nn_meter.errors import BackendError
 from nn_meter.ir import Graph, parse
+from nn_meter.runtimes import find
 from nn_meter.runtimes.cover import cover
 from nn_meter.runtimes.executed import read_all
 from nn_meter.runtimes.trace import ExecutedKernel
@@ -70,13 +71,13 @@ def test_a_scale_may_have_moved_past_a_view() -> None:
 
 
 def test_a_runtime_that_names_no_node_is_told_what_its_backend_lacks() -> None:
-    with pytest.raises(BackendError, match="block: mine does not say which of the model's nodes its kernels cover"):
-        read_all([ran("kernel", "x")], "mine", GRAPH)
+    with pytest.raises(BackendError, match="block: the runtime does not say which of the model's nodes"):
+        read_all([ran("kernel", "x")], find("rules"), GRAPH)
 
 
 def test_kind_and_config_come_from_the_nodes() -> None:
     kernels = [ran("conv", "x", "c r"), ran("softmax", "conv", "s"), ran("rest", "softmax", "t m y")]
-    assert [(k.kind, k.nodes) for k in read_all(kernels, "mine", GRAPH)] == [
+    assert [(k.kind, k.nodes) for k in read_all(kernels, find("rules"), GRAPH)] == [
         ("conv", ("c", "r")),
         ("softmax", ("s",)),
         ("transpose", ("t", "m", "y")),

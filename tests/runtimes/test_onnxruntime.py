@@ -13,7 +13,8 @@ from nn_meter.frontends import onnx as reader
 from nn_meter.ir import Graph, parse
 from nn_meter.kernels.rules import read_rules
 from nn_meter.networks import FAMILIES
-from nn_meter.runtimes.executed import read_executed
+from nn_meter.runtimes import find
+from nn_meter.runtimes.executed import read_all
 from nn_meter.runtimes.fusion import fuse
 
 pytest.importorskip("onnxruntime")
@@ -33,7 +34,8 @@ QUICK = (
 def compare(graph: Graph, model: Graph | bytes) -> tuple[int, int, int]:
     """Kernels that both have, that only the partition has, that only the runtime has."""
     ours = Counter((k.kind, k.config) for k in fuse(graph, RULES).kernels if not k.free)
-    truth = Counter(read_executed(k, "onnxruntime_cpu") for k in OnnxRuntimeCpu().fused(model))
+    executed = read_all(OnnxRuntimeCpu().fused(model), find("onnxruntime"), graph)
+    truth = Counter((k.kind, k.config) for k in executed)
     return (ours & truth).total(), (ours - truth).total(), (truth - ours).total()
 
 

@@ -19,7 +19,7 @@ YES = (
 
 
 def rules(
-    *obeyed: str, denied: tuple[str, ...] = (), undecided: tuple[str, ...] = (), runtime: str = "mine"
+    *obeyed: str, denied: tuple[str, ...] = (), undecided: tuple[str, ...] = (), runtime: str = "rules"
 ) -> RuleSet:
     verdicts: Mapping[str, bool | None] = {
         **dict.fromkeys(obeyed, True),

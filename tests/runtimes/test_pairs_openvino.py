@@ -12,6 +12,7 @@ from onnx import numpy_helper
 from nn_meter.backends.onnx_writer import with_random_weights
 from nn_meter.frontends import onnx as reader
 from nn_meter.kernels.rules import RuleSet, read_rules
+from nn_meter.runtimes import find
 from nn_meter.runtimes.executed import read_all
 from nn_meter.runtimes.fusion import fuse
 
@@ -57,7 +58,7 @@ def compare(path: Path, rules: RuleSet) -> tuple[int, int, int]:
     partition = fuse(graph, rules)
     free = {node for kernel in partition.kernels if kernel.free for node in kernel.nodes}
     ours = {frozenset(kernel.nodes) for kernel in partition.kernels if not kernel.free}
-    executed = read_all(OpenVinoCpu().fused(data), "openvino_cpu", graph)
+    executed = read_all(OpenVinoCpu().fused(data), find("openvino"), graph)
     truth = {frozenset(kernel.nodes) - free for kernel in executed} - {frozenset()}
     return len(ours & truth), len(ours), len(truth)
 

@@ -1,6 +1,6 @@
 """Runtimes and devices that measure a model: one file each, behind one protocol."""
 
-from nn_meter.backends.base import BACKENDS, Backend, Model, Prepared, available, load
+from nn_meter.backends.base import BACKENDS, Backend, Model, Prepared, available, load, runtime_of
 from nn_meter.runtimes.trace import ExecutedKernel, KernelTrace, Operand
 
 __all__ = [
@@ -13,4 +13,5 @@ __all__ = [
     "Prepared",
     "available",
     "load",
+    "runtime_of",
 ]

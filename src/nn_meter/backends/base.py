@@ -15,8 +15,10 @@ from importlib.metadata import entry_points
 from types import MappingProxyType, TracebackType
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
+from nn_meter import runtimes
 from nn_meter.errors import BackendError
 from nn_meter.ir.graph import Graph
+from nn_meter.runtimes import Runtime
 from nn_meter.runtimes.trace import ExecutedKernel, KernelTrace
 
 ENTRY_POINTS = "nn_meter.backends"
@@ -64,6 +66,7 @@ class Backend(Protocol):
 
     name: ClassVar[str]
     config_type: ClassVar[type[Any]]
+    # and, where more is known of what it executes than rules say: runtime: ClassVar[str], a name in nn_meter.runtimes
 
     @property
     def config(self) -> Any:
@@ -90,6 +93,15 @@ class Backend(Protocol):
         Raises:
             BackendError: the runtime refuses the model, or does not tell.
         """
+
+
+def runtime_of(backend: Backend) -> Runtime:
+    """The runtime that ``backend`` measures: the one that its attribute ``runtime`` names, else what its rules say.
+
+    Raises:
+        RuleError: it names a runtime that does not exist.
+    """
+    return runtimes.find(getattr(backend, "runtime", runtimes.BY_RULES))
 
 
 def available() -> tuple[str, ...]:

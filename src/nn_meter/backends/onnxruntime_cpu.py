@@ -80,6 +80,7 @@ class OnnxRuntimeCpu:
     """``Backend`` that runs models in this process, on onnxruntime's CPU provider."""
 
     name: ClassVar[str] = "onnxruntime_cpu"
+    runtime: ClassVar[str] = "onnxruntime"
     config_type: ClassVar[type[OnnxRuntimeConfig]] = OnnxRuntimeConfig
 
     def __init__(self, config: OnnxRuntimeConfig = OnnxRuntimeConfig()) -> None:

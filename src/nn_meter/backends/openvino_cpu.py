@@ -59,6 +59,7 @@ class OpenVinoCpu:
     """``Backend`` that runs models in this process, on OpenVINO's CPU plugin."""
 
     name: ClassVar[str] = "openvino_cpu"
+    runtime: ClassVar[str] = "openvino"
     config_type: ClassVar[type[OpenVinoConfig]] = OpenVinoConfig
 
     def __init__(self, config: OpenVinoConfig = OpenVinoConfig()) -> None:

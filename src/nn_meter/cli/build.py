@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     rules = None
     if args.rules:
         load_rules(args.rules)
-        rules = {"runtime": args.backend, **json.loads(Path(args.rules).read_text(encoding="utf-8"))}
+        rules = json.loads(Path(args.rules).read_text(encoding="utf-8"))
     plan = BuildPlan(
         args.backend,
         {"threads": args.threads},

@@ -60,7 +60,7 @@ def detect_rules(
         survey = Survey(plan, device, book, worker.call if plan.isolated else _here, cases, facts)
         for number in range(1 if plan.method == "graph" else MOST_SWEEPS):
             survey.sweep(number, progress)
-        return rules_json(survey.rules(), plan.backend, plan.method, facts)
+        return rules_json(survey.rules(), plan.backend, base.runtime_of(device).name, plan.method, facts)
 
 
 def _here(task: Callable[..., Any], *args: Any) -> Any:

@@ -11,7 +11,6 @@ import numpy as np
 
 from nn_meter.detection.decision import NOT_MEASURED, Conclusion, Decision, Seen, weigh
 from nn_meter.devices.environment import environment
-from nn_meter.runtimes.fusion import RUNTIMES
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +49,14 @@ class Rule:
         return self.timing or self.graph or Conclusion("undecided", 0.0, NOT_MEASURED)
 
 
-def rules_json(rules: Sequence[Rule], backend: str, method: str, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """nn-Meter's file: ``obey`` and ``latency`` of each rule, with ``evidence``; ``runtime`` where prediction
-    knows the backend's own passes; ``comment`` says what was measured."""
+def rules_json(
+    rules: Sequence[Rule], backend: str, runtime: str, method: str, facts: Mapping[str, Any]
+) -> dict[str, Any]:
+    """nn-Meter's file: ``obey`` and ``latency`` of each rule, with ``evidence``; ``runtime`` is the one in
+    ``nn_meter.runtimes`` that obeys them; ``comment`` says what was measured."""
     circumstances = environment({k: v for k, v in facts.items() if isinstance(v, str | int | float)})
     what = f"{facts.get('runtime', backend)} {facts.get('runtime_version', '')}".strip()
-    written: dict[str, Any] = {"runtime": backend} if backend in RUNTIMES else {}
+    written: dict[str, Any] = {"runtime": runtime}
     written["comment"] = (
         f"detected by {method} on {what}, {facts.get('threads', 1)} thread(s), "
         f"{circumstances.get('cpu') or facts.get('device', 'cpu')}, {circumstances.get('date')}"

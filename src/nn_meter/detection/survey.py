@@ -59,9 +59,6 @@ Method = Literal["timing", "graph", "both"]
 """What may decide: latencies, the executed graph, or the graph with latencies beside."""
 
 
-LAYOUT_KERNELS = frozenset({"ReorderInput", "ReorderOutput", "Reorder"})
-"""Executed kernels that only change a layout; they come and go with what surrounds an operator."""
-
 PARTS = (TOGETHER, APART, FIRST, FRAME)
 """Probes of what the parts of a case cost."""
 
@@ -146,8 +143,9 @@ def count_kernels(backend: base.Backend, models: Mapping[str, bytes]) -> dict[st
     Raises:
         BackendError: the runtime refuses a model, or does not tell.
     """
+    layout_kernels = base.runtime_of(backend).layout_kernels
     return {
-        name: sum(kernel.op_type not in LAYOUT_KERNELS for kernel in backend.fused(model))
+        name: sum(kernel.op_type not in layout_kernels for kernel in backend.fused(model))
         for name, model in models.items()
     }
 

@@ -18,11 +18,12 @@ from types import MappingProxyType
 from typing import Any, Protocol
 
 from nn_meter import frontends
-from nn_meter.backends import Backend, Model, Prepared
+from nn_meter.backends import Backend, Model, Prepared, runtime_of
 from nn_meter.backends.onnx_writer import as_bytes, with_random_weights
 from nn_meter.devices.environment import Value
 from nn_meter.errors import InputError, NnMeterError
 from nn_meter.ir import Graph
+from nn_meter.kernels.kinds import read_kernel
 from nn_meter.kernels.schema import SCHEMA
 from nn_meter.learning.metrics import Metrics, by_group, metrics
 from nn_meter.measuring import (
@@ -37,7 +38,7 @@ from nn_meter.measuring import (
 )
 from nn_meter.predictors.bundle import Bundle
 from nn_meter.predictors.prediction import Prediction
-from nn_meter.runtimes.executed import READERS, read_executed
+from nn_meter.runtimes import Runtime
 from nn_meter.runtimes.trace import KernelTrace
 
 MISS = 0.10
@@ -372,7 +373,7 @@ class _Bench:
 
     def explained(self, score: Score, subject: Subject, bundle: Bundle, answer: Prediction) -> Score:
         """``score`` with the kinds to blame, where runtime and predictor speak of the same kernels."""
-        if self.backend.name not in READERS or bundle.schema != SCHEMA:
+        if runtime_of(self.backend).read is None or bundle.schema != SCHEMA:
             return score
         traced = self._traced(subject, score.measured_ms)
         if isinstance(traced, Failure):
@@ -412,7 +413,7 @@ class _Bench:
             try:
                 with self.backend.prepare(_runnable(subject.source)) as prepared:
                     repeats = min(20, max(4, round(_TRACE_MS / latency_ms)))
-                    sums = _sums(prepared.trace(repeats), self.backend.name)
+                    sums = _sums(prepared.trace(repeats), runtime_of(self.backend))
                 self.journal.record(key, sums)
                 return sums
             except Exception as error:  # a runtime may fail in any way
@@ -516,10 +517,11 @@ def _failure(error: Exception) -> Failure:
     return Failure("crash", f"{type(error).__name__}: {error}")
 
 
-def _sums(traces: Sequence[KernelTrace], runtime: str) -> dict[str, list[float]]:
+def _sums(traces: Sequence[KernelTrace], runtime: Runtime) -> dict[str, list[float]]:
+    assert runtime.read is not None
     sums: dict[str, list[float]] = {}
     for trace in traces:
-        kind, _ = read_executed(trace.executed, runtime)
+        kind, _ = read_kernel(runtime.read(trace.executed))
         before = sums.get(kind, [0.0] * len(trace.latencies_ms))
         sums[kind] = [a + b for a, b in zip(before, trace.latencies_ms, strict=True)]
     return sums

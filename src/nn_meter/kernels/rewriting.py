@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from nn_meter.ir import Attr, Graph, Tensor
 from nn_meter.kernels.kinds import Operator
 from nn_meter.kernels.operators import RULE_NAMES
 
+Place = tuple[int, ...]
+"""Where an operator stands in the execution order: places compare as tuples do. The n-th node stands at ``(n, 0)``;
+beside ``(*way, 0)`` there is room at ``(*way, side, turn, 0)``, before it for the side -1 and behind it for 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A pass that did not do what it looks for: nodes that it would have made one, and why it did not."""
+
+    nodes: frozenset[str]
+    reason: str
+
 
 class Op:
     """An operator while passes run; ``members`` are the graph's nodes that it stands for. ``core`` is what its
-    config is read from, where that is not the operator as it stands."""
+    config is read from, where that is not the operator as it stands. ``Work.add`` gives it its ``place``."""
 
     __slots__ = ("attrs", "core", "domain", "fused", "inputs", "layout", "members", "op_type", "outputs", "place")
 
@@ -22,15 +34,14 @@ class Op:
         inputs: Sequence[str],
         outputs: Sequence[str],
         attrs: Mapping[str, Attr],
-        members: tuple[str, ...],
-        place: float,
+        members: tuple[str, ...] = (),
     ) -> None:
         self.op_type = op_type
         self.inputs = list(inputs)
         self.outputs = list(outputs)
         self.attrs = dict(attrs)
         self.members = members
-        self.place = place
+        self.place: Place = ()
         self.fused: tuple[str, ...] = ()
         self.layout = ""
         self.core: Operator | None = None
@@ -44,18 +55,29 @@ class Work:
         self.outputs = list(graph.outputs)
         self.inputs = frozenset(graph.inputs)
         self.free: list[tuple[str, str, str]] = []
+        self.refusals: list[Refusal] = []
         self.producer: dict[str, Op] = {}
         self._readers: dict[str, list[Op]] = {}
         self._ops: dict[int, Op] = {}
         self._names = 0
-        for place, node in enumerate(graph.nodes):
+        self._turns = 0
+        for number, node in enumerate(graph.nodes):
             if all(graph.tensors[o].const for o in node.outputs if o):
                 self.free.append((node.name, node.op_type, "its result is known before inference"))
                 continue
-            self.add(Op(node.op_type, node.inputs, node.outputs, node.attrs, (node.name,), float(place)))
+            self._put(Op(node.op_type, node.inputs, node.outputs, node.attrs, (node.name,)), (number, 0))
 
-    def add(self, op: Op) -> Op:
-        """Put in an operator."""
+    def add(self, op: Op, *, at: Op | None = None, before: Op | None = None, behind: Op | None = None) -> Op:
+        """Put in an operator: in the place of one, or beside it; behind what was put there earlier."""
+        if at is not None:
+            return self._put(op, at.place)
+        beside = before or behind
+        assert beside is not None, "an operator needs a place"
+        self._turns += 1
+        return self._put(op, (*beside.place[:-1], -1 if before else 1, self._turns, 0))
+
+    def _put(self, op: Op, place: Place) -> Op:
+        op.place = place
         self._ops[id(op)] = op
         for out in op.outputs:
             if out:
@@ -81,8 +103,9 @@ class Work:
 
     def ops(self, *op_types: str) -> Iterator[Op]:
         """Operators of these types in execution order, as they were when asked; gone ones are skipped."""
-        for op in sorted(self._ops.values(), key=lambda o: o.place):
-            if (not op_types or op.op_type in op_types) and self.alive(op):
+        wanted = [op for op in self._ops.values() if not op_types or op.op_type in op_types]
+        for op in sorted(wanted, key=_place):
+            if self.alive(op):
                 yield op
 
     def readers(self, name: str) -> Sequence[Op]:
@@ -163,11 +186,15 @@ class Work:
         attrs: Mapping[str, Attr] = {},
     ) -> Op:
         """Replace operators by one, at the place of the last."""
-        ops = list(dict.fromkeys(ops))
+        ops = sorted(dict.fromkeys(ops), key=_place)
         for op in ops:
             self.remove(op)
-        members = tuple(m for op in sorted(ops, key=lambda o: o.place) for m in op.members)
-        return self.add(Op(op_type, inputs, outputs, attrs, members, max(op.place for op in ops)))
+        members = tuple(m for op in ops for m in op.members)
+        return self._put(Op(op_type, inputs, outputs, attrs, members), ops[-1].place)
+
+    def refuse(self, ops: Iterable[Op], reason: str) -> None:
+        """Remember why ``ops`` do not become one."""
+        self.refusals.append(Refusal(frozenset(m for op in ops for m in op.members), reason))
 
     def rule_name(self, op: Op) -> str:
         """How fusion rules call an operator."""
@@ -189,3 +216,7 @@ class Work:
             op.fused,
             op.layout,
         )
+
+
+def _place(op: Op) -> Place:
+    return op.place

@@ -5,8 +5,8 @@
 fused, unless obeyed: then into the first that a rule admits); ``null`` means undecided, which prediction takes
 as *no*. ``FN``, ``RT``, ``RBC`` and ``CBC`` are read and have no effect, as in nn-Meter 2.0.
 
-Extensions, at the top level: ``"runtime"`` names what a runtime does beyond pairs (a row of
-``runtimes.fusion.RUNTIMES``), ``"block"`` the channels to a block of its layout; ``"evidence"`` inside a rule says
+Extensions, at the top level: ``"runtime"`` names the runtime that obeys the rules (one of ``nn_meter.runtimes``),
+``"block"`` the channels to a block of its layout; ``"evidence"`` inside a rule says
 what the verdict rests on.
 """
 

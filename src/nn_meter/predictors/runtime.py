@@ -21,6 +21,7 @@ from nn_meter.kernels.schema import ROOFLINE, Encoder, Row, Speeds, encode
 from nn_meter.predictors.bundle import Bundle
 from nn_meter.predictors.kind import KindPredictor
 from nn_meter.predictors.prediction import KernelPrediction, Prediction
+from nn_meter.runtimes import find
 from nn_meter.runtimes.fusion import fuse
 
 
@@ -66,6 +67,7 @@ class GraphEngine:
 
     Raises:
         BundleError: a kind's columns are not among those of the schema, or the fallback's speeds are missing.
+        RuleError: its rules name a runtime that does not exist.
     """
 
     _REMEMBERED = 1_000_000
@@ -73,6 +75,7 @@ class GraphEngine:
     def __init__(self, bundle: Bundle) -> None:
         self._bundle = bundle
         self._rules = read_rules(bundle.rules, f"rules of {bundle.name}")
+        self._runtime = find(self._rules.runtime)
         fallback = bundle.fallback
         try:
             self._speeds = Speeds(
@@ -92,13 +95,13 @@ class GraphEngine:
 
     def latencies_ms(self, graphs: Iterable[Graph]) -> list[float]:
         """Milliseconds of one inference of each; kernels that the models share are computed once."""
-        models = [self._rows(fuse(graph, self._rules)) for graph in graphs]
+        models = [self._rows(self._fuse(graph)) for graph in graphs]
         self._learn([item for model in models for item in model])
         return [sum([self._known[item] for item in model]) for model in models]
 
     def explain(self, graph: Graph) -> Prediction:
         """The same answer with all that it rests on."""
-        return self.explain_partition(fuse(graph, self._rules))
+        return self.explain_partition(self._fuse(graph))
 
     def explain_partition(self, partition: Partition) -> Prediction:
         """The answer for kernels that are known already."""
@@ -120,6 +123,9 @@ class GraphEngine:
             partition.unfused,
             partition.notes,
         )
+
+    def _fuse(self, graph: Graph) -> Partition:
+        return fuse(graph, self._rules, self._runtime, self._bundle.runtime_version)
 
     def _rows(self, partition: Partition) -> list[tuple[str, Row]]:
         asked = [kernel for kernel in partition.kernels if not kernel.free]

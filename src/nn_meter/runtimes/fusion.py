@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
-
 from nn_meter.ir import Graph
 from nn_meter.kernels.kinds import read_kernel
 from nn_meter.kernels.partition import FreeConfig, Kernel, Partition, Unfused
 from nn_meter.kernels.rewriting import Op, Work
 from nn_meter.kernels.rules import RuleSet
-from nn_meter.runtimes import onnxruntime, pairs
-
-RUNTIMES: Mapping[str, Callable[[Work, RuleSet], Work]] = MappingProxyType(
-    {
-        "": lambda work, rules: work,
-        "onnxruntime_cpu": onnxruntime.optimise,
-        "openvino_cpu": pairs.optimise,
-    }
-)
-"""Name in a rule file to what the runtime does to a graph. ``""`` executes node by node; a runtime without a row does
-what its rules say, and nothing else."""
+from nn_meter.runtimes import find
+from nn_meter.runtimes.base import Runtime
+from nn_meter.runtimes.pairs import LAYOUT
 
 
-def fuse(graph: Graph, rules: RuleSet) -> Partition:
-    """Kernels in execution order. Kernels without nodes are what the runtime inserts: changes of layout."""
-    work = RUNTIMES.get(rules.runtime, pairs.optimise)(Work(graph), rules)
+def fuse(graph: Graph, rules: RuleSet, runtime: Runtime | None = None, version: str = "") -> Partition:
+    """Kernels in execution order. Kernels without nodes are what the runtime inserts: changes of layout.
+
+    Args:
+        runtime: By default the one that ``rules`` name.
+        version: Of the runtime; an empty one stands for the newest that is known.
+
+    Raises:
+        RuleError: the rules name a runtime that does not exist.
+    """
+    work = (runtime or find(rules.runtime)).optimise(Work(graph), rules, version)
     kernels: list[Kernel] = []
     for op in work.ops():
         kind, config = read_kernel(work.executed(op))
@@ -40,28 +37,35 @@ def fuse(graph: Graph, rules: RuleSet) -> Partition:
 def _label(op: Op) -> str:
     """For people: the operator with what was fused into it and the layout that is not plain."""
     text = "-".join((op.op_type, *op.fused))
-    return f"{text} ({op.layout})" if op.layout not in ("", pairs.LAYOUT) else text
+    return f"{text} ({op.layout})" if op.layout not in ("", LAYOUT) else text
+
+
+def _end(op: Op) -> str:
+    return op.members[-1] if op.members else _label(op)
 
 
 def _unfused(work: Work, rules: RuleSet) -> tuple[Unfused, ...]:
     """Each edge between two kernels with the reason why it is one."""
-    found: list[Unfused] = []
-    for op in work.ops():
-        for name in op.outputs:
-            readers = work.readers(name) if name else ()
-            for reader in readers:
-                if not op.members or not reader.members:
-                    reason = "a change of layout stands between them"
-                elif len(readers) > 1:
-                    reason = f"{len(readers)} kernels read the result"
-                elif name in work.outputs:
-                    reason = "the result is an output of the model"
-                elif (
-                    pair := (work.rule_name(op), work.rule_name(reader))
-                ) in rules.pairs and not rules.fuses(*pair):
-                    reason = rules.why_not(*pair)
-                else:
-                    reason = f"the runtime does not fuse {reader.op_type} into {op.op_type}"
-                producer, consumer = (o.members[-1] if o.members else _label(o) for o in (op, reader))
-                found.append(Unfused(producer, consumer, reason))
-    return tuple(found)
+    return tuple(
+        Unfused(_end(op), _end(reader), _reason(work, rules, op, reader, name))
+        for op in work.ops()
+        for name in op.outputs
+        for reader in (work.readers(name) if name else ())
+    )
+
+
+def _reason(work: Work, rules: RuleSet, op: Op, reader: Op, name: str) -> str:
+    """Why ``reader`` is not in the kernel of ``op``, whose result ``name`` it reads."""
+    if not op.members or not reader.members:
+        return "a change of layout stands between them"
+    if (readers := len(work.readers(name))) > 1:
+        return f"{readers} kernels read the result"
+    if name in work.outputs:
+        return "the result is an output of the model"
+    for refusal in work.refusals:
+        if not refusal.nodes.isdisjoint(op.members) and not refusal.nodes.isdisjoint(reader.members):
+            return refusal.reason
+    pair = work.rule_name(op), work.rule_name(reader)
+    if pair in rules.pairs and not rules.fuses(*pair):
+        return rules.why_not(*pair)
+    return f"the runtime does not fuse {reader.op_type} into {op.op_type}"

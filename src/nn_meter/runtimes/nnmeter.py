@@ -8,6 +8,8 @@ Where two choices are open, nn-Meter's answer depends on the order of its dictio
 orders are kept: nodes in dictionary order, topological generations as networkx gives them, consumers in the
 iteration order of a set of positions.
 
+Rules that name no runtime mean this one. A graph of ours it executes node by node: nn-Meter fuses its dictionary alone.
+
 Search loops ask for thousands of variants of few structures: the partition depends on names, operators and
 edges alone, so it is planned once per structure.
 """
@@ -23,6 +25,9 @@ from nn_meter.kernels.blocks import ANY, occurrences
 from nn_meter.kernels.operators import NOT_COMPUTED, RULE_NAMES
 from nn_meter.kernels.partition import Unfused
 from nn_meter.kernels.rules import RuleSet
+from nn_meter.runtimes.base import Runtime
+
+RUNTIME = Runtime("nn-meter", (), known_as=("",))
 
 Ir = Mapping[str, Mapping[str, Any]]
 

@@ -8,17 +8,19 @@ on that one, the last and the next one, goes before. What no rule names and what
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import product
 from types import MappingProxyType
 
 from nn_meter.ir import Attr, Graph, Tensor
 from nn_meter.kernels.kinds import ACTIVATIONS, KIND_OF, Operator, read_kernel
+from nn_meter.kernels.no_ops import eliminate_no_ops
 from nn_meter.kernels.partition import KernelConfig
+from nn_meter.kernels.patterns import Pattern
 from nn_meter.kernels.rewriting import Op, Work
-from nn_meter.kernels.rules import RuleSet, read_rules
-from nn_meter.runtimes import onnxruntime
+from nn_meter.kernels.spellings import BIAS, GELU, HARD_SWISH, LAYER_NORM, RMS_NORM, SWISH, TANH_GELU
+from nn_meter.runtimes.base import Options, Pass
 
 LAYOUT = "native"
 """Layout of convolutions: the runtime's own, whatever it is."""
@@ -61,101 +63,40 @@ _RANK: Mapping[str, int] = MappingProxyType(
 _MIDDLE = 5
 
 
-@dataclass(frozen=True, slots=True)
-class Spelling:
-    """An operator that models spell as several: the rule names that decide about it, and the pass that finds it.
-    Without names it is one operator for every runtime."""
-
-    names: tuple[str, ...]
-    find: Callable[[Work, onnxruntime.Options], None]
-
-
-def find_hard_swish(work: Work, options: onnxruntime.Options) -> None:
-    """``x * clip(x + 3, 0, 6) / 6``, the division before or after the product."""
-    for clip in work.ops("Clip"):
-        plus = work.made_by(clip.inputs[0], "Add")
-        first = work.only_reader(clip.outputs[0])
-        if plus is None or first is None or work.only_reader(plus.outputs[0]) is not clip:
-            continue
-        x = next((i for i in plus.inputs if not work.const(i)), "")
-        second = work.only_reader(first.outputs[0])
-        closing = (first, second)
-        if second is None or not x or any(op.op_type not in ("Mul", "Div") for op in closing if op is not None):
-            continue
-        scaled = any(work.is_one_element(i) for i in (*first.inputs, *second.inputs))
-        if scaled and any(x in op.inputs for op in (first, second)):
-            work.fuse((plus, clip, first, second), "HardSwish", [x], second.outputs)
-
-
-def find_bias(work: Work, options: onnxruntime.Options) -> None:
-    """The bias of a matrix product with constant weights."""
-    for op in work.ops("MatMul"):
-        after = work.only_reader(op.outputs[0])
-        if after is None or after.op_type != "Add" or not work.const(op.inputs[1]):
-            continue
-        bias = next(i for i in after.inputs if i != op.outputs[0])
-        same = work.shape(op.outputs[0]) == work.shape(after.outputs[0])
-        if work.const(bias) and len(work.shape(bias)) == 1 and same:
-            work.fuse((op, after), "MatMul", op.inputs, after.outputs, op.attrs)
-
-
-SPELLINGS: tuple[Spelling, ...] = (
-    Spelling(("hswish", "HardSwish"), find_hard_swish),
-    Spelling(("Gelu",), onnxruntime.fuse_gelu),
-    Spelling(("Gelu",), onnxruntime.fuse_fast_gelu),
-    Spelling(("LayerNormalization",), onnxruntime.fuse_layer_norm),
-    Spelling((), find_bias),
-    Spelling(("Swish",), onnxruntime.fuse_quick_gelu),
+SPELLINGS: tuple[tuple[Pattern, tuple[str, ...]], ...] = (
+    (HARD_SWISH, ("hswish", "HardSwish")),
+    (GELU, ("Gelu",)),
+    (TANH_GELU, ("Gelu",)),
+    (LAYER_NORM, ("LayerNormalization",)),
+    (RMS_NORM, ("LayerNormalization",)),
+    (BIAS, ()),
+    (SWISH, ("Swish",)),
 )
-
-FACTS: Mapping[str, Mapping[tuple[str, ...], bool]] = MappingProxyType(
-    {
-        "openvino_cpu": MappingProxyType(
-            {
-                # attention: a product of activations, what is done to it, the softmax, the product with the values
-                ("matmul", "mul"): True,
-                ("matmul", "add"): True,
-                ("matmul", "Softmax"): True,
-                ("matmul", "Softmax", "matmul"): True,
-                ("matmul", "matmul", "transpose"): True,
-                # its layout is channels last: such a transpose is nothing, or a change of layout that it counts to
-                ("channelsfirst", "conv"): True,
-                ("channelsfirst", "dwconv"): True,
-                ("channelsfirst", "add"): True,
-                ("pad", "conv"): True,
-                ("pad", "dwconv"): True,
-            }
-        )
-    }
-)
-"""Runtime to rules that hold beside those that are detected: what no test case shows (openvino 2026.4)."""
+"""Operators that models spell as several, with the rule names that decide about them: those without are one operator
+for every runtime."""
 
 
-def simplify(work: Work, rules: RuleSet | None = None) -> Work:
-    """Take out what changes nothing and what is spelled as several; returns ``work``. Without rules every spelling
-    counts as one operator."""
-    options = onnxruntime.Options(rules or _NO_RULES)
-    onnxruntime.eliminate_no_ops(work, options)
+def eliminate(work: Work, options: Options | None = None) -> None:
+    """Take out what changes nothing."""
+    eliminate_no_ops(work)
     for op in work.ops("Reshape", "Slice"):
         if not work.const(op.inputs[0]) and work.shape(op.inputs[0]) == work.shape(op.outputs[0]):
             work.bypass(op, f"the {op.op_type} changes nothing")
-    for spelling in SPELLINGS:
-        if rules is None or not spelling.names or any(_obeyed(rules, name) for name in spelling.names):
-            spelling.find(work, options)
-    return work
 
 
-_NO_RULES = read_rules({}, "no rules")
+def spell(work: Work, options: Options) -> None:
+    """Make one operator of what is spelled as several, where a rule that names it is obeyed."""
+    rules = options.rules
+    obeyed = {name for pair, obey in (*rules.pairs.items(), *rules.chains.items()) if obey for name in pair}
+    for pattern, names in SPELLINGS:
+        if not names or not obeyed.isdisjoint(names):
+            pattern.rewrite(work)
 
 
-def _obeyed(rules: RuleSet, name: str) -> bool:
-    return any(obey and name in pair for pair, obey in (*rules.pairs.items(), *rules.chains.items()))
-
-
-def optimise(work: Work, rules: RuleSet) -> Work:
-    """Fuse what ``rules`` admit; returns ``work``."""
-    simplify(work, rules)
-    known: dict[tuple[str, ...], bool | None] = {**FACTS.get(rules.runtime, {}), **rules.chains}
+def join(work: Work, options: Options) -> None:
+    """Let each operator join the kernel that computes what it reads, where a rule admits it."""
+    rules = options.rules
+    known: dict[tuple[str, ...], bool | None] = {**options.facts, **rules.chains}
     known |= {tuple(pair): obey for pair, obey in rules.pairs.items()}
     parts = {op: [op] for op in work.ops()}
     for op in list(parts):
@@ -163,15 +104,18 @@ def optimise(work: Work, rules: RuleSet) -> Work:
             op.core = core(work, [op])
             op.layout = op.core.layout
             _grow(work, op, parts, known, rules.shares)
-    return work
+
+
+PASSES = (Pass("eliminate", eliminate), Pass("spell", spell), Pass("join", join))
+"""Of a runtime of which rules and facts are all that is known."""
 
 
 def inseparable(graph: Graph) -> list[tuple[str, ...]]:
     """Nodes that are one operator for every runtime, each list in execution order."""
     work = Work(graph)
-    for spelling in SPELLINGS:
-        if not spelling.names:
-            spelling.find(work, onnxruntime.Options(_NO_RULES))
+    for pattern, names in SPELLINGS:
+        if not names:
+            pattern.rewrite(work)
     return [op.members for op in work.ops() if len(op.members) > 1]
 
 
@@ -180,8 +124,11 @@ def read_groups(graph: Graph, groups: Sequence[Sequence[str]]) -> list[tuple[str
 
     An operator spelled as several counts as one where one group holds all of it.
     """
-    work = simplify(Work(graph))
+    work = Work(graph)
     alone = {op.members[0]: op for op in Work(graph).ops()}
+    eliminate(work)
+    for pattern, _ in SPELLINGS:
+        pattern.rewrite(work)
     spelled = {node: op for op in work.ops() for node in op.members}
     found: list[tuple[str, KernelConfig] | None] = []
     for nodes in groups:

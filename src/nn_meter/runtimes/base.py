@@ -1,0 +1,107 @@
+"""What a runtime is: one value that says all that is known of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from nn_meter.kernels.kinds import Operator
+from nn_meter.kernels.patterns import Pattern
+from nn_meter.kernels.rewriting import Op, Work
+from nn_meter.kernels.rules import RuleSet
+from nn_meter.runtimes.trace import ExecutedKernel
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What passes may ask: the rules, detected or written down, and facts that hold beside them."""
+
+    rules: RuleSet
+    facts: Mapping[tuple[str, ...], bool] = field(default_factory=dict)
+
+    def denies(self, work: Work, producer: Op, consumer: Op) -> bool:
+        """Whether a rule is there for the pair and does not admit it: it says no, or is undecided.
+
+        Rules with ``add`` are about sums of two values, not about biases.
+        """
+        if consumer.op_type == "Add" and any(work.const(i) for i in consumer.inputs):
+            return False
+        pair = work.rule_name(producer), work.rule_name(consumer)
+        return pair in self.rules.pairs and not self.rules.fuses(*pair)
+
+
+Run = Callable[[Work, Options], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """One step of a runtime's optimiser. ``replays`` is what the runtime calls it; it is run by the versions from
+    ``since`` on and before ``until``, all where they are empty."""
+
+    name: str
+    run: Run
+    replays: str = ""
+    since: str = ""
+    until: str = ""
+
+    def holds(self, version: str) -> bool:
+        """Whether that version runs it; an empty one stands for the newest."""
+        if not version:
+            return not self.until
+        asked = _numbers(version)
+        return _numbers(self.since) <= asked and (not self.until or asked < _numbers(self.until))
+
+
+def rewriting(*patterns: Pattern) -> Run:
+    """A pass that makes one operator of each occurrence of the patterns, one pattern after the other."""
+
+    def run(work: Work, options: Options) -> None:
+        for pattern in patterns:
+            pattern.rewrite(work)
+
+    return run
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """What a runtime makes of a graph, and how to read what it says that it executed.
+
+    Attributes:
+        name: as new rule files call it.
+        known_as: what rule files and backends call it besides.
+        passes: in the order in which they run, those of all versions.
+        facts: rules over operators that hold beside those of a rule file: what no test case shows.
+        read: one of its executed kernels in our terms; ``None`` where its kernels are read by the nodes of the model
+            that they cover.
+        layout_kernels: operators of executed kernels that only change a layout; they come and go with what
+            surrounds an operator.
+        precisions: numpy's names of the element types that its passes are known to hold for.
+    """
+
+    name: str
+    passes: tuple[Pass, ...]
+    known_as: tuple[str, ...] = ()
+    facts: Mapping[tuple[str, ...], bool] = field(default_factory=lambda: MappingProxyType({}))
+    read: Callable[[ExecutedKernel], Operator] | None = None
+    layout_kernels: frozenset[str] = frozenset()
+    precisions: tuple[str, ...] = ("float32",)
+
+    def passes_of(self, version: str = "") -> tuple[Pass, ...]:
+        """The passes that a version runs; an empty or unreadable one stands for the newest."""
+        known = version if _numbers(version) else ""
+        return tuple(each for each in self.passes if each.holds(known))
+
+    def optimise(self, work: Work, rules: RuleSet, version: str = "") -> Work:
+        """Run the passes on ``work``; returns it. What ``rules`` deny or leave undecided is not fused."""
+        options = Options(rules, self.facts)
+        for each in self.passes_of(version):
+            each.run(work, options)
+        return work
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """``1.32.0`` as numbers, without what follows them; empty where it begins with none."""
+    match = re.match(r"\d+(\.\d+)*", version)
+    return tuple(map(int, match[0].split("."))) if match else ()

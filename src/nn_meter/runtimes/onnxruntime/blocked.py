@@ -1,0 +1,228 @@
+"""The NCHWc layout: convolutions and what lies between them in blocks of channels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from nn_meter.ir import Attr
+from nn_meter.kernels.kinds import ACTIVATIONS
+from nn_meter.kernels.rewriting import Op, Work
+from nn_meter.runtimes.base import Options
+
+
+def block_channels(work: Work, options: Options) -> None:
+    """The NCHWc layout."""
+    if options.rules.block:
+        _Blocks(work, options).run()
+
+
+class _Blocks:
+    """Convolutions and what lies between them in blocks of channels, with the changes of layout around them."""
+
+    def __init__(self, work: Work, options: Options) -> None:
+        self.work = work
+        self.options = options
+        self.block = options.rules.block
+        self.twin: dict[str, str] = {}  # plain tensor to its blocked one, where an operator makes it
+        self.uses: dict[str, int] = {}  # readers that the plain tensor had at first
+        self.channels: dict[str, int] = {}
+        self.read_as: dict[
+            tuple[str, bool], str
+        ] = {}  # plain tensor to its blocked copy, where a reorder makes it
+
+    def padded(self, channels: int) -> int:
+        return -(-channels // self.block) * self.block
+
+    def blocked(self, name: str, near: Op) -> str:
+        """The blocked form of ``name``, through a reorder where nothing makes it."""
+        if name in self.twin:
+            return self.twin[name]
+        source, last = name, False
+        before = self.work.made_by(name, "Transpose")
+        if (
+            before is not None
+            and before.attrs.get("perm") == (0, 3, 1, 2)
+            and self.work.only_reader(name) is near
+        ):
+            source, last = before.inputs[0], True
+        key = (source, last)
+        if key not in self.read_as:
+            shape = list(self.work.shape(name))
+            shape[1] = self.padded(shape[1])
+            self.read_as[key] = self.work.fresh("blocked", shape, name)
+            attrs: dict[str, Attr] = {"channels_last": int(last)}
+            self.work.add(Op("ReorderInput", [source], [self.read_as[key]], attrs), before=near)
+        return self.read_as[key]
+
+    def make(self, ops: list[Op], inputs: list[str], out: str, **changes: object) -> Op:
+        """Replace ``ops`` by one that writes the blocked form of ``out``."""
+        work = self.work
+        kind = ops[0]
+        shape = list(work.shape(out))
+        self.channels[out] = shape[1]
+        shape[1] = self.padded(shape[1])
+        self.uses[out] = len(work.readers(out)) + work.outputs.count(out)
+        self.twin[out] = work.fresh("blocked", shape, out)
+        attrs, fused = kind.attrs, kind.fused
+        new = work.fuse(ops, str(changes.get("op_type", kind.op_type)), inputs, [self.twin[out]], attrs)
+        new.fused = fused
+        new.layout = str(changes.get("layout", "nchwc"))
+        return new
+
+    def run(self) -> None:
+        table: Mapping[str, Callable[[Op], None]] = {
+            "Conv": self.conv,
+            "MaxPool": self.pool,
+            "AveragePool": self.pool,
+            "GlobalMaxPool": self.pool,
+            "GlobalAveragePool": self.pool,
+            "Add": self.add,
+            "Sum": self.add,
+            "Mul": self.same_shape,
+            "Concat": self.concat,
+            "BatchNormalization": self.batch_norm,
+            "Resize": self.resize,
+            "Upsample": self.resize,
+            **dict.fromkeys(("Gelu", "QuickGelu", "FastGelu"), self.through),
+            **dict.fromkeys(ACTIVATIONS, self.activation),
+        }
+        for op in self.work.ops():
+            handler = table.get(op.op_type)
+            if handler is not None and op.inputs and op.inputs[0]:
+                handler(op)
+        self.close()
+
+    def conv(self, op: Op) -> None:
+        work = self.work
+        x, w = op.inputs[:2]
+        if len(work.shape(x)) != 4 or not work.const(w) or any(not work.const(i) for i in op.inputs[2:3]):
+            return
+        cout, per_group = work.shape(w)[:2]
+        group = op.attrs.get("group", 1)
+        assert isinstance(group, int)
+        attrs = dict(op.attrs)
+        layout = "nchwc"
+        if group > 1:
+            depthwise = per_group == 1 and cout == group
+            if cout % 4 or (not depthwise and (per_group % self.block or (cout // group) % self.block)):
+                return
+            if depthwise:
+                attrs["group"] = self.padded(cout)
+        elif per_group < self.block:
+            layout = "nchw>nchwc"
+        elif per_group % 4:
+            return
+        source = x if layout == "nchw>nchwc" else self.blocked(x, op)
+        new = self.make([op], [source, *op.inputs[1:]], op.outputs[0], layout=layout)
+        new.attrs = attrs
+
+    def pool(self, op: Op) -> None:
+        shape = self.work.shape(op.inputs[0])
+        if (
+            op.op_type.startswith("Global")
+            and op.inputs[0] not in self.twin
+            and (op.inputs[0], False) not in self.read_as
+        ):
+            return
+        if len(shape) == 4 and shape[1] % self.block == 0 and len([o for o in op.outputs if o]) == 1:
+            self.make([op], [self.blocked(op.inputs[0], op)], op.outputs[0])
+
+    def add(self, op: Op) -> None:
+        if not self._all_blocked(op) or len(op.inputs) != 2:
+            return
+        for i, name in enumerate(op.inputs):
+            maker = self.work.producer.get(self.twin[name])
+            if (
+                maker is None
+                or maker.op_type != "Conv"
+                or self.uses[name] != 1
+                or maker.fused
+                or maker.layout not in ("nchwc", "nchw>nchwc")
+            ):
+                continue
+            if self.options.denies(self.work, maker, op):
+                continue
+            if maker.members and len(maker.inputs) < 4 and not self.work.readers(self.twin[name]):
+                other = self.twin[op.inputs[1 - i]]
+                fused = self.make([maker, op], [*maker.inputs, other], op.outputs[0], layout=maker.layout)
+                fused.fused = ("sum",)
+                del self.twin[name]
+                return
+        self.make([op], [self.twin[i] for i in op.inputs], op.outputs[0])
+
+    def same_shape(self, op: Op) -> None:
+        if self._all_blocked(op) and len(op.inputs) == 2:
+            self.make([op], [self.twin[i] for i in op.inputs], op.outputs[0])
+
+    def _all_blocked(self, op: Op) -> bool:
+        shapes = {self.work.shape(i) for i in op.inputs if i}
+        return all(i in self.twin for i in op.inputs) and len(shapes) == 1
+
+    def concat(self, op: Op) -> None:
+        if op.attrs.get("axis") in (1, -3) and all(
+            i in self.twin and self.work.shape(i)[1] % self.block == 0 for i in op.inputs
+        ):
+            self.make([op], [self.twin[i] for i in op.inputs], op.outputs[0])
+
+    def batch_norm(self, op: Op) -> None:
+        name = op.inputs[0]
+        if name in self.twin and len(self.work.shape(name)) == 4:
+            new = self.make([op], [self.twin[name], *op.inputs[1:3]], op.outputs[0], op_type="Conv")
+            new.attrs = {"kernel_shape": (1, 1), "group": self.padded(self.work.shape(name)[1])}
+
+    def resize(self, op: Op) -> None:
+        name, out = op.inputs[0], op.outputs[0]
+        if name not in self.twin or len(self.work.shape(name)) != 4:
+            return
+        ratios = [b / a for a, b in zip(self.work.shape(name)[2:], self.work.shape(out)[2:], strict=True)]
+        mode = op.attrs.get("mode", "nearest")
+        if (
+            all(r == int(r) for r in ratios)
+            and mode in ("nearest", "linear")
+            and self.work.shape(name)[:2] == self.work.shape(out)[:2]
+        ):
+            self.make([op], [self.twin[name]], out)
+
+    def through(self, op: Op) -> None:
+        if op.inputs[0] in self.twin and len(op.inputs) == 1:
+            self.make([op], [self.twin[op.inputs[0]]], op.outputs[0])
+
+    def activation(self, op: Op) -> None:
+        name = op.inputs[0]
+        if name not in self.twin or any(i and not self.work.const(i) for i in op.inputs[1:]):
+            return
+        maker = self.work.producer.get(self.twin[name])
+        fusable = (
+            maker is not None
+            and maker.op_type == "Conv"
+            and self.uses[name] == 1
+            and maker.fused in ((), ("sum",))
+        )
+        denied = maker is not None and self.options.denies(self.work, maker, op)
+        if maker is not None and fusable and not denied and not self.work.readers(self.twin[name]):
+            before = maker.fused
+            fused = self.make([maker, op], maker.inputs, op.outputs[0], layout=maker.layout)
+            fused.fused = (*before, ACTIVATIONS[op.op_type])
+            del self.twin[name]
+        elif op.op_type in ("Relu", "Sigmoid", "Tanh"):
+            self.make([op], [self.twin[name], *op.inputs[1:]], op.outputs[0])
+
+    def close(self) -> None:
+        """Back to plain wherever something plain reads."""
+        work = self.work
+        for name, blocked in self.twin.items():
+            readers = list(work.readers(name))
+            maker = work.producer[blocked]
+            last = [r for r in readers if r.op_type == "Transpose" and r.attrs.get("perm") == (0, 2, 3, 1)]
+            for op in last:
+                work.remove(op)
+                attrs: dict[str, Attr] = {"channels_last": 1}
+                work.add(Op("ReorderOutput", [blocked], op.outputs, attrs, op.members), behind=maker)
+            if len(readers) > len(last) or name in work.outputs:
+                work.add(Op("ReorderOutput", [blocked], [name], {"channels_last": 0}), behind=maker)
+        for op in work.ops("Transpose"):
+            if not work.readers(op.outputs[0]) and op.outputs[0] not in work.outputs:
+                reorder = next((r for r in work.readers(op.inputs[0]) if r.op_type == "ReorderInput"), None)
+                work.remove(op)
+                if reorder is not None:
+                    reorder.members += op.members

@@ -1,0 +1,80 @@
+"""What becomes part of a matrix product."""
+
+from __future__ import annotations
+
+from math import prod
+
+from nn_meter.kernels.rewriting import Op, Work
+from nn_meter.runtimes.base import Options
+
+
+def fuse_matmul_add(work: Work, options: Options) -> None:
+    """MatMul with constant weights and a bias becomes Gemm, between views where the left side has more axes."""
+    for op in work.ops("MatMul"):
+        after = work.only_reader(op.outputs[0])
+        a, b = op.inputs
+        if after is None or after.op_type != "Add" or len(work.shape(b)) != 2 or len(work.shape(a)) < 2:
+            continue
+        if options.denies(work, op, after):
+            continue
+        bias = next((i for i in after.inputs if i != op.outputs[0]), "")
+        n = work.shape(b)[1]
+        if not bias or work.shape(op.outputs[0]) != work.shape(after.outputs[0]):
+            continue
+        if len(work.shape(a)) == 2:
+            if work.shape(bias) not in ((n,), (1, n), work.shape(op.outputs[0])):
+                continue
+            work.fuse((op, after), "Gemm", [a, b, bias], after.outputs)
+            continue
+        if not work.const(b) or not work.const(bias) or work.shape(bias) != (n,):
+            continue
+        rows = prod(work.shape(a)[:-1])
+        flat = work.fresh("flat", (rows, work.shape(a)[-1]), a)
+        result = work.fresh("flat", (rows, n), a)
+        out = after.outputs
+        gemm = work.fuse((op, after), "Gemm", [flat, b, bias], [result])
+        work.add(Op("Reshape", [a], [flat], {}), before=gemm)
+        work.add(Op("Reshape", [result], out, {}), behind=gemm)
+
+
+def fuse_matmul_scale(work: Work, options: Options) -> None:
+    """A scalar factor on an operand or the result of a MatMul becomes its ``alpha``."""
+    for op in work.ops("MatMul", "FusedMatMul"):
+        for position in (0, 1):
+            before = work.made_by(op.inputs[position], "Mul", "Div")
+            if before is None or work.only_reader(before.outputs[0]) is not op:
+                continue
+            if not any(
+                work.is_one_element(i) for i in before.inputs[(1 if before.op_type == "Div" else 0) :]
+            ):
+                continue
+            inputs = list(op.inputs)
+            inputs[position] = next(i for i in before.inputs if not work.is_one_element(i))
+            if work.shape(inputs[position]) == work.shape(before.outputs[0]):
+                op = work.fuse((before, op), "FusedMatMul", inputs, op.outputs, op.attrs)
+        after = work.only_reader(op.outputs[0])
+        if (
+            after is not None
+            and after.op_type in ("Mul", "Div")
+            and any(work.is_one_element(i) for i in after.inputs[(1 if after.op_type == "Div" else 0) :])
+        ):
+            work.fuse((op, after), "FusedMatMul", op.inputs, after.outputs, op.attrs)
+
+
+def fuse_matmul_transpose(work: Work, options: Options) -> None:
+    """A Transpose of the last two axes before a MatMul becomes its ``transA`` or ``transB``."""
+    for op in work.ops("MatMul", "FusedMatMul"):
+        for position, name in ((0, "transA"), (1, "transB")):
+            before = work.made_by(op.inputs[position], "Transpose")
+            perm = before.attrs.get("perm") if before is not None else None
+            if before is None or not isinstance(perm, tuple) or len(perm) < 2:
+                continue
+            rank = len(perm)
+            if tuple(perm) != (*range(rank - 2), rank - 1, rank - 2):
+                continue
+            inputs = list(op.inputs)
+            inputs[position] = before.inputs[0]
+            alone = work.only_reader(before.outputs[0]) is op
+            op = work.fuse(
+                (before, op) if alone else (op,), "FusedMatMul", inputs, op.outputs, {**op.attrs, name: 1}
+            )

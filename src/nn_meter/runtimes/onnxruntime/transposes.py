@@ -1,0 +1,126 @@
+"""Where transposes go: behind what leaves fewer of them, or less to turn."""
+
+from __future__ import annotations
+
+from math import prod
+
+from nn_meter.ir import Attr
+from nn_meter.kernels.rewriting import Op, Work
+from nn_meter.runtimes.base import Options
+
+
+def push_transpose_through_split(work: Work, options: Options) -> None:
+    """A Transpose before a Split moves behind it, and behind the Squeezes of the parts: one for each part."""
+    for op in work.ops("Transpose"):
+        split = work.only_reader(op.outputs[0])
+        perm = op.attrs.get("perm")
+        if split is None or split.op_type != "Split" or not isinstance(perm, tuple):
+            continue
+        readers = [work.only_reader(o) for o in split.outputs]
+        squeezed = all(r is not None and r.op_type == "Squeeze" for r in readers)
+        if not squeezed and not any(r is not None and r.op_type == "Transpose" for r in readers):
+            continue
+        order = [int(p) for p in perm]
+        axis = split.attrs.get("axis", 0)
+        assert isinstance(axis, int)
+        moved = order[axis % len(order)]
+        source = op.inputs[0]
+        work.remove(op)
+        work.remove(split)
+        sizes = [work.shape(o)[axis] for o in split.outputs]
+        shapes = [[size if a == moved else d for a, d in enumerate(work.shape(source))] for size in sizes]
+        parts = [work.fresh("part", shape, source) for shape in shapes]
+        work.add(Op("Split", [source], parts, {"axis": moved}, split.members), at=op)
+        kept = [a for a in range(len(order)) if a != moved]
+        for i, (reader, part) in enumerate(zip(readers, parts, strict=True)):
+            members = op.members if i == 0 else ()
+            if not squeezed or reader is None:
+                turned = Op("Transpose", [part], [split.outputs[i]], {"perm": tuple(order)}, members)
+                work.add(turned, behind=split)
+                continue
+            work.remove(reader)
+            flat = work.fresh("flat", [shapes[i][a] for a in kept], source)
+            work.add(Op("Squeeze", [part], [flat], {}, reader.members), at=reader)
+            new_perm = tuple(kept.index(a) for a in order if a != moved)
+            work.add(Op("Transpose", [flat], reader.outputs, {"perm": new_perm}, members), behind=reader)
+
+
+def push_transpose_through_reduction(work: Work, options: Options) -> None:
+    """A Transpose before a reduction moves behind it, where fewer elements are left to move."""
+    for op in work.ops("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin"):
+        before = work.made_by(op.inputs[0], "Transpose")
+        perm = before.attrs.get("perm") if before is not None else None
+        axes = op.attrs.get("axes", work.tensors[op.inputs[1]].value if len(op.inputs) > 1 else None)
+        if before is None or not isinstance(perm, tuple) or not isinstance(axes, tuple):
+            continue
+        if work.only_reader(before.outputs[0]) is not op:
+            continue
+        order = [int(p) for p in perm]
+        reduced = [order[int(a) % len(order)] for a in axes]
+        kept = bool(op.attrs.get("keepdims", 1))
+        left = [a for a in order if kept or a not in reduced]
+        source = work.shape(before.inputs[0])
+        shape = [1 if a in reduced else source[a] for a in sorted(left)]
+        middle = work.fresh("reduced", shape, op.outputs[0])
+        attrs: dict[str, Attr] = {**op.attrs, "axes": tuple(sorted(reduced))}
+        work.remove(before)
+        work.remove(op)
+        work.add(Op(op.op_type, before.inputs[:1], [middle], attrs, op.members), at=op)
+        turn = tuple(sorted(left).index(a) for a in left)
+        turned = work.add(Op("Transpose", [middle], op.outputs, {"perm": turn}, before.members), behind=op)
+        if turn == tuple(range(len(turn))):
+            work.bypass(turned, "nothing is left to transpose")
+
+
+def push_transpose_through_view(work: Work, options: Options) -> None:
+    """A Transpose before a Reshape that only splits axes moves behind it; a Reshape that does not even that goes."""
+    for op in work.ops("Reshape"):
+        before = work.made_by(op.inputs[0], "Transpose")
+        perm = before.attrs.get("perm") if before is not None else None
+        if before is None or not isinstance(perm, tuple) or work.only_reader(before.outputs[0]) is not op:
+            continue
+        groups = _split_axes(work.shape(op.inputs[0]), work.shape(op.outputs[0]))
+        if groups is None:
+            continue
+        if work.shape(op.inputs[0]) == work.shape(op.outputs[0]):
+            work.bypass(op, "a view behind a transpose that changes nothing")
+            continue
+        order = [int(p) for p in perm]
+        by_source = [(axis, size) for axis in sorted(order) for size in groups[order.index(axis)]]
+        split = work.fresh("split", [size for _, size in by_source], op.outputs[0])
+        turn = tuple(i for axis in order for i, (owner, _) in enumerate(by_source) if owner == axis)
+        work.remove(before)
+        work.remove(op)
+        work.add(Op("Reshape", before.inputs[:1], [split], op.attrs, op.members), at=before)
+        work.add(Op("Transpose", [split], op.outputs, {"perm": turn}, before.members), at=op)
+
+
+def _split_axes(shape: tuple[int, ...], wanted: tuple[int, ...]) -> list[tuple[int, ...]] | None:
+    """What each axis of ``shape`` is split into, an axis of 1 before the next one; ``None`` where axes merge."""
+    groups: list[tuple[int, ...]] = []
+    left = list(wanted)
+    for size in shape:
+        group: list[int] = []
+        while left and (not group or prod(group) < size):
+            group.append(left.pop(0))
+        if prod(group) != size or not group:
+            return None
+        groups.append(tuple(group))
+    return None if left else groups
+
+
+def merge_transposes(work: Work, options: Options) -> None:
+    """A Transpose of a Transpose is one."""
+    for op in work.ops("Transpose"):
+        before = work.made_by(op.inputs[0], "Transpose")
+        first, second = before.attrs.get("perm") if before else None, op.attrs.get("perm")
+        if (
+            before is not None
+            and isinstance(first, tuple)
+            and isinstance(second, tuple)
+            and work.only_reader(before.outputs[0]) is op
+        ):
+            perm = tuple(int(first[int(p)]) for p in second)
+            merged = work.fuse((before, op), "Transpose", before.inputs, op.outputs, {"perm": perm})
+            if perm == tuple(range(len(perm))):
+                work.bypass(merged, "the transposes cancel out")

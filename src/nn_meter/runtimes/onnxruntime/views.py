@@ -1,0 +1,86 @@
+"""Views that become one, and parts of a tensor that become a Split."""
+
+from __future__ import annotations
+
+from nn_meter.kernels.rewriting import Op, Work
+from nn_meter.runtimes.base import Options
+
+
+def gather_to_split(work: Work, options: Options) -> None:
+    """Parts of a tensor along one axis, taken by Gather or Slice, become one Split, and views behind the Gathers."""
+    for first in work.ops("Gather", "Slice"):
+        source = first.inputs[0]
+        readers = list(work.readers(source))
+        cuts = [_cut(work, op) for op in readers]
+        parts = sorted(
+            ((c, op) for c, op in zip(cuts, readers, strict=True) if c is not None), key=lambda part: part[0]
+        )
+        if work.const(source) or len(parts) < 2 or len({c[0] for c, _ in parts}) != 1:
+            continue
+        axis = parts[0][0][0]
+        ends = [0, *(c[2] for c, _ in parts)]
+        if [c[1] for c, _ in parts] != ends[:-1] or ends[-1] != work.shape(source)[axis]:
+            continue
+        pieces: list[str] = []
+        views: list[tuple[Op, Op]] = []
+        first = min((op for _, op in parts), key=lambda op: op.place)
+        for (_, start, end), op in parts:
+            work.remove(op)
+            if op.op_type == "Slice":
+                pieces.append(op.outputs[0])
+                continue
+            shape = list(work.shape(source))
+            shape[axis] = end - start
+            pieces.append(work.fresh("part", shape, source))
+            views.append((Op("Squeeze", pieces[-1:], op.outputs, {}, op.members), op))
+        members = tuple(m for _, op in parts if op.op_type == "Slice" for m in op.members)
+        work.add(Op("Split", [source], pieces, {"axis": axis}, members), at=first)
+        for view, op in views:
+            work.add(view, at=op)
+
+
+def _cut(work: Work, op: Op) -> tuple[int, int, int] | None:
+    """Axis, start and end of what a Gather of one index or a Slice along one axis takes; ``None`` for all else."""
+    rank = len(work.shape(op.inputs[0]))
+    if op.op_type == "Gather":
+        axis, index = op.attrs.get("axis", 0), work.scalar(op.inputs[1])
+        if not isinstance(axis, int) or index is None:
+            return None
+        start = int(index) % work.shape(op.inputs[0])[axis]
+        return axis % rank, start, start + 1
+    if op.op_type != "Slice" or len(op.inputs) < 3:
+        return None
+    values = [work.tensors[i].value if i else None for i in op.inputs[1:]]
+    starts, ends = values[0], values[1]
+    axes = values[2] if len(values) > 2 and values[2] is not None else (0,)
+    steps = values[3] if len(values) > 3 and values[3] is not None else (1,)
+    if (
+        starts is None
+        or ends is None
+        or not len(starts) == len(ends) == len(axes) == len(steps) == 1
+        or steps[0] != 1
+    ):
+        return None
+    axis = int(axes[0]) % rank
+    size = work.shape(op.inputs[0])[axis]
+    start, end = (min(max(int(v) + size if v < 0 else int(v), 0), size) for v in (starts[0], ends[0]))
+    return axis, start, end
+
+
+def merge_views(work: Work, options: Options) -> None:
+    """A view of a view is one, unless one of them has ``allowzero``: the runtime leaves those alone."""
+    for op in work.ops("Reshape"):
+        before = work.made_by(op.inputs[0], "Reshape")
+        while (
+            before is not None and work.only_reader(before.outputs[0]) is op and not _allow_zero(before, op)
+        ):
+            op = work.fuse((before, op), "Reshape", before.inputs[:1], op.outputs)
+            if work.shape(op.inputs[0]) == work.shape(op.outputs[0]) and work.bypass(
+                op, "the views cancel out"
+            ):
+                break
+            before = work.made_by(op.inputs[0], "Reshape")
+
+
+def _allow_zero(*ops: Op) -> bool:
+    return any(op.attrs.get("allowzero", 0) for op in ops)

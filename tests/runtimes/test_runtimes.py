@@ -1,0 +1,154 @@
+"""A runtime is one value: found by its names, apart from all others, and sound after each of its passes."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from nn_meter import runtimes
+from nn_meter.errors import RuleError
+from nn_meter.frontends import onnx as reader
+from nn_meter.ir import Graph, GraphBuilder, parse
+from nn_meter.kernels.rewriting import Work
+from nn_meter.kernels.rules import read_rules
+from nn_meter.networks import FAMILIES
+from nn_meter.runtimes import Options, Pass, Runtime
+from nn_meter.runtimes.fusion import fuse
+
+ROOT = Path(__file__).parents[2]
+MODELS = sorted((ROOT / ".." / "shared" / "models").glob("*.onnx"))[::4]
+OBEYED = (
+    "BF_conv_bn", "BF_conv_relu", "BF_conv_add", "BF_conv_add_relu", "BF_conv_Swish", "BF_conv_hswish", "BF_fc_Gelu",
+    "BF_add_relu", "BF_relu_add", "BF_LayerNormalization_add", "BF_concat_concat",
+)  # fmt: skip
+RULES = read_rules({name: {"obey": True} for name in OBEYED})
+
+
+@pytest.mark.parametrize(
+    ("asked", "name"),
+    [
+        ("onnxruntime", "onnxruntime"),
+        ("onnxruntime_cpu", "onnxruntime"),
+        ("openvino_cpu", "openvino"),
+        ("rules", "rules"),
+        ("", "nn-meter"),
+    ],
+)
+def test_a_runtime_is_found_by_what_rule_files_and_backends_call_it(asked: str, name: str) -> None:
+    assert runtimes.find(asked).name == name
+
+
+def test_an_unknown_runtime_names_those_that_exist_and_what_to_write_instead() -> None:
+    graph = parse("input x: float32[2]\ny = Relu(x)\noutput y")
+    with pytest.raises(RuleError) as error:
+        fuse(graph, read_rules({"runtime": "openvno"}))
+    text = str(error.value)
+    assert text.startswith("no runtime 'openvno'; did you mean openvino? known runtimes: nn-meter, onnxruntime, ")
+    assert 'write "runtime": "rules"' in text
+    assert len(fuse(graph, read_rules({"runtime": "rules"})).kernels) == 1
+
+
+@dataclass
+class Point:
+    value: str
+
+
+MINE = Runtime("mine", (Pass("nothing", lambda work, options: None),), known_as=("mine_npu",))
+
+
+def test_another_package_brings_a_runtime_through_an_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = [Point(f"{__name__}:MINE")]
+    monkeypatch.setattr(runtimes, "entry_points", lambda group: there if group == "nn_meter.runtimes" else [])
+    assert runtimes.find("mine_npu") is MINE
+    assert "mine" in runtimes.available()
+    there[0] = Point("absent:RUNTIME")
+    assert runtimes.find("openvino").name == "openvino"
+    with pytest.raises(RuleError, match="runtime absent:RUNTIME cannot be loaded"):
+        runtimes.find("mine")
+
+
+def test_no_runtime_imports_another() -> None:
+    own = {place.partition(":")[0] for place in runtimes.RUNTIMES}
+    for module in own:
+        path = ROOT / "src" / module.replace(".", "/")
+        for file in path.glob("*.py") if path.is_dir() else (path.with_suffix(".py"),):
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.ImportFrom):
+                    named = {node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)}
+                    others = {n for n in named for o in own - {module} if n == o or n.startswith(f"{o}.")}
+                    assert not others, f"{file.name} imports {', '.join(others)}"
+
+
+def padded(op_type: str, fill: float = 0.0) -> Graph:
+    b = GraphBuilder("padded")
+    x = b.op("Pad", b.input((1, 16, 8, 8)), b.const((0, 0, 1, 1, 0, 0, 1, 1)), b.const(fill))
+    extra = (b.weight((16, 16, 3, 3)),) if op_type == "Conv" else ()
+    return b.graph(b.op(op_type, x, *extra, kernel_shape=(3, 3)))
+
+
+@pytest.mark.parametrize(
+    ("op_type", "version", "kernels"),
+    [
+        ("Conv", "", 1),
+        ("AveragePool", "1.32.0", 1),
+        ("MaxPool", "1.31.1", 1),
+        ("MaxPool", "1.32.0", 2),
+        ("MaxPool", "", 2),
+    ],
+)
+def test_a_version_is_an_axis_of_the_passes(op_type: str, version: str, kernels: int) -> None:
+    found = fuse(padded(op_type), read_rules({"runtime": "onnxruntime"}), version=version).kernels
+    assert len([k for k in found if k.nodes]) == kernels
+
+
+def test_a_pad_that_stays_says_why() -> None:
+    partition = fuse(padded("Conv", fill=1.0), read_rules({"runtime": "onnxruntime", "block": 0}))
+    assert [each.reason for each in partition.unfused] == ["the Pad adds another value than zero"]
+
+
+def check_sound(work: Work, graph: Graph) -> None:
+    """Every tensor read is made before, or is there; outputs are made; every node is in exactly one place."""
+    made = {*graph.inputs, *(name for name, tensor in work.tensors.items() if tensor.const)}
+    made |= {i for node in graph.nodes for i in node.inputs if i and i not in graph.producer}
+    members: list[str] = []
+    for op in work.ops():
+        unmade = [name for name in op.inputs if name and name not in made]
+        assert not unmade, f"{op.op_type} reads {unmade} before anything makes it"
+        for name in filter(None, op.outputs):
+            assert name not in made, f"{name} is made twice"
+            assert work.producer[name] is op
+            made.add(name)
+        assert all(op in work.readers(name) for name in op.inputs if name)
+        members += op.members
+    assert set(work.outputs) <= made, "an output is not made"
+    members += [node for node, _, _ in work.free]
+    assert sorted(members) == sorted(node.name for node in graph.nodes)
+
+
+def optimised_step_by_step(runtime: Runtime, graph: Graph) -> None:
+    work = Work(graph)
+    check_sound(work, graph)
+    for each in runtime.passes_of():
+        each.run(work, Options(RULES, runtime.facts))
+        try:
+            check_sound(work, graph)
+        except AssertionError as error:
+            raise AssertionError(f"{graph.name}, after {each.name}: {error}") from error
+
+
+VALUES = [runtimes.find(name) for name in runtimes.available()]
+
+
+@pytest.mark.parametrize("runtime", VALUES, ids=lambda each: each.name)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_generated_networks_are_sound_after_each_pass(family: str, runtime: Runtime) -> None:
+    optimised_step_by_step(runtime, FAMILIES[family](7))
+
+
+@pytest.mark.parametrize("runtime", VALUES, ids=lambda each: each.name)
+@pytest.mark.parametrize("path", [*sorted((ROOT / "examples").rglob("*.onnx")), *MODELS], ids=lambda path: path.name)
+def test_models_are_sound_after_each_pass(path: Path, runtime: Runtime) -> None:
+    optimised_step_by_step(runtime, reader.read(path))
