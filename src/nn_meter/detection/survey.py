@@ -58,7 +58,6 @@ _LOG = logging.getLogger(__name__)
 Method = Literal["timing", "graph", "both"]
 """What may decide: latencies, the executed graph, or the graph with latencies beside."""
 
-
 PARTS = (TOGETHER, APART, FIRST, FRAME)
 """Probes of what the parts of a case cost."""
 
