@@ -1,4 +1,4 @@
-"""Predictors that tests ask."""
+"""Predictors that tests ask, and the examples that Hypothesis tries."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from hypothesis import settings
 
 from nn_meter.predictors.bundle import Bundle
 from nn_meter.predictors.kind import KindPredictor
@@ -15,6 +16,15 @@ from nn_meter.predictors.nnmeter_columns import NN_METER_1
 from nn_meter.predictors.trees import TreeEnsemble
 
 SHARED = Path(__file__).parents[1] / ".." / "shared"
+
+settings.register_profile("fixed", derandomize=True, deadline=None)
+settings.register_profile("seeded", deadline=None, database=None)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The same examples in every run, unless ``--hypothesis-seed`` asks for others."""
+    if not config.getoption("--hypothesis-profile"):
+        settings.load_profile("fixed" if config.getoption("--hypothesis-seed") is None else "seeded")
 
 
 def constant(kind: str, latency_ms: float) -> KindPredictor:

@@ -215,6 +215,18 @@ def test_large_constants_keep_no_value():
     assert ours("Concat", [big, big], axis=0)[0].value is None
 
 
+@pytest.mark.parametrize("shape", [(0,), (0, 3), (3, 0), (0, 0)])
+@pytest.mark.parametrize("axes", [(), (0,), (-1,)])
+def test_a_reduction_of_nothing_has_a_shape_and_no_value_that_would_be_made_up(shape, axes):
+    x, places = np.zeros(shape, np.int64), np.array(axes, np.int64)
+    for op_type in ("ReduceMean", "ReduceMax", "ReduceMin"):
+        (out,) = ours(op_type, [x, places], keepdims=1)
+        assert out.shape == np.sum(x, axes or None, keepdims=True).shape
+        assert out.value is None
+    same("ReduceSum", [x, places])
+    same("ReduceProd", [x, places])
+
+
 def test_attributes_and_inputs_of_every_opset_are_taken():
     b = GraphBuilder()
     x = b.input((2, 4, 6))

@@ -196,6 +196,10 @@ FOLDS: dict[str, Fold] = {
 }
 
 
+_OF_SOMETHING = frozenset(("ReduceMax", "ReduceMin", "ReduceMean"))
+"""Reductions of nothing that have no value; of the others it is 0 or 1."""
+
+
 def fold(s: Site, outs: Sequence[Out]) -> Sequence[Value | None]:
     """The values of a constant node's outputs, ``None`` where unknown, too many, or of no plain type."""
     op_type = s.node.op_type
@@ -227,6 +231,8 @@ def fold(s: Site, outs: Sequence[Out]) -> Sequence[Value | None]:
         size += count
         if size > MAX_ELEMENTS or dtype not in _FOLDABLE:
             return unknown
+    if op_type in _OF_SOMETHING and not arrays[0].size:
+        return unknown
     with np.errstate(all="ignore"):
         results = function(s, arrays, outs)
         return tuple(
