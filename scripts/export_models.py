@@ -66,12 +66,12 @@ def exported(module: Any, shape: tuple[int, ...]) -> onnx.ModelProto:
     return onnx.load_from_string(target.getvalue())
 
 
-def forget_weights(model: onnx.ModelProto) -> None:
-    """Let each large weight refer to an absent file."""
+def forget_weights(model: onnx.ModelProto, kept_bytes: int = KEPT_BYTES) -> None:
+    """Let each weight of more than ``kept_bytes`` refer to an absent file."""
     offset = 0
     for tensor in _tensors(model.graph):
         size = len(tensor.raw_data)
-        if size <= KEPT_BYTES or tensor.data_type not in (TensorProto.FLOAT, TensorProto.FLOAT16):
+        if size <= kept_bytes or tensor.data_type not in (TensorProto.FLOAT, TensorProto.FLOAT16):
             continue
         tensor.ClearField("raw_data")
         tensor.data_location = TensorProto.EXTERNAL

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 
 import pytest
+from agreement import agreement
 
 from nn_meter.backends.onnx_writer import with_random_weights
 from nn_meter.backends.onnxruntime_cpu import OnnxRuntimeCpu
@@ -13,8 +13,6 @@ from nn_meter.frontends import onnx as reader
 from nn_meter.ir import Graph, parse
 from nn_meter.kernels.rules import read_rules
 from nn_meter.networks import FAMILIES
-from nn_meter.runtimes import find
-from nn_meter.runtimes.executed import read_all
 from nn_meter.runtimes.fusion import fuse
 
 pytest.importorskip("onnxruntime")
@@ -33,10 +31,8 @@ QUICK = (
 
 def compare(graph: Graph, model: Graph | bytes) -> tuple[int, int, int]:
     """Kernels that both have, that only the partition has, that only the runtime has."""
-    ours = Counter((k.kind, k.config) for k in fuse(graph, RULES).kernels if not k.free)
-    executed = read_all(OnnxRuntimeCpu().fused(model), find("onnxruntime"), graph)
-    truth = Counter((k.kind, k.config) for k in executed)
-    return (ours & truth).total(), (ours - truth).total(), (truth - ours).total()
+    found = agreement(fuse(graph, RULES).kernels, OnnxRuntimeCpu().fused(model), "onnxruntime_cpu", graph)
+    return found.both, found.ours - found.both, found.truth - found.both
 
 
 def channels_in_a_block() -> int:

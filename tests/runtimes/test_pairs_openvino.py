@@ -7,13 +7,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from agreement import agreement
 from onnx import numpy_helper
 
 from nn_meter.backends.onnx_writer import with_random_weights
 from nn_meter.frontends import onnx as reader
 from nn_meter.kernels.rules import RuleSet, read_rules
-from nn_meter.runtimes import find
-from nn_meter.runtimes.executed import read_all
 from nn_meter.runtimes.fusion import fuse
 
 SHARED = Path(__file__).parents[2] / ".." / "shared"
@@ -55,12 +54,8 @@ def compare(path: Path, rules: RuleSet) -> tuple[int, int, int]:
 
     data = with_own_biases(with_random_weights(path))
     graph = reader.read(data)
-    partition = fuse(graph, rules)
-    free = {node for kernel in partition.kernels if kernel.free for node in kernel.nodes}
-    ours = {frozenset(kernel.nodes) for kernel in partition.kernels if not kernel.free}
-    executed = read_all(OpenVinoCpu().fused(data), find("openvino"), graph)
-    truth = {frozenset(kernel.nodes) - free for kernel in executed} - {frozenset()}
-    return len(ours & truth), len(ours), len(truth)
+    found = agreement(fuse(graph, rules).kernels, OpenVinoCpu().fused(data), "openvino_cpu", graph)
+    return found.both, found.ours, found.truth
 
 
 @pytest.mark.parametrize("name", CONVOLUTIONAL)

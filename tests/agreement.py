@@ -1,0 +1,60 @@
+"""How far the kernels of a partition are those that a runtime executes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
+
+from nn_meter.ir import Graph
+from nn_meter.kernels.partition import Kernel
+from nn_meter.runtimes.executed import READERS, read_all
+from nn_meter.runtimes.trace import ExecutedKernel
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Kernels of the partition (``ours``), those that were executed (``truth``), and how many are ``both``."""
+
+    ours: int
+    truth: int
+    both: int
+
+    @property
+    def precision(self) -> float:
+        """Share of our kernels that were executed, 0 to 1."""
+        return self.both / max(self.ours, 1)
+
+    @property
+    def recall(self) -> float:
+        """Share of the executed kernels that are ours, 0 to 1."""
+        return self.both / max(self.truth, 1)
+
+    def __add__(self, other: Agreement) -> Agreement:
+        return Agreement(self.ours + other.ours, self.truth + other.truth, self.both + other.both)
+
+
+def agreement(
+    kernels: Iterable[Kernel], executed: Sequence[ExecutedKernel], backend: str, graph: Graph
+) -> Agreement:
+    """Kernels that cost something against those that ``backend`` executed for ``graph``.
+
+    They are the same where kind and config are; for a runtime whose graph is not in ONNX's terms, where they cover the
+    same nodes, nodes that cost nothing left out.
+    """
+    costly, free = [], set()
+    for kernel in kernels:
+        if kernel.free:
+            free.update(kernel.nodes)
+        else:
+            costly.append(kernel)
+    ours: Counter[Hashable]
+    truth: Counter[Hashable]
+    if backend in READERS:
+        ours = Counter((k.kind, k.config) for k in costly)
+        truth = Counter((k.kind, k.config) for k in read_all(executed, backend, graph))
+    else:
+        ours = Counter({frozenset(k.nodes): 1 for k in costly})
+        truth = Counter({frozenset(k.nodes) - free: 1 for k in read_all(executed, backend, graph)})
+        del truth[frozenset()]
+    return Agreement(ours.total(), truth.total(), (ours & truth).total())
