@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from nn_meter.ir import Graph
 from nn_meter.kernels.partition import Kernel
-from nn_meter.runtimes.executed import READERS, read_all
+from nn_meter.runtimes import find
+from nn_meter.runtimes.executed import read_all
 from nn_meter.runtimes.trace import ExecutedKernel
 
 
@@ -50,11 +51,12 @@ def agreement(
             costly.append(kernel)
     ours: Counter[Hashable]
     truth: Counter[Hashable]
-    if backend in READERS:
+    runtime = find(backend)
+    if runtime.read is not None:
         ours = Counter((k.kind, k.config) for k in costly)
-        truth = Counter((k.kind, k.config) for k in read_all(executed, backend, graph))
+        truth = Counter((k.kind, k.config) for k in read_all(executed, runtime, graph))
     else:
         ours = Counter({frozenset(k.nodes): 1 for k in costly})
-        truth = Counter({frozenset(k.nodes) - free: 1 for k in read_all(executed, backend, graph)})
+        truth = Counter({frozenset(k.nodes) - free: 1 for k in read_all(executed, runtime, graph)})
         del truth[frozenset()]
     return Agreement(ours.total(), truth.total(), (ours & truth).total())
