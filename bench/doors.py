@@ -23,8 +23,8 @@ from typing import Any
 import nn_meter
 from nn_meter.errors import NnMeterError
 from nn_meter.evaluation import subjects
-from nn_meter.frontends import hf
-from nn_meter.frontends.torchvision import importable
+from nn_meter.frontends.zoo import DEFAULT_SEQ_LEN, hf
+from nn_meter.frontends.zoo.modules import importable
 from nn_meter.predictors.prediction import Prediction
 
 sys.path.append(str(Path(__file__).parents[1] / "scripts"))
@@ -66,7 +66,7 @@ def module_and_inputs(source: str, name: str) -> tuple[Any, dict[str, Any], tupl
     config = getattr(transformers, row.config)(**row.values)
     config.use_cache = False
     module = getattr(transformers, row.model)(config)
-    shapes = hf.inputs(module, hf.DEFAULT_SEQ_LEN, 1)
+    shapes = hf.inputs(module, 1, DEFAULT_SEQ_LEN)
     return module, {key: torch.ones(shape, dtype=torch.int64) for key, (shape, _) in shapes.items()}, ()
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import nn_meter
-from nn_meter.frontends.torchvision import importable
+from nn_meter.frontends.zoo.modules import importable
 from nn_meter.predictors.prediction import Prediction
 
 SIDE = 224

@@ -53,12 +53,12 @@ def best_s(run: Callable[[], Any], repeats: int = 3) -> float:
 
 def meta_module_of(title: str) -> tuple[Any, tuple[int, ...]]:
     """The module of a prefixed name without weights, and its input shape."""
-    from nn_meter.frontends import timm, torchvision
+    from nn_meter.frontends import front_end
 
     kind, _, name = title.partition(":")
-    front: Any = timm if kind == "timm" else torchvision
-    module, shape = front.build(name)
-    return module.eval(), shape
+    zoo: Any = front_end(kind)
+    built = zoo.build(name)
+    return built.module.eval(), built.inputs(1, 0)[0]
 
 
 def ways(title: str) -> dict[str, float]:

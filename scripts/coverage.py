@@ -21,6 +21,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from nn_meter.frontends import front_end
+
 SOURCES = ("timm", "torchvision", "hf")
 
 
@@ -72,7 +74,7 @@ def examine(front: Any, title: str, predictor: Any | None) -> dict[str, Any]:
 
 def work(source: str, predictor_name: str, pipe: Connection) -> None:
     """Answer names with rows until the other end closes."""
-    front = import_module(f"nn_meter.frontends.{source}")
+    front = front_end(source)
     predictor = load_predictor(predictor_name) if predictor_name else None
     pipe.send("ready")
     while (title := pipe.recv()) is not None:
@@ -136,7 +138,7 @@ def main() -> None:
     rows: dict[str, dict[str, Any]] = {}
     if options.resume and journal.exists():
         rows = {row["model"]: row for row in map(json.loads, journal.read_text().splitlines())}
-    titles = import_module(f"nn_meter.frontends.{options.source}").names()
+    titles = front_end(options.source).names()
     waiting = [title for title in titles if rows.get(title, {}).get("status") != "read"][: options.limit]
     context = multiprocessing.get_context("spawn")
     worker = Worker(

@@ -21,7 +21,7 @@ from typing import Any
 import onnx
 from onnx import TensorProto
 
-from nn_meter.frontends.torchvision import importable
+from nn_meter.frontends.zoo.modules import importable
 
 MODELS = Path(__file__).with_name("accuracy_models.txt")
 OPSET = 17

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from nn_meter.errors import GraphError, ModelError, ModelFormatError, NnMeterError, UnsupportedOperatorError
 from nn_meter.frontends import tflite
-from nn_meter.frontends._tflite_operators import CODES
+from nn_meter.frontends.tflite.operators import CODES
 from nn_meter.ir import Graph, verify
 
 FLOAT32, INT32, INT8 = 0, 2, 9

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from nn_meter.errors import ModelError, ModelFormatError, UnsupportedOperatorError
-from nn_meter.frontends import hf, onnx, timm, torchvision
+from nn_meter.frontends import front_end, onnx
 from nn_meter.frontends import torch as pytorch
 from nn_meter.ir import Graph, verify
 from nn_meter.ir.shapes import infer
@@ -32,6 +32,7 @@ for package in ("torch", "torchvision", "timm", "transformers"):
 
 import torch  # noqa: E402
 
+torchvision, timm, hf = (front_end(zoo) for zoo in ("torchvision", "timm", "hf"))
 nn = torch.nn
 F = torch.nn.functional
 
@@ -567,8 +568,9 @@ def test_near_names_are_suggested(front: Any, wrong: str, near: str) -> None:
 
 
 def test_names_know_their_inputs() -> None:
-    assert torchvision.build("inception_v3")[1] == (1, 3, 299, 299)
-    assert torchvision.build("r3d_18")[1] == (1, 3, 16, 112, 112)
+    assert torchvision.build("inception_v3").inputs(1, 0) == ((1, 3, 299, 299),)
+    assert torchvision.build("r3d_18").inputs(4, 0) == ((4, 3, 16, 112, 112),)
+    assert len(torchvision.build("raft_small").inputs(1, 0)) == 2
     graph = torchvision.read("torchvision:resnet18")
     assert graph.name == "resnet18"
     assert Counter(ops(graph))["Conv"] == 20

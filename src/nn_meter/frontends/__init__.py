@@ -36,12 +36,12 @@ BUILT_IN: Mapping[str, str] = MappingProxyType(
         "tflite": "nn_meter.frontends.tflite",
         "tensorflow": "nn_meter.frontends.tensorflow",
         "torch": "nn_meter.frontends.torch",
-        "torchvision": "nn_meter.frontends.torchvision",
-        "timm": "nn_meter.frontends.timm",
-        "hf": "nn_meter.frontends.hf",
+        "torchvision": "nn_meter.frontends.zoo.torchvision:ZOO",
+        "timm": "nn_meter.frontends.zoo.timm:ZOO",
+        "hf": "nn_meter.frontends.zoo.hf:ZOO",
     }
 )
-"""Front end to the module that is it, in the order in which they are asked."""
+"""Front end to the module, or object of a module, that is it; in the order in which they are asked."""
 
 MODEL_TYPES: Mapping[str, str] = MappingProxyType({"pb": "tensorflow", "nnmeter-ir": "nnmeter_ir"})
 """nn-Meter's ``model_type`` to front end, where the names differ."""
@@ -92,7 +92,9 @@ def front_end(name: str) -> FrontEnd:
     """
     key = MODEL_TYPES.get(name, name)
     if key in BUILT_IN:
-        return cast(FrontEnd, import_module(BUILT_IN[key]))
+        module, _, within = BUILT_IN[key].partition(":")
+        found = import_module(module)
+        return cast(FrontEnd, getattr(found, within) if within else found)
     plugin = _plugins().get(key)
     if plugin is None:
         raise ModelError(f"there is no front end {name!r}; there are: {', '.join(names())}")

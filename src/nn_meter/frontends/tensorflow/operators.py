@@ -12,12 +12,11 @@ from types import MappingProxyType
 from typing import Final
 
 from nn_meter.errors import UnsupportedOperatorError
-from nn_meter.frontends import _tensorflow_shaping as shaping
-from nn_meter.frontends import _tensorflow_spatial as spatial
-from nn_meter.frontends._tensorflow_attrs import flag, floating, integer, text
-from nn_meter.frontends._tensorflow_flow import Op
-from nn_meter.frontends._tensorflow_lowering import Lowering, image, plain
-from nn_meter.frontends._tensorflow_wire import Constant
+from nn_meter.frontends.tensorflow import shaping, spatial
+from nn_meter.frontends.tensorflow.attrs import flag, floating, integer, text
+from nn_meter.frontends.tensorflow.flow import Op
+from nn_meter.frontends.tensorflow.lowering import Lowering, image, plain
+from nn_meter.frontends.tensorflow.wire import Constant
 from nn_meter.ir.graph import Attr
 from nn_meter.ir.shapes import DTYPES
 

@@ -1,24 +1,30 @@
-"""Runs a PyTorch module once without computing it, and writes down the ATen operators as ONNX nodes.
+"""Writes down the ATen operators of a module that runs without being computed, as ONNX nodes.
 
-The forward runs on tensors of the device ``meta``, which have a shape and no storage. A dispatch mode sees
-every
-operator; under ``inference_mode`` it sees the composite ones whole (``linear``,
-``scaled_dot_product_attention``), as the ONNX
-exporters do. What depends on no input is folded: small constants are computed, so that Python code may
+The forward runs on tensors of the device ``meta``, which have a shape and no storage. A dispatch mode sees every
+operator; under ``inference_mode`` it sees the composite ones whole (``linear``, ``scaled_dot_product_attention``),
+as the ONNX exporters do. What depends on no input is folded: small constants are computed, so that Python code may
 branch on them; large ones and weights stay shapes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, is_dataclass, replace
-from pathlib import Path
-from types import MappingProxyType, TracebackType
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 from nn_meter.errors import GraphError, ModelError, UnsupportedOperatorError
-from nn_meter.frontends._torch_ops import OPERATORS, SHAPE_ONLY, SHAPED, Call
+from nn_meter.frontends.torch.aten import (
+    Signature,
+    decompositions,
+    dtype_name,
+    moved,
+    signature_of,
+    swapped,
+    tensors_in,
+)
+from nn_meter.frontends.torch.call import Call
+from nn_meter.frontends.torch.operators import OPERATORS, SHAPE_ONLY, SHAPED
 from nn_meter.ir import Attr, Graph, Node, Tensor, verify
 from nn_meter.ir.shapes import infer
 
@@ -33,25 +39,8 @@ _READS_VALUES = frozenset(
 )
 
 
-_ASKS_VALUES = ("meta tensor", "meta device type tensor")
-"""What PyTorch's own errors say where code asks a tensor without storage for values."""
-
-
 class ValueNeeded(Exception):
     """The forward asks for the value of a tensor that has none."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Signature:
-    """What the recorder needs to know of an ATen operator, asked once each."""
-
-    name: str
-    label: str
-    arguments: tuple[str, ...]
-    defaults: Mapping[str, Any]
-    device: int
-    mutates: str
-    views: str
 
 
 class Recorder:
@@ -75,7 +64,7 @@ class Recorder:
         self._real: dict[int, tuple[Any, Any]] = {}
         self._consts: dict[int, tuple[Any, str]] = {}
         self._unwritten: dict[int, tuple[Any, str]] = {}
-        self._signatures: dict[Any, _Signature] = {}
+        self._signatures: dict[Any, Signature] = {}
         self._origin = ""
 
     # What the operator table writes with
@@ -159,7 +148,7 @@ class Recorder:
 
         signature = self._signatures.get(func)
         if signature is None:
-            signature = self._signatures[func] = _signature(func)
+            signature = self._signatures[func] = signature_of(func)
         if signature.name not in SHAPE_ONLY and signature.name not in OPERATORS and self._flows(args, kwargs):
             return self._decomposed(func, signature, args, kwargs)
         # ordinary tensors, which a view of the module's own may answer, and no gradients
@@ -167,9 +156,9 @@ class Recorder:
             return self._answered(func, signature, args, kwargs)
 
     def _answered(
-        self, func: Any, signature: _Signature, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, func: Any, signature: Signature, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        tensors = tuple(_tensors(args, kwargs))
+        tensors = tuple(tensors_in(args, kwargs))
         if signature.name in SHAPE_ONLY:
             return self._made_of_shapes(func, signature, args, kwargs)
         if not self._flows(args, kwargs):
@@ -253,7 +242,7 @@ class Recorder:
         """Whether an argument depends on an input."""
         return any(
             self._key(tensor) in self._flow or id(tensor) in self._unwritten
-            for tensor in _tensors(args, kwargs)
+            for tensor in tensors_in(args, kwargs)
         )
 
     def _key(self, tensor: Any) -> int:
@@ -286,7 +275,7 @@ class Recorder:
         self._flow[id(base)] = (base, merged)
 
     def _decomposed(
-        self, func: Any, signature: _Signature, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, func: Any, signature: Signature, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """Write a composite operator as its parts."""
         if signature.name in _READS_VALUES:
@@ -295,7 +284,7 @@ class Recorder:
             result = func.decompose(*args, **kwargs)
             if result is not NotImplemented:
                 return result
-            decomposition = _decompositions().get(func)
+            decomposition = decompositions().get(func)
             if decomposition is None and "quantize" in signature.label:
                 raise UnsupportedOperatorError(
                     f"{signature.label} of a quantised module has no counterpart; read the module before it was "
@@ -304,14 +293,14 @@ class Recorder:
             if decomposition is None:
                 raise UnsupportedOperatorError(
                     f"no row for the PyTorch operator {signature.label}; add one to OPERATORS in "
-                    "nn_meter/frontends/_torch_ops.py, or replace the operator in the model"
+                    "nn_meter/frontends/torch, or replace the operator in the model"
                 )
             return decomposition(*args, **kwargs)
 
     def _constant(
         self,
         func: Any,
-        signature: _Signature,
+        signature: Signature,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         tensors: tuple[Any, ...],
@@ -323,7 +312,7 @@ class Recorder:
             shaped = self._run_meta(func, signature, args, kwargs)
             computable = not hasattr(shaped, "numel") or shaped.numel() <= MAX_COMPUTED
         if computable:
-            result = func(*_swapped(args, known, signature.device, "cpu"), **_moved(kwargs, known, "cpu"))
+            result = func(*swapped(args, known, signature.device, "cpu"), **moved(kwargs, known, "cpu"))
         elif signature.name in _READS_VALUES:
             raise ValueNeeded(signature.label)
         else:
@@ -342,19 +331,19 @@ class Recorder:
         return result
 
     def _made_of_shapes(
-        self, func: Any, signature: _Signature, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, func: Any, signature: Signature, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         import torch
 
         blank = {
             id(tensor): torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
-            for tensor in _tensors(args, kwargs)
+            for tensor in tensors_in(args, kwargs)
             if tensor.numel() <= MAX_COMPUTED
         }
         device = "cpu" if blank else "meta"
-        for tensor in _tensors(args, kwargs):
+        for tensor in tensors_in(args, kwargs):
             blank.setdefault(id(tensor), self._twin(tensor))
-        result = func(*_swapped(args, blank, signature.device, device), **_moved(kwargs, blank, device))
+        result = func(*swapped(args, blank, signature.device, device), **moved(kwargs, blank, device))
         self._keep(result)
         return result
 
@@ -366,10 +355,10 @@ class Recorder:
                 self._kept.append(out)
 
     def _run_meta(
-        self, func: Any, signature: _Signature, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, func: Any, signature: Signature, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        twins = {id(tensor): self._twin(tensor) for tensor in _tensors(args, kwargs)}
-        return func(*_swapped(args, twins, signature.device, "meta"), **_moved(kwargs, twins, "meta"))
+        twins = {id(tensor): self._twin(tensor) for tensor in tensors_in(args, kwargs)}
+        return func(*swapped(args, twins, signature.device, "meta"), **moved(kwargs, twins, "meta"))
 
     def _twin(self, tensor: Any) -> Any:
         """The same shape without storage."""
@@ -401,38 +390,6 @@ class Recorder:
         return entry[1]
 
 
-def record(
-    module: Callable[..., Any],
-    recorder: Recorder,
-    args: Sequence[Any],
-    kwargs: Mapping[str, Any],
-    paths: Mapping[int, str],
-) -> Graph:
-    """Run ``module`` on meta tensors under ``recorder``.
-
-    Raises:
-        ModelError: the forward fails, or asks for a value that depends on an input; names the submodule and
-        the line.
-        UnsupportedOperatorError: an operator that the table has no row for.
-    """
-    import torch
-
-    dispatch, function = modes(recorder)
-    try:
-        with ExitStack() as stack:
-            stack.enter_context(_paths(recorder, paths))
-            stack.enter_context(_plain_attention())
-            stack.enter_context(torch.inference_mode())
-            stack.enter_context(function)
-            stack.enter_context(dispatch)
-            result = module(*args, **kwargs)
-    except UnsupportedOperatorError as error:
-        raise UnsupportedOperatorError(f"{_where(recorder, error)}: {error}") from error
-    except Exception as error:
-        raise ModelError(_explained(recorder, error)) from error
-    return recorder.graph([leaf for leaf in _leaves(result) if isinstance(leaf, torch.Tensor)])
-
-
 def modes(recorder: Recorder) -> tuple[Any, Any]:
     """The dispatch mode that reports to ``recorder``, and the function mode that hides ``meta``."""
     import torch
@@ -455,157 +412,3 @@ def modes(recorder: Recorder) -> tuple[Any, Any]:
             return func(*args, **(kwargs or {}))
 
     return Dispatch(), Function()
-
-
-def dtype_name(dtype: Any) -> str:
-    """``torch.float32`` as ``float32``, and so on for every type."""
-    name = str(dtype).removeprefix("torch.")
-    return name.replace("float8_", "float8")
-
-
-def _is_users(filename: str) -> bool:
-    import torch
-
-    ours = str(Path(__file__).parent)
-    return not filename.startswith((f"{Path(torch.__file__).parent}/", ours, "<"))
-
-
-def _where(recorder: Recorder, error: Exception) -> str:
-    """Module, submodule and the innermost line that is neither PyTorch's nor ours, where there is one."""
-    line = ""
-    trace: TracebackType | None = error.__traceback__
-    while trace is not None:
-        if _is_users(trace.tb_frame.f_code.co_filename):
-            line = f" at {trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
-        trace = trace.tb_next
-    path = recorder.scope[-1][1].removeprefix("/").replace("/", ".") if recorder.scope else ""
-    return f"{recorder.name}: in {path or 'forward'}{line}"
-
-
-def _explained(recorder: Recorder, error: Exception) -> str:
-    where = _where(recorder, error)
-    text = " ".join(str(error).split())
-    if "aten.nonzero" in text or "meta_nonzero" in text:
-        return (
-            f"{where}: the code selects elements by the value of a tensor, so their number is not known before "
-            "running; make it depend on shapes only. A mixture of experts can be read where it computes with "
-            "torch.nn.functional.grouped_mm"
-        )
-    if isinstance(error, ValueNeeded) or any(sign in text for sign in _ASKS_VALUES):
-        return (
-            f"{where}: the code asks for the value of a tensor ({text}), which is not known before running; "
-            "make it depend on shapes only, or read an ONNX file of the model"
-        )
-    inputs = ", ".join(f"{name} {recorder.dtype(name)}{recorder.shape(name)}" for name in recorder._inputs)
-    return (
-        f"{where}: {type(error).__name__}: {text}; the inputs were {inputs}: "
-        "give input_shapes that fit the model"
-    )
-
-
-@contextmanager
-def _paths(recorder: Recorder, paths: Mapping[int, str]) -> Iterator[None]:
-    """Keep ``recorder.scope`` on the running submodule, through hooks that no module holds."""
-    from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
-
-    def enter(module: Any, args: Any) -> None:
-        recorder.scope.append(
-            (id(module), paths.get(id(module), recorder.scope[-1][1] if recorder.scope else ""))
-        )
-
-    def leave(module: Any, args: Any, result: Any) -> None:
-        while recorder.scope and recorder.scope.pop()[0] != id(module):
-            pass
-
-    before, after = register_module_forward_pre_hook(enter), register_module_forward_hook(leave)
-    try:
-        yield
-    finally:
-        before.remove()
-        after.remove()
-
-
-@contextmanager
-def _plain_attention() -> Iterator[None]:
-    """Without the fused encoder layer of ``torch.nn``, which is one operator and not exportable."""
-    import torch
-
-    enabled = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(enabled)
-
-
-def _decompositions() -> Mapping[Any, Callable[..., Any]]:
-    from torch._decomp import core_aten_decompositions
-
-    table: Mapping[Any, Callable[..., Any]] = core_aten_decompositions()
-    return table
-
-
-def _signature(func: Any) -> _Signature:
-    schema = func._schema
-    name = schema.name.removeprefix("aten::")
-    written = [
-        argument.name for argument in schema.arguments if argument.alias_info and argument.alias_info.is_write
-    ]
-    shared = bool(schema.returns) and any(r.alias_info is not None for r in schema.returns)
-    return _Signature(
-        name=name[:-1] if written and name.endswith("_") else name,
-        label=str(func).removesuffix(".default"),
-        arguments=tuple(argument.name for argument in schema.arguments),
-        defaults={a.name: a.default_value for a in schema.arguments if a.has_default_value()},
-        device=next((i for i, a in enumerate(schema.arguments) if "Device" in str(a.type)), -1),
-        mutates=written[0] if written else "",
-        views=schema.arguments[0].name if shared and not written and schema.arguments else "",
-    )
-
-
-def _tensors(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[Any]:
-    for value in (*args, *kwargs.values()):
-        if hasattr(value, "untyped_storage"):
-            yield value
-        elif isinstance(value, list | tuple):
-            for item in value:
-                if hasattr(item, "untyped_storage"):
-                    yield item
-
-
-def _swap(value: Any, table: Mapping[int, Any]) -> Any:
-    if isinstance(value, list | tuple):
-        return [_swap(item, table) for item in value]
-    return table.get(id(value), value) if hasattr(value, "untyped_storage") else value
-
-
-def _swapped(args: tuple[Any, ...], table: Mapping[int, Any], device_at: int, device: str) -> list[Any]:
-    import torch
-
-    return [
-        torch.device(device) if index == device_at and value is not None else _swap(value, table)
-        for index, value in enumerate(args)
-    ]
-
-
-def _moved(kwargs: Mapping[str, Any], table: Mapping[int, Any], device: str) -> dict[str, Any]:
-    import torch
-
-    moved = {key: _swap(value, table) for key, value in kwargs.items() if key != "pin_memory"}
-    if moved.get("device") is not None or (not table and "device" in moved):
-        moved["device"] = torch.device(device)
-    return moved
-
-
-def _leaves(value: Any) -> Iterator[Any]:
-    """Every tensor in nested tuples, lists, mappings and objects that behave as one of them."""
-    if isinstance(value, Mapping):
-        for item in value.values():
-            yield from _leaves(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _leaves(item)
-    elif is_dataclass(value):
-        yield from _leaves(vars(value))
-    elif hasattr(value, "untyped_storage"):
-        yield value

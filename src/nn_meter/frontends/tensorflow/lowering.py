@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import Final
 
 from nn_meter.errors import GraphError, ModelFormatError, UnsupportedOperatorError
-from nn_meter.frontends._tensorflow_flow import Op
+from nn_meter.frontends.tensorflow.flow import Op
 from nn_meter.ir.graph import Attr, Node, Tensor
 from nn_meter.ir.shapes import infer
 

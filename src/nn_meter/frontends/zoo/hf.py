@@ -1,4 +1,4 @@
-"""Architectures of transformers from their configuration, without weights: ``hf:bert-base-uncased``.
+"""Architectures of transformers from their configuration: ``hf:bert-base-uncased``.
 
 A source is a name of ``ARCHITECTURES``, a ``config.json`` or a folder that holds one, or a configuration
 object. Nothing is downloaded.
@@ -10,22 +10,16 @@ import copy
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from inspect import signature
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from nn_meter.errors import MissingDependencyError, ModelError, ModelFormatError
-from nn_meter.frontends import torch as pytorch
-from nn_meter.frontends._torch_build import without_weights
-from nn_meter.frontends.torchvision import importable, nearest
-from nn_meter.ir import Graph
+from nn_meter.errors import ModelError, ModelFormatError
+from nn_meter.frontends.zoo import Built, Zoo
+from nn_meter.frontends.zoo.modules import imported, nearest, without_weights
 
-name = "hf"
-suffixes: tuple[str, ...] = ()
-PREFIX = "hf:"
-
-DEFAULT_SEQ_LEN = 128
 _AUDIO_SECOND = 16000
 
 _PADDING_CHECK = "warn_if_padding_and_no_attention_mask"
@@ -204,44 +198,11 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType({
 """Well-known names; ``part`` is the submodule that is read instead of the whole."""
 
 
-def sniff(source: Any) -> bool:
-    """Whether ``source`` is a name with the prefix ``hf:``, a configuration object or a ``config.json``."""
-    if isinstance(source, str) and source.startswith(PREFIX):
-        return True
+def takes(source: Any) -> bool:
+    """Whether ``source`` is a configuration object, a ``config.json`` or a folder that holds one."""
     if isinstance(source, str | Path):
         return _config_file(source) is not None
     return any(kind.__name__.lower() == "pretrainedconfig" for kind in type(source).__mro__)
-
-
-def read(
-    source: Any,
-    *,
-    input_shapes: Any = None,
-    name: str | None = None,
-    seq_len: int = DEFAULT_SEQ_LEN,
-    batch_size: int = 1,
-) -> Graph:
-    """The graph of the architecture ``source``.
-
-    Args:
-        source: A name of ``ARCHITECTURES`` with or without the prefix, the path of a ``config.json`` or of
-            a folder that holds one, or a configuration object.
-        input_shapes: As of the PyTorch front end; what the model takes, by ``seq_len`` and ``batch_size``,
-            where left out.
-        name: Name of the graph.
-        seq_len: Tokens of a text, where the model reads one.
-        batch_size: Texts, images or recordings at once.
-
-    Raises:
-        ModelError: an unknown name (near ones are listed), a configuration that makes no model, or a model
-            whose inputs have to be given.
-        ModelFormatError: a ``config.json`` that is none.
-        MissingDependencyError: transformers is not installed.
-    """
-    title, module = build(source)
-    if input_shapes is None:
-        input_shapes = inputs(module, seq_len, batch_size)
-    return pytorch.read(module, input_shapes=input_shapes, name=name or title)
 
 
 def names() -> list[str]:
@@ -249,15 +210,21 @@ def names() -> list[str]:
     return list(ARCHITECTURES)
 
 
-def build(source: Any) -> tuple[str, Any]:
-    """Name and module of ``source``, on the device ``meta``."""
-    transformers = _transformers()
+def build(source: Any) -> Built:
+    """The architecture of ``source``.
+
+    Raises:
+        ModelError: an unknown name (near ones are listed), or a configuration that makes no model.
+        ModelFormatError: a ``config.json`` that is none.
+        MissingDependencyError: transformers is not installed.
+    """
+    transformers = imported("transformers", "hf")
     if not isinstance(source, str | Path):
-        return type(source).__name__, _module(transformers, source)
+        return _built(type(source).__name__, _module(transformers, source))
     file = _config_file(source)
     if file is not None:
-        return file.parent.name, _module(transformers, _read_config(transformers, file))
-    title = str(source).removeprefix(PREFIX)
+        return _built(file.parent.name, _module(transformers, _read_config(transformers, file)))
+    title = str(source)
     row = ARCHITECTURES.get(title.rpartition("/")[2]) or ARCHITECTURES.get(title)
     if row is None:
         near = nearest(title.rpartition("/")[2], list(ARCHITECTURES))
@@ -267,11 +234,19 @@ def build(source: Any) -> tuple[str, Any]:
     config = getattr(transformers, row.config)(**row.values)
     config.architectures = [row.model]
     module = _module(transformers, config)
-    return title, getattr(module, row.part) if row.part else module
+    return _built(title, getattr(module, row.part) if row.part else module)
 
 
-def inputs(module: Any, seq_len: int, batch_size: int) -> dict[str, Any]:
-    """What ``module`` takes, by the names of its inputs."""
+def _built(title: str, module: Any) -> Built:
+    return Built(title, module, partial(inputs, module))
+
+
+def inputs(module: Any, batch_size: int, seq_len: int) -> dict[str, Any]:
+    """What ``module`` takes, by the names of its inputs.
+
+    Raises:
+        ModelError: its shape is not known.
+    """
     config = module.config
     if hasattr(config, "text_config"):
         seq_len = min(seq_len, getattr(config.text_config, "max_position_embeddings", seq_len))
@@ -341,11 +316,4 @@ def _read_config(transformers: Any, file: Path) -> Any:
         raise ModelFormatError(f"{file}: no configuration of transformers: {error}") from error
 
 
-def _transformers() -> Any:
-    pytorch._torch()
-    try:
-        importable()
-        import transformers
-    except ImportError:
-        raise MissingDependencyError("transformers", "hf", "reading a transformers model") from None
-    return transformers
+ZOO = Zoo("hf", names, build, takes, texts=True)

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from nn_meter.frontends._tensorflow_attrs import integers, text
-from nn_meter.frontends._tensorflow_flow import Op
-from nn_meter.frontends._tensorflow_wire import Constant
+from nn_meter.frontends.tensorflow.attrs import integers, text
+from nn_meter.frontends.tensorflow.flow import Op
+from nn_meter.frontends.tensorflow.wire import Constant
 
 _CONVOLUTIONS: Final = frozenset({"Conv2D", "DepthwiseConv2dNative"})
 

@@ -84,7 +84,7 @@ def read(
             tensor's value (names submodule and line); a lazy module that has not run yet.
         UnsupportedOperatorError: an operator without a row in the table.
     """
-    torch = _torch()
+    torch = imported()
     if isinstance(source, str | Path):
         name = name or Path(source).stem
         source = _load(Path(source))
@@ -98,7 +98,8 @@ def read(
         raise ModelError(f"cannot read a {type(source).__name__} as a PyTorch model; pass a torch.nn.Module")
     source = getattr(source, "_orig_mod", source)
     _check_ready(source)
-    from nn_meter.frontends._torch_record import Recorder, record
+    from nn_meter.frontends.torch.record import Recorder
+    from nn_meter.frontends.torch.run import record
 
     title = name or type(source).__name__
     weights = {id(tensor): path for path, tensor in (*source.named_parameters(), *source.named_buffers())}
@@ -123,7 +124,12 @@ _SCRIPT = (
 )
 
 
-def _torch() -> Any:
+def imported() -> Any:
+    """The package ``torch``.
+
+    Raises:
+        MissingDependencyError: it is not installed.
+    """
     try:
         import torch
         import torch.export

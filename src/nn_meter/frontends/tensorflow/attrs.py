@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nn_meter.frontends._tensorflow_flow import Op
+from nn_meter.frontends.tensorflow.flow import Op
 
 
 def integer(op: Op, name: str, default: int = 0) -> int:

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Final
 
 from nn_meter.errors import GraphError, ModelFormatError, UnsupportedOperatorError
-from nn_meter.frontends._tensorflow_wire import AttrValue, FunctionDef, FunctionName, GraphDef, NodeDef
+from nn_meter.frontends.tensorflow.wire import AttrValue, FunctionDef, FunctionName, GraphDef, NodeDef
 
 CALLS: Final = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
 """Operators that call a function of the library, named by their attribute ``f``."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from nn_meter.frontends._tensorflow_attrs import flag, integer, integers, text
-from nn_meter.frontends._tensorflow_flow import Op
-from nn_meter.frontends._tensorflow_lowering import Layout, Lowering, Shape, image, plain
+from nn_meter.frontends.tensorflow.attrs import flag, integer, integers, text
+from nn_meter.frontends.tensorflow.flow import Op
+from nn_meter.frontends.tensorflow.lowering import Layout, Lowering, Shape, image, plain
 from nn_meter.ir.graph import Attr
 
 

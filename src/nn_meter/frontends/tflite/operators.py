@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
-from nn_meter.frontends._tensorflow_wire import AttrValue
-from nn_meter.frontends._tflite_flatbuffer import Table
+from nn_meter.frontends.tensorflow.wire import AttrValue
+from nn_meter.frontends.tflite.flatbuffer import Table
 
 CODES: Final[tuple[str, ...]] = (
     "ADD",

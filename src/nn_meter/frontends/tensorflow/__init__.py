@@ -10,11 +10,10 @@ from types import MappingProxyType
 from typing import Any
 
 from nn_meter.errors import GraphError, ModelFormatError
-from nn_meter.frontends import _tensorflow_keras as keras
-from nn_meter.frontends import _tensorflow_wire as wire
 from nn_meter.frontends._source import existing_file, head, path_of, title
-from nn_meter.frontends._tensorflow_flow import flatten, value_key
-from nn_meter.frontends._tensorflow_graph import Shapes, build
+from nn_meter.frontends.tensorflow import keras, wire
+from nn_meter.frontends.tensorflow.flow import flatten, value_key
+from nn_meter.frontends.tensorflow.graph import Shapes, build
 from nn_meter.ir import Graph
 
 name = "tensorflow"

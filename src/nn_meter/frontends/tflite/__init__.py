@@ -11,11 +11,11 @@ import numpy as np
 
 from nn_meter.errors import ModelFormatError, UnsupportedOperatorError
 from nn_meter.frontends._source import existing_file, head, path_of, title
-from nn_meter.frontends._tensorflow_flow import Flow, Op
-from nn_meter.frontends._tensorflow_graph import Shapes, build
-from nn_meter.frontends._tensorflow_wire import KEPT_ELEMENTS, Constant
-from nn_meter.frontends._tflite_flatbuffer import Table, root
-from nn_meter.frontends._tflite_operators import ACTIVATIONS, CODES, CONTROL_FLOW, OPERATORS, Row, attributes
+from nn_meter.frontends.tensorflow.flow import Flow, Op
+from nn_meter.frontends.tensorflow.graph import Shapes, build
+from nn_meter.frontends.tensorflow.wire import KEPT_ELEMENTS, Constant
+from nn_meter.frontends.tflite.flatbuffer import Table, root
+from nn_meter.frontends.tflite.operators import ACTIVATIONS, CODES, CONTROL_FLOW, OPERATORS, Row, attributes
 from nn_meter.ir import Graph
 
 name = "tflite"

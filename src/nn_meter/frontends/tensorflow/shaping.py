@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from math import prod
 
 from nn_meter.errors import ModelFormatError, UnsupportedOperatorError
-from nn_meter.frontends._tensorflow_attrs import flag, integer, integers, text
-from nn_meter.frontends._tensorflow_flow import Op
-from nn_meter.frontends._tensorflow_lowering import Layout, Lowering, Shape, image, plain
+from nn_meter.frontends.tensorflow.attrs import flag, integer, integers, text
+from nn_meter.frontends.tensorflow.flow import Op
+from nn_meter.frontends.tensorflow.lowering import Layout, Lowering, Shape, image, plain
 from nn_meter.ir.shapes import MAX_ELEMENTS
 
 

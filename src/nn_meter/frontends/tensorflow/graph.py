@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from nn_meter.errors import GraphError, ModelError, ModelFormatError, UnsupportedOperatorError
-from nn_meter.frontends._tensorflow_attrs import text
-from nn_meter.frontends._tensorflow_dilation import dilated
-from nn_meter.frontends._tensorflow_flow import Flow, Op
-from nn_meter.frontends._tensorflow_lowering import Lowering, Shape, image
-from nn_meter.frontends._tensorflow_operators import OPERATORS, Role
-from nn_meter.frontends._tensorflow_spatial import channels_last
+from nn_meter.frontends.tensorflow.attrs import text
+from nn_meter.frontends.tensorflow.dilation import dilated
+from nn_meter.frontends.tensorflow.flow import Flow, Op
+from nn_meter.frontends.tensorflow.lowering import Lowering, Shape, image
+from nn_meter.frontends.tensorflow.operators import OPERATORS, Role
+from nn_meter.frontends.tensorflow.spatial import channels_last
 from nn_meter.ir import Graph, Node, Tensor, verify
 
 Shapes = Mapping[str, Sequence[int]] | Sequence[int]

@@ -1,0 +1,85 @@
+"""What PyTorch says of its operators, and arguments put in the place of others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What the recorder needs to know of an ATen operator, asked once each."""
+
+    name: str
+    label: str
+    arguments: tuple[str, ...]
+    defaults: Mapping[str, Any]
+    device: int
+    mutates: str
+    views: str
+
+
+def signature_of(func: Any) -> Signature:
+    schema = func._schema
+    name = schema.name.removeprefix("aten::")
+    written = [
+        argument.name for argument in schema.arguments if argument.alias_info and argument.alias_info.is_write
+    ]
+    shared = bool(schema.returns) and any(r.alias_info is not None for r in schema.returns)
+    return Signature(
+        name=name[:-1] if written and name.endswith("_") else name,
+        label=str(func).removesuffix(".default"),
+        arguments=tuple(argument.name for argument in schema.arguments),
+        defaults={a.name: a.default_value for a in schema.arguments if a.has_default_value()},
+        device=next((i for i, a in enumerate(schema.arguments) if "Device" in str(a.type)), -1),
+        mutates=written[0] if written else "",
+        views=schema.arguments[0].name if shared and not written and schema.arguments else "",
+    )
+
+
+def dtype_name(dtype: Any) -> str:
+    """``torch.float32`` as ``float32``, and so on for every type."""
+    name = str(dtype).removeprefix("torch.")
+    return name.replace("float8_", "float8")
+
+
+def tensors_in(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[Any]:
+    for value in (*args, *kwargs.values()):
+        if hasattr(value, "untyped_storage"):
+            yield value
+        elif isinstance(value, list | tuple):
+            for item in value:
+                if hasattr(item, "untyped_storage"):
+                    yield item
+
+
+def _swap(value: Any, table: Mapping[int, Any]) -> Any:
+    if isinstance(value, list | tuple):
+        return [_swap(item, table) for item in value]
+    return table.get(id(value), value) if hasattr(value, "untyped_storage") else value
+
+
+def swapped(args: tuple[Any, ...], table: Mapping[int, Any], device_at: int, device: str) -> list[Any]:
+    import torch
+
+    return [
+        torch.device(device) if index == device_at and value is not None else _swap(value, table)
+        for index, value in enumerate(args)
+    ]
+
+
+def moved(kwargs: Mapping[str, Any], table: Mapping[int, Any], device: str) -> dict[str, Any]:
+    import torch
+
+    moved = {key: _swap(value, table) for key, value in kwargs.items() if key != "pin_memory"}
+    if moved.get("device") is not None or (not table and "device" in moved):
+        moved["device"] = torch.device(device)
+    return moved
+
+
+def decompositions() -> Mapping[Any, Callable[..., Any]]:
+    from torch._decomp import core_aten_decompositions
+
+    table: Mapping[Any, Callable[..., Any]] = core_aten_decompositions()
+    return table

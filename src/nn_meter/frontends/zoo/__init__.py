@@ -1,0 +1,85 @@
+"""Architectures of a library by name, without weights: ``torchvision:resnet18``, ``timm:...``, ``hf:...``.
+
+A zoo is a library with a list of names and a way to build one. All are read alike: the module is built on the
+device ``meta`` and goes through the PyTorch front end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nn_meter.errors import InputError
+from nn_meter.frontends import torch as pytorch
+from nn_meter.ir import Graph
+
+DEFAULT_SEQ_LEN = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """An architecture: a ``torch.nn.Module`` on ``meta``, and what it takes for a batch and a sequence length."""
+
+    title: str
+    module: Any
+    inputs: Callable[[int, int], pytorch.InputSpec]
+
+
+def _no_other(source: Any) -> bool:
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class Zoo:
+    """The front end of one library.
+
+    ``build`` takes a name without its prefix, or what ``takes`` says yes to; ``texts`` says whether some of its
+    models read texts.
+    """
+
+    name: str
+    names: Callable[[], Sequence[str]]
+    build: Callable[[Any], Built]
+    takes: Callable[[Any], bool] = _no_other
+    texts: bool = False
+    suffixes: tuple[str, ...] = ()
+
+    def sniff(self, source: Any) -> bool:
+        """Whether ``source`` is a name with this zoo's prefix, or something else that it takes."""
+        return (isinstance(source, str) and source.startswith(f"{self.name}:")) or self.takes(source)
+
+    def read(
+        self,
+        source: Any,
+        *,
+        input_shapes: Any = None,
+        name: str | None = None,
+        batch_size: int = 1,
+        seq_len: int | None = None,
+    ) -> Graph:
+        """The graph of the architecture ``source``.
+
+        Args:
+            source: One of ``names()``, with or without the prefix, or what else the zoo takes.
+            input_shapes: As of the PyTorch front end; what the model takes where left out.
+            name: Name of the graph; the architecture where left out.
+            batch_size: Images, texts or recordings at once.
+            seq_len: Tokens of a text, 128 where left out.
+
+        Raises:
+            ModelError: no such architecture (near names are listed), or one whose inputs have to be given.
+            InputError: a length of text for a zoo without texts.
+            MissingDependencyError: the library is not installed.
+        """
+        if seq_len is not None and not self.texts:
+            raise InputError(f"{self.name} models take no seq_len; state the input's shape instead")
+        built = self.build(source.removeprefix(f"{self.name}:") if isinstance(source, str) else source)
+        if input_shapes is None:
+            input_shapes = built.inputs(batch_size, DEFAULT_SEQ_LEN if seq_len is None else seq_len)
+        return pytorch.read(built.module, input_shapes=input_shapes, name=name or built.title)
+
+
+def images(*shapes: Sequence[int]) -> Callable[[int, int], pytorch.InputSpec]:
+    """Inputs of these shapes of one sample each."""
+    return lambda batch_size, _: tuple((batch_size, *shape) for shape in shapes)
