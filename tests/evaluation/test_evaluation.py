@@ -134,7 +134,7 @@ def test_folders_give_families(tmp_path: Path) -> None:
     found = subjects([tmp_path])
     assert [(s.name, s.family) for s in found] == [("resnet/a", "resnet"), ("vit/a", "vit"), ("b", "vit")]
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match=r"empty: holds no \*\.onnx file"):
+    with pytest.raises(InputError, match=r"empty: holds no model; looked for \*\.onnx"):
         subjects([tmp_path / "empty"])
 
 

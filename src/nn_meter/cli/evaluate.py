@@ -25,7 +25,7 @@ FAILED = 1
 def configure(parser: argparse.ArgumentParser, command: str) -> None:
     """Arguments of ``evaluate``."""
     parser.description = "Measure models and predict them side by side; say how far the predictions are off."
-    parser.add_argument("models", nargs="+", metavar="MODEL", help="files, or folders of *.onnx by family")
+    parser.add_argument("models", nargs="+", metavar="MODEL", help="files, or folders of models by family")
     add_predictor_arguments(parser)
     add_backend_arguments(parser)
     parser.add_argument("--rounds", type=int, default=8, metavar="N", help="turns of each model (8)")
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     if args.rounds < 2:
         raise InputError(f"--rounds {args.rounds}: take at least 2, one early and one late")
     predictors = load_predictors(args)
-    models = subjects(args.models)
+    models = subjects(args.models, lambda text: note(f"note: {text}"))
     with Journal(Path(args.resume)) if args.resume else nullcontext() as journal:
         result = evaluate(
             predictors,

@@ -35,7 +35,7 @@ def backend_of(args: argparse.Namespace) -> Any:
 def configure(parser: argparse.ArgumentParser, command: str) -> None:
     """Arguments of ``measure``."""
     parser.description = "Time models on a runtime of this machine; weights that are absent are random."
-    parser.add_argument("models", nargs="+", metavar="MODEL", help="files, or folders of *.onnx")
+    parser.add_argument("models", nargs="+", metavar="MODEL", help="files, names in a zoo, or folders of models")
     add_backend_arguments(parser)
     parser.add_argument("--seconds", type=float, default=3.0, metavar="S", help="time for each model (3)")
     parser.add_argument("--json", action="store_true", help="one JSON document instead of text")
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     if not args.seconds > 0:
         raise InputError(f"--seconds {args.seconds:g}: give each model some time, as in --seconds 3")
     backend = backend_of(args)
-    wanted = subjects(args.models)
+    wanted = subjects(args.models, lambda text: note(f"note: {text}"))
     plan = Plan(rounds=math.ceil(args.seconds / Plan().turn_s), budget_s=args.seconds)
     rows: list[dict[str, Any]] = []
     failed: list[dict[str, str]] = []

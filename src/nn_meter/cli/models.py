@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nn_meter.cli.output import OK, exit_code, fetching, note, tracked
@@ -76,7 +75,6 @@ def models(args: argparse.Namespace) -> Models:
     Raises:
         InputError: none, a folder without any, or a shape that is none.
     """
-    sources: list[str] = []
     kind: str | None = None
     given: list[str] = list(args.paths)
     for option, each, _ in (*_FILES, *_ZOOS):
@@ -87,34 +85,16 @@ def models(args: argparse.Namespace) -> Models:
             kind, given = each, [value] if isinstance(value, str) else value
     if not given:
         raise InputError("no model is named; give a path, or see: nn-meter predict --help")
-    is_file = kind is None or kind in (each for _, each, _ in _FILES)
-    for each in given:
-        sources += _in_folder(Path(each), kind) if is_file and _is_batch_folder(Path(each)) else [each]
+    from nn_meter.frontends.sources import models as named
+
+    sources = named(given, kind, lambda text: note(f"note: {text}"))
     options: dict[str, Any] = {}
     if args.input_shape:
         options["input_shape"] = input_shapes(args.input_shape)
     for name in ("seq_len", "batch_size"):
         if getattr(args, name) is not None:
             options[name] = getattr(args, name)
-    return Models(tuple(sources), kind, options, len(sources) > 1 or sources != given)
-
-
-def _is_batch_folder(path: Path) -> bool:
-    """Whether ``path`` is a folder that is not itself a model (a SavedModel, a Hugging Face checkpoint)."""
-    return path.is_dir() and not any((path / name).exists() for name in ("saved_model.pb", "config.json"))
-
-
-def _in_folder(folder: Path, kind: str | None) -> list[str]:
-    from nn_meter import frontends
-
-    kinds = frontends.names() if kind is None else (kind,)
-    suffixes = tuple(suffix for each in kinds for suffix in frontends.front_end(each).suffixes)
-    found = sorted(str(path) for path in folder.iterdir() if path.name.lower().endswith(suffixes))
-    if not found:
-        raise InputError(
-            f"{folder}: holds no model; looked for {', '.join(f'*{s}' for s in dict.fromkeys(suffixes))}"
-        )
-    return found
+    return Models(sources, kind, options, len(sources) > 1 or list(sources) != given)
 
 
 def input_shapes(texts: Sequence[str]) -> Mapping[str, tuple[int, ...]] | tuple[int, ...]:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -22,6 +24,7 @@ from nn_meter.backends import Backend, Model, Prepared, runtime_of
 from nn_meter.backends.onnx_writer import as_bytes, with_random_weights
 from nn_meter.devices.environment import Value
 from nn_meter.errors import InputError, NnMeterError
+from nn_meter.frontends.sources import models as named_models
 from nn_meter.ir import Graph
 from nn_meter.kernels.kinds import read_kernel
 from nn_meter.kernels.schema import SCHEMA
@@ -184,26 +187,26 @@ class Evaluation:
         return sum(inside) / len(inside) if inside else None
 
 
-def subjects(sources: Iterable[str | Path]) -> tuple[Subject, ...]:
-    """The models that files, folders (of ``*.onnx``, at any depth) and zoo names stand for.
+def subjects(
+    sources: Iterable[str | Path], note: Callable[[str], None] | None = None
+) -> tuple[Subject, ...]:
+    """The models that files, folders (at any depth) and zoo names stand for.
 
-    A model's family is the folder that it lies in.
+    A model's family is the folder that it lies in; ``note`` hears what in a folder is no model.
 
     Raises:
         InputError: a folder without models, or none at all.
     """
-    found: list[Subject] = []
-    for source in sources:
-        path = Path(source)
-        files = sorted(path.rglob("*.onnx")) if path.is_dir() else [path]
-        if not files:
-            raise InputError(f"{path}: holds no *.onnx file; name a folder with models")
-        found += (Subject(f.stem, f.parent.name, f if f.exists() else str(source)) for f in files)
+    paths = {each: Path(each) for each in named_models(list(sources), note=note)}
+    found = [
+        Subject(path.stem, path.parent.name, path if os.path.exists(path) else each)
+        for each, path in paths.items()
+    ]
     if not found:
-        raise InputError("no model is named; give files, or a folder of *.onnx")
-    names = [each.name for each in found]
+        raise InputError("no model is named; give files, or a folder of models")
+    names = Counter(each.name for each in found)
     return tuple(
-        replace(each, name=f"{each.family}/{each.name}") if names.count(each.name) > 1 else each
+        replace(each, name=f"{each.family}/{each.name}") if names[each.name] > 1 else each
         for each in found
     )
 

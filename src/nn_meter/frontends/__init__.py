@@ -22,7 +22,7 @@ from nn_meter.ir import Graph
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-__all__ = ["BUILT_IN", "GROUP", "MODEL_TYPES", "FrontEnd", "find", "front_end", "names", "read"]
+__all__ = ["BUILT_IN", "GROUP", "MODEL_TYPES", "FrontEnd", "available", "find", "front_end", "names", "read"]
 
 _log = logging.getLogger(__name__)
 
@@ -104,6 +104,15 @@ def front_end(name: str) -> FrontEnd:
         raise ModelError(f"the front end {name!r} ({plugin.value}) does not load: {error}") from error
 
 
+def available() -> Iterator[FrontEnd]:
+    """The front ends that load, built-in ones first; the log says of a plugin why it does not."""
+    for name in _names():
+        try:
+            yield front_end(name)
+        except ModelError as error:
+            _log.warning("%s", error)
+
+
 def find(source: Any) -> FrontEnd:
     """The front end that takes ``source``: by content first, then by the suffix of its path.
 
@@ -113,12 +122,7 @@ def find(source: Any) -> FrontEnd:
     """
     path = path_of(source)
     by_suffix: FrontEnd | None = None
-    for name in _names():
-        try:
-            each = front_end(name)
-        except ModelError as error:
-            _log.warning("%s", error)
-            continue
+    for each in available():
         if each.sniff(source):
             return each
         if by_suffix is None and path is not None and path.name.lower().endswith(tuple(each.suffixes)):

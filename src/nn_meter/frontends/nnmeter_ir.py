@@ -14,26 +14,25 @@ from types import MappingProxyType
 from typing import Any
 
 from nn_meter.errors import GraphError, ModelFormatError
+from nn_meter.frontends._source import head, path_of
 from nn_meter.ir import Attr, Graph, Node, Tensor, verify
 
 name = "nnmeter_ir"
 suffixes = (".json", ".json.gz")
 
+_GZIP = b"\x1f\x8b"
+_NODE_KEYS = (b'"attr"', b'"inbounds"', b'"outbounds"')
+
 
 def sniff(source: object) -> bool:
-    """Whether ``source`` is such a dictionary, or a file whose text starts with an object."""
+    """Whether ``source`` is such a dictionary, or starts like the text of one: an object of nodes."""
     if isinstance(source, Mapping):
         return True
-    if isinstance(source, bytes):
-        return source.lstrip()[:1] == b"{"
-    if isinstance(source, str | Path):
-        try:
-            with open(source, "rb") as file:
-                head = file.read(64)
-        except OSError:
-            return False
-        return head.lstrip()[:1] == b"{" or (head[:2] == b"\x1f\x8b" and ".json" in Path(source).suffixes)
-    return False
+    start = head(source).lstrip()
+    if start[:2] == _GZIP:
+        path = path_of(source)
+        return path is not None and ".json" in path.suffixes
+    return start[:1] == b"{" and any(key in start for key in _NODE_KEYS)
 
 
 def load(source: object) -> dict[str, Any]:
@@ -52,7 +51,7 @@ def load(source: object) -> dict[str, Any]:
         except OSError as error:
             raise ModelFormatError(f"{label}: cannot read the file: {error.strerror or error}") from error
         try:
-            ir = json.loads(gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data)
+            ir = json.loads(gzip.decompress(data) if data[:2] == _GZIP else data)
         except (ValueError, OSError, EOFError, RecursionError) as error:
             raise ModelFormatError(f"{label}: no valid JSON, so no nn-Meter IR: {error}") from error
     if not isinstance(ir, dict) or not ir:
