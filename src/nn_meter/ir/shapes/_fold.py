@@ -31,7 +31,7 @@ _FOLDABLE = frozenset(
 )
 
 Array = np.ndarray[Any, np.dtype[Any]]
-Fold = Callable[[Site, Sequence[Array], Sequence[Out]], Sequence[Array]]
+Fold = Callable[[Site, Sequence[Array], Sequence[Out]], Sequence[Array] | None]
 
 
 def _ufunc(function: Callable[..., Array]) -> Fold:
@@ -52,10 +52,12 @@ def _chain(function: Callable[[Array, Array], Array]) -> Fold:
 
 
 def _reduction(function: Callable[..., Array]) -> Fold:
-    def fold(s: Site, arrays: Sequence[Array], outs: Sequence[Out]) -> Sequence[Array]:
+    def fold(s: Site, arrays: Sequence[Array], outs: Sequence[Out]) -> Sequence[Array] | None:
         axes = s.listed("axes", 1)
         if not axes and s.whole("noop_with_empty_axes", 0):
             return (arrays[0],)
+        if not arrays[0].size and function not in (np.sum, np.prod):
+            return None  # the largest of nothing
         return (function(arrays[0], axis=axes_in(axes, arrays[0].ndim) if axes else None),)
 
     return fold
@@ -235,6 +237,8 @@ def fold(s: Site, outs: Sequence[Out]) -> Sequence[Value | None]:
         return unknown
     with np.errstate(all="ignore"):
         results = function(s, arrays, outs)
+        if results is None:
+            return unknown
         return tuple(
             tuple(result.astype(dtype).reshape(-1).tolist())
             for result, (_, dtype) in zip(results, outs, strict=True)
