@@ -25,7 +25,7 @@ from export_models import forget_weights
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  its usual name
 
-from nn_meter.frontends.torchvision import importable
+from nn_meter.frontends.zoo.modules import importable
 
 OPSET = {"torchscript": 17, "dynamo": 20}
 
