@@ -26,7 +26,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "predictors": GROUND | {"ir", "kernels", "runtimes"},
     "devices": GROUND,
     "backends": GROUND | {"ir", "frontends", "runtimes", "devices"},
-    "measuring": GROUND | {"devices"},
+    "measuring": GROUND | {"ir", "kernels", "devices"},
     "networks": GROUND | {"ir", "kernels", "measuring", "devices"},
     "learning": GROUND | {"ir", "kernels", "runtimes", "predictors", "devices", "measuring"},
     "detection": GROUND | {"ir", "kernels", "runtimes", "devices", "backends", "measuring"},
@@ -37,7 +37,7 @@ ALLOWED: dict[str, frozenset[str]] = {
 """Room to the rooms that it may import. ``api``, ``building``, ``builder``, ``cli`` and ``testing`` string rooms
 together and may import any but ``cli``, which nothing imports."""
 
-STRINGING = ("api", "building", "builder", "testing", "cli", "__init__")
+STRINGING = ("api", "building", "builder", "fitting", "testing", "cli", "__init__")
 """They may import every room."""
 
 LONGEST = 500

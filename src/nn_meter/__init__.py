@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     )
     from nn_meter.building import BuildPlan, build
     from nn_meter.errors import NnMeterError
+    from nn_meter.fitting import adapt, fit
     from nn_meter.predictors.prediction import Prediction
 
 __version__ = "3.0.0.dev0"
@@ -33,8 +34,10 @@ _HOMES = {
     "NnMeterError": "nn_meter.errors",
     "Prediction": "nn_meter.predictors.prediction",
     "Predictor": "nn_meter.api",
+    "adapt": "nn_meter.fitting",
     "bench_dataset": "nn_meter.api",
     "build": "nn_meter.building",
+    "fit": "nn_meter.fitting",
     "latency_metrics": "nn_meter.api",
     "list_latency_predictors": "nn_meter.api",
     "load_latency_predictor": "nn_meter.api",
@@ -49,8 +52,10 @@ __all__ = [
     "Prediction",
     "Predictor",
     "__version__",
+    "adapt",
     "bench_dataset",
     "build",
+    "fit",
     "latency_metrics",
     "list_latency_predictors",
     "load_latency_predictor",

@@ -18,6 +18,7 @@ from nn_meter import frontends, settings
 from nn_meter.errors import DownloadError, GraphError, InputError, ModelError, PredictorError, StorageError
 from nn_meter.frontends import nnmeter_ir
 from nn_meter.ir import Graph
+from nn_meter.kernels import terms
 from nn_meter.kernels.rules import read_rules
 from nn_meter.predictors import catalogue
 from nn_meter.predictors.bundle import Bundle
@@ -204,8 +205,9 @@ class _GraphTerms:
 
     def __init__(self, bundle: Bundle) -> None:
         from nn_meter.predictors.runtime import GraphEngine
+        from nn_meter.predictors.sums import SumsEngine
 
-        self._engine = GraphEngine(bundle)
+        self._engine = SumsEngine(bundle) if bundle.schema == terms.SCHEMA else GraphEngine(bundle)
 
     def latencies_ms(self, subjects: Sequence[Graph | dict[str, Any]]) -> list[float]:
         return self._engine.latencies_ms([_as_graph(each) for each in subjects])
@@ -221,7 +223,7 @@ _FORMAT_ERRORS = (AttributeError, IndexError, KeyError, TypeError, ValueError)
 def _terms(bundle: Bundle) -> _NnMeterTerms | _GraphTerms:
     if bundle.schema in SCHEMAS:
         return _NnMeterTerms(bundle)
-    if bundle.schema == "onnx-1":
+    if bundle.schema in ("onnx-1", terms.SCHEMA):
         return _GraphTerms(bundle)
     raise PredictorError(
         f"{bundle.name}: its columns follow the schema {bundle.schema!r}, which this nn-meter does not know; "

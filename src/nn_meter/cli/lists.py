@@ -9,10 +9,21 @@ from nn_meter.cli.output import OK
 from nn_meter.report.text import PREFIX, predictor_line
 
 
-def show(what: str) -> int:
-    """Print the list of ``predictors``, ``backends``, ``kernels``, ``operators`` or ``testcases``."""
-    print("\n".join(_LISTS[what]()))
+def show(what: str, verbose: bool = False) -> int:
+    """Print the list of ``predictors``, ``backends``, ``kernels``, ``operators`` or ``testcases``; ``verbose`` says
+    what each predictor is."""
+    print("\n".join(_described() if verbose and what == "predictors" else _LISTS[what]()))
     return OK
+
+
+def _described() -> list[str]:
+    from nn_meter.predictors.catalogue import list_predictors
+
+    lines = [f"{PREFIX} Supported latency predictors:"]
+    for each in list_predictors():
+        lines.append(predictor_line(each.name, each.version))
+        lines += [f"    {each.summary}"] if each.summary else []
+    return lines
 
 
 def _predictors() -> list[str]:

@@ -40,6 +40,8 @@ COMMANDS: tuple[Command, ...] = (
     ),
     Command("unregister", "nn_meter.cli.registry", "forget what was registered"),
     Command("build", "nn_meter.cli.build", "measure a runtime on this machine and build its predictor"),
+    Command("fit", "nn_meter.cli.fit", "fit a predictor to measurements that others took"),
+    Command("adapt", "nn_meter.cli.fit", "adapt predictors to a new device by a few measurements"),
     Command("detect-rules", "nn_meter.cli.detect_rules", "find out which operators a runtime fuses"),
     Command("measure", "nn_meter.cli.measure", "time models on a runtime of this machine"),
     Command("evaluate", "nn_meter.cli.evaluate", "hold predictions against measurements"),
@@ -108,7 +110,7 @@ def _without_command(args: argparse.Namespace) -> int:
     if asked is not None:
         from nn_meter.cli.lists import show
 
-        return show(asked)
+        return show(asked, args.verbose)
     print('(nn-Meter) please run "nn-meter {positional argument} --help" to see nn-meter guidance')
     return OK
 

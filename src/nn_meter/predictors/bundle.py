@@ -38,7 +38,8 @@ class Bundle:
 
     ``rules`` is the parsed ``fusion_rules.json``. ``kinds`` may open a kind's file at first access.
     ``fallback`` says what a kernel without a predictor costs, ``interval`` how intervals were calibrated.
-    ``statistic`` names what of the repeated measurements was learned ("median"). ``path`` is where it lies.
+    ``statistic`` names what of the repeated measurements was learned ("median"). ``terms`` is what schema ``terms-1``
+    learns in place of kinds. ``path`` is where it lies.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Bundle:
     notes: tuple[str, ...] = ()
     created: str = ""
     environment: Json = field(default_factory=dict)
+    terms: Json = field(default_factory=dict)
     path: Path | None = None
 
 
@@ -99,8 +101,11 @@ class _Folder:
 
 
 class _Zip:
-    def __init__(self, path: Path) -> None:
-        self.where = str(path)
+    """A bundle that is a zip, or with ``folder`` one of several in a zip."""
+
+    def __init__(self, path: Path, folder: str = "") -> None:
+        self.where = str(path / folder)
+        self._folder = f"{folder}/" if folder else ""
         try:
             self._archive = zipfile.ZipFile(io.BytesIO(path.read_bytes()))
         except (OSError, zipfile.BadZipFile) as e:
@@ -108,7 +113,7 @@ class _Zip:
 
     def read(self, name: str) -> bytes:
         try:
-            info = self._archive.getinfo(_inside(name, self.where))
+            info = self._archive.getinfo(self._folder + _inside(name, self.where))
             if info.file_size > _FILE_BYTES_MAX:
                 raise BundleError(f"{self.where}: {name} claims {info.file_size} bytes; that is no bundle")
             return self._archive.read(info)
@@ -265,15 +270,21 @@ def _parsed(stored: bytes, where: str) -> Any:
 
 
 def load(path: Path | str) -> Bundle:
-    """Open the bundle at ``path``, a folder or a ``.zip``. The kinds' files are opened when first asked for.
+    """Open the bundle at ``path``: a folder, a ``.zip``, or a folder inside a zip of several.
+
+    The kinds' files are opened when first asked for.
 
     Raises:
         BundleError: no bundle, one of a newer format, or a broken one; names the file and the key.
     """
     path = Path(path)
-    if not path.exists():
+    files: _Files
+    if path.parent.suffix == ".zip" and path.parent.is_file():
+        files = _Zip(path.parent, path.name)
+    elif not path.exists():
         raise BundleError(f"{path}: no such file or folder")
-    files: _Files = _Folder(path) if path.is_dir() else _Zip(path)
+    else:
+        files = _Folder(path) if path.is_dir() else _Zip(path)
     where = f"{files.where}: {MANIFEST}"
     top = _Reader(where, _parsed(files.read(MANIFEST), where))
     version = top.whole("format_version")
@@ -299,6 +310,7 @@ def load(path: Path | str) -> Bundle:
         interval=None if top.values.get("interval") is None else top.inner("interval").values,
         notes=top.texts("notes"),
         environment=top.inner("environment").values,
+        terms=top.inner("terms").values if "terms" in top.values else {},
         path=path,
     )
 
@@ -365,6 +377,7 @@ def _written(bundle: Bundle) -> dict[str, bytes]:
         "interval": None if bundle.interval is None else dict(bundle.interval),
         "notes": bundle.notes,
         "environment": dict(bundle.environment),
+        **({"terms": dict(bundle.terms)} if bundle.terms else {}),
     }
     return {MANIFEST: _dumped(manifest), **files}
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import json
 import logging
+import math
 import re
+import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -20,6 +23,8 @@ _log = logging.getLogger(__name__)
 
 ENTRY_POINTS = "nn_meter.predictors"
 SHIPPED = Path(__file__).with_name("shipped")
+INDEX = "index.json"
+"""What an archive of several bundles holds beside their folders: a list of name, version, category, summary."""
 
 Origin = Literal["shipped", "plugin", "published", "registered"]
 
@@ -28,7 +33,8 @@ Origin = Literal["shipped", "plugin", "published", "registered"]
 class PredictorInfo:
     """A predictor that can be loaded. ``location`` is its bundle's path, or the address it is fetched from.
 
-    ``replaced`` says, of one just registered, that another of that name and version made way for it.
+    ``replaced`` says, of one just registered, that another of that name and version made way for it. ``summary`` says
+    device, runtime, precision, errors, source and date in a line.
     """
 
     name: str
@@ -38,6 +44,7 @@ class PredictorInfo:
     location: str
     kernel_predictors: tuple[str, ...]
     replaced: bool = False
+    summary: str = ""
 
 
 _VPU = (
@@ -86,7 +93,23 @@ def list_predictors() -> list[PredictorInfo]:
 
 
 def _shipped() -> Iterator[PredictorInfo]:
-    return _readable(SHIPPED.glob(f"*/{MANIFEST}"), "shipped", lambda manifest: manifest.parent)
+    yield from _readable(SHIPPED.glob(f"*/{MANIFEST}"), "shipped", lambda manifest: manifest.parent)
+    for archive in sorted(SHIPPED.glob("*.zip")):
+        yield from _indexed(archive)
+
+
+def _indexed(archive: Path) -> Iterator[PredictorInfo]:
+    """What an archive's index says; no bundle of it is opened."""
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            index = json.loads(opened.read(INDEX))
+        for each in index:
+            location = str(archive / each["name"])
+            yield PredictorInfo(
+                each["name"], each["version"], each["category"], "shipped", location, (), summary=each["summary"]
+            )
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as e:
+        _log.warning("predictors left out: %s: its index cannot be read (%r)", archive, e)
 
 
 def registered() -> Iterator[PredictorInfo]:
@@ -124,7 +147,23 @@ def info(bundle: Bundle, origin: Origin, *, replaced: bool = False) -> Predictor
     """What the catalogue says of ``bundle``."""
     location = str(bundle.path or "")
     kernels = tuple(bundle.kinds)
-    return PredictorInfo(bundle.name, bundle.version, bundle.category, origin, location, kernels, replaced)
+    facts = (bundle.name, bundle.version, bundle.category, origin, location, kernels, replaced)
+    return PredictorInfo(*facts, summary=summary(bundle))
+
+
+def summary(bundle: Bundle) -> str:
+    """Device, runtime, precision, errors, interval, source and date, as far as the bundle knows them, in a line."""
+    facts = bundle.environment
+    parts = [bundle.device, f"{bundle.runtime} {bundle.runtime_version}".strip(), bundle.dtype]
+    if facts.get("batch", 1) != 1:
+        parts.append(f"batch {facts['batch']}")
+    if errors := facts.get("errors"):
+        parts.append(f"median error {errors['median']:.1%} of {errors['models']} models of families left out")
+    if bundle.interval:
+        low, high = (math.exp(float(bundle.interval[k])) - 1 for k in ("low", "high"))
+        parts.append(f"90 % within {low:+.0%} to {high:+.0%}")
+    parts += [str(facts.get("source", "")), bundle.created]
+    return "; ".join(part for part in parts if part)
 
 
 def find(name: str, version: str | float | None = None) -> PredictorInfo:

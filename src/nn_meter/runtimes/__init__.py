@@ -22,6 +22,8 @@ ENTRY_POINTS = "nn_meter.runtimes"
 RUNTIMES: tuple[str, ...] = (
     "nn_meter.runtimes.onnxruntime:RUNTIME",
     "nn_meter.runtimes.openvino:RUNTIME",
+    "nn_meter.runtimes.tflite:CPU",
+    "nn_meter.runtimes.tflite:GPU",
     "nn_meter.runtimes.by_rules:RUNTIME",
     "nn_meter.runtimes.nnmeter:RUNTIME",
 )

@@ -1,0 +1,115 @@
+"""Writes predictors into the archive that ships, and a page for each device."""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+import zipfile
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from nn_meter.predictors import bundle as bundles
+from nn_meter.predictors.bundle import Bundle, load
+from nn_meter.predictors.catalogue import INDEX, SHIPPED, summary
+
+ROOT = Path(__file__).parents[1]
+ARCHIVE = SHIPPED / "published.zip"
+PAGES = ROOT / "docs" / "devices"
+DATE = "2026-11-28"
+
+
+def add(made: Sequence[Bundle]) -> None:
+    """Put predictors into the archive, in place of those of their names, and write the pages anew."""
+    kept = {} if not ARCHIVE.exists() else {name: load(ARCHIVE / name) for name in _names()}
+    kept |= {each.name: replace(each, created=DATE) for each in made}
+    with tempfile.TemporaryDirectory() as folder:
+        files: dict[str, bytes] = {}
+        for name, each in sorted(kept.items()):
+            bundles.save(each, Path(folder) / name)
+            for path in sorted((Path(folder) / name).rglob("*")):
+                if path.is_file():
+                    files[f"{name}/{path.relative_to(Path(folder) / name).as_posix()}"] = path.read_bytes()
+    index = [
+        {"name": e.name, "version": e.version, "category": e.category, "summary": summary(e)}
+        for _, e in sorted(kept.items())
+    ]
+    ARCHIVE.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(ARCHIVE, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        archive.writestr(_entry(INDEX), json.dumps(index, indent=1))
+        for name, stored in files.items():
+            archive.writestr(_entry(name), stored)
+    pages(kept.values())
+    print(f"{ARCHIVE.name}: {len(kept)} predictors, {ARCHIVE.stat().st_size / 1e6:.2f} MB")
+
+
+def _entry(name: str) -> zipfile.ZipInfo:
+    entry = zipfile.ZipInfo(name)
+    entry.compress_type = zipfile.ZIP_DEFLATED
+    return entry
+
+
+def _names() -> list[str]:
+    with zipfile.ZipFile(ARCHIVE) as archive:
+        return [each["name"] for each in json.loads(archive.read(INDEX))]
+
+
+def pages(known: Iterable[Bundle]) -> None:
+    """A page per device, and one that lists them."""
+    devices: dict[str, list[Bundle]] = {}
+    for each in known:
+        devices.setdefault(each.device, []).append(each)
+    PAGES.mkdir(parents=True, exist_ok=True)
+    for old in PAGES.glob("*.md"):
+        old.unlink()
+    lines = ["# Devices that others measured", "",
+             "Written by `scripts/devices.py`. How they are fitted: [terms](../measurements.md#from-whole-models).", "",
+             "| device | predictors | median error, families left out |", "|---|---|---|"]  # fmt: skip
+    for device, some in sorted(devices.items()):
+        page = device.lower().replace(" ", "-") + ".md"
+        errors = [e.environment["errors"]["median"] for e in some if "errors" in e.environment]
+        span = f"{min(errors):.1%} to {max(errors):.1%}" if errors else "unknown"
+        lines.append(f"| [{device}]({page}) | {len(some)} | {span} |")
+        (PAGES / page).write_text(_page(device, some), encoding="utf-8")
+    (PAGES / "README.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _page(device: str, some: Sequence[Bundle]) -> str:
+    first = some[0]
+    facts = first.environment
+    lines = [f"# {device}", "", "Written by `scripts/devices.py`.", "",
+             f"Processor: {facts.get('cpu', 'unknown')}. Measured by: {facts['source']}, "
+             f"licence {facts['licence']}. Latencies are the {first.statistic} of the repeated runs, in milliseconds.",
+             "",
+             "Errors are of families of networks left out, each predicted by what was fitted without it; the interval "
+             "holds the central 90 % of them.", "",
+             "| predictor | runtime | threads | batch | models | median | mean | within 10 % | interval |",
+             "|---|---|---|---|---|---|---|---|---|"]  # fmt: skip
+    for each in some:
+        e: Any = each.environment.get("errors")
+        cells = ["–"] * 4
+        if e:
+            cells = [str(e["models"]), f"{e['median']:.1%}", f"{e['mean']:.1%}", f"{e['within_10']:.0%}"]
+        span = "–"
+        if each.interval:
+            low, high = (math.exp(each.interval[k]) - 1 for k in ("low", "high"))
+            span = f"{low:+.0%} to {high:+.0%}"
+        runtime = f"{each.runtime} {each.runtime_version} {each.dtype}".replace("  ", " ")
+        batch = each.environment.get("batch", 1)
+        lines.append(f"| `{each.name}` | {runtime} | {each.threads} | {batch} | {' | '.join(cells)} | {span} |")
+    lines += ["", "What not to ask:", ""]
+    lines += [f"- {text}" for text in dict.fromkeys(text for each in some for text in _limits(each))]
+    return "\n".join(lines) + "\n"
+
+
+def _limits(each: Bundle) -> list[str]:
+    learned = each.terms["learned"]
+    unseen = [name for name, entry in learned.items() if "work" not in entry]
+    batches = ", ".join(map(str, each.terms["batches"]))
+    texts = [f"another batch than {batches}: the answer says that it is extrapolated"]
+    if {"matmul", "attention"} <= set(unseen):
+        texts.append("transformers: only convolutional networks were measured, and the answer says so")
+    texts.append(f"kernels that no measured model had, which count as estimated: {', '.join(unseen)}")
+    return texts

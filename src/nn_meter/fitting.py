@@ -1,0 +1,398 @@
+"""``nn_meter.fit`` and ``nn_meter.adapt``: predictors from measurements that others took."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from nn_meter import frontends
+from nn_meter.errors import BuildError, ModelError
+from nn_meter.ir import Graph
+from nn_meter.kernels.rules import RuleSet, read_rules
+from nn_meter.kernels.terms import SCHEMA
+from nn_meter.learning.sums import (
+    Design,
+    Environment,
+    Floats,
+    Prior,
+    Subject,
+    fit_together,
+    interval_of,
+    kernel_subject,
+    leave_families_out,
+    model_subject,
+    terms_document,
+)
+from nn_meter.measuring.records import Circumstances, Record
+from nn_meter.predictors.bundle import Bundle, load
+from nn_meter.predictors.catalogue import list_predictors
+from nn_meter.runtimes import BY_RULES, tflite
+from nn_meter.runtimes.fusion import fuse
+
+Reader = Callable[[str, int], Graph]
+"""From a subject's name and the batch to its graph; raises ``ModelError`` where there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lowering:
+    """What a runtime makes of a graph, as far as rules say; ``staged`` as in ``kernels.terms``."""
+
+    rules: Mapping[str, Any]
+    staged: bool = False
+
+
+LOWERINGS: Mapping[tuple[str, str], Lowering] = MappingProxyType(
+    {
+        ("tflite", "cpu"): Lowering(tflite.CPU_RULES, staged=True),
+        ("tflite", "gpu"): Lowering(tflite.GPU_RULES),
+    }
+)
+"""Runtime and kind of device to its lowering; what has no row is lowered node by node."""
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Relative errors of predictions by models of other families, as fractions."""
+
+    models: int
+    median: float
+    mean: float
+    within_10: float
+
+    @classmethod
+    def of(cls, predicted: Floats, measured: Floats) -> Errors:
+        """Of latencies in ms, float64 of one shape; pairs with a NaN do not count."""
+        both = ~np.isnan(predicted) & ~np.isnan(measured)
+        off = np.abs(predicted[both] / measured[both] - 1)
+        return cls(int(both.sum()), float(np.median(off)), float(off.mean()), float((off <= 0.1).mean()))
+
+
+@dataclass(frozen=True)
+class Study:
+    """Environments of one lowering: subjects, latencies, what was predicted with families left out."""
+
+    design: Design
+    names: tuple[str, ...]
+    environments: tuple[Environment, ...]
+    circumstances: tuple[Circumstances, ...]
+    lowering: Lowering
+    left_out: tuple[str, ...]
+    subjects: tuple[Subject, ...] = ()
+
+    def blind(self, families: Sequence[str] | None = None) -> Floats:
+        """Predictions in ms, float64 (environments, subjects), each without its family."""
+        return leave_families_out(self.design, self.environments, families=families)
+
+    def bundles(self, blind: Floats | None, label: Callable[[Circumstances], str]) -> list[Bundle]:
+        """A predictor of every environment, named by ``label``; ``blind`` gives its errors and its interval."""
+        fitted = fit_together(self.design, self.environments)
+        made = []
+        for k, (each, around) in enumerate(zip(self.environments, self.circumstances, strict=True)):
+            used = ~np.isnan(each.latencies_ms)
+            document = terms_document(
+                self.design, fitted.parameters[k], used, staged=self.lowering.staged, batches=[around.batch]
+            )
+            errors = interval = None
+            if blind is not None:
+                errors = Errors.of(blind[k], each.latencies_ms)
+                some = ~np.isnan(blind[k]) & used
+                interval = interval_of(np.log(each.latencies_ms[some] / blind[k][some]))
+            made.append(_bundle(label(around), around, self.lowering, document, errors, interval))
+        return made
+
+
+def study(records: Iterable[Record], read: Reader, *, lowering: Lowering | None = None) -> Study:
+    """Bring records of one lowering into the form that fits.
+
+    A model that cannot be read is left out and named; kernels of a model keep its family.
+
+    Raises:
+        BuildError: no records, or of runtimes that lower differently.
+    """
+    records = tuple(records)
+    if not records:
+        raise BuildError("there are no measurements to fit; see docs/measurements.md for the forms")
+    kinds = {(r.circumstances.runtime, r.circumstances.device.kind) for r in records}
+    if lowering is None:
+        if len(kinds) > 1:
+            named = ", ".join(f"{runtime} on a {kind}" for runtime, kind in sorted(kinds))
+            raise BuildError(f"the measurements are of several runtimes ({named}); fit one at a time")
+        lowering = LOWERINGS.get(next(iter(kinds)), Lowering({"runtime": BY_RULES}))
+    rules = read_rules(lowering.rules, "rules of the runtime")
+    places: dict[Any, int] = {}
+    subjects: list[Subject] = []
+    names: list[str] = []
+    failed: dict[str, str] = {}
+    latencies: dict[Any, dict[int, float]] = {}
+    around_of: dict[Any, Circumstances] = {}
+    repeats: Counter[Any] = Counter()
+    for record in records:
+        around = record.circumstances
+        where = (default_name(around), around.batch, around.threads, around.source)
+        around_of.setdefault(where, around)
+        if record.whole is not None:
+            key: Any = (record.subject, around.batch)
+            if key not in places and record.subject not in failed:
+                try:
+                    subject = _model(read(record.subject, around.batch), record, rules, lowering)
+                except ModelError as error:
+                    failed[record.subject] = str(error)
+                else:
+                    places[key] = len(subjects)
+                    subjects.append(subject)
+                    names.append(record.subject)
+            if key in places:
+                latencies.setdefault(where, {})[places[key]] = record.whole.median_ms
+        for kernel in record.kernels:
+            one = kernel_subject(
+                kernel.kind, kernel.config, record.family or record.subject, staged=lowering.staged
+            )
+            repeats[where, record.subject, one] += 1
+            key = (one, record.subject, repeats[where, record.subject, one])
+            if key not in places:
+                places[key] = len(subjects)
+                subjects.append(one)
+                names.append(record.subject)
+            latencies.setdefault(where, {})[places[key]] = kernel.latency_ms
+    left_out = tuple(f"{name}: {why}" for name, why in failed.items())
+    if not subjects:
+        raise BuildError(f"no model of the measurements can be read: {'; '.join(left_out[:3])}")
+    environments = []
+    for where, found in latencies.items():
+        around = around_of[where]
+        values = np.full(len(subjects), np.nan)
+        values[list(found)] = list(found.values())
+        environments.append(Environment(default_name(around), tags_of(around), values))
+    return Study(
+        Design(subjects), tuple(names), tuple(environments), tuple(around_of[w] for w in latencies), lowering, left_out,
+        tuple(subjects),
+    )
+
+
+def fit(
+    records: Iterable[Record],
+    base: Bundle | None = None,
+    *,
+    name: str | None = None,
+    version: str = "1.0",
+    read: Reader | None = None,
+) -> Bundle:
+    """A predictor of the one environment that ``records`` were measured in.
+
+    Args:
+        records: whole models, single kernels, or both; as ``nn_meter.networks.published.read_csv`` gives them.
+        base: a predictor of schema ``terms-1`` to start from: its speeds are expected, its rules hold.
+        name: of the predictor; made of device, processors, precision and runtime where left out.
+        read: finds the graph of a subject; a path or a name that ``nn_meter.frontends`` knows where left out.
+
+    Raises:
+        BuildError: too few measurements, of several environments, or no model can be read.
+        MissingDependencyError: scikit-learn is not installed.
+    """
+    lowering = None
+    if base is not None:
+        lowering = Lowering(base.rules, bool(base.terms.get("staged", False)))
+    found = study(records, read or read_subject, lowering=lowering)
+    if len(found.environments) > 1:
+        named = ", ".join(each.name for each in found.environments)
+        raise BuildError(f"the measurements are of several environments ({named}); fit one at a time")
+    blind = found.blind() if len(set(found.design.families[found.design.whole])) > 2 else None
+    bundle = found.bundles(blind, lambda around: name or default_name(around))[0]
+    notes = (*bundle.notes, *(f"left out: {text}" for text in found.left_out))
+    return replace(bundle, version=version, notes=notes)
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """What ``adapt`` gives: a predictor, and which of the candidates to measure next, the most telling first."""
+
+    bundle: Bundle
+    next: tuple[str, ...]
+
+
+def adapt(
+    records: Iterable[Record],
+    bases: Sequence[Bundle],
+    *,
+    name: str | None = None,
+    version: str = "1.0",
+    read: Reader | None = None,
+    candidates: Sequence[str] = (),
+    suggest: int = 5,
+) -> Adapted:
+    """A predictor of a new device from a handful of whole models, and from predictors of other devices.
+
+    Args:
+        records: latencies of whole models in one environment, one at least.
+        bases: predictors of schema ``terms-1`` with one lowering; the more, the more is known about how devices
+            differ.
+        candidates: subjects that could be measured next.
+        suggest: how many of them to name.
+
+    Raises:
+        BuildError: no measurements, of several environments, no base, or bases that lower differently.
+    """
+    if not bases:
+        raise BuildError("there is no predictor to adapt; name one with schema terms-1, such as those that ship")
+    if len({(repr(sorted(each.rules)), bool(each.terms.get("staged"))) for each in bases}) > 1:
+        raise BuildError("the base predictors are of runtimes that fuse differently; name those of one runtime")
+    lowering = Lowering(bases[0].rules, bool(bases[0].terms.get("staged", False)))
+    reader = read or read_subject
+    found = study(records, reader, lowering=lowering)
+    if len(found.environments) > 1:
+        named = ", ".join(each.name for each in found.environments)
+        raise BuildError(f"the measurements are of several environments ({named}); adapt to one at a time")
+    measured, around = found.environments[0], found.circumstances[0]
+    rules = read_rules(lowering.rules, "rules of the base")
+    asked = {}
+    for each in candidates:
+        if each not in found.names:
+            kernels = [(k.kind, k.config) for k in fuse(reader(each, around.batch), rules).kernels if not k.free]
+            asked[each] = model_subject(kernels, each, staged=lowering.staged)
+    design = Design([*found.subjects, *asked.values()])
+    latencies = np.concatenate([measured.latencies_ms, np.full(len(asked), np.nan)])
+    prior = Prior.of([each.terms["learned"] for each in bases], design.parameters)
+    parameters, doubt = prior.fit(design, latencies)
+    used = ~np.isnan(latencies)
+    document = terms_document(design, parameters, used, staged=lowering.staged, batches=[around.batch])
+    _keep_known(document, bases)
+    unsure = np.sqrt(design.doubt(parameters, doubt))
+    spread = 1.645 * float(np.sqrt(np.mean(unsure**2)))
+    known = [each.interval for each in bases if each.interval]
+    low = float(np.mean([i["low"] for i in known])) if known else -0.1
+    high = float(np.mean([i["high"] for i in known])) if known else 0.1
+    interval = {"low": round(low - spread, 4), "high": round(high + spread, 4), "level": 0.9, "models": int(used.sum())}
+    bundle = _bundle(name or default_name(around), around, lowering, document, None, interval)
+    notes = (
+        *bundle.notes,
+        f"adapted from {len(bases)} predictors by {int(used.sum())} measured models",
+        *(f"left out: {text}" for text in found.left_out),
+    )
+    order = design.most_telling(parameters, doubt, np.flatnonzero(~used), suggest)
+    order_named = tuple(list(asked)[i - len(found.subjects)] for i in order)
+    return Adapted(replace(bundle, version=version, notes=notes), order_named)
+
+
+def shipped_bases(records: Sequence[Record]) -> list[Bundle]:
+    """All predictors that ship for the runtime and the kind of device of these measurements, those of their precision
+    where there are any.
+
+    Raises:
+        BuildError: none ships for that runtime.
+    """
+    if not records:
+        raise BuildError("there are no measurements to adapt to; see docs/measurements.md for the forms")
+    around = records[0].circumstances
+    known = [load(each.location) for each in list_predictors() if each.origin == "shipped" and each.summary]
+    of_runtime = [
+        b for b in known if b.schema == SCHEMA and (b.runtime, b.category) == (around.runtime, around.device.kind)
+    ]
+    if not of_runtime:
+        there = ", ".join(sorted({f"{b.runtime} on a {b.category}" for b in known if b.schema == SCHEMA}))
+        raise BuildError(
+            f"no predictor ships for {around.runtime!r} on a {around.device.kind}; there are: {there}. "
+            "Say which runtime was measured (--runtime, --category), or name a base (--base)"
+        )
+    return [b for b in of_runtime if b.dtype == around.precision] or of_runtime
+
+
+def _keep_known(document: dict[str, Any], bases: Sequence[Bundle]) -> None:
+    """Terms that no measured model has are as certain as the bases know them: their ranges, and their mean speed."""
+    for name, entry in document["learned"].items():
+        theirs = [b.terms["learned"][name] for b in bases if "work" in b.terms["learned"].get(name, {})]
+        if not theirs:
+            continue
+        ranges = [[t["work"], *t["seen"]] for t in (*theirs, entry) if "work" in t]
+        wide = [[min(r[i][0] for r in ranges), max(r[i][1] for r in ranges)] for i in range(len(ranges[0]))]
+        entry["work"], entry["seen"] = wide[0], wide[1:]
+
+
+def read_subject(subject: str, batch: int) -> Graph:
+    """The graph of a path, or of a name such as ``timm:resnet50``, at a batch."""
+    graph = frontends.read(subject)
+    if batch == 1:
+        return graph
+    shapes = {name: (batch, *graph.tensors[name].shape[1:]) for name in graph.inputs}
+    return frontends.read(subject, input_shapes=shapes)
+
+
+def default_name(around: Circumstances) -> str:
+    """``pixel4_1large_float_tflite``: device, processors, precision, runtime."""
+    precision = {"float32": "float", "int8": "quant"}.get(around.precision, around.precision)
+    device = str(around.device.environment.get("short") or around.device.name)
+    parts = (device, around.device.processors, precision, around.runtime + around.runtime_version)
+    return re.sub(r"[^A-Za-z0-9_.+-]+", "-", "_".join(part for part in parts if part))
+
+
+def tags_of(around: Circumstances) -> tuple[str, ...]:
+    """What an environment shares with others: its device, kind of cores, number of threads; and all of these once
+    more for its precision, where that is not single."""
+    device = around.device
+    cores = re.sub(r"\d", "", device.processors)
+    tags = [f"device:{device.name}", f"cores:{device.name}:{cores}", f"threads:{min(around.threads, 4)}"]
+    tags += [f"kind:{re.sub('.*(?=large|med|small)', '', cores)}", f"maker:{device.maker}"]
+    if around.precision != "float32":
+        tags += [f"precision:{around.precision}", *(f"{tag}:{around.precision}" for tag in tags)]
+    return tuple(tags)
+
+
+def _model(graph: Graph, record: Record, rules: RuleSet, lowering: Lowering) -> Subject:
+    kernels = [(k.kind, k.config) for k in fuse(graph, rules).kernels if not k.free]
+    return model_subject(kernels, record.family or record.subject, staged=lowering.staged)
+
+
+def _bundle(
+    name: str,
+    around: Circumstances,
+    lowering: Lowering,
+    document: Mapping[str, Any],
+    errors: Errors | None,
+    interval: Mapping[str, float] | None,
+) -> Bundle:
+    notes = [f"measured by {around.source}, licence {around.licence or 'unknown'}"] if around.source else []
+    facts: dict[str, Any] = {
+        **{key: value for key, value in around.device.facts().items() if value is not None},
+        "maker": around.device.maker,
+        "batch": around.batch,
+        "source": around.source,
+        "licence": around.licence,
+    }
+    if errors is not None:
+        notes.append(
+            f"on families of networks left out: median error {errors.median:.1%}, mean {errors.mean:.1%}, "
+            f"within 10 %: {errors.within_10:.0%} of {errors.models}"
+        )
+        facts["errors"] = {
+            "models": errors.models,
+            "median": round(errors.median, 4),
+            "mean": round(errors.mean, 4),
+            "within_10": round(errors.within_10, 4),
+        }
+    return Bundle(
+        name=name,
+        version="1.0",
+        kinds={},
+        rules=dict(lowering.rules),
+        schema=SCHEMA,
+        device=around.device.name,
+        category=around.device.kind,
+        runtime=around.runtime,
+        runtime_version=around.runtime_version,
+        threads=around.threads,
+        dtype=around.precision,
+        statistic=around.statistic,
+        fallback={"policy": "terms"},
+        interval=interval,
+        notes=tuple(notes),
+        created=datetime.now(UTC).date().isoformat(),
+        environment=facts,
+        terms=document,
+    )
+

@@ -1,0 +1,274 @@
+"""Terms: what a kernel's latency is a sum of, where only whole models were measured.
+
+A term is some work (multiply-adds, elements) done at a speed, and the speed varies with sizes. A kernel has the terms
+of what it computes and of what a runtime does around it::
+
+    latency_ms = sum over terms of exp(base + log(work / unit) + sum over sizes of slope * log(size / typical))
+
+so that ``exp(base)`` is the time of one unit of work in a kernel of typical sizes. Terms of one ``group`` are paid for
+by one resource (arithmetic, memory), so that the speed of one says something about that of another. Where a size is
+``squared``, its logarithm's square has a slope too. A new term is a row in ``TERMS`` and a line in ``steps``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from math import log, prod
+from types import MappingProxyType
+from typing import Any
+
+from nn_meter.kernels.kinds import (
+    AttentionConfig,
+    BroadcastConfig,
+    ConvConfig,
+    CopyConfig,
+    GemmConfig,
+    PiecesConfig,
+    PoolConfig,
+    RecurrentConfig,
+    ReduceConfig,
+    ReorderConfig,
+    ResizeConfig,
+    RowsConfig,
+    TransposeConfig,
+)
+from nn_meter.kernels.partition import KernelConfig
+
+SCHEMA = "terms-1"
+"""The name of this table in bundles; what a row means never changes under one name."""
+
+CALL = "call"
+LAUNCH = "launch"
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """A size that the speed of a term varies with, relative to a typical one."""
+
+    name: str
+    of: Callable[[Any], float]
+    typical: float
+    squared: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """A row of the table. ``group`` is ``arithmetic``, ``memory`` or empty; ``unit`` of work is a thousandth or so
+    of what a network has of it."""
+
+    group: str
+    work: Callable[[Any], float]
+    unit: float
+    sizes: tuple[Size, ...] = ()
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of what a slope is learned for."""
+        named = [[s.name, f"{s.name}^2"] if s.squared else [s.name] for s in self.sizes]
+        return tuple(name for each in named for name in each)
+
+    def row(self, config: Any) -> tuple[float, ...]:
+        """The logarithm of the work in units, then a number for each of ``columns``."""
+        row = [log(max(self.work(config), 1.0) / self.unit)]
+        for size in self.sizes:
+            value = log(max(size.of(config), 1.0) / size.typical)
+            row += [value, value * value] if size.squared else [value]
+        return tuple(row)
+
+
+def _pixels(c: ConvConfig) -> int:
+    return c.n * prod(c.out)
+
+
+def _macs(c: ConvConfig | GemmConfig) -> float:
+    return float(c.macs)
+
+
+def _written(c: ConvConfig) -> float:
+    return float(_pixels(c) * c.cout)
+
+
+def _rows_size(c: RowsConfig) -> float:
+    return float(c.rows * c.length)
+
+
+def _attention_macs(c: AttentionConfig) -> float:
+    return 2.0 * c.batch * c.heads * c.queries * c.keys * c.width
+
+
+_STRIDE = Size("stride", lambda c: max(c.strides), 1)
+_AREA = Size("area", lambda c: prod(c.kernel), 9)
+_PIXELS = Size("pixels", _pixels, 784, squared=True)
+_CIN = Size("cin", lambda c: c.cin, 64, squared=True)
+_COUT = Size("cout", lambda c: c.cout, 64, squared=True)
+_ELEMENTS = Size("elements", lambda c: c.size, 1e5)
+
+TERMS: Mapping[str, Term] = MappingProxyType(
+    {
+        CALL: Term("", lambda c: 1.0, 1.0),
+        LAUNCH: Term("", lambda c: 1.0, 1.0),
+        "conv": Term("arithmetic", _macs, 1e6, (_CIN, _COUT, _PIXELS, _AREA, _STRIDE)),
+        "conv1x1": Term("arithmetic", _macs, 1e6, (_CIN, _COUT, _PIXELS, _STRIDE)),
+        "stem": Term("arithmetic", _macs, 1e6, (Size("cout", lambda c: c.cout, 32), _AREA, _STRIDE)),
+        "grouped": Term(
+            "arithmetic",
+            _macs,
+            1e6,
+            (
+                Size("cin", lambda c: c.cin // c.group, 16),
+                Size("cout", lambda c: c.cout // c.group, 16),
+                Size("groups", lambda c: c.group, 16),
+                Size("pixels", _pixels, 784),
+                _STRIDE,
+            ),
+        ),
+        "dwconv": Term("", _macs, 1e6, (Size("cin", lambda c: c.cin, 128, True), _PIXELS, _AREA, _STRIDE)),
+        "convtrans": Term("arithmetic", _macs, 1e6),
+        "conv_vector": Term(
+            "", _macs, 1e6, (Size("cin", lambda c: c.cin, 256), Size("cout", lambda c: c.cout, 256))
+        ),
+        "linear": Term(
+            "arithmetic",
+            _macs,
+            1e6,
+            (
+                Size("m", lambda c: c.m, 196, True),
+                Size("k", lambda c: c.k, 256, True),
+                Size("n", lambda c: c.n, 256, True),
+            ),
+        ),
+        "linear_vector": Term("", _macs, 1e6, (Size("k", lambda c: c.k, 256), Size("n", lambda c: c.n, 256))),
+        "matmul": Term(
+            "arithmetic",
+            _macs,
+            1e6,
+            (
+                Size("m", lambda c: c.m, 196),
+                Size("k", lambda c: c.k, 64),
+                Size("n", lambda c: c.n, 196),
+                Size("batch", lambda c: c.batch, 8),
+            ),
+        ),
+        "attention": Term(
+            "arithmetic",
+            _attention_macs,
+            1e6,
+            (Size("queries", lambda c: c.queries, 196), Size("width", lambda c: c.width, 64)),
+        ),
+        "recurrent": Term(
+            "arithmetic", lambda c: c.steps * c.batch * c.hidden * (c.input + c.hidden) * c.directions, 1e6
+        ),
+        "im2col": Term("memory", lambda c: float(_pixels(c) * c.cin * prod(c.kernel)), 1e6),
+        "pad": Term("memory", lambda c: float(c.n * c.cin * prod(c.size)), 1e5),
+        "fused_activation": Term("memory", _written, 1e5),
+        "fused_sum": Term("memory", _written, 1e5),
+        "binary": Term("memory", lambda c: float(c.size), 1e5, (_ELEMENTS,)),
+        "scale": Term("memory", lambda c: float(c.size), 1e5, (_ELEMENTS,)),
+        "clamp": Term("memory", lambda c: float(c.size), 1e5, (_ELEMENTS,)),
+        "hardswish": Term("memory", lambda c: float(c.size), 1e5, (_ELEMENTS,)),
+        "transcendental": Term("memory", lambda c: float(c.size), 1e5, (_ELEMENTS,)),
+        "bn": Term("memory", _rows_size, 1e5, (Size("elements", _rows_size, 1e5),)),
+        "norm": Term("memory", _rows_size, 1e5, (Size("length", lambda c: c.length, 196),)),
+        "softmax": Term("memory", _rows_size, 1e5, (Size("length", lambda c: c.length, 196),)),
+        "mean": Term(
+            "memory",
+            lambda c: float(c.n * c.c * prod(c.size)),
+            1e5,
+            (Size("channels", lambda c: c.c, 256), Size("pixels", lambda c: prod(c.size), 49)),
+        ),
+        "reduce": Term("memory", lambda c: float(prod(c.dims)), 1e5),
+        "maxpool": Term("memory", lambda c: float(c.n * c.c * prod(c.out) * prod(c.kernel)), 1e5, (_AREA,)),
+        "avgpool": Term("memory", lambda c: float(c.n * c.c * prod(c.out) * prod(c.kernel)), 1e5, (_AREA,)),
+        "concat": Term("memory", lambda c: float(c.outer * sum(c.pieces)), 1e5),
+        "split": Term("memory", lambda c: float(c.outer * sum(c.pieces)), 1e5),
+        "transpose": Term("memory", lambda c: float(prod(c.dims)), 1e5),
+        "copy": Term("memory", lambda c: float(c.out), 1e5),
+        "reorder": Term("memory", lambda c: float(c.n * c.c * c.hw), 1e5),
+        "resize": Term("memory", lambda c: float(c.n * c.c * prod(c.out)), 1e5),
+    }
+)
+
+STAGED = ("im2col", "pad")
+"""Terms of runtimes that write out what a convolution reads, padded or patch by patch, before they compute it."""
+
+GROUPS = ("arithmetic", "memory")
+
+_SLOW = frozenset({"hardswish", "swish", "sigmoid", "gelu", "tanh", "hardsigmoid"})
+_CLAMPS = frozenset({"Relu", "Clip", "LeakyRelu"})
+_HARD = frozenset({"HardSwish", "HardSigmoid"})
+
+
+def steps(kind: str, config: KernelConfig, staged: bool = False) -> Iterator[str]:
+    """Names of the terms of one kernel, ``launch`` first; none for one that only looks at data another way.
+
+    ``staged`` says that the runtime has the terms of ``STAGED``.
+    """
+    if kind == "reshape":
+        return
+    yield LAUNCH
+    if isinstance(config, ConvConfig):
+        yield from _convolution(kind, config, staged)
+    elif isinstance(config, GemmConfig):
+        yield "matmul" if not config.weights else "linear" if config.m > 1 else "linear_vector"
+    elif isinstance(config, BroadcastConfig):
+        yield _elementwise(config)
+    elif isinstance(config, RowsConfig):
+        if config.op.startswith("Batch"):
+            yield LAUNCH  # a product and a sum
+        yield (
+            "bn" if config.op.startswith("Batch") else "softmax" if "Softmax" in config.op else "norm"
+        )
+    elif isinstance(config, PoolConfig):
+        whole = config.op.startswith("Global") or prod(config.out) == 1
+        yield "mean" if whole else "maxpool" if config.op.startswith("Max") else "avgpool"
+    else:
+        yield from (name for kind_of, name in _SIMPLE.items() if isinstance(config, kind_of))
+
+
+def _convolution(kind: str, c: ConvConfig, staged: bool) -> Iterator[str]:
+    area, inner = prod(c.kernel), c.cin // c.group
+    vector = prod(c.out) == 1 and prod(c.size) == 1
+    if kind == "convtrans":
+        yield "convtrans"
+    elif vector:
+        yield "conv_vector"
+    elif c.group > 1:
+        yield "dwconv" if inner == 1 else "grouped"
+    else:
+        yield "conv1x1" if area == 1 else "stem" if c.cin <= 4 else "conv"
+    if staged and not vector:
+        if area > 1:
+            yield LAUNCH
+            yield "pad"
+        if c.group == 1 and (area > 1 or max(c.strides) > 1):
+            yield "im2col"
+    if _SLOW.intersection(c.fused):
+        yield "fused_activation"
+    if "sum" in c.fused:
+        yield "fused_sum"
+
+
+def _elementwise(c: BroadcastConfig) -> str:
+    if len(c.present) > 1:
+        return "binary" if sum(all(p) for p in c.present) > 1 else "scale"
+    return "clamp" if c.op in _CLAMPS else "hardswish" if c.op in _HARD else "transcendental"
+
+
+_SIMPLE: Mapping[type, str] = MappingProxyType(
+    {
+        AttentionConfig: "attention",
+        RecurrentConfig: "recurrent",
+        ReduceConfig: "reduce",
+        TransposeConfig: "transpose",
+        PiecesConfig: "concat",
+        CopyConfig: "copy",
+        ReorderConfig: "reorder",
+        ResizeConfig: "resize",
+    }
+)
+
+
+def rows(kind: str, config: KernelConfig, staged: bool = False) -> list[tuple[str, tuple[float, ...]]]:
+    """Terms of one kernel with their rows, as ``Term.row`` says."""
+    return [(name, TERMS[name].row(config)) for name in steps(kind, config, staged)]

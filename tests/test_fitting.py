@@ -1,0 +1,226 @@
+"""Predictors from measurements that others took: tables, fitting through sums, adapting, what ships."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import nn_meter
+from nn_meter.devices.device import Device
+from nn_meter.errors import BuildError
+from nn_meter.fitting import LOWERINGS, adapt, fit
+from nn_meter.ir import Graph, GraphBuilder
+from nn_meter.kernels.rules import read_rules
+from nn_meter.kernels.terms import TERMS, rows
+from nn_meter.learning.sums import Prior, parameters_of
+from nn_meter.measuring.measure import Measurement
+from nn_meter.measuring.records import Circumstances, Record
+from nn_meter.networks.published import read_csv
+from nn_meter.predictors import bundle as bundles
+from nn_meter.predictors import catalogue
+from nn_meter.runtimes.fusion import fuse
+
+TFLITE = LOWERINGS["tflite", "cpu"]
+AROUND = Circumstances(Device("phone of the mind"), "tflite", statistic="mean", source="a test")
+
+
+def network(width: int, depth: int, size: int, batch: int = 1) -> Graph:
+    """Convolutions of 3x3 and 1x1 in turns, a pooling, a matrix product."""
+    b = GraphBuilder(f"net_{width}_{depth}_{size}")
+    x, cin = b.input((batch, 3, size, size), "float32"), 3
+    for layer in range(depth):
+        k = 3 if layer % 2 == 0 else 1
+        x = b.op("Conv", x, b.weight((width, cin, k, k), "float32"), kernel_shape=(k, k), pads=(k // 2,) * 4)
+        x, cin = b.op("Relu", x), width
+    x = b.op("Flatten", b.op("GlobalAveragePool", x))
+    return b.graph(b.op("Gemm", x, b.weight((width, 10), "float32")))
+
+
+def read(subject: str, batch: int) -> Graph:
+    _, width, depth, size = subject.split("_")
+    return network(int(width), int(depth), int(size), batch)
+
+
+def true_ms(graph: Graph, slower: float = 1.0) -> float:
+    """A device whose arithmetic is slow for few channels, and whose memory is fast."""
+    total = 0.3
+    for kernel in fuse(graph, read_rules(TFLITE.rules)).kernels:
+        if kernel.free:
+            continue
+        for name, row in rows(kernel.kind, kernel.config, TFLITE.staged):
+            slope = -0.2 * row[1] if name in ("conv", "conv1x1") else 0.0
+            base = {"arithmetic": -2.0, "memory": -4.0}.get(TERMS[name].group, -6.0)
+            total += slower * float(np.exp(base + row[0] + slope))
+    return total
+
+
+SUBJECTS = [f"net_{w}_{d}_{s}" for w in (8, 16, 32, 64, 96) for d in (3, 6) for s in (16, 32, 48)]
+
+
+def measured(slower: float = 1.0, around: Circumstances = AROUND, subjects: list[str] = SUBJECTS) -> list[Record]:
+    return [
+        Record(s, around, whole=Measurement((true_ms(read(s, 1), slower),)), family=s.split("_")[1])
+        for s in subjects
+    ]
+
+
+def test_sums_give_back_the_device_that_made_them() -> None:
+    predictor = nn_meter.Predictor(fit(measured(), read=read))
+    for subject in ("net_48_5_40", "net_24_4_24"):
+        graph = read(subject, 1)
+        assert predictor.predict(graph) == pytest.approx(true_ms(graph), rel=0.05)
+
+
+def test_a_fitted_predictor_is_the_same_after_a_file(tmp_path: Path) -> None:
+    bundle = fit(measured(), read=read, name="mind")
+    bundles.save(bundle, tmp_path / "mind.zip")
+    graph = read("net_48_5_40", 1)
+    again = nn_meter.Predictor(bundles.load(tmp_path / "mind.zip"))
+    assert again.predict(graph) == nn_meter.Predictor(bundle).predict(graph)
+
+
+def test_what_was_not_measured_is_said() -> None:
+    predictor = nn_meter.Predictor(fit(measured(), read=read))
+    assert any("batch 64" in note for note in predictor.explain(read("net_16_3_32", 64)).notes)
+    b = GraphBuilder("mixing")
+    x = b.input((1, 8, 16), "float32")
+    mixed = b.op("MatMul", b.op("Softmax", b.op("MatMul", x, b.op("Transpose", x, perm=(0, 2, 1))), axis=-1), x)
+    answer = predictor.explain(b.graph(mixed))
+    assert any("only convolutional networks" in note for note in answer.notes)
+    assert {k.status for k in answer.kernels if k.kernel.kind in ("matmul", "softmax")} == {"estimated"}
+    assert answer.interval_ms is not None
+    low, high = answer.interval_ms
+    plain = predictor.explain(read("net_16_3_32", 1))
+    assert plain.interval_ms is not None
+    assert high / low > plain.interval_ms[1] / plain.interval_ms[0]
+
+
+def test_the_parts_add_up_to_the_total() -> None:
+    answer = nn_meter.Predictor(fit(measured(), read=read)).explain(read("net_32_6_32", 1))
+    assert sum(k.latency_ms for k in answer.kernels) == pytest.approx(answer.latency_ms)
+    assert answer.kernels[-1].kernel.kind == "call"
+
+
+def test_adapting_needs_few_models_and_says_less_with_fewer() -> None:
+    bases = [
+        fit(measured(slower, Circumstances(Device(f"phone {slower}"), "tflite", source="a test")), read=read)
+        for slower in (0.5, 1.0, 2.0, 3.0)
+    ]
+    new = Circumstances(Device("new phone"), "tflite", source="a test")
+    widths, asked = [], read("net_48_5_40", 1)
+    for count in (1, 4):
+        found = adapt(measured(8.0, new, SUBJECTS[:: len(SUBJECTS) // count][:count]), bases, read=read)
+        answer = nn_meter.Predictor(found.bundle).explain(asked)
+        assert answer.interval_ms is not None
+        widths.append(answer.interval_ms[1] / answer.interval_ms[0])
+    assert answer.latency_ms == pytest.approx(true_ms(asked, 8.0), rel=0.1)
+    assert widths[1] < widths[0]
+
+
+def test_the_next_to_measure_is_unlike_what_was_measured() -> None:
+    base = fit(measured(), read=read)
+    few = measured(2.0, subjects=["net_8_3_16"])
+    found = adapt(few, [base], read=read, candidates=["net_8_3_16", "net_8_4_16", "net_96_6_48"], suggest=1)
+    assert found.next == ("net_96_6_48",)
+
+
+def test_several_environments_are_not_mixed() -> None:
+    other = Circumstances(Device("another phone"), "tflite", source="a test")
+    with pytest.raises(BuildError, match="several environments"):
+        fit([*measured(), *measured(2.0, other)], read=read)
+    with pytest.raises(BuildError, match="too few"):
+        fit(measured(subjects=SUBJECTS[:3]), read=read)
+    with pytest.raises(BuildError, match="no measurements"):
+        fit([])
+
+
+def test_a_prior_knows_how_devices_differ() -> None:
+    names = parameters_of("conv")
+    learned = [
+        {"conv": {"base": base, "slopes": [base / 10] * len(TERMS["conv"].columns)}} for base in (-1.0, 0.0, 1.0)
+    ]
+    prior = Prior.of(learned, names)
+    assert prior.mean[0] == pytest.approx(0.0)
+    assert prior.covariance[0, 1] > 0
+
+
+# --- tables ------------------------------------------------------------------------------------------------
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "table.csv"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_rows_that_cannot_be_used_are_named_by_line(tmp_path: Path) -> None:
+    text = "model,latency_us,device,batch\na.onnx,1500,Phone,4\nb.onnx,-3,Phone,1\nc.onnx,fast,Phone,1\n"
+    text += "d.onnx,5e12,Phone,1\ne.onnx,7,Phone,none\n,7,Phone,1\n"
+    found = read_csv(written(tmp_path, text))
+    assert len(found.records) == 1
+    record = found.records[0]
+    assert record.whole is not None
+    assert (record.subject, record.whole.median_ms, record.circumstances.batch) == ("a.onnx", 1.5, 4)
+    assert record.circumstances.device.name == "Phone"
+    assert [text.split(":")[1] for text in found.left_out] == ["3", "4", "5", "6", "7"]
+    assert "-0.003 ms" in found.left_out[0]
+    assert "no number" in found.left_out[1]
+    assert "absurd" in found.left_out[2]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("model,device\na,b\n", "no column of latencies"),
+        ("model,latency_ms,latency_s\na,1,1\n", "2 units"),
+        ("model,model,latency_ms\na,a,1\n", "twice"),
+        ("network,latency_ms\na,1\n", "no column 'model'"),
+        ("model,latency_ms,colour\na,1,red\n", "unknown column colour"),
+        ("", "no column 'model'"),
+    ],
+)
+def test_tables_that_cannot_be_used_are_refused(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(BuildError, match=said):
+        read_csv(written(tmp_path, text))
+
+
+def test_a_table_of_kernels_gives_configs(tmp_path: Path) -> None:
+    text = "kind,cin,size,cout,out,kernel,fused,latency_ms\nconv,64,56x56,32,56x56,3x3,relu+sum,0.8\n"
+    text += "conv,64,56x56,32,56x56,,relu,0.8\nspell,1,1,1,1,1,,1\n"
+    path = tmp_path / "kernels.csv.gz"
+    path.write_bytes(gzip.compress(text.encode()))
+    found = read_csv(path)
+    assert len(found.records) == 1
+    kernel = found.records[0].kernels[0]
+    assert kernel.config.describe() == "1x64x56x56 -> 32x56x56, kernel 3x3"
+    assert kernel.config.fused == ("relu", "sum")  # type: ignore[attr-defined]
+    assert "needs kernel" in found.left_out[0]
+    assert "no kernel kind 'spell'" in found.left_out[1]
+
+
+# --- what ships --------------------------------------------------------------------------------------------
+
+
+def test_phones_ship_and_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    predictor = nn_meter.load_latency_predictor("pixel4_gpu_float_tflite")
+    answer = predictor.explain(network(32, 6, 64))
+    assert 0 < answer.latency_ms < 100
+    assert answer.interval_ms is not None
+    assert not answer.strict_problems
+
+
+def test_the_list_opens_no_shipped_bundle_of_an_archive(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    load = bundles.load
+    monkeypatch.setattr(catalogue, "load", lambda path: opened.append(str(path)) or load(path))  # type: ignore[func-returns-value]
+    named = {each.name: each for each in catalogue.list_predictors()}
+    assert not [path for path in opened if "published.zip" in path]
+    for name in ("pixel4_1large_float_tflite", "iphonexs_gpu_float_tflite", "a03s_4small_quant_tflite"):
+        assert "median error" in named[name].summary
+
+
+def test_the_archive_stays_small() -> None:
+    assert (catalogue.SHIPPED / "published.zip").stat().st_size < 25e6
