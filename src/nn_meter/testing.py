@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import fields, is_dataclass
 
 from nn_meter.backends.base import Backend
@@ -9,6 +10,9 @@ from nn_meter.detection.cases import Case, is_case
 from nn_meter.detection.probes import SHAPES, probes
 from nn_meter.ir.builder import GraphBuilder
 from nn_meter.ir.graph import Graph, verify
+from nn_meter.kernels.rewriting import Work
+from nn_meter.kernels.rules import read_rules
+from nn_meter.runtimes import Options, Runtime
 
 
 def sample_graph() -> Graph:
@@ -58,6 +62,57 @@ def check_backend(backend: Backend) -> None:
         assert len(kernel.inputs) == len(kernel.input_names), f"{name}: {kernel.name} has unnamed inputs"
         assert len(kernel.outputs) == len(kernel.output_names), f"{name}: {kernel.name} has nameless outputs"
     prepared.close()
+
+
+def check_runtime(runtime: Runtime, *graphs: Graph) -> None:
+    """Check that ``runtime`` keeps the contract of ``nn_meter.runtimes.Runtime``: after each of its passes, in every
+    version that one begins or ends with, what is left of ``graphs`` is sound; by default, of ``sample_graph``.
+
+    Raises:
+        AssertionError: it does not; says after which pass, and in what.
+    """
+    assert runtime.name, "the runtime has no name"
+    rules = read_rules({})
+    for version in ("", *(v for each in runtime.passes for v in (each.since, each.until) if v)):
+        passes = runtime.passes_of(version)
+        names = [each.name for each in passes]
+        assert len(set(names)) == len(names), f"{runtime.name} {version}: two passes have one name: {names}"
+        for graph in graphs or (sample_graph(),):
+            work = Work(graph)
+            for each in passes:
+                each.run(work, Options(rules, runtime.facts))
+                try:
+                    check_work(work, graph)
+                except AssertionError as error:
+                    raise AssertionError(f"{runtime.name} {version}, {graph.name}, {each.name}: {error}") from error
+
+
+def check_work(work: Work, graph: Graph) -> None:
+    """Check that ``work`` computes what ``graph`` does, as far as names tell: every tensor that is read is made before,
+    constant, or comes from outside; none is made twice; every output is made; every node is in exactly one operator,
+    or free.
+
+    Raises:
+        AssertionError: it does not; says in what.
+    """
+    made = {*graph.inputs, *(name for name, tensor in work.tensors.items() if tensor.const)}
+    made |= {i for node in graph.nodes for i in node.inputs if i and i not in graph.producer}
+    members = [node for node, _, _ in work.free]
+    for op in work.ops():
+        unmade = [name for name in op.inputs if name and name not in made]
+        assert not unmade, f"{op.op_type} reads {unmade} before anything makes it"
+        assert all(op in work.readers(name) for name in op.inputs if name), f"{op.op_type} is no reader of its inputs"
+        for name in filter(None, op.outputs):
+            assert name not in made, f"{name} is made twice"
+            assert work.producer.get(name) is op, f"{name} has another producer than the {op.op_type} that makes it"
+            made.add(name)
+        members += op.members
+    unmade = [name for name in work.outputs if name not in made]
+    assert not unmade, f"nothing makes the outputs {unmade}"
+    times = Counter(members)
+    wrong = [node.name for node in graph.nodes if times[node.name] != 1]
+    assert not wrong, f"the nodes {wrong} are in no operator, or in several"
+    assert len(members) == len(graph.nodes), "an operator has members that are no nodes of the graph"
 
 
 def check_testcase(case: Case) -> None:

@@ -7,17 +7,8 @@ import pytest
 from nn_meter.ir import parse
 from nn_meter.kernels.patterns import Pattern
 from nn_meter.kernels.rewriting import Op, Work
-from nn_meter.kernels.spellings import (
-    BIAS,
-    BIAS_GELU,
-    GELU,
-    HARD_SWISH,
-    LAYER_NORM,
-    RMS_NORM,
-    SKIP_LAYER_NORM,
-    SWISH,
-    TANH_GELU,
-)
+from nn_meter.kernels.spellings import BIAS, GELU, HARD_SWISH, LAYER_NORM, RMS_NORM, SWISH, TANH_GELU
+from nn_meter.runtimes.onnxruntime.spellings import BIAS_GELU, SKIP_LAYER_NORM
 
 HEAD = """
     input x: float32[1,4,8]
@@ -38,6 +29,11 @@ HEAD = """
 """
 
 LAYERS = "a = ReduceMean(x) {axes=(-1,)}; d = Sub(x, a); q = Pow(d, two); v = ReduceMean(q) {axes=(-1,)}; "
+
+RMS = (
+    "q = Pow(x, two); v = ReduceMean(q) {{axes=({axis},)}}; k = Add(v, eps); r = Sqrt(k); n = Div(x, r); "
+    "y = Mul(n, {w})"
+)
 
 WRITTEN: dict[str, tuple[Pattern, str]] = {
     "gelu": (GELU, "s = Div(x, root2); e = Erf(s); g = Add(e, one); h = Mul(x, g); y = Mul(h, half)"),
@@ -113,6 +109,8 @@ def test_another_constant_is_another_operator() -> None:
         (SKIP_LAYER_NORM, "p = Add(x, w); y = LayerNormalization(p, w, b)", "different shapes"),
         (BIAS, "p = MatMul(x, m); y = Add(p, m2)", "more than one axis"),
         (BIAS_GELU, "p = Add(x, one); y = Gelu(p)", "no value per channel"),
+        (RMS_NORM, RMS.format(axis=1, w="w"), "over other axes than the last"),
+        (RMS_NORM, RMS.format(axis=-1, w="two"), "not one value for each place"),
     ],
 )
 def test_a_failed_check_gives_its_reason(pattern: Pattern, statements: str, reason: str) -> None:
@@ -120,7 +118,7 @@ def test_a_failed_check_gives_its_reason(pattern: Pattern, statements: str, reas
     pattern.rewrite(work)
     (refusal,) = work.refusals
     assert reason in refusal.reason
-    assert refusal.nodes == {"p", "y"}
+    assert refusal.nodes == {member for op in work.ops() for member in op.members}
 
 
 def test_a_pattern_starts_at_its_rarest_operator_and_goes_on_from_there() -> None:

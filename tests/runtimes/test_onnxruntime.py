@@ -180,3 +180,73 @@ def test_exporters_spellings_fuse_as_the_runtime_does(text: str) -> None:
     both, extra, missing = compare(graph, graph)
     assert both
     assert (extra, missing) == (0, 0)
+
+
+CONSTANTS = """
+    input x: float32[1,4,8]
+    input z: float32[1,4,8]
+    const one: float32[](1.0)
+    const half: float32[](0.5)
+    const two: float32[](2.0)
+    const three: float32[](3.0)
+    const root2: float32[](1.4142135)
+    const unroot2: float32[](0.7071068)
+    const tenth: float32[](0.044715)
+    const rootpi: float32[](0.7978846)
+    const eps: float32[](1e-05)
+    const w: float32[8]
+    const b: float32[8]
+    const w4: float32[4,1]
+    const b4: float32[4,1]
+    const last: int64[1](-1)
+    const rows: int64[1](1)
+    """
+NORM = (
+    "a = ReduceMean(r, {axis}); d = Sub(r, a); q = {square}; v = ReduceMean(q, {axis}); k = Add(v, eps); s = Sqrt(k); "
+    "n = Div(d, s); m = Mul(n, {w}); t = Add(m, {b})"
+)
+LAST = NORM.format(axis="last", square="Pow(d, two)", w="w", b="b")
+RMS = "q = {square}; v = ReduceMean(q, {axis}); k = Add(v, eps); s = Sqrt(k); n = Div(r, s); t = Mul(n, {w})"
+ERF = "f = {scaled}; e = Erf(f); g = Add(e, one); "
+TANH = "p = {cube}; c = Mul(tenth, p); i = Add(r, c); s = Mul(rootpi, i); h = Tanh(s); g = Add(one, h); "
+WRITTEN = {
+    "layer norm": LAST,
+    "layer norm that subtracts twice": LAST.replace("q = Pow(d, two)", "d2 = Sub(r, a); q = Pow(d2, two)"),
+    "layer norm with a product for the square": NORM.format(axis="last", square="Mul(d, d)", w="w", b="b"),
+    "layer norm over rows": NORM.format(axis="rows", square="Pow(d, two)", w="w4", b="b4"),
+    "layer norm without bias": LAST.replace("t = Add(m, b)", "t = Tanh(m)"),
+    "rms norm": RMS.format(axis="last", square="Pow(r, two)", w="w"),
+    "rms norm with a product for the square": RMS.format(axis="last", square="Mul(r, r)", w="w"),
+    "rms norm by a reciprocal": RMS.format(axis="last", square="Pow(r, two)", w="w").replace(
+        "n = Div(r, s)", "c = Div(one, s); n = Mul(r, c)"
+    ),
+    "a product with a reciprocal": "s = Exp(r); c = Div(one, s); t = Mul(c, z)",
+    "rms norm over rows": RMS.format(axis="rows", square="Pow(r, two)", w="w4"),
+    "rms norm with one weight for all": RMS.format(axis="last", square="Pow(r, two)", w="two"),
+    "gelu": ERF.format(scaled="Div(r, root2)") + "j = Mul(r, g); t = Mul(j, half)",
+    "gelu with its half first": ERF.format(scaled="Div(r, root2)") + "j = Mul(r, half); t = Mul(j, g)",
+    "gelu with its half inside": ERF.format(scaled="Div(r, root2)") + "j = Mul(g, half); t = Mul(r, j)",
+    "gelu with a factor for the divisor": ERF.format(scaled="Mul(r, unroot2)") + "j = Mul(r, g); t = Mul(j, half)",
+    "gelu by tanh": TANH.format(cube="Pow(r, three)") + "j = Mul(half, r); t = Mul(j, g)",
+    "gelu by tanh with its half last": TANH.format(cube="Pow(r, three)") + "j = Mul(g, r); t = Mul(j, half)",
+    "gelu by tanh with products": (
+        "p2 = Mul(r, r); " + TANH.format(cube="Mul(p2, r)") + "j = Mul(half, r); t = Mul(j, g)"
+    ),
+    "gelu by tanh, factored": (
+        "c = Mul(r, tenth); c2 = Mul(c, r); i = Add(c2, one); f = Mul(r, rootpi); s = Mul(f, i); h = Tanh(s); "
+        "g = Add(one, h); j = Mul(half, r); t = Mul(j, g)"
+    ),
+    "bias before a gelu": "p = Add(r, b); t = Gelu(p)",
+    "sum before a layer norm": "p = Add(r, z); t = LayerNormalization(p, w, b) {axis=-1}",
+    "sum before a layer norm without bias": "p = Add(r, z); t = LayerNormalization(p, w) {axis=-1}",
+    "sum with a vector before a layer norm": "p = Add(r, w); t = LayerNormalization(p, w, b) {axis=-1}",
+}
+"""Ways to write what one operator would do, whether ONNX Runtime sees through them or not."""
+
+
+@pytest.mark.parametrize("statements", WRITTEN.values(), ids=WRITTEN)
+def test_what_the_runtime_sees_through_and_nothing_else_is_one_kernel(statements: str) -> None:
+    graph = parse("\n".join((CONSTANTS, "r = Relu(x)", *statements.split("; "), "y = Neg(t)", "output y")))
+    both, extra, missing = compare(graph, graph)
+    assert both >= 3
+    assert (extra, missing) == (0, 0)

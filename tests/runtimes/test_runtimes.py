@@ -16,7 +16,9 @@ from nn_meter.kernels.rewriting import Work
 from nn_meter.kernels.rules import read_rules
 from nn_meter.networks import FAMILIES
 from nn_meter.runtimes import Options, Pass, Runtime
+from nn_meter.runtimes.base import Run
 from nn_meter.runtimes.fusion import fuse
+from nn_meter.testing import check_runtime, check_work
 
 ROOT = Path(__file__).parents[2]
 MODELS = sorted((ROOT / ".." / "shared" / "models").glob("*.onnx"))[::4]
@@ -109,34 +111,29 @@ def test_a_pad_that_stays_says_why() -> None:
     assert [each.reason for each in partition.unfused] == ["the Pad adds another value than zero"]
 
 
-def check_sound(work: Work, graph: Graph) -> None:
-    """Every tensor read is made before, or is there; outputs are made; every node is in exactly one place."""
-    made = {*graph.inputs, *(name for name, tensor in work.tensors.items() if tensor.const)}
-    made |= {i for node in graph.nodes for i in node.inputs if i and i not in graph.producer}
-    members: list[str] = []
-    for op in work.ops():
-        unmade = [name for name in op.inputs if name and name not in made]
-        assert not unmade, f"{op.op_type} reads {unmade} before anything makes it"
-        for name in filter(None, op.outputs):
-            assert name not in made, f"{name} is made twice"
-            assert work.producer[name] is op
-            made.add(name)
-        assert all(op in work.readers(name) for name in op.inputs if name)
-        members += op.members
-    assert set(work.outputs) <= made, "an output is not made"
-    members += [node for node, _, _ in work.free]
-    assert sorted(members) == sorted(node.name for node in graph.nodes)
-
-
 def optimised_step_by_step(runtime: Runtime, graph: Graph) -> None:
+    """By rules that admit a lot; ``check_runtime`` does the same without rules, in every version."""
     work = Work(graph)
-    check_sound(work, graph)
     for each in runtime.passes_of():
         each.run(work, Options(RULES, runtime.facts))
-        try:
-            check_sound(work, graph)
-        except AssertionError as error:
-            raise AssertionError(f"{graph.name}, after {each.name}: {error}") from error
+        check_work(work, graph)
+
+
+def drops_a_node(work: Work, options: Options) -> None:
+    work.remove(next(work.ops("Relu")))
+
+
+def reads_too_early(work: Work, options: Options) -> None:
+    first, *_, last = work.ops()
+    work.swap_input(first, first.inputs[0], last.outputs[0])
+
+
+@pytest.mark.parametrize(
+    ("run", "found"), [(drops_a_node, "before anything makes it"), (reads_too_early, "before anything makes it")]
+)
+def test_a_pass_that_breaks_the_graph_is_told(run: Run, found: str) -> None:
+    with pytest.raises(AssertionError, match=found):
+        check_runtime(Runtime("broken", (Pass("breaks", run),)))
 
 
 VALUES = [runtimes.find(name) for name in runtimes.available()]
@@ -145,10 +142,14 @@ VALUES = [runtimes.find(name) for name in runtimes.available()]
 @pytest.mark.parametrize("runtime", VALUES, ids=lambda each: each.name)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_generated_networks_are_sound_after_each_pass(family: str, runtime: Runtime) -> None:
-    optimised_step_by_step(runtime, FAMILIES[family](7))
+    graph = FAMILIES[family](7)
+    optimised_step_by_step(runtime, graph)
+    check_runtime(runtime, graph)
 
 
 @pytest.mark.parametrize("runtime", VALUES, ids=lambda each: each.name)
 @pytest.mark.parametrize("path", [*sorted((ROOT / "examples").rglob("*.onnx")), *MODELS], ids=lambda path: path.name)
 def test_models_are_sound_after_each_pass(path: Path, runtime: Runtime) -> None:
-    optimised_step_by_step(runtime, reader.read(path))
+    graph = reader.read(path)
+    optimised_step_by_step(runtime, graph)
+    check_runtime(runtime, graph)

@@ -1,4 +1,5 @@
-"""Operators that models spell as several and that runtimes execute as one; any runtime's passes may take them."""
+"""Operators that models spell as several, with all their spellings; a runtime that knows fewer has patterns of its own.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +20,8 @@ TANH_GELU = Pattern(
     "FastGelu",
     ("x",),
     """
-    c = Mul(Pow(x, 3.0), 0.044715) | Mul(Mul(x, Mul(x, x)), 0.044715)
-    g = Add(Tanh(Mul(Add(x, c), 0.79788)), 1.0)
+    c = Pow(x, 3.0) | Mul(x, Mul(x, x))
+    g = Add(Tanh(Mul(Add(x, Mul(c, 0.044715)), 0.79788)), 1.0)
     y = Mul(Mul(x, g), 0.5) | Mul(Mul(x, 0.5), g) | Mul(x, Mul(g, 0.5))
     """,
 )
@@ -50,6 +51,20 @@ SWISH = Pattern(
     check=_one_shape,
 )
 
+def over_the_last_axis(work: Work, match: Match) -> str:
+    """Whether the means of a normalisation, named ``m`` and ``v``, are over the last axis and its weight ``w`` has a
+    value for each place there."""
+    last = len(work.shape(match["x"])) - 1
+    for name in ("m", "v"):
+        if name in match.ops:
+            mean = match.ops[name]
+            axes = work.tensors[mean.inputs[1]].value if len(mean.inputs) > 1 else mean.attrs.get("axes")
+            if axes not in ((-1,), (last,)):
+                return "the normalisation is over other axes than the last"
+    fits = work.shape(match["w"])[-1:] == work.shape(match["x"])[-1:]
+    return "" if fits else "the weight of the normalisation is not one value for each place of the last axis"
+
+
 LAYER_NORM = Pattern(
     "LayerNormalization",
     ("x", "w", "b"),
@@ -60,9 +75,12 @@ LAYER_NORM = Pattern(
     m = ReduceMean(x, ...)
     d = Sub(x, m)
     v = ReduceMean(Pow(d, 2.0), ...) | ReduceMean(Mul(d, d), ...)
-    y = Add(Mul(Div(d, Sqrt(Add(v, e))), w), b)
+    s = Sqrt(Add(v, e))
+    n = Div(d, s) | Div(Sub(x, m), s)
+    y = Add(Mul(n, w), b)
     """,
     {"axis": -1},
+    over_the_last_axis,
 )
 
 RMS_NORM = Pattern(
@@ -76,6 +94,7 @@ RMS_NORM = Pattern(
     y = Mul(Mul(x, Div(1.0, s)), w) | Mul(Div(x, s), w)
     """,
     {"axis": -1},
+    over_the_last_axis,
 )
 
 
@@ -95,29 +114,4 @@ BIAS = Pattern(
     y = Add(p, b)
     """,
     check=_per_column,
-)
-
-
-def _per_channel(work: Work, match: Match) -> str:
-    bias, x = work.shape(match["b"]), work.shape(match["x"])
-    return "" if bias == x[-1:] else "what is added before the GELU is no value per channel"
-
-
-BIAS_GELU = Pattern("BiasGelu", ("x", "b"), "const b\ny = Gelu(Add(x, b))", check=_per_channel)
-
-BIAS_TANH_GELU = Pattern("FastGelu", ("x", "b"), "const b\ny = FastGelu(Add(x, b))", check=_per_channel)
-
-
-def _of_sequences(work: Work, match: Match) -> str:
-    shapes = work.shape(match["p"]), work.shape(match["q"])
-    if shapes[0] != shapes[1]:
-        return "the summands before the normalisation have different shapes"
-    if len(shapes[0]) != 3:
-        return f"the sum before the normalisation has {len(shapes[0])} axes, not 3"
-    last = match.ops["y"].attrs.get("axis", -1) in (-1, 2)
-    return "" if last else "the normalisation is over more than the last axis"
-
-
-SKIP_LAYER_NORM = Pattern(
-    "SkipLayerNormalization", ("p", "q", "w", "b"), "y = LayerNormalization(Add(p, q), w, b)", check=_of_sequences
 )

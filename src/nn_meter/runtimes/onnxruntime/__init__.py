@@ -9,25 +9,28 @@ processor: 16 channels with AVX-512, 8 with AVX2.
 from __future__ import annotations
 
 from nn_meter.kernels.no_ops import eliminate_no_ops
-from nn_meter.kernels.spellings import (
+from nn_meter.kernels.spellings import SWISH
+from nn_meter.runtimes.base import Pass, Runtime, rewriting
+from nn_meter.runtimes.onnxruntime import blocked, convolutions, products, transposes, views
+from nn_meter.runtimes.onnxruntime.executed import read
+from nn_meter.runtimes.onnxruntime.spellings import (
     BIAS_GELU,
     BIAS_TANH_GELU,
     GELU,
     LAYER_NORM,
+    QUOTIENT,
     RMS_NORM,
     SKIP_LAYER_NORM,
-    SWISH,
+    SKIP_LAYER_NORM_WITHOUT_BIAS,
     TANH_GELU,
 )
-from nn_meter.runtimes.base import Pass, Runtime, rewriting
-from nn_meter.runtimes.onnxruntime import blocked, convolutions, products, transposes, views
-from nn_meter.runtimes.onnxruntime.executed import read
 
 PASSES: tuple[Pass, ...] = (
     Pass("eliminate_no_ops", lambda work, options: eliminate_no_ops(work), "EliminateIdentity, EliminateDropout, ..."),
     Pass("fold_pad", convolutions.fold_pad("Conv", "AveragePool", "MaxPool"), "Pad_Fusion", until="1.32"),
     Pass("fold_pad", convolutions.fold_pad("Conv", "AveragePool"), "Pad_Fusion", since="1.32"),
     Pass("fold_into_conv", convolutions.fold_into_conv, "ConvBNFusion, ConvMulFusion, ConvAddFusion"),
+    Pass("fuse_reciprocal", rewriting(QUOTIENT), "DivMulFusion"),
     Pass("fuse_gelu", rewriting(GELU), "GeluFusion"),
     Pass("fuse_tanh_gelu", rewriting(TANH_GELU), "FastGeluFusion"),
     Pass("fuse_layer_norm", rewriting(LAYER_NORM, RMS_NORM), "LayerNormFusion, SimplifiedLayerNormFusion"),
@@ -44,7 +47,7 @@ PASSES: tuple[Pass, ...] = (
     Pass("fuse_matmul_transpose_again", products.fuse_matmul_transpose, "MatmulTransposeFusion"),
     Pass("fuse_swish", rewriting(SWISH), "QuickGeluFusion"),
     Pass("fuse_bias_gelu", rewriting(BIAS_GELU, BIAS_TANH_GELU), "BiasGeluFusion"),
-    Pass("fuse_skip_layer_norm", rewriting(SKIP_LAYER_NORM), "SkipLayerNormFusion"),
+    Pass("fuse_skip_layer_norm", rewriting(SKIP_LAYER_NORM, SKIP_LAYER_NORM_WITHOUT_BIAS), "SkipLayerNormFusion"),
     Pass("fuse_activation", convolutions.fuse_activation, "ConvActivationFusion, GemmActivationFusion"),
     Pass("block_channels", blocked.block_channels, "NchwcTransformer"),
     Pass("split_hard_swish", convolutions.split_hard_swish, "function body of HardSwish"),

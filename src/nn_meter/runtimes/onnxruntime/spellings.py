@@ -1,0 +1,83 @@
+"""Spellings that ONNX Runtime recognises, and what it makes of its own operators (seen with 1.20, 1.26 and 1.32)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from nn_meter.kernels import spellings
+from nn_meter.kernels.patterns import Match, Pattern
+from nn_meter.kernels.rewriting import Work
+
+QUOTIENT = Pattern("Div", ("x", "d"), "y = Mul(x, Div(1.0, d))")
+"""A product with a reciprocal; the norms below expect it done."""
+
+GELU = replace(
+    spellings.GELU,
+    text="""
+    g = Add(Erf(Div(x, 1.41421)), 1.0)
+    y = Mul(Mul(x, g), 0.5) | Mul(Mul(x, 0.5), g)
+    """,
+)
+
+TANH_GELU = replace(
+    spellings.TANH_GELU,
+    text="""
+    s = Mul(Add(x, Mul(Pow(x, 3.0), 0.044715)), 0.79788) | Mul(Mul(x, 0.79788), Add(Mul(Mul(x, 0.044715), x), 1.0))
+    y = Mul(Mul(x, 0.5), Add(Tanh(s), 1.0))
+    """,
+)
+
+LAYER_NORM = replace(
+    spellings.LAYER_NORM,
+    text="""
+    const e: [1]
+    const w
+    const b
+    m = ReduceMean(x, ...)
+    d = Sub(x, m)
+    v = ReduceMean(Pow(d, 2.0), ...)
+    s = Sqrt(Add(v, e))
+    n = Div(d, s) | Div(Sub(x, m), s)
+    y = Add(Mul(n, w), b)
+    """,
+)
+
+RMS_NORM = replace(
+    spellings.RMS_NORM,
+    text="""
+    const e: [1]
+    const w
+    v = ReduceMean(Pow(x, 2.0), ...)
+    s = Sqrt(Add(v, e))
+    y = Mul(Div(x, s), w)
+    """,
+)
+
+
+def _per_channel(work: Work, match: Match) -> str:
+    bias, x = work.shape(match["b"]), work.shape(match["x"])
+    return "" if bias == x[-1:] else "what is added before the GELU is no value per channel"
+
+
+BIAS_GELU = Pattern("BiasGelu", ("x", "b"), "const b\ny = Gelu(Add(x, b))", check=_per_channel)
+
+BIAS_TANH_GELU = Pattern("FastGelu", ("x", "b"), "const b\ny = FastGelu(Add(x, b))", check=_per_channel)
+
+
+def _of_sequences(work: Work, match: Match) -> str:
+    shapes = work.shape(match["p"]), work.shape(match["q"])
+    if shapes[0] != shapes[1]:
+        return "the summands before the normalisation have different shapes"
+    if len(shapes[0]) != 3:
+        return f"the sum before the normalisation has {len(shapes[0])} axes, not 3"
+    last = match.ops["y"].attrs.get("axis", -1) in (-1, 2)
+    return "" if last else "the normalisation is over more than the last axis"
+
+
+SKIP_LAYER_NORM = Pattern(
+    "SkipLayerNormalization", ("p", "q", "w", "b"), "y = LayerNormalization(Add(p, q), w, b)", check=_of_sequences
+)
+
+SKIP_LAYER_NORM_WITHOUT_BIAS = replace(
+    SKIP_LAYER_NORM, inputs=("p", "q", "w"), text="y = LayerNormalization(Add(p, q), w)"
+)
