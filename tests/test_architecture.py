@@ -13,13 +13,14 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "nn_meter"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-GROUND = frozenset({"errors", "settings", "storage", "plugins"})
+GROUND = frozenset({"errors", "limits", "settings", "storage", "plugins"})
 ALLOWED: dict[str, frozenset[str]] = {
     "errors": frozenset(),
+    "limits": frozenset({"errors"}),
     "settings": frozenset({"errors"}),
     "storage": frozenset({"errors", "settings"}),
     "plugins": frozenset({"errors", "settings", "storage"}),
-    "ir": frozenset({"errors"}),
+    "ir": frozenset({"errors", "limits"}),
     "frontends": GROUND | {"ir"},
     "kernels": GROUND | {"ir"},
     "runtimes": GROUND | {"ir", "kernels"},

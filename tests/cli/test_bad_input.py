@@ -82,7 +82,7 @@ def test_ir_files(run: Callable[..., object], tmp_path: Path, ir: str, texts: tu
         ([EXAMPLE, "--onnx", EXAMPLE], ("--onnx", "one or the other")),
         ([EXAMPLE, "--seq-len", "8"], ("onnx models take no seq_len",)),
         ([EXAMPLE, "--input-shape", "1,3,x"], ("--input-shape 1,3,x", "1,3,224,224")),
-        ([EXAMPLE, "--input-shape", "1,3,0,64"], ("at least 1",)),
+        ([EXAMPLE, "--input-shape", "1,3,-3,64"], ("cannot be negative",)),
         ([EXAMPLE, "--input-shape", "1,3", "--input-shape", "1,3"], ("name each input",)),
     ],
 )

@@ -110,8 +110,8 @@ def input_shapes(texts: Sequence[str]) -> Mapping[str, tuple[int, ...]] | tuple[
             shape = tuple(int(dim) for dim in dims.replace("x", ",").split(",")) if dims else ()
         except ValueError:
             raise InputError(f"--input-shape {text}: write it as 1,3,224,224 or input=1,3,224,224") from None
-        if any(dim < 1 for dim in shape):
-            raise InputError(f"--input-shape {text}: every dimension must be at least 1")
+        if any(dim < 0 for dim in shape):
+            raise InputError(f"--input-shape {text}: a dimension cannot be negative")
         if not name and len(texts) == 1:
             return shape
         if not name or name in named:

@@ -7,7 +7,9 @@ of four dimensions are NHWC; weights are left out. ``read`` turns it into a grap
 from __future__ import annotations
 
 import gzip
+import io
 import json
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -16,6 +18,8 @@ from typing import Any
 from nn_meter.errors import GraphError, ModelFormatError
 from nn_meter.frontends._source import head, path_of
 from nn_meter.ir import Attr, Graph, Node, Tensor, verify
+from nn_meter.ir.shapes import check_attributes
+from nn_meter.limits import DIMENSION, RANK, TEXT_BYTES
 
 name = "nnmeter_ir"
 suffixes = (".json", ".json.gz")
@@ -51,8 +55,8 @@ def load(source: object) -> dict[str, Any]:
         except OSError as error:
             raise ModelFormatError(f"{label}: cannot read the file: {error.strerror or error}") from error
         try:
-            ir = json.loads(gzip.decompress(data) if data[:2] == _GZIP else data)
-        except (ValueError, OSError, EOFError, RecursionError) as error:
+            ir = json.loads(_unpacked(data, label) if data[:2] == _GZIP else data)
+        except (ValueError, OSError, EOFError, RecursionError, zlib.error) as error:
             raise ModelFormatError(f"{label}: no valid JSON, so no nn-Meter IR: {error}") from error
     if not isinstance(ir, dict) or not ir:
         raise ModelFormatError(
@@ -61,6 +65,14 @@ def load(source: object) -> dict[str, Any]:
     for node_name, node in ir.items():
         _check(label, node_name, node)
     return ir
+
+
+def _unpacked(data: bytes, label: str) -> bytes:
+    """What is in a gzip file, as far as the limit goes."""
+    with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
+        text = file.read(TEXT_BYTES.most + 1)
+    TEXT_BYTES.check(len(text), label, ModelFormatError)
+    return text
 
 
 def _check(label: str, node_name: str, node: Any) -> None:
@@ -83,6 +95,13 @@ def _check(label: str, node_name: str, node: Any) -> None:
             raise GraphError(
                 f"{label}: node {node_name!r}: {key!r} must be a list of shapes, found {shapes!r:.80}"
             )
+        _check_sizes(label, node_name, shapes)
+
+
+def _check_sizes(label: str, node_name: str, shapes: Sequence[Sequence[int]]) -> None:
+    for shape in shapes:
+        RANK.check(len(shape), f"{label}: node {node_name!r}", GraphError)
+        DIMENSION.check(max(shape, default=0), f"{label}: node {node_name!r}", GraphError)
 
 
 def _nchw(shape: Sequence[int]) -> tuple[int, ...]:
@@ -128,18 +147,8 @@ _TENSORFLOW: Mapping[str, str] = MappingProxyType(
 )
 """nn-Meter's TensorFlow operators to ONNX's; the node keeps the first as its ``origin``."""
 
-_SPATIAL_ATTRS = (
-    "kernel_shape",
-    "strides",
-    "dilations",
-    "pads",
-    "group",
-    "axis",
-    "axes",
-    "keepdims",
-    "alpha",
-    "beta",
-)
+_WEIGHTED = ("Conv", "Gemm", "MatMul")
+"""Operators that have a weight, in the file or not."""
 
 
 def _weights(
@@ -150,7 +159,8 @@ def _weights(
         kernel = attr.get("weight_shape", attr.get("kernel_shape", attr.get("ks")))
         cin, cout = data[0][1], out[1]
         group = cin if kind == "DepthwiseConv2dNative" else int(attr.get("group", 1))
-        if not isinstance(kernel, list) or group < 1 or cin % group:
+        sizes = isinstance(kernel, list) and all(isinstance(size, int) and size > 0 for size in kernel)
+        if not sizes or group < 1 or cin % group:
             raise ValueError("a convolution needs its kernel size, and groups that divide its channels")
         return [(cout, cin // group, *kernel[: len(data[0]) - 2])]
     if op == "Gemm" and len(data) == 1:
@@ -160,7 +170,7 @@ def _weights(
     if op == "BatchNormalization" and data and len(data[0]) > 1:
         return [(data[0][1],)] * 4
     if op in ("Add", "Mul", "Sub", "Div") and len(data) == 1:
-        return [(data[0][1], 1, 1) if len(data[0]) == 4 else (data[0][-1],)]
+        return [(data[0][1], 1, 1) if len(data[0]) == 4 else data[0][-1:]]
     return []
 
 
@@ -217,16 +227,19 @@ def read(source: object, *, input_shapes: object = None, name: str | None = None
         outputs = tuple(f"{node_name}:{i}" for i in range(len(attr["output_shape"])))
         if not outputs:
             raise GraphError(f"{label}: node {node_name!r} ({kind}) has no output shape")
+        raw = dict(attr["attr"])
+        if "ksize" in raw:
+            raw["kernel_shape"] = raw.pop("ksize")
         try:
             extra = _weights(
                 op, kind, attr["attr"], [tensors[u].shape for u in uses], tensors[outputs[0]].shape
             )
-        except (ValueError, TypeError) as error:
+            if op in _WEIGHTED and len(uses) + len(extra) < 2:
+                raise ValueError("it has no input of a shape that it can work on")
+            check_attributes(_attrs(raw))
+        except (ValueError, TypeError, LookupError, GraphError) as error:
             raise GraphError(f"{label}: node {node_name!r} ({kind}): {error}") from error
         uses += [tensor(f"{node_name}:weight{k}", shape, const=True) for k, shape in enumerate(extra)]
-        raw = dict(attr["attr"])
-        if "ksize" in raw:
-            raw["kernel_shape"] = raw.pop("ksize")
         if kind == "DepthwiseConv2dNative" and tensors[uses[0]].shape[1:2]:
             raw["group"] = tensors[uses[0]].shape[1]
         nodes.append(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import os
 import struct
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ from typing import Any
 from nn_meter.errors import ModelFormatError
 from nn_meter.frontends._source import existing_file, head, path_of, title
 from nn_meter.frontends.onnx import wire
-from nn_meter.frontends.onnx.reading import External, Reading, Shapes
+from nn_meter.frontends.onnx.external import External
+from nn_meter.frontends.onnx.reading import Reading, Shapes
 from nn_meter.ir import Graph
 
 name = "onnx"
@@ -18,6 +20,9 @@ suffixes = (".onnx",)
 
 _WHOLE_FILE_BYTES = 1 << 24
 """Files up to this size are read at once, larger ones mapped."""
+
+_SMALL_TENSOR_BYTES = 1 << 16
+"""Smaller ones may hold what decides shapes."""
 
 _MODEL_KEYS = frozenset((0x12, 0x1A, 0x22, 0x28, 0x32, 0x3A, 0x42, 0x72))
 
@@ -54,15 +59,41 @@ def read(source: Any, *, input_shapes: Shapes | None = None, name: str | None = 
                 return _read(file.read(), where, path.parent, input_shapes, name or path.stem)
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as buffer:
                 return _read(buffer, where, path.parent, input_shapes, name or path.stem)
+    folder = None
     if hasattr(source, "SerializeToString"):
-        buffer_bytes = source.SerializeToString()
+        data = _serialised(source)
     elif hasattr(source, "read"):
-        buffer_bytes = source.read()
+        data = source.read()
+        folder = Path(where).parent if os.path.isfile(where) else None
     else:
-        buffer_bytes = source
-    if not isinstance(buffer_bytes, bytes | bytearray | memoryview):
+        data = source
+    if not isinstance(data, bytes | bytearray | memoryview):
         raise ModelFormatError(f"{where}: no ONNX model; give a path, bytes, a binary file or a ModelProto")
-    return _read(bytes(buffer_bytes), where, None, input_shapes, name)
+    return _read(bytes(data), where, folder, input_shapes, name)
+
+
+def _serialised(proto: Any) -> bytes:
+    """The bytes of a ``ModelProto``; one above protobuf's 2 GB without the values of its weights."""
+    try:
+        return bytes(proto.SerializeToString())
+    except Exception:  # protobuf's errors differ by its implementation
+        light = type(proto)()
+        for part, value in proto.ListFields():
+            if part.name == "functions":
+                light.functions.extend(value)
+            elif part.name == "opset_import":
+                light.opset_import.extend(value)
+            elif part.name == "ir_version":
+                light.ir_version = value
+        graph = proto.graph
+        light.graph.name = graph.name
+        for name in ("node", "input", "output", "value_info"):
+            getattr(light.graph, name).extend(getattr(graph, name))
+        for tensor in graph.initializer:
+            shell = light.graph.initializer.add(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+            if tensor.ByteSize() <= _SMALL_TENSOR_BYTES:
+                shell.CopyFrom(tensor)
+        return bytes(light.SerializeToString())
 
 
 def _read(
@@ -70,30 +101,17 @@ def _read(
 ) -> Graph:
     try:
         model = wire.read_model(buffer)
-        if model.functions:
-            buffer = _inlined(buffer)
-            model = wire.read_model(buffer)
         if model.graph is None:
             raise wire.WireError("there is no graph in it")
-        reader = wire.GraphReader(buffer, External(folder))
+        external = External(folder)
+        reader = wire.GraphReader(buffer, external)
         raw = reader.graph(model.graph)
+        functions = {(each.domain, each.name): each for each in map(reader.function, model.functions)}
     except (ValueError, LookupError, ArithmeticError, struct.error, RecursionError, MemoryError) as error:
         raise ModelFormatError(f"{where}: not an ONNX model, or a damaged one: {error}") from error
     if not raw.nodes and not raw.outputs:
         raise ModelFormatError(f"{where}: not an ONNX model: its graph has neither nodes nor outputs")
     try:
-        return Reading(reader, buffer, where, raw).graph(model, shapes, name)
+        return Reading(reader, where, raw, functions, external).graph(model, shapes, name)
     except (wire.WireError, struct.error, UnicodeDecodeError, RecursionError) as error:
         raise ModelFormatError(f"{where}: damaged: {error}") from error
-
-
-def _inlined(buffer: wire.Buffer) -> bytes:
-    """The model with its own functions put in the place of their calls."""
-    import onnx
-    import onnx.inliner
-
-    try:
-        model = onnx.ModelProto.FromString(bytes(buffer))
-        return bytes(onnx.inliner.inline_local_functions(model).SerializeToString())
-    except Exception as error:  # protobuf's and the inliner's errors have no common root
-        raise wire.WireError(f"its functions cannot be inlined: {error}") from error

@@ -13,8 +13,10 @@ import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from nn_meter.errors import ModelFormatError
 from nn_meter.ir import Attr, Tensor
 from nn_meter.ir.shapes import DTYPES, MAX_ELEMENTS
+from nn_meter.limits import RANK
 
 Buffer = bytes | mmap.mmap
 Span = tuple[int, int]
@@ -37,13 +39,20 @@ class Subgraph:
 
 
 @dataclass(frozen=True, slots=True)
+class Reference:
+    """Within a function, an attribute that has the value of the call's attribute of this name."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Opaque:
     """An attribute of a kind that a graph cannot hold."""
 
     what: str
 
 
-AttrValue = Attr | Tensor | Subgraph | Opaque
+AttrValue = Attr | Tensor | Subgraph | Reference | Opaque
 
 
 @dataclass(slots=True)
@@ -80,11 +89,24 @@ class RawGraph:
 
 
 @dataclass(slots=True)
+class RawFunction:
+    """A function of the model: nodes that stand for a call of it."""
+
+    name: str = ""
+    domain: str = ""
+    inputs: list[str] = field(default_factory=list)
+    outputs: list[str] = field(default_factory=list)
+    defaults: dict[str, AttrValue] = field(default_factory=dict)
+    nodes: list[RawNode] = field(default_factory=list)
+    opsets: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
 class RawModel:
     """A model as the file has it."""
 
     graph: Span | None = None
-    functions: bool = False
+    functions: list[Span] = field(default_factory=list)
     opsets: dict[str, int] = field(default_factory=dict)
 
 
@@ -185,6 +207,16 @@ def _entry(buffer: Buffer, at: int, stop: int) -> tuple[str, str]:
     return key, value
 
 
+def _opset(buffer: Buffer, at: int, stop: int) -> tuple[str, int]:
+    domain, version = "", 1
+    for tag, a, b in fields(buffer, at, stop):
+        if tag == 0x0A:
+            domain = buffer[a:b].decode()
+        elif tag == 0x10:
+            version = a
+    return "" if domain == "ai.onnx" else domain, version
+
+
 def read_model(buffer: Buffer) -> RawModel:
     """The model's parts that are not its graph, and where the graph lies."""
     model = RawModel()
@@ -192,15 +224,10 @@ def read_model(buffer: Buffer) -> RawModel:
         if tag == 0x3A:
             model.graph = (a, b)
         elif tag == 0x42:
-            domain, version = "", 1
-            for inner, start, stop in fields(buffer, a, b):
-                if inner == 0x0A:
-                    domain = buffer[start:stop].decode()
-                elif inner == 0x10:
-                    version = start
-            model.opsets["" if domain == "ai.onnx" else domain] = version
+            domain, version = _opset(buffer, a, b)
+            model.opsets[domain] = version
         elif tag == 0xCA:
-            model.functions = True
+            model.functions.append((a, b))
     return model
 
 
@@ -232,6 +259,29 @@ class GraphReader:
             elif tag == 0x12:
                 graph.name = buffer[a:b].decode()
         return graph
+
+    def function(self, span: Span) -> RawFunction:
+        """The function at ``span``."""
+        buffer = self._buffer
+        function = RawFunction()
+        for tag, a, b in fields(buffer, *span):
+            if tag == 0x0A:
+                function.name = buffer[a:b].decode()
+            elif tag == 0x22:
+                function.inputs.append(buffer[a:b].decode())
+            elif tag == 0x2A:
+                function.outputs.append(buffer[a:b].decode())
+            elif tag == 0x3A:
+                function.nodes.append(self._node(a, b))
+            elif tag == 0x4A:
+                domain, version = _opset(buffer, a, b)
+                function.opsets[domain] = version
+            elif tag == 0x52:
+                function.domain = buffer[a:b].decode()
+            elif tag == 0x5A:
+                key, value = self._attribute(a, b)
+                function.defaults[key] = value
+        return function
 
     def value(self, span: Span) -> RawValue:
         """The ``ValueInfoProto`` at ``span``."""
@@ -332,6 +382,8 @@ class GraphReader:
                 single = Subgraph((a, b))
             elif tag == 0xB2:
                 single = self._sparse(a, b)
+            elif tag == 0xAA:
+                single = Reference(buffer[a:b].decode())
             elif tag in _OPAQUE:
                 single = Opaque(_OPAQUE[tag])
         if single is not None:
@@ -382,6 +434,7 @@ class GraphReader:
             elif tag in _TYPED:
                 typed.append((tag, a, b))
         dtype = _dtype(code)
+        RANK.check(len(dims), f"the tensor {name!r}", ModelFormatError)
         size = 1
         for dim in dims:
             if dim < 0:

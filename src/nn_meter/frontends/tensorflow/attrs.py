@@ -17,6 +17,14 @@ def integers(op: Op, name: str, default: tuple[int, ...] = ()) -> tuple[int, ...
     return tuple(int(item) for item in value) if isinstance(value, tuple) and value else default
 
 
+def dimensions(op: Op, name: str) -> tuple[int, ...] | None:
+    """A shape, or ``None`` where it is not stated."""
+    value = op.attrs.get(name)
+    if isinstance(value, tuple) and all(isinstance(item, int) for item in value):
+        return tuple(item for item in value if isinstance(item, int))
+    return None
+
+
 def flag(op: Op, name: str, default: bool = False) -> bool:
     """Yes or no."""
     value = op.attrs.get(name)

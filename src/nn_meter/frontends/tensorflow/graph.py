@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from nn_meter.errors import GraphError, ModelError, ModelFormatError, UnsupportedOperatorError
-from nn_meter.frontends.tensorflow.attrs import text
+from nn_meter.frontends.tensorflow.attrs import dimensions, text
 from nn_meter.frontends.tensorflow.dilation import dilated
 from nn_meter.frontends.tensorflow.flow import Flow, Op
 from nn_meter.frontends.tensorflow.lowering import Lowering, Shape, image
@@ -144,13 +144,13 @@ def _given(names: Sequence[str], shapes: Shapes | None, source: str) -> dict[str
 
 
 def _add_input(lowering: Lowering, op: Op, name: str, given: Shape | None, notes: list[str]) -> None:
-    stated = op.attrs.get("shape")
+    stated = dimensions(op, "shape")
     shape: Shape
     if given is not None:
-        shape = _fitted(lowering, op, name, stated if isinstance(stated, tuple) else None, given)
+        shape = _fitted(lowering, op, name, stated, given)
     else:
         hint = f"give its shape: --input-shape {name}=1,224,224,3"
-        if not isinstance(stated, tuple):
+        if stated is None:
             raise GraphError(f"{lowering.source}: the shape of the input {name!r} is unset; {hint}")
         open_axes = [axis for axis, dim in enumerate(stated) if dim < 0]
         if any(axis > 0 for axis in open_axes):

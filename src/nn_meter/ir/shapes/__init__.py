@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nn_meter.ir.graph import Node, Tensor
-from nn_meter.ir.shapes import _elementwise, _layout, _linear, _spatial
+from nn_meter.ir.shapes import _classical, _elementwise, _layout, _linear, _spatial
 from nn_meter.ir.shapes._dtypes import DTYPES, dtype_of
 from nn_meter.ir.shapes._fold import MAX_ELEMENTS, fold
+from nn_meter.ir.shapes._forms import check, check_attributes
 from nn_meter.ir.shapes._site import Rule, ShapeError, Site
 
-__all__ = ["DTYPES", "MAX_ELEMENTS", "RULES", "ShapeError", "dtype_of", "infer"]
+__all__ = ["DTYPES", "MAX_ELEMENTS", "RULES", "ShapeError", "check_attributes", "dtype_of", "infer"]
 
 _ONNX: dict[str, Rule] = {**_elementwise.RULES, **_spatial.RULES, **_linear.RULES, **_layout.RULES}
 _MICROSOFT: dict[str, Rule] = {**_ONNX, **_elementwise.MICROSOFT, **_spatial.MICROSOFT, **_linear.MICROSOFT}
@@ -25,6 +26,7 @@ RULES: dict[str, dict[str, Rule]] = {
     "ai.onnx": _ONNX,
     "com.microsoft": _MICROSOFT,
     "com.microsoft.nchwc": _MICROSOFT,
+    "ai.onnx.ml": _classical.RULES,
 }
 """Domain to operator to rule."""
 
@@ -61,6 +63,7 @@ def infer(node: Node, inputs: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
                 const = False
                 break
     try:
+        check(node, inputs)
         outs = rule(site)
         if not const:
             if len(node.outputs) == 1:

@@ -43,10 +43,7 @@ def _where(s: Site) -> Sequence[Out]:
 
 
 def _prelu(s: Site) -> Sequence[Out]:
-    x = s.tensor(0)
-    if broadcast(x.shape, s.shape(1)) != x.shape:
-        raise ShapeError(f"the slope {s.shape(1)} is larger than the input {x.shape}")
-    return ((x.shape, x.dtype),)
+    return ((broadcast(s.shape(0), s.shape(1)), s.dtype(0)),)
 
 
 def _along_axis(s: Site) -> Sequence[Out]:
@@ -57,6 +54,17 @@ def _along_axis(s: Site) -> Sequence[Out]:
 
 def _cast(s: Site) -> Sequence[Out]:
     return ((s.shape(0), dtype_of(s.whole("to"))),)
+
+
+def _string_concat(s: Site) -> Sequence[Out]:
+    return ((broadcast(s.shape(0), s.shape(1)), "str"),)
+
+
+def _loss(s: Site) -> Sequence[Out]:
+    """Losses of classes along axis 1; the second result of one of them are the logarithms."""
+    x, labels = s.tensor(0), s.shape(1)
+    shape = labels if s.text("reduction", "mean") == "none" else ()
+    return ((shape, x.dtype), (x.shape, x.dtype))
 
 
 def _cast_like(s: Site) -> Sequence[Out]:
@@ -136,11 +144,11 @@ RULES: dict[str, Rule] = {
         "HardSigmoid HardSwish Identity LeakyRelu Log Mish Neg Not Reciprocal Relu Round Selu Shrink "
         "Sigmoid Sign Sin Sinh Softplus Softsign Sqrt Swish Tan Tanh ThresholdedRelu CumSum CumProd "
         "Trilu LRN RotaryEmbedding MeanVarianceNormalization RMSNormalization ScatterND ScatterElements "
-        "Scatter TensorScatter ReverseSequence",
+        "Scatter TensorScatter ReverseSequence OptionalGetElement",
         same,
     ),
     **_rows("Softmax LogSoftmax Hardmax LpNormalization", _along_axis),
-    **_rows("IsNaN IsInf", _same_bool),
+    **_rows("IsNaN IsInf RegexFullMatch", _same_bool),
     **_rows("Add Sub Mul Div Pow Mod BitShift BitwiseAnd BitwiseOr BitwiseXor", binary),
     **_rows("And Or Xor Equal Less LessOrEqual Greater GreaterOrEqual", _compare),
     **_rows("Sum Min Max Mean", _variadic),
@@ -150,6 +158,10 @@ RULES: dict[str, Rule] = {
     "Where": _where,
     "PRelu": _prelu,
     "Cast": _cast,
+    "BitCast": _cast,
+    "StringConcat": _string_concat,
+    "NegativeLogLikelihoodLoss": _loss,
+    "SoftmaxCrossEntropyLoss": _loss,
     "CastLike": _cast_like,
     "Dropout": _dropout,
     "BatchNormalization": _batch_norm,

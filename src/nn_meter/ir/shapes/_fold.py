@@ -54,7 +54,7 @@ def _chain(function: Callable[[Array, Array], Array]) -> Fold:
 def _reduction(function: Callable[..., Array]) -> Fold:
     def fold(s: Site, arrays: Sequence[Array], outs: Sequence[Out]) -> Sequence[Array] | None:
         axes = s.listed("axes", 1)
-        if not axes and s.whole("noop_with_empty_axes", 0):
+        if not axes and s.whole("noop_with_empty_axes", 0) == 1:
             return (arrays[0],)
         if not arrays[0].size and function not in (np.sum, np.prod):
             return None  # the largest of nothing

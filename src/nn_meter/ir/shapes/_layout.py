@@ -60,7 +60,7 @@ def _squeeze(s: Site) -> Sequence[Out]:
     axes = s.listed("axes", 1)
     if axes is None:
         return ((tuple(dim for dim in x.shape if dim != 1), x.dtype),)
-    gone = axes_in(axes, len(x.shape))
+    gone = {axis_in(axis, len(x.shape)) for axis in axes}
     if any(x.shape[axis] != 1 for axis in gone):
         raise ShapeError(f"axes {axes} of the input {x.shape} are not all 1")
     return ((tuple(dim for i, dim in enumerate(x.shape) if i not in gone), x.dtype),)
@@ -194,10 +194,11 @@ def _gather_nd(s: Site) -> Sequence[Out]:
 
 def _compress(s: Site) -> Sequence[Out]:
     x = s.tensor(0)
-    taken = sum(1 for value in s.values(1) if value)
-    if "axis" not in s.attrs:
+    whole = "axis" not in s.attrs
+    axis = 0 if whole else axis_in(s.whole("axis"), len(x.shape))
+    taken = sum(1 for value in s.values(1)[: x.size if whole else x.shape[axis]] if value)
+    if whole:
         return (((taken,), x.dtype),)
-    axis = axis_in(s.whole("axis"), len(x.shape))
     return (((*x.shape[:axis], taken, *x.shape[axis + 1 :]), x.dtype),)
 
 
@@ -258,6 +259,14 @@ def _multinomial(s: Site) -> Sequence[Out]:
     return (((s.shape(0)[0], s.whole("sample_size", 1)), dtype_of(s.whole("dtype", 6))),)
 
 
+def _tf_idf(s: Site) -> Sequence[Out]:
+    return (((*s.shape(0)[:-1], max(s.ints("ngram_indexes") or (-1,)) + 1), "float32"),)
+
+
+def _present(s: Site) -> Sequence[Out]:
+    return (((), "bool"),)
+
+
 def _data_dependent(s: Site) -> Sequence[Out]:
     raise ShapeError(
         "the shape of its output depends on the values of its input; no latency follows from shapes alone"
@@ -265,9 +274,9 @@ def _data_dependent(s: Site) -> Sequence[Out]:
 
 
 def reduced(shape: Shape, axes: Sequence[int], keepdims: int) -> Shape:
-    """``shape`` with ``axes`` reduced to 1 or taken out."""
-    gone = axes_in(axes, len(shape))
-    if keepdims:
+    """``shape`` with ``axes`` reduced to 1 or taken out; an axis may repeat."""
+    gone = {axis_in(axis, len(shape)) for axis in axes}
+    if keepdims == 1:
         return tuple([1 if i in gone else dim for i, dim in enumerate(shape)])
     return tuple([dim for i, dim in enumerate(shape) if i not in gone])
 
@@ -276,7 +285,7 @@ def _reduce(s: Site) -> Sequence[Out]:
     x = s.tensor(0)
     axes = s.listed("axes", 1)
     if not axes:
-        if s.whole("noop_with_empty_axes", 0):
+        if s.whole("noop_with_empty_axes", 0) == 1:
             return ((x.shape, x.dtype),)
         axes = tuple(range(len(x.shape)))
     return ((reduced(x.shape, axes, s.whole("keepdims", 1)), x.dtype),)
@@ -323,6 +332,8 @@ RULES: dict[str, Rule] = {
     "RandomNormal": _random,
     "RandomUniform": _random,
     "Multinomial": _multinomial,
+    "TfIdfVectorizer": _tf_idf,
+    "OptionalHasElement": _present,
     "NonZero": _data_dependent,
     "Unique": _data_dependent,
     "NonMaxSuppression": _data_dependent,

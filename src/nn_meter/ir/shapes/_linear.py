@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nn_meter.ir.shapes._dtypes import dtype_of
-from nn_meter.ir.shapes._site import Out, Rule, Shape, ShapeError, Site, broadcast
+from nn_meter.ir.shapes._site import Out, Rule, Shape, ShapeError, Site, axis_in, broadcast
 
 
 def product_of(a: Shape, b: Shape) -> Shape:
@@ -190,11 +190,11 @@ def _recurrent(s: Site) -> Sequence[Out]:
 def _dft(s: Site) -> Sequence[Out]:
     x = s.tensor(0)
     rank = len(x.shape)
-    axis = s.dims(2)[0] if s.optional(2) is not None else s.whole("axis", 1 if s.optional(1) is None else -2)
-    axis %= rank
-    length = s.dims(1)[0] if s.optional(1) is not None else x.shape[axis]
+    axis = axis_in(s.dims(2)[0] if s.optional(2) is not None else s.whole("axis", -2), rank)
     shape = list(x.shape)
     inverse, onesided = s.whole("inverse", 0), s.whole("onesided", 0)
+    known = 2 * (x.shape[axis] - 1) if onesided and inverse else x.shape[axis]
+    length = s.dims(1)[0] if s.optional(1) is not None else known
     shape[axis] = length // 2 + 1 if onesided and not inverse else length
     shape[-1] = 1 if onesided and inverse else 2
     return ((tuple(shape), x.dtype),)
@@ -209,6 +209,17 @@ def _stft(s: Site) -> Sequence[Out]:
         raise ShapeError("neither a window nor a frame length is given")
     bins = length // 2 + 1 if s.whole("onesided", 1) else length
     return (((x.shape[0], (x.shape[1] - length) // step + 1, bins, 2), x.dtype),)
+
+
+def _linear_attention(s: Site) -> Sequence[Out]:
+    """Attention without softmax, of opset 27: results, and the state of each key head."""
+    q, k, v = s.tensor(0), s.shape(1), s.shape(2)
+    heads, key_heads = s.whole("q_num_heads"), s.whole("kv_num_heads")
+    size = v[2] // key_heads
+    return (
+        ((q.shape[0], q.shape[1], heads * size), q.dtype),
+        ((q.shape[0], key_heads, k[2] // key_heads, size), q.dtype),
+    )
 
 
 def _window(s: Site) -> Sequence[Out]:
@@ -231,6 +242,7 @@ RULES: dict[str, Rule] = {
     "Einsum": _einsum,
     "Det": _det,
     "Attention": _attention,
+    "LinearAttention": _linear_attention,
     "LSTM": _recurrent,
     "GRU": _recurrent,
     "RNN": _recurrent,

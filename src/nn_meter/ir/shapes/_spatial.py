@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import floor
 
+import numpy as np
+
 from nn_meter.ir.shapes._site import Out, Rule, Shape, ShapeError, Site, axes_in, product
 
 
@@ -26,24 +28,34 @@ def _pads(s: Site, rank: int) -> Shape:
     return pads
 
 
-def _windows(s: Site, space: Shape, kernel: Shape) -> Shape:
-    """Number of windows along each spatial dimension (ONNX, Conv and MaxPool)."""
+def _windows(s: Site, space: Shape, kernel: Shape, pooled: bool = False) -> Shape:
+    """Number of windows along each spatial dimension (ONNX, Conv and MaxPool).
+
+    ``pooled`` allows kernels that are larger than the input, as ONNX Runtime does, which divides towards zero.
+    """
     rank = len(space)
     strides = _spatial(s, "strides", rank, 1)
     auto_pad = s.text("auto_pad", "NOTSET")
     if min(strides, default=1) < 1:
         raise ShapeError(f"attribute 'strides' is {strides}; a stride is at least 1")
-    if auto_pad in ("SAME_UPPER", "SAME_LOWER"):
-        return tuple(-(-dim // stride) for dim, stride in zip(space, strides, strict=True))
     dilations = _spatial(s, "dilations", rank, 1)
+    if auto_pad in ("SAME_UPPER", "SAME_LOWER"):
+        sizes = [-(-dim // stride) for dim, stride in zip(space, strides, strict=True)]
+        if pooled:  # ONNX Runtime pads for the kernel without its dilations
+            short = [(n - 1) * t + k - dim for n, t, k, dim in zip(sizes, strides, kernel, space, strict=True)]
+            wide = [d * (k - 1) + 1 for d, k in zip(dilations, kernel, strict=True)]
+            sizes = [(space[i] + max(short[i], 0) - wide[i]) // strides[i] + 1 for i in range(rank)]
+        return tuple(sizes)
     pads = _pads(s, rank) if auto_pad == "NOTSET" else (0,) * (2 * rank)
-    ceil_mode = s.whole("ceil_mode", 0)
+    ceil_mode = s.whole("ceil_mode", 0) == 1
     out = []
     for i in range(rank):
         room = space[i] + pads[i] + pads[i + rank] - dilations[i] * (kernel[i] - 1) - 1
-        if room < 0:
+        if room < 0 and not pooled:
             raise ShapeError(f"the kernel {kernel} is larger than the padded input {space}")
-        count = room // strides[i] + 1
+        count = (room if room >= 0 else room + strides[i] - 1) // strides[i] + 1
+        if count < 0:
+            raise ShapeError(f"the kernel {kernel} is larger than the padded input {space}")
         if ceil_mode:
             count = -(-room // strides[i]) + 1
             # The last window must start inside the input or its leading padding.
@@ -111,7 +123,7 @@ def _pool(s: Site) -> Sequence[Out]:
     kernel = s.ints("kernel_shape")
     if kernel is None or len(kernel) != len(x.shape) - 2:
         raise ShapeError(f"attribute 'kernel_shape' is {kernel}, the input {x.shape}")
-    shape = x.shape[:2] + _windows(s, x.shape[2:], kernel)
+    shape = x.shape[:2] + _windows(s, x.shape[2:], kernel, pooled=True)
     return ((shape, x.dtype), (shape, "int64"))
 
 
@@ -135,9 +147,10 @@ def _max_unpool(s: Site) -> Sequence[Out]:
 
 
 def _scaled(shape: Shape, scales: Sequence[float]) -> Shape:
+    """Dimensions times scales, in single precision and cut off, as ONNX Runtime does."""
     if len(scales) != len(shape):
         raise ShapeError(f"{len(scales)} scales for the input {shape}")
-    return tuple(floor(dim * scale) for dim, scale in zip(shape, scales, strict=True))
+    return tuple(int(np.float32(dim) * np.float32(scale)) for dim, scale in zip(shape, scales, strict=True))
 
 
 def _resize(s: Site) -> Sequence[Out]:
@@ -225,10 +238,18 @@ def _deform_conv(s: Site) -> Sequence[Out]:
     return (((x.shape[0], w[0], *_windows(s, x.shape[2:], s.ints("kernel_shape") or w[2:])), x.dtype),)
 
 
+def _causal_conv(s: Site) -> Sequence[Out]:
+    """Depthwise convolution over the past, and the last inputs that the next call needs."""
+    x = s.tensor(0)
+    n, channels, _ = x.shape
+    return ((x.shape, x.dtype), ((n, channels, s.shape(1)[-1] - 1), x.dtype))
+
+
 RULES: dict[str, Rule] = {
     "Conv": conv,
     "ConvInteger": _conv_integer,
     "ConvTranspose": _conv_transpose,
+    "CausalConvWithState": _causal_conv,
     "DeformConv": _deform_conv,
     "QLinearConv": _qlinear_conv,
     "MaxPool": _pool,

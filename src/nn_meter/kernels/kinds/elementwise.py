@@ -125,7 +125,7 @@ COLUMNS: tuple[Column | Category, ...] = (
     Column("rank", lambda c: len(c.dims)),
     Column("inner", lambda c: c.dims[-1]),
     Column("second", lambda c: c.dims[-2] if len(c.dims) > 1 else 1),
-    Column("outer", lambda c: c.size // c.dims[-1]),
+    Column("outer", lambda c: c.size // max(c.dims[-1], 1)),
     *(_size(operand) for operand in range(3)),
     *(_inner(operand) for operand in range(3)),
     Column("operands", lambda c: len(c.present)),

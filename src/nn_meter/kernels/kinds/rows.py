@@ -39,7 +39,7 @@ def read_softmax(op: Operator) -> RowsConfig:
     shape = op.shape(0)
     axis = op.axis(len(shape), -1)
     strided = prod(shape[axis + 1 :]) != 1
-    rows = prod(shape) // shape[axis] if strided else prod(shape[:axis])
+    rows = prod(shape) // max(shape[axis], 1) if strided else prod(shape[:axis])
     return RowsConfig(op.op_type, rows, shape[axis], 1, strided, op.dtype)
 
 

@@ -1,0 +1,46 @@
+"""How much of anything is taken before it is refused: generous for what people have, a bound for what they are sent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nn_meter.errors import NnMeterError
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """At most ``most`` of ``what``."""
+
+    most: int
+    what: str
+
+    def check(self, found: int, where: str, error: type[NnMeterError]) -> None:
+        """Raise ``error`` where ``found`` is more; the message says of what and how much would do."""
+        if found > self.most:
+            raise error(f"{where}: {found:,} {self.what}; at most {self.most:,} are read")
+
+
+TEXT_BYTES = Limit(64 << 20, "bytes of JSON")
+YAML_BYTES = Limit(1 << 20, "bytes of YAML")
+YAML_NODES = Limit(100_000, "values of YAML, aliases followed")
+FILE_BYTES = Limit(256 << 20, "bytes in one file")
+ARCHIVE_MEMBERS = Limit(10_000, "files in one archive")
+ARCHIVE_BYTES = Limit(512 << 20, "bytes in one archive")
+UNPACKED_BYTES = Limit(1 << 30, "bytes that one archive unpacks to")
+BUNDLE_KINDS = Limit(1_000, "kinds in one bundle")
+DOWNLOAD_BYTES = Limit(1 << 30, "bytes to fetch")
+
+NODES = Limit(1_000_000, "nodes, those of functions, branches and loops written out")
+NESTING = Limit(64, "functions and branches within each other")
+RANK = Limit(64, "dimensions of one tensor")
+DIMENSION = Limit(1 << 40, "elements along one dimension")
+
+DOWNLOAD_S = 7200.0
+DOWNLOAD_START_S, DOWNLOAD_BYTES_PER_S = 60.0, 4096
+"""A download may last ``DOWNLOAD_S`` in all, and ``DOWNLOAD_START_S`` more than its bytes would at the slowest rate."""
+
+UNPACKED_RATIO, UNPACKED_SMALL_BYTES = 200, 16 << 20
+"""An archive may unpack to so many times its size, or to what is small anyway."""
+
+SHOWN_LETTERS = 200
+"""Of a longer name the beginning is shown."""

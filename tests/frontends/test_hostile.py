@@ -1,0 +1,239 @@
+"""Damaged, odd and endless models end in an error of our tree."""
+
+from __future__ import annotations
+
+import gzip
+import random
+import sys
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from nn_meter import frontends
+from nn_meter.errors import GraphError, ModelError, ModelFormatError
+from nn_meter.frontends import nnmeter_ir
+from nn_meter.frontends import onnx as reader
+
+sys.path.append(str(Path(__file__).parents[2] / "fuzz"))
+import readers as fuzz
+
+FLOAT = TensorProto.FLOAT
+OPSETS = [helper.make_opsetid("", 17), helper.make_opsetid("f", 1), helper.make_opsetid("ai.onnx.ml", 3)]
+
+
+def model(nodes: list[Any], shape: Any = (1, 8), functions: Any = (), held: Any = ()) -> onnx.ModelProto:
+    ends = [helper.make_tensor_value_info("x", FLOAT, shape)], [helper.make_tensor_value_info("y", FLOAT, None)]
+    graph = helper.make_graph(nodes, "g", *ends, [*held])
+    return helper.make_model(graph, opset_imports=OPSETS, functions=[*functions])
+
+
+def calls(depth: int) -> onnx.ModelProto:
+    """Functions that each call the one before twice."""
+    functions = [helper.make_function("f", "F0", ["a"], ["b"], [helper.make_node("Relu", ["a"], ["b"])], OPSETS[:2])]
+    for level in range(1, depth + 1):
+        body = [helper.make_node(f"F{level - 1}", [i], [o], domain="f") for i, o in (("a", "t"), ("t", "b"))]
+        functions.append(helper.make_function("f", f"F{level}", ["a"], ["b"], body, OPSETS[:2]))
+    return model([helper.make_node(f"F{depth}", ["x"], ["y"], domain="f")], functions=functions)
+
+
+def test_damaged_files_end_in_an_error_of_the_tree() -> None:
+    draw = random.Random(0)
+    answers = set()
+    for _, (kind, data) in zip(range(1500), fuzz.inputs(draw, {"onnx": fuzz.onnx_seeds()}), strict=False):
+        answers.add(fuzz.outcome(kind, data))
+    assert answers == {"read", "refused"}
+
+
+def test_functions_are_written_out_and_counted_before() -> None:
+    assert len(reader.read(calls(5)).nodes) == 32
+    with pytest.raises(GraphError, match=r"1,099,511,627,\d+ nodes.*at most 1,000,000 are read"):
+        reader.read(calls(40))
+    with pytest.raises(GraphError, match="functions and branches within each other"):
+        reader.read(calls(80))
+
+
+def test_a_function_that_calls_itself_is_an_error() -> None:
+    again = helper.make_function("f", "F", ["a"], ["b"], [helper.make_node("F", ["a"], ["b"], domain="f")], OPSETS[:2])
+    with pytest.raises(GraphError, match="within each other"):
+        reader.read(model([helper.make_node("F", ["x"], ["y"], domain="f")], functions=[again]))
+
+
+def test_functions_take_attributes_and_leave_inputs_out() -> None:
+    slope = onnx.AttributeProto(name="alpha", ref_attr_name="slope", type=onnx.AttributeProto.FLOAT)
+    leaky = helper.make_node("LeakyRelu", ["a"], ["t"])
+    leaky.attribute.append(slope)
+    clip = helper.make_node("Clip", ["t", "low", "high"], ["b"])
+    function = helper.make_function("f", "G", ["a", "low", "high"], ["b"], [leaky, clip], OPSETS[:2], ["slope"])
+    zero = helper.make_tensor("zero", FLOAT, [], [0.0])
+    call = helper.make_node("G", ["x", "zero"], ["y"], domain="f", slope=0.5, name="call")
+    graph = reader.read(model([call], functions=[function], held=[zero]))
+    assert [(node.name, node.op_type) for node in graph.nodes] == [
+        ("call/LeakyRelu_0", "LeakyRelu"), ("call/Clip_1", "Clip"),
+    ]  # fmt: skip
+    assert graph.nodes[0].attrs["alpha"] == 0.5
+    assert graph.nodes[1].inputs == ("call/t", "zero", "")
+    assert graph.outputs == ("y",)
+
+
+@pytest.mark.parametrize(("inner", "kinds"), [(True, ["Relu", "Neg", "Neg"]), (False, ["Relu", "Identity", "Neg"])])
+def test_a_branch_within_a_branch_reads_what_the_outer_one_computes(inner: bool, kinds: list[str]) -> None:
+    def branch(name: str, nodes: list[Any]) -> onnx.GraphProto:
+        return helper.make_graph(nodes, name, [], [helper.make_tensor_value_info(name, FLOAT, [1, 8])])
+
+    arms = {
+        "then_branch": branch("a", [helper.make_node("Neg", ["g"], ["a"])]),
+        "else_branch": branch("b", [helper.make_node("Identity", ["g"], ["b"])]),
+    }
+    outer = branch(
+        "t",
+        [
+            helper.make_node("Relu", ["x"], ["g"]),
+            helper.make_node("If", ["c2"], ["i"], **arms),
+            helper.make_node("Neg", ["i"], ["t"]),
+        ],
+    )
+    other = branch("e", [helper.make_node("Neg", ["x"], ["e"])])
+    held = [helper.make_tensor(n, TensorProto.BOOL, [], [v]) for n, v in (("c1", True), ("c2", inner))]
+    node = helper.make_node("If", ["c1"], ["y"], then_branch=outer, else_branch=other)
+    graph = reader.read(model([node], held=held))
+    assert [each.op_type for each in graph.nodes] == kinds
+
+
+def test_a_required_input_that_is_left_out_is_an_error() -> None:
+    tree = helper.make_node("TreeEnsemble", [""], ["y"], domain="ai.onnx.ml", n_targets=2)
+    with pytest.raises(GraphError, match=r"TreeEnsemble\): input 0 is missing"):
+        reader.read(model([tree]))
+    weight = helper.make_tensor("w", FLOAT, [8, 8], [0.0] * 64)
+    with pytest.raises(GraphError, match=r"MatMul\): has 3 inputs, the operator at most 2"):
+        reader.read(model([helper.make_node("MatMul", ["x", "w", "w"], ["y"])], held=[weight]))
+    with pytest.raises(GraphError, match=r"attribute 'axis' is 'x'; it must be a whole number"):
+        reader.read(model([helper.make_node("Softmax", ["x"], ["y"], axis="x")]))
+
+
+def test_classical_models_are_read_without_stated_shapes() -> None:
+    nodes = [
+        helper.make_node("Scaler", ["x"], ["s"], domain="ai.onnx.ml", offset=[0.0] * 8, scale=[1.0] * 8),
+        helper.make_node(
+            "LinearClassifier", ["s"], ["label", "y"], domain="ai.onnx.ml",
+            classlabels_ints=[0, 1, 2], coefficients=[0.1] * 24, intercepts=[0.0] * 3,
+        ),
+    ]  # fmt: skip
+    graph = reader.read(model(nodes, (None, 8)))
+    assert graph.tensors["y"].shape == (1, 3)
+    assert graph.tensors["label"].shape == (1,)
+
+
+def test_sizes_beyond_the_limits_are_errors() -> None:
+    relu = [helper.make_node("Relu", ["x"], ["y"])]
+    with pytest.raises(GraphError, match="elements along one dimension; at most"):
+        reader.read(model(relu, (2**62, 2**62)))
+    with pytest.raises(GraphError, match="dimensions of one tensor; at most 64"):
+        reader.read(model(relu, (1,) * 70))
+
+
+def test_dimensions_of_zero_and_symbols_that_follow() -> None:
+    join = helper.make_node("Concat", ["x", "k"], ["y"], axis=1)
+    proto = model([join], ("batch", "past", 4))
+    proto.graph.input.append(helper.make_tensor_value_info("k", FLOAT, ("batch", 3, 4)))
+    proto.graph.input.append(helper.make_tensor_value_info("v", FLOAT, ("batch", "past", 4)))
+    graph = reader.read(proto, input_shapes={"x": (2, 0, 4)})
+    assert graph.tensors["y"].shape == (2, 3, 4)
+    assert graph.tensors["v"].shape == (2, 0, 4)
+
+
+def test_a_first_dimension_that_is_a_length_is_no_batch() -> None:
+    with pytest.raises(GraphError, match=r"--input-shape x=SEQ_LEN,8$"):
+        reader.read(model([helper.make_node("Relu", ["x"], ["y"])], ("seq_len", 8)))
+
+
+def test_stated_shapes_take_batch_and_symbols_from_the_inputs() -> None:
+    nodes = [helper.make_node("Own", ["x"], ["z"], domain="f"), helper.make_node("Relu", ["z"], ["y"])]
+    proto = model(nodes, (None, "n"))
+    proto.graph.value_info.append(helper.make_tensor_value_info("z", FLOAT, (None, "n", 2)))
+    assert reader.read(proto, input_shapes=(5, 7)).tensors["y"].shape == (5, 7, 2)
+
+
+class TooLarge:
+    """Behaves like a ``ModelProto`` above 2 GB, which protobuf does not write in one piece."""
+
+    def __init__(self, proto: onnx.ModelProto | None = None) -> None:
+        self._proto = proto
+
+    def __new__(cls, proto: onnx.ModelProto | None = None) -> Any:
+        return super().__new__(cls) if proto is not None else onnx.ModelProto()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._proto, name)
+
+    def SerializeToString(self) -> bytes:  # noqa: N802  protobuf's name
+        raise ValueError("exceeds maximum protobuf size of 2GB")
+
+
+def test_models_too_large_for_protobuf_are_read_without_their_weights() -> None:
+    held = [helper.make_tensor("w", FLOAT, [8, 4096], [0.0] * 8 * 4096)]
+    held.append(helper.make_tensor("s", TensorProto.INT64, [2], [64, 64]))
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["m"]), helper.make_node("Reshape", ["m", "s"], ["y"])]
+    assert reader.read(TooLarge(model(nodes, held=held))).tensors["y"].shape == (64, 64)
+
+
+def test_values_in_an_absent_file_say_which(tmp_path: Path) -> None:
+    shape = TensorProto(name="s", data_type=TensorProto.INT64, dims=[2], data_location=TensorProto.EXTERNAL)
+    for key, value in (("location", "w.bin"), ("offset", "0"), ("length", "16")):
+        shape.external_data.add(key=key, value=value)
+    proto = model([helper.make_node("Reshape", ["x", "s"], ["y"])], held=[shape])
+    with pytest.raises(GraphError, match=r"values lie in 'w\.bin', not found"):
+        reader.read(proto)
+    (tmp_path / "m.onnx").write_bytes(proto.SerializeToString())
+    (tmp_path / "w.bin").write_bytes((2).to_bytes(8, "little") + (4).to_bytes(8, "little"))
+    with (tmp_path / "m.onnx").open("rb") as file:
+        assert reader.read(file).tensors["y"].shape == (2, 4)
+
+
+def ir(op_type: str, attrs: dict[str, Any], given: Any, out: Any) -> dict[str, Any]:
+    entry = {"type": op_type, "attr": attrs, "input_shape": given, "output_shape": out}
+    return {"n": {"attr": entry, "inbounds": [], "outbounds": []}}
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [
+        ir("Conv", {"kernel_shape": [1, 1], "strides": [float("inf"), 1]}, [[1, 8, 8, 4]], [[1, 8, 8, 4]]),
+        ir("Conv", {"kernel_shape": [1, 1], "strides": ["a", "b"]}, [[1, 8, 8, 4]], [[1, 8, 8, 4]]),
+        ir("Conv", {"kernel_shape": [1, 1]}, [], [[4]]),
+        ir("Conv", {"kernel_shape": [[1], [1]]}, [[1, 8, 8, 4]], [[1, 8, 8, 4]]),
+        ir("Relu", {}, [[1] * 70], [[1] * 70]),
+    ],
+)
+def test_odd_values_of_nn_meter_ir_are_errors(tree: dict[str, Any]) -> None:
+    with pytest.raises(GraphError, match="node 'n'"):
+        nnmeter_ir.read(tree)
+
+
+def test_scalars_of_nn_meter_ir_are_read() -> None:
+    assert nnmeter_ir.read(ir("Add", {}, [[]], [[]])).tensors["n:0"].shape == ()
+
+
+def test_damaged_gzip_is_an_error(tmp_path: Path) -> None:
+    packed = bytearray(gzip.compress(b'{"a": {"attr": {}}}' * 20))
+    packed[12:14] = b"\xff\xff"
+    (tmp_path / "bad.json.gz").write_bytes(packed)
+    with pytest.raises(ModelFormatError, match="no valid JSON"):
+        frontends.read(tmp_path / "bad.json.gz")
+
+
+def test_gzip_that_unpacks_to_too_much_is_an_error() -> None:
+    with pytest.raises(ModelError, match="bytes of JSON; at most"):
+        nnmeter_ir.load(gzip.compress(bytes(65 << 20), compresslevel=9))
+
+
+def test_nodes_of_one_name_cost_no_more_than_others() -> None:
+    count = 20_000
+    nodes = [helper.make_node("Relu", [f"t{i}"], [f"t{i + 1}"], name="same") for i in range(count)]
+    ends = [helper.make_tensor_value_info(t, FLOAT, [1]) for t in ("t0", f"t{count}")]
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:])
+    names = [node.name for node in reader.read(helper.make_model(graph, opset_imports=OPSETS[:1])).nodes]
+    assert names[0] == "same"
+    assert names[-1] == f"same_{count - 1}"
