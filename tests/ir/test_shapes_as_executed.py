@@ -68,6 +68,7 @@ CASES = [
     ),
     seed("AveragePool", 10, ones(1, 1, 9, 9), kernel_shape=[4, 4], strides=[4, 4], pads=[2] * 4, ceil_mode=1),
     seed("AveragePool", 22, ones(1, 1, 2, 2), kernel_shape=[5, 5], strides=[3, 3]),
+    seed("ConvTranspose", 11, ones(1, 1, 3, 3), ones(1, 2, 1, 1), auto_pad="SAME_UPPER", strides=[2, 2]),
     seed("Softmax", 11, ones(2, 8, 16)),
     seed("Softmax", 11, ones(1, 21, 8, 8), axis=1),
     seed("ReduceSum", 13, ones(3, 0, 2), np.array([1]), keepdims=1),

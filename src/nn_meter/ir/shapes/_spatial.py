@@ -100,21 +100,17 @@ def _conv_transpose(s: Site) -> Sequence[Out]:
         return (((x.shape[0], w[1] * s.whole("group", 1), *space[-rank:]), x.dtype),)
     strides = _spatial(s, "strides", rank, 1)
     extra = _spatial(s, "output_padding", rank, 0)
-    if s.text("auto_pad", "NOTSET") in ("SAME_UPPER", "SAME_LOWER"):
-        space = tuple(dim * stride for dim, stride in zip(x.shape[2:], strides, strict=True))
+    kernel = s.ints("kernel_shape") or w[2:]
+    dilations = _spatial(s, "dilations", rank, 1)
+    auto_pad = s.text("auto_pad", "NOTSET")
+    pads = _pads(s, rank) if auto_pad == "NOTSET" else (0,) * (2 * rank)
+    whole = [
+        strides[i] * (x.shape[i + 2] - 1) + extra[i] + dilations[i] * (kernel[i] - 1) + 1 for i in range(rank)
+    ]
+    if auto_pad in ("SAME_UPPER", "SAME_LOWER"):
+        space = tuple(min(size, strides[i] * x.shape[i + 2]) for i, size in enumerate(whole))
     else:
-        kernel = s.ints("kernel_shape") or w[2:]
-        dilations = _spatial(s, "dilations", rank, 1)
-        pads = _pads(s, rank) if s.text("auto_pad", "NOTSET") == "NOTSET" else (0,) * (2 * rank)
-        space = tuple(
-            strides[i] * (x.shape[i + 2] - 1)
-            + extra[i]
-            + dilations[i] * (kernel[i] - 1)
-            + 1
-            - pads[i]
-            - pads[i + rank]
-            for i in range(rank)
-        )
+        space = tuple(size - pads[i] - pads[i + rank] for i, size in enumerate(whole))
     return (((x.shape[0], w[1] * s.whole("group", 1), *space), x.dtype),)
 
 
