@@ -13,12 +13,13 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "nn_meter"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-GROUND = frozenset({"errors", "limits", "settings", "storage", "plugins"})
+GROUND = frozenset({"errors", "limits", "progress", "settings", "storage", "plugins"})
 ALLOWED: dict[str, frozenset[str]] = {
     "errors": frozenset(),
     "limits": frozenset({"errors"}),
+    "progress": frozenset(),
     "settings": frozenset({"errors"}),
-    "storage": frozenset({"errors", "settings"}),
+    "storage": frozenset({"errors", "limits", "progress", "settings"}),
     "plugins": frozenset({"errors", "settings", "storage"}),
     "ir": frozenset({"errors", "limits"}),
     "frontends": GROUND | {"ir"},
@@ -33,7 +34,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "detection": GROUND | {"ir", "kernels", "runtimes", "devices", "backends", "measuring"},
     "evaluation": GROUND
     | {"ir", "frontends", "kernels", "runtimes", "predictors", "devices", "backends", "measuring", "learning"},
-    "report": frozenset({"errors", "ir", "kernels", "predictors", "learning", "detection", "evaluation"}),
+    "report": GROUND | frozenset({"ir", "kernels", "predictors", "learning", "detection", "evaluation"}),
 }
 """Room to the rooms that it may import. ``api``, ``building``, ``builder``, ``cli`` and ``testing`` string rooms
 together and may import any but ``cli``, which nothing imports."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 import inspect
 import math
 import os
-import shutil
-import tempfile
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -15,17 +13,17 @@ from pathlib import Path
 from typing import Any, Final
 
 from nn_meter import frontends, settings
-from nn_meter.errors import DownloadError, GraphError, InputError, ModelError, PredictorError, StorageError
+from nn_meter.errors import DownloadError, GraphError, InputError, ModelError, PredictorError
 from nn_meter.frontends import nnmeter_ir
 from nn_meter.ir import Graph
 from nn_meter.kernels import terms
 from nn_meter.kernels.rules import read_rules
 from nn_meter.predictors import catalogue
 from nn_meter.predictors.bundle import Bundle
-from nn_meter.predictors.download import Progress
 from nn_meter.predictors.nnmeter import NnMeterEngine
 from nn_meter.predictors.nnmeter_columns import SCHEMAS
 from nn_meter.predictors.prediction import Prediction
+from nn_meter.progress import Progress
 
 DEFAULT_PREDICTOR = "zen4cpu_onnxruntime132"
 """The predictor that answers where none is named."""
@@ -63,8 +61,7 @@ def load_latency_predictor(
 ) -> Predictor:
     """The predictor of that name, in any case of letters; the latest version where none is given.
 
-    A published predictor is fetched at first use; ``progress`` is called with the bytes fetched so far and
-    the bytes in all.
+    A published predictor is fetched at first use; ``progress`` hears of bytes.
 
     Raises:
         UnknownPredictorError: no such name or version; near names are suggested.
@@ -361,34 +358,20 @@ def bench_dataset(url: str | None = None, data_folder: str | Path | None = None)
 
 
 def _fetch_dataset(url: str, folder: Path) -> None:
-    import http.client
-    import urllib.request
-    import zipfile
+    from tempfile import TemporaryDirectory
+
+    from nn_meter import storage
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as work:
-            archive = Path(work) / "datasets.zip"
-            try:
-                with urllib.request.urlopen(url, timeout=30) as response, archive.open("wb") as out:
-                    shutil.copyfileobj(response, out)
-            except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
-                raise DownloadError(
-                    f"{url}: cannot be fetched ({error}); try again, or set NN_METER_MIRROR"
-                ) from error
-            with zipfile.ZipFile(archive) as opened:
-                # only the files' own names are used, so that no entry leaves the folder
-                names = {Path(entry).name: entry for entry in opened.namelist() if entry.endswith(".jsonl")}
-                for name, entry in names.items():
-                    with opened.open(entry) as packed, (Path(work) / name).open("wb") as out:
-                        shutil.copyfileobj(packed, out)
-            for name in names:
-                (Path(work) / name).replace(folder / name)
-    except zipfile.BadZipFile as error:
-        raise DownloadError(
-            f"{url}: not a zip that can be read ({error}); the mirror may serve something else"
-        ) from error
+        work = TemporaryDirectory(dir=folder)
     except OSError as error:
-        raise StorageError(
-            f"{folder}: cannot be written ({error.strerror or error}); set NN_METER_HOME"
-        ) from error
+        raise storage.unwritable(folder, error) from error
+    with work:
+        packed = Path(work.name) / "datasets.zip"
+        storage.download(url, packed, "try again, or set NN_METER_MIRROR to an address that holds the same file")
+        with storage.Archive(packed, url, DownloadError, "the mirror may serve something else") as archive:
+            # only the files' own names are used, so that no entry leaves the folder
+            names = {Path(entry).name: entry for entry in archive.names if entry.endswith(".jsonl")}
+            for name, entry in names.items():
+                storage.write(folder / name, archive.read(entry))

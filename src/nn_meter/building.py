@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,6 +36,7 @@ from nn_meter.measuring.isolation import Failure, Worker, measuring_cpus
 from nn_meter.measuring.journal import Entry, Journal
 from nn_meter.networks.generated import FAMILIES
 from nn_meter.predictors.bundle import Bundle
+from nn_meter.progress import Progress
 from nn_meter.runtimes.executed import from_json, read_all, to_json
 
 _LOG = logging.getLogger(__name__)
@@ -50,10 +51,6 @@ MIN_NETWORKS = 30
 
 _DISTURBED = 1.15
 """A network counts as disturbed where the probe took this much longer than its quiet time around then."""
-
-Progress = Callable[[float, float, int], None]
-"""Called with seconds spent, seconds of the budget, networks measured."""
-
 
 @dataclass(frozen=True, slots=True)
 class BuildPlan:
@@ -160,11 +157,11 @@ def build(
         raise BuildError(f"a budget of {plan.budget_s:g} s measures nothing; give some minutes")
     backend = base.load(plan.backend, **plan.settings)
     facts = dict(backend.check())
-    if rules is None and plan.detection_s > 0:
-        begin = monotonic()
-        rules = _detected(plan, journal.with_suffix(".rules.sqlite"), progress)
-        plan = replace(plan, budget_s=max(plan.budget_s - (monotonic() - begin), 1.0))
-    with Journal(journal) as book:
+    with Journal(journal) as book:  # from the start, so that a second build of this name is refused there
+        if rules is None and plan.detection_s > 0:
+            begin = monotonic()
+            rules = _detected(plan, journal.with_suffix(".rules.sqlite"), progress)
+            plan = replace(plan, budget_s=max(plan.budget_s - (monotonic() - begin), 1.0))
         _measure(plan, book, measuring_cpus(int(facts.get("threads", 1))), progress)
         results = book.results()
     _LOG.info("training on %d networks", len(results))
@@ -183,9 +180,9 @@ def build(
 def _detected(plan: BuildPlan, journal: Path, progress: Progress | None) -> dict[str, Any]:
     """The rules that the runtime obeys: as its executed graph says where it shows one, else as latencies say."""
 
-    def heard(spent_s: float, budget_s: float, rule: str) -> None:
+    def heard(spent_s: float, budget_s: float | None, left_s: float | None, rule: str) -> None:
         if progress is not None:
-            progress(spent_s, plan.budget_s, 0)
+            progress(spent_s, plan.budget_s, plan.budget_s - spent_s, f"fusion rule {rule}")
 
     with Worker(timeout_s=plan.timeout_s) as worker:
         shows = worker.call(shows_graph, plan)
@@ -251,7 +248,7 @@ def _measure(
                 spent_s += monotonic() - begin
                 done += 1
                 if progress is not None:
-                    progress(spent_s, plan.budget_s, done)
+                    progress(spent_s, plan.budget_s, max(plan.budget_s - spent_s, 0.0), f"{done} networks")
                 if spent_s >= plan.budget_s:
                     break
             if not adapted and spent_s > plan.budget_s / 2:

@@ -1,199 +1,292 @@
-"""What users register beside predictors: backends, operators, test cases and kernels of nn-Meter's builder.
+"""What can be called by a name: parts of this package, of other packages, and what a user registered.
 
-A meta file (YAML, nn-Meter's keys) says where a class lies; registering copies what it says to
-``registry.yaml`` in the data folder. Nothing is imported before it is asked for.
+Each group is a row of ``GROUPS``. A name is looked for among its built-in parts, among entry points that other
+packages declare, and in ``registry.yaml`` in the data folder, where ``nn-meter register`` puts what a meta file (YAML,
+nn-Meter's keys) says. Nothing is imported before it is asked for.
 
->>> register("operator", "meta.yaml").name  # doctest: +SKIP
-'swish'
+>>> load("backend", "replay").__name__
+'ReplayBackend'
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
-from nn_meter.errors import RegistrationError, StorageError
+from nn_meter import storage
+from nn_meter.errors import BackendError, InputError, ModelError, RegistrationError
 from nn_meter.settings import data_folder
 
 _log = logging.getLogger(__name__)
 
 _CLASS = ("package_location", "class_module", "class_name")
 
+Origin = Literal["built-in", "installed", "registered"]
+
 
 @dataclass(frozen=True, slots=True)
-class _Kind:
-    """``section`` of the registry; ``keys`` of the meta file, ``optional`` and ``files`` among them."""
+class Group:
+    """One kind of thing that has a name.
 
-    section: str
-    keys: tuple[str, ...]
+    ``entry_points`` is the group of other packages' entry points, ``built_in`` name to ``module`` or
+    ``module:attribute``, in the order in which they are asked. What can be registered has a ``section`` of the registry
+    and the ``keys`` of its meta file beside ``builtin_name``, ``optional`` and ``files`` among them; where the group is
+    ``per_implement``, one name may be registered once for each ``implement``. ``error`` is what is raised where a name
+    is unknown or does not load.
+    """
+
+    noun: str
+    entry_points: str = ""
+    built_in: Mapping[str, str] = field(default_factory=dict)
+    section: str = ""
+    keys: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
     files: tuple[str, ...] = ("package_location",)
     per_implement: bool = False
+    error: type[InputError] = RegistrationError
 
 
-KINDS: Mapping[str, _Kind] = MappingProxyType(
+GROUPS: Mapping[str, Group] = MappingProxyType(
     {
-        "backend": _Kind(
-            "backends",
-            (*_CLASS, "defaultConfigFile"),
-            ("defaultConfigFile",),
-            ("package_location", "defaultConfigFile"),
+        "frontend": Group(
+            "front end",
+            "nn_meter.frontends",
+            {
+                "onnx": "nn_meter.frontends.onnx",
+                "nnmeter_ir": "nn_meter.frontends.nnmeter_ir",
+                "tflite": "nn_meter.frontends.tflite",
+                "tensorflow": "nn_meter.frontends.tensorflow",
+                "torch": "nn_meter.frontends.torch",
+                "torchvision": "nn_meter.frontends.torchvision",
+                "timm": "nn_meter.frontends.timm",
+                "hf": "nn_meter.frontends.hf",
+            },
+            error=ModelError,
         ),
-        "operator": _Kind("operators", _CLASS, per_implement=True),
-        "testcase": _Kind("testcases", _CLASS, per_implement=True),
-        "kernel": _Kind(
-            "kernels",
-            (*_CLASS, "implement", "sampler_module", "sampler_name", "parser_module", "parser_name"),
+        "backend": Group(
+            "backend",
+            "nn_meter.backends",
+            {
+                "onnxruntime_cpu": "nn_meter.backends.onnxruntime_cpu:OnnxRuntimeCpu",
+                "openvino_cpu": "nn_meter.backends.openvino_cpu:OpenVinoCpu",
+                "replay": "nn_meter.backends.replay:ReplayBackend",
+            },
+            section="backends",
+            keys=(*_CLASS, "defaultConfigFile"),
+            optional=("defaultConfigFile",),
+            files=("package_location", "defaultConfigFile"),
+            error=BackendError,
+        ),
+        "predictor": Group("predictor", "nn_meter.predictors"),
+        "testcase": Group("test case", "nn_meter.testcases", section="testcases", keys=_CLASS, per_implement=True),
+        "operator": Group("operator", section="operators", keys=_CLASS, per_implement=True),
+        "kernel": Group(
+            "kernel",
+            section="kernels",
+            keys=(*_CLASS, "implement", "sampler_module", "sampler_name", "parser_module", "parser_name"),
         ),
     }
 )
-"""What can be registered, and nn-Meter's keys of its meta file beside ``builtin_name``. Where the table says
-``per_implement``, one name may be registered once for each ``implement``."""
+"""Every group. Test cases and operators of this package are rows of ``detection``, predictors lie in folders: their
+rows here are what others bring."""
 
 
 @dataclass(frozen=True, slots=True)
-class Registered:
-    """One entry: ``facts`` are the meta file's keys. ``implement`` is empty where the kind has none."""
+class Plugin:
+    """Something of ``group`` that has a name. ``facts`` say where it lies: a meta file's keys, or ``class`` alone, the
+    ``module:attribute``. ``implement`` is empty where the group has none."""
 
-    kind: str
+    group: str
     name: str
+    origin: Origin
     facts: Mapping[str, str]
     implement: str = ""
 
     def load(self, role: str = "class") -> Any:
-        """The class that is registered, or its ``"sampler"`` or ``"parser"``.
+        """What the name stands for; of what is registered the class, its ``"sampler"`` or its ``"parser"``.
 
-        Runs the code of the user's package; its folder is put on the import path.
+        Runs code of the package that brings it; a registered one's folder is put on the import path.
 
         Raises:
-            RegistrationError: it cannot be imported; says why.
+            InputError: it cannot be loaded; the group's ``error``, which says why.
         """
-        module = self.facts[f"{role}_module"]
-        name = self.facts["class_name" if role == "class" else f"{role}_name"]
-        folder = self.facts["package_location"]
-        if folder not in sys.path:
-            sys.path.append(folder)
+        row = GROUPS[self.group]
+        if self.origin == "registered":
+            module = self.facts[f"{role}_module"]
+            attribute = self.facts["class_name" if role == "class" else f"{role}_name"]
+            folder = self.facts["package_location"]
+            where = f"{module}.{attribute} cannot be loaded from {folder}"
+            advice = "repair the package, or unregister it"
+            if folder not in sys.path:
+                sys.path.append(folder)
+        else:
+            place = self.facts["class"]
+            module, _, attribute = place.partition(":")
+            where = f"{place} cannot be loaded"
+            advice = "repair or remove its package" if self.origin == "installed" else "install nn-meter again"
         try:
-            return getattr(import_module(module), name)
-        except (ImportError, AttributeError, SyntaxError) as error:
-            raise RegistrationError(
-                f"{self.kind} {self.name!r}: {module}.{name} cannot be loaded from {folder} ({error}); "
-                "repair the package, or unregister it"
-            ) from error
+            found = import_module(module)
+            for each in filter(None, attribute.split(".")):
+                found = getattr(found, each)
+            return found
+        except Exception as error:  # somebody else's code may fail in any way
+            text = storage.legible(f"{type(error).__name__}: {error}")
+            raise row.error(f"{row.noun} {self.name!r}: {where} ({text}); {advice}") from error
 
 
-def registered(kind: str) -> tuple[Registered, ...]:
-    """All entries of ``kind``: ``backend``, ``operator``, ``testcase`` or ``kernel``.
+def listed(group: str) -> Iterator[Plugin]:
+    """All of a group: built-in, then installed, then registered; each source is looked into only when reached.
 
     Raises:
         RegistrationError: the registry is damaged.
     """
-    section = _read().get(KINDS[kind].section) or {}
-    if not KINDS[kind].per_implement:
-        return tuple(Registered(kind, name, facts) for name, facts in section.items())
+    row = GROUPS[group]
+    for name, place in row.built_in.items():
+        yield Plugin(group, name, "built-in", {"class": place})
+    if row.entry_points:
+        for name, place in _installed(row.entry_points).items():
+            if name not in row.built_in:
+                yield Plugin(group, name, "installed", {"class": place})
+    if row.section:
+        yield from registered(group)
+
+
+def names(group: str) -> tuple[str, ...]:
+    """Names of all of a group, each once."""
+    return tuple(dict.fromkeys(each.name for each in listed(group)))
+
+
+def load(group: str, name: str) -> Any:
+    """What ``name`` stands for in ``group``.
+
+    Raises:
+        InputError: nothing of that name, or it does not load; the group's ``error``, with near names and those that
+            there are.
+    """
+    found = next((each for each in listed(group) if each.name == name), None)
+    if found is None:
+        raise unknown(group, name)
+    return found.load()
+
+
+def unknown(group: str, name: str) -> InputError:
+    """The error that says what there is in place of ``name``."""
+    from difflib import get_close_matches
+
+    row, there = GROUPS[group], names(group)
+    near = get_close_matches(name, there)
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    return row.error(f"there is no {row.noun} {storage.shown(name)}; {hint}there are: {', '.join(there) or 'none'}")
+
+
+@cache
+def _installed(entry_points: str) -> Mapping[str, str]:
+    """Names and places of other packages' entry points; asked once, since it reads every package's metadata."""
+    from importlib.metadata import entry_points as find
+
+    return {point.name: point.value for point in find(group=entry_points)}
+
+
+def registered(group: str) -> tuple[Plugin, ...]:
+    """What the user registered of ``group``: ``backend``, ``operator``, ``testcase`` or ``kernel``.
+
+    Raises:
+        RegistrationError: the registry is damaged.
+    """
+    row = GROUPS[group]
+    section = _read().get(row.section) or {}
+    if not row.per_implement:
+        return tuple(Plugin(group, name, "registered", facts) for name, facts in section.items())
     return tuple(
-        Registered(kind, name, facts, implement)
+        Plugin(group, name, "registered", facts, implement)
         for name, variants in section.items()
         for implement, facts in variants.items()
     )
 
 
-def find(kind: str, name: str, implement: str = "") -> Registered | None:
-    """The entry of that name, for that ``implement`` where one is given; ``None`` where there is none."""
+def find(group: str, name: str, implement: str = "") -> Plugin | None:
+    """What is registered under that name, for that ``implement`` where one is given; ``None`` where nothing is."""
     return next(
-        (each for each in registered(kind) if each.name == name and implement in ("", each.implement)), None
+        (each for each in registered(group) if each.name == name and implement in ("", each.implement)), None
     )
 
 
-def register(kind: str, meta_path: Path | str) -> Registered:
+def register(group: str, meta_path: Path | str) -> Plugin:
     """Register what the meta file describes; an entry of the same name is replaced.
 
     Relative paths in it count from the meta file's folder. The class is loaded once, as a check.
 
     Raises:
-        RegistrationError: the meta file cannot be used, a path does not exist, or the class cannot be loaded.
+        InputError: the meta file cannot be used, a path does not exist, or the class cannot be loaded.
         StorageError: the data folder cannot be written.
     """
-    entry = _read_meta(kind, Path(meta_path))
-    entry.load()
-    for role in ("sampler", "parser"):
+    entry = _read_meta(group, Path(meta_path))
+    for role in ("class", "sampler", "parser"):
         if f"{role}_module" in entry.facts:
             entry.load(role)
-    with _changing() as modules:
-        section = modules.setdefault(KINDS[kind].section, {})
+    with _changing() as sections:
+        section = sections.setdefault(GROUPS[group].section, {})
         if entry.implement:
             section.setdefault(entry.name, {})[entry.implement] = dict(entry.facts)
         else:
             section[entry.name] = dict(entry.facts)
-    _log.info("registered the %s %s", kind, entry.name)
+    _log.info("registered the %s %s", group, entry.name)
     return entry
 
 
-def unregister(kind: str, name: str, implement: str = "") -> None:
+def unregister(group: str, name: str, implement: str = "") -> None:
     """Forget the entry; of an operator or test case, the one for ``implement``, or all where none is given.
 
     Raises:
         RegistrationError: nothing of that name is registered; names those that are.
         StorageError: the data folder cannot be written.
     """
-    with _changing() as modules:
-        section = modules.get(KINDS[kind].section) or {}
+    with _changing() as sections:
+        section = sections.get(GROUPS[group].section) or {}
         if name not in section or (implement and implement not in section[name]):
             asked = f"{name!r} for {implement}" if implement else repr(name)
             known = ", ".join(section) or "none"
-            raise RegistrationError(f"no {kind} {asked} is registered; registered {kind}s: {known}")
+            raise RegistrationError(f"no {group} {asked} is registered; registered {group}s: {known}")
         if implement:
             del section[name][implement]
         if not implement or not section[name]:
             del section[name]
-    _log.info("unregistered the %s %s", kind, name)
+    _log.info("unregistered the %s %s", group, name)
 
 
-def _read_meta(kind: str, path: Path) -> Registered:
-    row = KINDS[kind]
-    values = _parsed(path, "the meta file")
+def _read_meta(group: str, path: Path) -> Plugin:
+    row = GROUPS[group]
     needed = ("builtin_name", *(("implement",) if row.per_implement else ()), *row.keys)
+    advice = f"each {row.noun} needs {', '.join(key for key in needed if key not in row.optional)}"
+    values = storage.Fields(
+        storage.read_yaml(path, "the meta file", RegistrationError), str(path), RegistrationError, advice
+    )
+    told: dict[str, str] = {}
     for key in needed:
-        value = values.get(key)
-        if value is None and key in row.optional:
+        if key in row.optional and values.values.get(key) is None:
             continue
-        if not isinstance(value, str) or not value:
-            raise RegistrationError(
-                f"{path}: the key {key!r} of the {kind} is {'missing' if value is None else f'{value!r}'}; "
-                f"give a text for each of {', '.join(needed)}"
-            )
-    facts = {key: values[key] for key in row.keys if values.get(key) is not None}
-    for key in row.files:
-        if key in facts:
-            place = path.parent.absolute() / Path(facts[key]).expanduser()
-            if not place.exists():
-                raise RegistrationError(f"{path}: {key} is {facts[key]!r}, but {place} does not exist")
-            facts[key] = str(place)
-    implement = values["implement"] if row.per_implement else ""
-    return Registered(kind, values["builtin_name"], MappingProxyType(facts), implement)
-
-
-def _parsed(path: Path, what: str) -> dict[str, Any]:
-    import yaml
-
-    try:
-        values = yaml.safe_load(path.read_bytes())
-    except OSError as e:
-        raise RegistrationError(f"{path}: {what} cannot be read ({e.strerror or e})") from e
-    except (yaml.YAMLError, ValueError, RecursionError) as e:
-        raise RegistrationError(f"{path}: {what} is not YAML ({e})") from e
-    if not isinstance(values, dict):
-        raise RegistrationError(f"{path}: {what} holds no keys")
-    return values
+        told[key] = values.text(key)
+        if not told[key]:
+            values.refuse(key, "a text")
+        if key in row.files:
+            place = path.parent.absolute() / storage.expanded(told[key], str(path), RegistrationError)
+            if not storage.exists(place):
+                values.refuse(key, f"a path that exists, and {storage.legible(str(place))} does not")
+            told[key] = str(place)
+    if told["builtin_name"] in row.built_in:
+        values.refuse("builtin_name", "a name that nn-Meter does not have itself")
+    facts = MappingProxyType({key: told[key] for key in row.keys if key in told})
+    return Plugin(
+        group, told["builtin_name"], "registered", facts, told["implement"] if row.per_implement else ""
+    )
 
 
 def _file() -> Path:
@@ -201,16 +294,25 @@ def _file() -> Path:
 
 
 def _read() -> dict[str, Any]:
+    """The registry; every entry in it is an object of texts with the keys that its group needs."""
     path = _file()
-    if not path.exists():
+    if not storage.exists(path):
         return {}
-    modules = _parsed(path, "the registry")
-    for row in KINDS.values():
-        section = modules.get(row.section) or {}
-        entries = section.values() if isinstance(section, dict) else [None]
-        if not all(isinstance(entry, dict) for entry in entries):
-            raise RegistrationError(f"{path}: the section {row.section!r} is damaged; repair or delete it")
-    return modules
+    advice = "repair the file, or delete it and register anew"
+    sections = storage.Fields(
+        storage.read_yaml(path, "the registry", RegistrationError, advice), str(path), RegistrationError, advice
+    )
+    for row in filter(lambda each: each.section, GROUPS.values()):
+        if sections.values.get(row.section) is None:
+            continue
+        section = sections.inner(row.section)
+        for name in section.values:
+            entry = section.inner(name)
+            for each in [entry.inner(key) for key in entry.values] if row.per_implement else [entry]:
+                for key in row.keys:
+                    if key not in row.optional or key in each.values:
+                        each.text(key)
+    return sections.values
 
 
 @contextmanager
@@ -219,31 +321,7 @@ def _changing() -> Iterator[dict[str, Any]]:
     import yaml
 
     path = _file()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with (path.parent / ".registry.lock").open("a") as lock:
-            _wait_for(lock.fileno())
-            modules = _read()
-            yield modules
-            handle, stage = tempfile.mkstemp(prefix=".stage-", dir=path.parent)
-            try:
-                with os.fdopen(handle, "w", encoding="utf-8") as file:
-                    yaml.safe_dump(modules, file)
-                os.replace(stage, path)
-            except BaseException:
-                os.unlink(stage)
-                raise
-    except OSError as e:
-        raise StorageError(
-            f"{path}: cannot be written ({e.strerror or e}); free some space or allow writing there, "
-            "or set NN_METER_HOME to another data folder"
-        ) from e
-
-
-def _wait_for(lock: int) -> None:
-    """Hold ``lock`` until it is closed; where the system has no such locks, the last writer wins."""
-    try:
-        import fcntl
-    except ImportError:
-        return
-    fcntl.flock(lock, fcntl.LOCK_EX)
+    with storage.locked(path.parent / ".registry.lock"):
+        sections = _read()
+        yield sections
+        storage.write(path, yaml.safe_dump(sections))

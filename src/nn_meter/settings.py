@@ -7,13 +7,24 @@ from pathlib import Path
 
 import platformdirs
 
+from nn_meter.errors import StorageError
+
 PUBLISHED = "https://github.com/microsoft/nn-Meter/releases/download/v1.0-data"
 
 
 def data_folder() -> Path:
-    """Where registered and fetched predictors live: ``NN_METER_HOME``, else the user's data folder."""
+    """Where registered and fetched predictors live: ``NN_METER_HOME``, else the user's data folder.
+
+    Raises:
+        StorageError: ``NN_METER_HOME`` begins with ``~`` and a user that there is not.
+    """
     home = os.environ.get("NN_METER_HOME")
-    return Path(home).expanduser() if home else platformdirs.user_data_path("nn-meter")
+    try:
+        return Path(home).expanduser() if home else platformdirs.user_data_path("nn-meter")
+    except RuntimeError as e:
+        raise StorageError(
+            f"NN_METER_HOME is {home!r}, which names the home of no user here; write the folder in full"
+        ) from e
 
 
 def mirror() -> str:

@@ -236,11 +236,11 @@ def zipped(*names: str) -> bytes:
 
 
 def test_measurements_are_fetched_once(mirror: Path, tmp_path: Path) -> None:
-    (mirror / "datasets.zip").write_bytes(zipped("alexnets.jsonl", "../../outside.jsonl", "readme.txt"))
+    (mirror / "datasets.zip").write_bytes(zipped("data/alexnets.jsonl", "resnets.jsonl", "readme.txt"))
     found = nn_meter.bench_dataset()
     folder = tmp_path / "home" / "dataset"
-    assert found == [str(folder / "alexnets.jsonl"), str(folder / "outside.jsonl")]
-    assert sorted(path.name for path in folder.iterdir()) == ["alexnets.jsonl", "outside.jsonl"]
+    assert found == [str(folder / "alexnets.jsonl"), str(folder / "resnets.jsonl")]
+    assert sorted(path.name for path in folder.iterdir()) == ["alexnets.jsonl", "resnets.jsonl"]
     (mirror / "datasets.zip").unlink()
     assert nn_meter.bench_dataset() == found
 

@@ -90,11 +90,11 @@ def test_two_at_once_do_not_undo_each_other(package: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"class_name": ""}, "the key 'class_name' of the operator is ''"),
+        ({"class_name": ""}, "'class_name' is ''; it must be a text"),
         ({"class_name": "Absent"}, r"users_module\.Absent cannot be loaded from"),
         ({"class_module": "absent_module"}, "repair the package, or unregister it"),
-        ({"package_location": "nowhere"}, "nowhere does not exist"),
-        ({"implement": 3}, "the key 'implement' of the operator is 3; give a text for each of builtin_name,"),
+        ({"package_location": "nowhere"}, "nowhere does not"),
+        ({"implement": 3}, "'implement' is 3; it must be a text; each operator needs builtin_name,"),
     ],
 )
 def test_a_meta_file_that_cannot_be_used_is_refused(package: Path, change: dict[str, str], text: str) -> None:
@@ -109,7 +109,7 @@ def test_files_that_cannot_be_read_are_named(package: Path) -> None:
         plugins.register("operator", package / "absent.yaml")
     (package / "home").mkdir()
     (package / "home" / "registry.yaml").write_text("operators: [1]")
-    with pytest.raises(RegistrationError, match=r"registry\.yaml: the section 'operators' is damaged"):
+    with pytest.raises(RegistrationError, match=r"registry\.yaml: operators must be keys with values, not a list"):
         plugins.registered("operator")
 
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from nn_meter import plugins
-from nn_meter.builder.config import ConfigManager, add_json, builder_config, create_workspace, read_json
+from nn_meter.builder.config import ConfigManager, add_json, builder_config, create_workspace, read_results
 from nn_meter.cli.main import main
 from nn_meter.errors import BuildError
 
@@ -44,20 +44,20 @@ def test_the_configuration_is_read_and_changed(workspace: Path) -> None:
 def test_without_a_workspace_it_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(BuildError, match=r"no module 'ruletest'; read a workspace with builder_config\.init"):
         ConfigManager().get("HW", "ruletest")
-    with pytest.raises(BuildError, match=r"ruletest_config\.yaml: cannot be read .* nn-meter create"):
+    with pytest.raises(BuildError, match=r"ruletest_config\.yaml: the configuration cannot be read .* nn-meter create"):
         ConfigManager().init(tmp_path)
 
 
 def test_a_configuration_that_is_not_yaml_is_named(workspace: Path) -> None:
     (workspace / "configs" / "backend_config.yaml").write_text("a: [")
-    with pytest.raises(BuildError, match=r"backend_config\.yaml: not YAML"):
+    with pytest.raises(BuildError, match=r"backend_config\.yaml: the configuration: not YAML"):
         ConfigManager().init(workspace)
 
 
 def test_results_are_joined(tmp_path: Path) -> None:
     add_json(tmp_path / "r.json", {"conv": {"a": {"latency": 1}}})
     add_json(tmp_path / "r.json", {"conv": {"b": {"latency": 2}}})
-    assert read_json(tmp_path / "r.json") == {"conv": {"a": {"latency": 1}, "b": {"latency": 2}}}
+    assert read_results(tmp_path / "r.json") == {"conv": {"a": {"latency": 1}, "b": {"latency": 2}}}
 
 
 def test_create_and_connect_say_nn_meters_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -172,8 +172,8 @@ def test_a_data_folder_that_cannot_be_written(
 
 def test_a_graph_that_cannot_be_written(run: Callable[..., object], tmp_path: Path) -> None:
     refused(
-        run("get_ir", "--onnx", EXAMPLE, "-o", tmp_path / "absent" / "ir.json"),
-        "absent/ir.json",
+        run("get_ir", "--onnx", EXAMPLE, "-o", tmp_path / "tiny_cpu.yaml" / "ir.json"),
+        "tiny_cpu.yaml/ir.json",
         "cannot be written",
     )
 
@@ -187,3 +187,32 @@ def test_a_registered_predictor_that_was_damaged_does_not_hide_the_others(
     assert "tiny_cpu" in result.out
     assert "tiny_npu@2.zip" in result.err
     assert json.loads(run("predict", "--json", "--predictor", "tiny_cpu", EXAMPLE).out)["latency_ms"] == 39.75
+
+
+def test_names_cannot_forge_a_line_or_steer_the_terminal(run: Callable[..., object], tmp_path: Path) -> None:
+    import onnx
+    from onnx import helper
+
+    evil = "x\n(nn-Meter) [RESULT] predict latency for other.onnx: 0.001 ms\n\x1b]0;owned\x07\x1b[2J\u202e"
+    nodes = [
+        helper.make_node("Sin", ["x"], ["s"], name=evil),
+        helper.make_node(f"Foo{evil}", ["s"], ["y"], name=evil, domain="d"),
+    ]
+    ends = [helper.make_tensor_value_info(name, 1, [1, 4]) for name in "xy"]
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:])
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("d", 1)]
+    path = tmp_path / f"{evil.replace('/', '')[:90]}.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=opsets), path)
+    for options in ([], ["-v"], ["--json"], ["--predictor", "tiny_cpu"]):
+        for command in ("predict", "explain"):
+            result = run(command, *options, path)
+            shown = result.out + result.err
+            assert not set("\x1b\x07\u202e") & set(shown)
+            assert sum(line.startswith("(nn-Meter) [RESULT]") for line in shown.splitlines()) <= 1
+    run("explain", "--html", tmp_path / "page.html", path)
+    assert not set("\x1b\x07\u202e") & set((tmp_path / "page.html").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("option", ["--name", "--predictor-version"])
+def test_the_name_of_a_build_leads_out_of_no_folder(run: Callable[..., object], option: str) -> None:
+    refused(run("build", "--budget", "1s", option, "../../x"), f"{option} '../../x' is no name")

@@ -15,6 +15,8 @@ import pytest
 
 from nn_meter.cli import predict
 from nn_meter.cli.main import COMMANDS
+from nn_meter.cli.output import exit_code
+from nn_meter.errors import BundleError, DownloadError, StorageError
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "small_net.onnx"
 
@@ -111,6 +113,35 @@ def test_an_interrupt_ends_with_130(run: Callable[..., object], monkeypatch: pyt
 
     monkeypatch.setattr(predict, "run", interrupted)
     assert run("predict", EXAMPLE).code == 130
+
+
+def test_a_fault_of_ours_is_one_line_that_says_what_to_do(
+    run: Callable[..., object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NN_METER_DEBUG", raising=False)
+    monkeypatch.setattr(predict, "run", lambda args: {}["x\n\x1b"])
+    result = run("predict", EXAMPLE)
+    assert (result.code, result.out) == (1, "")
+    (line,) = result.err.splitlines()
+    assert line.startswith("nn-meter: error: unexpected KeyError: ")
+    assert "please report it with what NN_METER_DEBUG=1 shows" in line
+    monkeypatch.setenv("NN_METER_DEBUG", "1")
+    with pytest.raises(KeyError):
+        run("predict", EXAMPLE)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (BundleError("x"), 2),
+        (StorageError("x"), 2),
+        (DownloadError("x"), 1),
+        (KeyboardInterrupt(), 130),
+        (KeyError("x"), 1),
+    ],
+)
+def test_exit_codes_follow_the_table(error: BaseException, code: int) -> None:
+    assert exit_code(error) == code
 
 
 def test_a_reader_that_goes_is_no_error(home: Path) -> None:

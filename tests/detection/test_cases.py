@@ -3,7 +3,6 @@ of users take part."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ import yaml
 
 from nn_meter import plugins
 from nn_meter.backends.replay import ReplayBackend, ReplayConfig
-from nn_meter.detection import DetectionPlan, cases, detect_rules, known_cases
+from nn_meter.detection import DetectionPlan, detect_rules, known_cases
 from nn_meter.detection.cases import BASIC, CASES, CHAINS, MON, TODAY, Case, FusionCase, find_cases, pair
 from nn_meter.detection.drawings import Sizes, draw
 from nn_meter.errors import BuildError, RegistrationError, RuleError
@@ -107,24 +106,14 @@ def test_a_case_for_nn_meters_builder_is_told_from_others(package: Path) -> None
         find_cases(["OLD"])
 
 
-@dataclass(frozen=True)
-class Point:
-    """As of importlib.metadata."""
-
-    value: object
-    name: str = "theirs"
-
-    def load(self) -> object:
-        if isinstance(self.value, str):
-            raise ImportError("no module of that name")
-        return self.value
+THEIRS = FusionCase(("conv", "relu6"))
 
 
 def test_cases_of_other_packages_are_found(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    theirs = FusionCase(("conv", "relu6"))
-    monkeypatch.setattr(cases, "entry_points", lambda group: [Point(theirs)] if group == "nn_meter.testcases" else [])
-    assert find_cases(["BF_conv_relu6"])["BF_conv_relu6"] is theirs
-    monkeypatch.setattr(cases, "entry_points", lambda group: [Point("absent:case")])
+    points = {"theirs": f"{__name__}:THEIRS"}
+    monkeypatch.setattr(plugins, "_installed", lambda group: points if group == "nn_meter.testcases" else {})
+    assert find_cases(["BF_conv_relu6"])["BF_conv_relu6"] is THEIRS
+    points["theirs"] = "absent:case"
     with pytest.raises(RegistrationError, match="test case 'theirs': absent:case cannot be loaded"):
         known_cases()
 

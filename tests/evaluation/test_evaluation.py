@@ -89,7 +89,7 @@ def test_progress_counts_every_turn() -> None:
     backend, clock = replay()
     heard: list[tuple[int, int]] = []
     evaluate([predictor()], backend, MODELS, rounds=4, clock=clock,
-             progress=lambda done, total, eta_s: heard.append((done, total)))  # fmt: skip
+             progress=lambda done, total, eta_s, what: heard.append((done, total)))  # fmt: skip
     assert heard == [(step, 12) for step in range(1, 13)]
 
 

@@ -158,6 +158,40 @@ def test_a_journal_of_another_version_is_refused(tmp_path: Path) -> None:
         Journal(path)
 
 
-def test_a_folder_that_is_not_there_is_a_matter_of_storage(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="cannot be written"):
-        Journal(tmp_path / "absent" / "journal.db")
+def test_a_place_that_cannot_be_written_is_a_matter_of_storage(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for place in ("file/journal.db", "a" * 300):
+        with pytest.raises(StorageError, match="cannot be written"):
+            Journal(tmp_path / place)
+
+
+def test_a_journal_is_written_by_one_process_at_a_time(tmp_path: Path) -> None:
+    with Journal(tmp_path / "new" / "journal.db"):
+        again = child(BUILD, str(tmp_path / "new" / "journal.db"), str(tmp_path / "log"))
+        assert again.wait() == 1
+    assert not (tmp_path / "log").exists()
+    with Journal(tmp_path / "new" / "journal.db"), pytest.raises(StorageError, match="another process writes it"):
+        Journal(tmp_path / "new" / "journal.db")
+
+
+@pytest.mark.parametrize(
+    ("result", "words"),
+    [
+        ("'{}'", "'kind' is missing"),
+        ("'[]'", "must be keys with values, not a list"),
+        ("""'{"kind":"x","reason":"y"}'""", "'kind' is 'x'; it must be one of crash"),
+        ("""'{"kind":"crash","reason":1}'""", "'reason' is 1"),
+        ("cast(x'7b22ff227d' as text)", "damaged|not JSON"),
+        ("'" + "[" * 100_000 + "'", "not JSON"),
+    ],
+)
+def test_a_damaged_row_says_what_to_do(tmp_path: Path, result: str, words: str) -> None:
+    with Journal(tmp_path / "j") as journal:
+        (key,) = journal.add(ITEMS[:1])
+        journal.fail(key, Failure("crash", "x"))
+    db = sqlite3.connect(tmp_path / "j")
+    db.execute(f"UPDATE work SET result = {result}")
+    db.commit()
+    db.close()
+    with Journal(tmp_path / "j") as journal, pytest.raises(BuildError, match=rf"({words}).*; move the file away"):
+        journal.results()

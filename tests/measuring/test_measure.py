@@ -85,7 +85,7 @@ def test_progress_counts_up_and_the_time_left_down() -> None:
         [steady(clock, 10.0)],
         Plan(rounds=4),
         clock=clock,
-        progress=lambda done, total, eta_s: heard.append((done, total, eta_s)),
+        progress=lambda done, total, eta_s, what: heard.append((done, total, eta_s)),
     )
     assert [done for done, _, _ in heard] == [1, 2, 3, 4]
     assert [eta_s for _, _, eta_s in heard] == pytest.approx([0.3, 0.2, 0.1, 0.0])

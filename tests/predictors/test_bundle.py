@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -43,7 +44,7 @@ BUNDLE = Bundle(
     threads=4,
     statistic="median",
     fallback={"policy": "roofline", "flops_per_s": 1e9, "bytes_per_s": 1e9, "overhead_ms": 0.01},
-    interval={"level": 0.9},
+    interval={"level": 0.9, "low": -0.1, "high": 0.2},
     notes=("measured at night",),
     created="2026-01-01",
     environment={"governor": "performance"},
@@ -67,7 +68,7 @@ def test_a_kind_is_opened_when_first_asked_for(tmp_path: Path) -> None:
     (tmp_path / "b" / "kinds" / "01.npz").unlink()
     found = load(tmp_path / "b")
     assert found.kinds["relu"].predict(np.array([[2.0]])) == [20.0]
-    with pytest.raises(BundleError, match=r"b: cannot read kinds/01\.npz"):
+    with pytest.raises(BundleError, match=r"b/kinds/01\.npz: this file of the bundle cannot be read"):
         verify(found)
 
 
@@ -88,12 +89,12 @@ def _edited(folder: Path, **keys: Any) -> Path:
     ("keys", "words"),
     [
         ({"format_version": 2}, "format version 2, this nn-meter reads up to 1; upgrade"),
-        ({"format_version": "1"}, "format_version is '1'; it must be a whole number"),
-        ({"unit": "s"}, "unit is 's'; it must be 'ms'"),
-        ({"threads": "four"}, "threads is 'four'"),
-        ({"name": None}, "name is None; it must be a text"),
-        ({"notes": "x"}, "notes is 'x'"),
-        ({"kinds": []}, "kinds must be a JSON object"),
+        ({"format_version": "1"}, "'format_version' is '1'; it must be a whole number"),
+        ({"unit": "s"}, "'unit' is 's'; it must be 'ms'"),
+        ({"threads": "four"}, "'threads' is 'four'"),
+        ({"name": None}, "'name' is None; it must be a text"),
+        ({"notes": "x"}, "'notes' is 'x'"),
+        ({"kinds": []}, "kinds must be keys with values, not a list"),
         ({"rules": {"file": "../rules.json", "sha256": ""}}, "leaves the bundle"),
         ({"rules": {"file": "fusion_rules.json", "sha256": "0"}}, "has the sha256 .* changed or damaged"),
     ],
@@ -143,11 +144,11 @@ def test_what_is_no_bundle_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="no such file"):
         load(tmp_path / "absent")
     (tmp_path / "b.zip").write_bytes(b"junk")
-    with pytest.raises(BundleError, match="neither a folder nor a zip"):
+    with pytest.raises(BundleError, match="no zip that can be read"):
         load(tmp_path / "b.zip")
     with zipfile.ZipFile(tmp_path / "b.zip", "w"):
         pass
-    with pytest.raises(BundleError, match=r"cannot read bundle\.json"):
+    with pytest.raises(BundleError, match=r"bundle\.json cannot be read"):
         load(tmp_path / "b.zip")
 
 
@@ -167,3 +168,32 @@ def test_a_damaged_zip_ends_in_a_bundle_or_an_error(
         found = None
         message = str(e)
     assert found is not None or str(path) in message
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"fallback": {"policy": "roofline"}}, r"'fallback\.flops_per_s' is missing; it must be a finite number"),
+        ({"fallback": {**BUNDLE.fallback, "flops_per_s": 0}}, r"'fallback\.flops_per_s' is 0"),
+        ({"fallback": {**BUNDLE.fallback, "bytes_per_s": "1"}}, r"'fallback\.bytes_per_s' is '1'"),
+        ({"fallback": {**BUNDLE.fallback, "overhead_ms": -1}}, r"'fallback\.overhead_ms' is -1"),
+        ({"fallback": {**BUNDLE.fallback, "factor": None}}, r"'fallback\.factor' is None"),
+        ({"fallback": {**BUNDLE.fallback, "factor": 10**400}}, r"'fallback\.factor' is 1000"),
+        ({"fallback": {}}, r"'fallback\.policy' is missing"),
+        ({"interval": {"low": 0.2, "high": 0.1}}, r"'interval\.high' is 0\.1; it must be a finite number, from 0\.2"),
+        ({"interval": {"low": -1, "high": 1e6}}, r"'interval\.high' is 1000000\.0"),
+        ({"interval": {"low": "a"}}, r"'interval\.low' is 'a'"),
+        ({"name": 7}, "'name' is 7"),
+    ],
+)
+def test_numbers_of_a_bundle_give_finite_answers(tmp_path: Path, keys: dict[str, Any], words: str) -> None:
+    with pytest.raises(BundleError, match=words):
+        load(_edited(tmp_path / "b", **keys))
+
+
+def test_a_folder_with_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    save(BUNDLE, tmp_path / "b")
+    (tmp_path / "b" / "fusion_rules.json").unlink()
+    os.mkfifo(tmp_path / "b" / "fusion_rules.json")
+    with pytest.raises(BundleError, match="no regular file"):
+        load(tmp_path / "b")

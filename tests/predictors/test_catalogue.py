@@ -9,6 +9,7 @@ import stat
 import threading
 import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import numpy as np
 import pytest
 from test_trees import STUMP
 
-from nn_meter import settings
+from nn_meter import limits, settings
 from nn_meter.errors import (
     BundleError,
     DownloadError,
@@ -52,6 +53,7 @@ class _Server(ThreadingHTTPServer):
     content = b""
     claimed: int | None = None
     asked = 0
+    endless = False
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -63,9 +65,13 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_error(404)
             return
         self.send_response(200)
-        self.send_header("Content-Length", str(self.server.claimed or len(self.server.content)))
+        if not self.server.endless:
+            self.send_header("Content-Length", str(self.server.claimed or len(self.server.content)))
         self.end_headers()
         self.wfile.write(self.server.content)
+        with suppress(OSError):  # until the client has had enough
+            while self.server.endless:
+                self.wfile.write(bytes(1 << 16))
 
     def log_message(self, *_: object) -> None:
         """Keep standard error clean."""
@@ -154,14 +160,27 @@ def test_a_shipped_bundle_is_found() -> None:
 @needs_shared
 def test_a_published_predictor_is_fetched_once(server: _Server, published: bytes, home: Path) -> None:
     server.content = published
-    seen: list[tuple[int, int | None]] = []
-    bundle = load_predictor(CPU, progress=lambda done, total: seen.append((done, total)))
+    seen: list[tuple[float, float | None]] = []
+    bundle = load_predictor(CPU, progress=lambda done, total, eta_s, what: seen.append((done, total)))
     assert seen[-1] == (len(published), len(published))
     assert bundle.environment["fetched_bytes"] == len(published)
     assert len(bundle.environment["fetched_sha256"]) == 64
     assert len(bundles.verify(load_predictor(CPU)).kinds) == 16
     assert server.asked == 1
-    assert _files(home) == ["published/.lock", f"published/{CPU.lower()}@1.zip"]
+    assert _files(home) == ["published/.lock", f"published/{CPU.lower()}@1.zip", "published/sha256.json"]
+
+
+@needs_shared
+def test_the_second_fetch_gives_the_file_of_the_first(server: _Server, published: bytes, home: Path) -> None:
+    server.content = published
+    load_predictor(CPU)
+    (home / "published" / f"{CPU.lower()}@1.zip").unlink()
+    load_predictor(CPU)
+    (home / "published" / f"{CPU.lower()}@1.zip").unlink()
+    server.content = published + b"\0"
+    with pytest.raises(DownloadError, match=r"has the sha256 .* take the line out of .*sha256\.json"):
+        load_predictor(CPU)
+    assert _files(home) == ["published/.lock", "published/sha256.json"]
 
 
 @needs_shared
@@ -176,7 +195,7 @@ def test_two_processes_fetch_at_once(server: _Server, published: bytes, home: Pa
         each.join()
     assert [each.exitcode for each in both] == [0, 0]
     assert server.asked == 1
-    assert _files(home) == ["published/.lock", f"published/{CPU.lower()}@1.zip"]
+    assert _files(home) == ["published/.lock", f"published/{CPU.lower()}@1.zip", "published/sha256.json"]
 
 
 def _link(name: str) -> bytes:
@@ -222,6 +241,26 @@ def test_a_fetch_that_breaks_off_leaves_nothing(server: _Server, home: Path) -> 
     assert _files(home) == ["published/.lock"]
 
 
+def test_a_mirror_that_never_ends_or_claims_too_much_is_given_up(
+    server: _Server, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "DOWNLOAD_BYTES", limits.Limit(1 << 20, "bytes to fetch"))
+    server.claimed = 1 << 21
+    with pytest.raises(DownloadError, match="2,097,152 bytes to fetch; at most 1,048,576"):
+        load_predictor(CPU)
+    server.endless = True
+    with pytest.raises(DownloadError, match="bytes to fetch; at most 1,048,576"):
+        load_predictor(CPU)
+    assert _files(home) == ["published/.lock"]
+
+
+def test_a_mirror_that_drips_is_given_up(server: _Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.content = b"x"
+    monkeypatch.setattr(limits, "DOWNLOAD_S", 0.0)
+    with pytest.raises(DownloadError, match=r"after 0 s there are 1 bytes, which is too slow.*NN_METER_MIRROR"):
+        load_predictor(CPU)
+
+
 @needs_shared
 def test_a_folder_of_pickles_is_registered() -> None:
     done = register(SHARED / "meta.yaml")
@@ -261,16 +300,16 @@ def test_two_processes_register_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("keys", "words"),
     [
-        ({"name": None}, "the key 'name' is missing"),
-        ({"name": "../x"}, "'name' is '../x'; give letters"),
+        ({"name": None}, "'name' is None; it must be a name; a meta file says"),
+        ({"name": "../x"}, "'name': '../x' is no name: begin with a letter"),
         ({"name": ["x"]}, "'name' is"),
-        ({"version": None}, "the key 'version' is missing"),
-        ({"version": "../1"}, "'version' is '../1'"),
+        ({"version": None}, "'version' is None"),
+        ({"version": "../1"}, "'version': '../1' is no name"),
         ({"version": True}, "'version' is True"),
-        ({"package_location": None}, "the key 'package_location' is missing"),
-        ({"package_location": "nowhere"}, "'package_location' is 'nowhere', but there is no folder"),
-        ({"kernel_predictors": "relu"}, "'kernel_predictors' is 'relu'; give a list"),
-        ({"kernel_predictors": ["../relu"]}, "'kernel_predictors' is"),
+        ({"package_location": None}, "'package_location' is None"),
+        ({"package_location": "nowhere"}, "'package_location' is 'nowhere'; it must be a folder"),
+        ({"kernel_predictors": "relu"}, "'kernel_predictors' is 'relu'; it must be a list"),
+        ({"kernel_predictors": ["../relu"]}, "'kernel_predictors': '../relu' is no name"),
     ],
 )
 def test_a_broken_meta_file_is_refused(tmp_path: Path, home: Path, keys: dict[str, Any], words: str) -> None:

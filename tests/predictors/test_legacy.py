@@ -213,8 +213,8 @@ def test_columns_that_no_schema_has_are_refused(folder: Path, tmp_path: Path) ->
         ("add.pkl", None, r"add\.pkl: the predictor of 'add' cannot be read .*restore the file"),
         ("add.pkl", b"junk", r"add\.pkl: not a pickled scikit-learn forest"),
         ("fusion_rules.json", None, r"fusion_rules\.json: the fusion rules cannot be read"),
-        ("fusion_rules.json", b"{", r"fusion_rules\.json: the fusion rules are not JSON"),
-        ("fusion_rules.json", b"[]", r"fusion_rules\.json: the fusion rules are a list"),
+        ("fusion_rules.json", b"{", r"fusion_rules\.json: the fusion rules: not JSON"),
+        ("fusion_rules.json", b"[]", r"fusion_rules\.json: the fusion rules: it must be keys with values, not a list"),
     ],
 )
 def test_a_missing_or_broken_file_leaves_nothing(

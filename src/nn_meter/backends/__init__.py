@@ -1,10 +1,9 @@
 """Runtimes and devices that measure a model: one file each, behind one protocol."""
 
-from nn_meter.backends.base import BACKENDS, Backend, Model, Prepared, available, load, runtime_of
+from nn_meter.backends.base import Backend, Model, Prepared, available, load, runtime_of
 from nn_meter.runtimes.trace import ExecutedKernel, KernelTrace, Operand
 
 __all__ = [
-    "BACKENDS",
     "Backend",
     "ExecutedKernel",
     "KernelTrace",

@@ -1,4 +1,4 @@
-"""What a backend is, and the table of those that exist.
+"""What a backend is. Those that exist are rows of ``nn_meter.plugins``.
 
 A backend hands a model to one runtime on one device and tells what the runtime says: how long a run took,
 which kernels it executed, how long each took. It decides nothing: how often, in which order and which of the
@@ -9,29 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
-from difflib import get_close_matches
-from importlib import import_module
-from importlib.metadata import entry_points
-from types import MappingProxyType, TracebackType
+from types import TracebackType
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
-from nn_meter import runtimes
+from nn_meter import plugins, runtimes
 from nn_meter.errors import BackendError
 from nn_meter.ir.graph import Graph
 from nn_meter.runtimes import Runtime
 from nn_meter.runtimes.trace import ExecutedKernel, KernelTrace
-
-ENTRY_POINTS = "nn_meter.backends"
-"""Entry-point group of backends in other packages."""
-
-BACKENDS: Mapping[str, str] = MappingProxyType(
-    {
-        "onnxruntime_cpu": "nn_meter.backends.onnxruntime_cpu:OnnxRuntimeCpu",
-        "openvino_cpu": "nn_meter.backends.openvino_cpu:OpenVinoCpu",
-        "replay": "nn_meter.backends.replay:ReplayBackend",
-    }
-)
-"""Name to ``module:class`` of the backends of this package."""
 
 Model = Graph | bytes
 """What a backend takes: a graph, which gets random weights, or a serialised ONNX model."""
@@ -105,30 +90,28 @@ def runtime_of(backend: Backend) -> Runtime:
 
 
 def available() -> tuple[str, ...]:
-    """Names of all backends, those of other packages included, sorted."""
-    return tuple(sorted(_table()))
+    """Names of all backends, those of other packages and those that the user registered included, sorted."""
+    return tuple(sorted(plugins.names("backend")))
+
+
+_NEEDED = ("config_type", "check", "prepare", "fused")
 
 
 def load(name: str, **settings: Any) -> Backend:
     """The backend ``name`` with ``settings`` for the fields of its config.
 
     Raises:
-        BackendError: no backend of that name, a plugin that cannot be imported, or a setting that the backend
-            does not have or refuses; names those that exist.
+        BackendError: no backend of that name, one that cannot be imported or is written for nn-Meter's builder alone,
+            or a setting that the backend does not have or refuses; names those that exist.
         MissingDependencyError: the backend's runtime is not installed.
     """
-    table = _table()
-    if name not in table:
-        near = get_close_matches(name, table)
-        hint = f"did you mean {' or '.join(near)}? " if near else ""
-        raise BackendError(f"no backend {name!r}; {hint}known backends: {', '.join(sorted(table))}")
-    module, _, attribute = table[name].partition(":")
-    try:
-        backend_type = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+    backend_type = plugins.load("backend", name)
+    missing = [each for each in _NEEDED if not hasattr(backend_type, each)]
+    if missing:
         raise BackendError(
-            f"backend {name!r}: {table[name]} cannot be loaded ({error}); repair or remove its package"
-        ) from error
+            f"backend {name!r} is written for nn-Meter's builder, whose calls run it; to measure, build and detect "
+            f"rules here, its class needs {', '.join(missing)} as well (nn_meter.backends.Backend says how)"
+        )
     known = [item.name for item in fields(backend_type.config_type)]
     unknown = [setting for setting in settings if setting not in known]
     if unknown:
@@ -137,8 +120,3 @@ def load(name: str, **settings: Any) -> Backend:
         )
     backend: Backend = backend_type(backend_type.config_type(**settings))
     return backend
-
-
-def _table() -> dict[str, str]:
-    plugins = {point.name: point.value for point in entry_points(group=ENTRY_POINTS)}
-    return {**plugins, **BACKENDS}

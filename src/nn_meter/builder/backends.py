@@ -153,12 +153,19 @@ def connect_backend(backend_name: str) -> BaseBackend:
     """
     configs = builder_config.get_module("backend")
     entry = plugins.find("backend", backend_name)
-    if entry is not None:
-        backend: BaseBackend = entry.load()(configs)
-        return backend
-    return RuntimeBackend(backend_name, configs)
+    found = entry.load() if entry else None
+    if found is None or hasattr(found, "config_type"):
+        return RuntimeBackend(backend_name, configs)
+    backend: BaseBackend = found(configs)
+    return backend
+
+
+def _place(backend: plugins.Plugin) -> tuple[bool, str]:
+    ours = backend.origin != "registered"
+    return not ours, backend.name if ours else ""
 
 
 def list_backends() -> list[str]:
     """Names of all backends; a star marks those that were registered."""
-    return [*base.available(), *(f"* {entry.name}" for entry in plugins.registered("backend"))]
+    every = sorted(plugins.listed("backend"), key=_place)
+    return [f"* {each.name}" if each.origin == "registered" else each.name for each in every]

@@ -10,8 +10,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,8 @@ from typing import Any
 from nn_meter.builder.kernels import KERNELS
 from nn_meter.detection.cases import BASIC, MON, VECTORS
 from nn_meter.detection.drawings import Sizes
-from nn_meter.errors import BuildError, StorageError
+from nn_meter.errors import BuildError
+from nn_meter.storage import Fields, exists, read_json, read_yaml, write
 
 FILES: Mapping[str, str] = {
     "backend": "backend_config.yaml",
@@ -178,63 +177,25 @@ builder_config = ConfigManager()
 
 
 def _read(path: Path, module: str) -> dict[str, Any]:
-    import yaml
-
-    if module == "backend" and not path.exists():
+    if module == "backend" and not exists(path):
         return {}  # a customised backend may have none
-    try:
-        values = yaml.safe_load(path.read_bytes())
-    except OSError as e:
-        raise BuildError(
-            f"{path}: cannot be read ({e.strerror or e}); create the workspace first: nn-meter create"
-        ) from e
-    except (yaml.YAMLError, ValueError) as e:
-        raise BuildError(f"{path}: not YAML ({e}); correct it, or delete it and run nn-meter create") from e
-    if values is not None and not isinstance(values, dict):
-        raise BuildError(f"{path}: holds no keys; correct it, or delete it and run nn-meter create")
-    return values or {}
+    advice = "correct it, or create it anew with nn-meter create"
+    values = read_yaml(path, "the configuration", BuildError, advice)
+    return Fields({} if values is None else values, str(path), BuildError, advice).values
 
 
-def write(path: Path, content: str | bytes) -> None:
-    """Write a file whole or not at all, folders made as needed.
-
-    Raises:
-        StorageError: it cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, stage = tempfile.mkstemp(prefix=".stage-", dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content.encode() if isinstance(content, str) else content)
-            os.replace(stage, path)
-        except BaseException:
-            os.unlink(stage)
-            raise
-    except OSError as e:
-        raise StorageError(f"{path}: cannot be written ({e.strerror or e}); free some space there") from e
-
-
-def read_json(source: Path | str) -> dict[str, Any]:
-    """The object in a JSON file.
+def read_results(path: Path | str) -> dict[str, Any]:
+    """The object in a JSON file of the builder's.
 
     Raises:
         BuildError: it cannot be read or holds no object.
     """
-    try:
-        values = json.loads(Path(source).read_bytes())
-    except OSError as e:
-        raise BuildError(f"{source}: cannot be read ({e.strerror or e})") from e
-    except ValueError as e:
-        raise BuildError(f"{source}: no valid JSON ({e})") from e
-    if not isinstance(values, dict):
-        raise BuildError(f"{source}: expected an object, found {type(values).__name__}")
-    return values
+    return Fields(read_json(path, "the file", BuildError), str(path), BuildError).values
 
 
 def add_json(path: Path, new: Mapping[str, Mapping[str, Any]]) -> None:
     """Write ``new`` over what the file says already: sections of the same name are joined, as in nn-Meter."""
-    merged = merge_info(new, read_json(path)) if path.exists() else dict(new)
+    merged = merge_info(new, read_results(path)) if path.exists() else dict(new)
     write(path, json.dumps(merged, indent=4) + "\n")
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from nn_meter import plugins
 from nn_meter.backends.onnx_writer import as_bytes
 from nn_meter.builder.backends import connect_backend
-from nn_meter.builder.config import add_json, builder_config, merge_info, read_json, write
+from nn_meter.builder.config import add_json, builder_config, merge_info, read_results
 from nn_meter.builder.kernels import (
     builder_kernel,
     kernel_graph,
@@ -35,6 +35,7 @@ from nn_meter.learning.forest import MIN_ROWS, fit_forest
 from nn_meter.measuring.latency import Latency
 from nn_meter.networks.sampling import Config
 from nn_meter.predictors.nnmeter_columns import NN_METER_BUILDER_1
+from nn_meter.storage import write
 
 _log = logging.getLogger(__name__)
 
@@ -252,7 +253,7 @@ def build_latency_predictor(backend: str) -> Path:
         final, _, _ = build_predictor_by_data(kernel_type, data, backend, final_predictor=True)
         write(folder / f"{kernel_type}.pkl", pickle.dumps(final))
     detected = builder_config.results("ruletest") / "detected_fusion_rule.json"
-    rules = read_json(detected) if detected.exists() else {}
+    rules = read_results(detected) if detected.exists() else {}
     write(folder / "fusion_rules.json", json.dumps(rules, indent=4) + "\n")
     meta = {
         "name": backend,
@@ -290,7 +291,7 @@ def _joined(source: Any) -> Models:
     files = [source] if isinstance(source, str | Path) else list(source)
     joined: Models = {}
     for file in files:
-        joined = merge_info(read_json(file), joined)
+        joined = merge_info(read_results(file), joined)
     return joined
 
 

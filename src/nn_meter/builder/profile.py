@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from nn_meter.builder.backends import BaseBackend
-from nn_meter.builder.config import add_json, builder_config, read_json, write
+from nn_meter.builder.config import add_json, builder_config, read_results
 from nn_meter.builder.latency import Models, dump_profiled_results, read_profiled_results
 from nn_meter.errors import NnMeterError
+from nn_meter.storage import write
 
 _log = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ def convert_models(
         BuildError: no workspace was read, or the file cannot be used.
     """
     save_name = Path(models).name if isinstance(models, str) else "converted_results.json"
-    described: Models = read_json(models) if isinstance(models, str) else models
+    described: Models = read_results(models) if isinstance(models, str) else models
     folder, results = builder_config.models(mode), builder_config.results(mode)
     folder.mkdir(parents=True, exist_ok=True)
 
@@ -79,12 +80,12 @@ def profile_models(
     Raises:
         BuildError: no workspace was read, or the file cannot be used.
     """
-    described: Models = read_profiled_results(read_json(models) if isinstance(models, str) else models)
+    described: Models = read_profiled_results(read_results(models) if isinstance(models, str) else models)
     folder, results = builder_config.models(mode), builder_config.results(mode)
     folder.mkdir(parents=True, exist_ok=True)
     target = results / save_name
     if broken_point_mode and target.exists():
-        for module, known in read_profiled_results(read_json(target)).items():
+        for module, known in read_profiled_results(read_results(target)).items():
             for name, model in described.get(module, {}).items():
                 model.update(known.get(name, {}))
     detail = bool(builder_config.get("DETAIL", mode))

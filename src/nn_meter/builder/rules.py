@@ -11,7 +11,7 @@ from typing import Any
 
 from nn_meter import plugins
 from nn_meter.backends.onnx_writer import as_bytes
-from nn_meter.builder.config import SIZE_KEYS, add_json, builder_config, read_json, write
+from nn_meter.builder.config import SIZE_KEYS, add_json, builder_config, read_results
 from nn_meter.builder.kernels import nhwc
 from nn_meter.builder.latency import Models, read_profiled_results
 from nn_meter.detection.cases import CASES, FusionCase, drawings, pair
@@ -20,6 +20,7 @@ from nn_meter.detection.once import UNIT_RULE, Found, NamedCase, decide_once, pr
 from nn_meter.detection.probes import SHAPES
 from nn_meter.errors import BuildError
 from nn_meter.ir import Graph
+from nn_meter.storage import write
 
 _log = logging.getLogger(__name__)
 
@@ -101,7 +102,7 @@ def detect_fusion_rule(profiled_testcases: Models | str) -> dict[str, dict[str, 
     Raises:
         BuildError: no workspace was read, or the file cannot be used.
     """
-    given = read_json(profiled_testcases) if isinstance(profiled_testcases, str) else profiled_testcases
+    given = read_results(profiled_testcases) if isinstance(profiled_testcases, str) else profiled_testcases
     profiled = read_profiled_results(given)
     latencies = {
         name: {part: model["latency"] for part, model in models.items() if "latency" in model}

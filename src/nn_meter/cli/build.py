@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import re
 from pathlib import Path
 
-from nn_meter.cli.output import spending
-from nn_meter.errors import BuildError
+from nn_meter.cli.output import progress
+from nn_meter.errors import BuildError, RuleError
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
 
@@ -54,19 +53,20 @@ def run(args: argparse.Namespace) -> int:
     from nn_meter.predictors import bundle as bundles
     from nn_meter.predictors.registration import register_bundle
     from nn_meter.settings import data_folder
+    from nn_meter.storage import Fields, exists, plain_name, read_json
 
     name = args.name or args.backend
-    folder = data_folder() / "builds"
-    folder.mkdir(parents=True, exist_ok=True)
-    journal = folder / f"{name}@{args.predictor_version}.sqlite"
-    if journal.exists() and not args.resume:
+    for text, what in ((name, "--name"), (args.predictor_version, "--predictor-version")):
+        plain_name(text, what, BuildError)
+    journal = data_folder() / "builds" / f"{name}@{args.predictor_version}.sqlite"
+    if exists(journal) and not args.resume:
         raise BuildError(
             f"{journal}: an earlier build left measurements; add --resume to go on with them, or remove the file"
         )
     rules = None
     if args.rules:
         load_rules(args.rules)
-        rules = json.loads(Path(args.rules).read_text(encoding="utf-8"))
+        rules = Fields(read_json(args.rules, "the rules", RuleError), args.rules, RuleError).values
     plan = BuildPlan(
         args.backend,
         {"threads": args.threads},
@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
         journal=journal,
         version=args.predictor_version,
         rules=rules,
-        progress=spending("measuring: {done} networks, {share}, {left_min} min left"),
+        progress=progress("measuring"),
     )
     if args.output:
         bundles.save(bundle, Path(args.output))

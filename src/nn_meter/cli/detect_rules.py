@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 
 from nn_meter.cli.build import seconds
-from nn_meter.cli.output import OK, spending
-from nn_meter.errors import BuildError, StorageError
+from nn_meter.cli.output import OK, progress
+from nn_meter.errors import BuildError
+from nn_meter.storage import exists, plain_name, write
 
 
 def configure(parser: argparse.ArgumentParser, command: str) -> None:
@@ -47,10 +47,9 @@ def run(args: argparse.Namespace) -> int:
     from nn_meter.report.rules import matrix, page
     from nn_meter.settings import data_folder
 
-    folder = data_folder() / "detections"
-    folder.mkdir(parents=True, exist_ok=True)
-    journal = folder / f"{args.backend}.sqlite"
-    if journal.exists() and not args.resume:
+    plain_name(args.backend, "--backend", BuildError)
+    journal = data_folder() / "detections" / f"{args.backend}.sqlite"
+    if exists(journal) and not args.resume:
         raise BuildError(
             f"{journal}: measurements of an earlier detection are there; add --resume to go on with them, "
             "or remove the file"
@@ -63,22 +62,10 @@ def run(args: argparse.Namespace) -> int:
         tuple(args.cases or ()),
         seed=args.seed,
     )
-    rules = detect_rules(
-        plan, journal=journal, progress=spending("measuring {done}: {share}, at most {left_min} min left")
-    )
-    _write(args.output, json.dumps(rules, indent=4) + "\n")
+    rules = detect_rules(plan, journal=journal, progress=progress("measuring"))
+    write(args.output, json.dumps(rules, indent=4) + "\n")
     if args.report:
-        _write(args.report, page(rules))
+        write(args.report, page(rules))
     print(matrix(rules))
     print(f"(nn-Meter) fusion rules written to {args.output}")
     return OK
-
-
-def _write(path: str, text: str) -> None:
-    try:
-        Path(path).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise StorageError(
-            f"{path}: cannot be written ({error.strerror or error}); choose another file and add --resume, "
-            "nothing measured is lost"
-        ) from error

@@ -8,18 +8,13 @@ import shlex
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from nn_meter.cli.build import seconds
 from nn_meter.cli.measure import add_backend_arguments, backend_of
 from nn_meter.cli.models import add_predictor_arguments, load_predictors
-from nn_meter.cli.output import Ticker, note
-from nn_meter.errors import InputError, StorageError
-
-if TYPE_CHECKING:
-    from nn_meter.measuring import Progress
-
-FAILED = 1
+from nn_meter.cli.output import FAILED, OK, note, progress
+from nn_meter.errors import InputError
+from nn_meter.storage import unwritable, write
 
 
 def configure(parser: argparse.ArgumentParser, command: str) -> None:
@@ -60,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
             rounds=args.rounds,
             budget_s=seconds(args.budget) if args.budget else math.inf,
             journal=journal,
-            progress=_progress(),
+            progress=progress("measuring"),
         )
     for text in result.warnings:
         note(f"warning: {text}")
@@ -68,9 +63,9 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("no model could be measured: " + "; ".join(why for _, why in result.failed))
     print(report.table(result))
     if args.json:
-        _write(args.json, dumps(report.document(result)) + "\n")
+        write(args.json, dumps(report.document(result)) + "\n")
     if args.markdown:
-        _write(args.markdown, report.markdown(result, _command(args)))
+        write(args.markdown, report.markdown(result, _command(args)))
     if args.plot:
         for index, predictor in enumerate(result.predictors):
             path = Path(args.plot)
@@ -79,11 +74,11 @@ def run(args: argparse.Namespace) -> int:
             try:
                 report.plot(result, predictor, path)
             except OSError as error:
-                raise _unwritable(path, error) from error
+                raise unwritable(path, error) from error
     if args.calibrated:
         interval = calibrate(result.of(result.predictors[0]))
         bundles.save(replace(predictors[0].bundle, interval=interval), Path(args.calibrated))
-    return FAILED if result.failed else 0
+    return FAILED if result.failed else OK
 
 
 def _command(args: argparse.Namespace) -> str:
@@ -95,24 +90,3 @@ def _command(args: argparse.Namespace) -> str:
             if each is not None:
                 words += [f"--{option.replace('_', '-')}", str(each)]
     return f"{shlex.join(words)} MODELS"
-
-
-def _write(path: str, text: str) -> None:
-    try:
-        Path(path).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise _unwritable(path, error) from error
-
-
-def _unwritable(path: str | Path, error: OSError) -> StorageError:
-    return StorageError(f"{path}: cannot be written ({error.strerror or error})")
-
-
-def _progress() -> Progress:
-    """Turns taken, and the time left."""
-    ticker = Ticker()
-
-    def show(done: int, total: int, eta_s: float) -> None:
-        ticker.show(done / total, f"measuring: {done} of {total} turns, {eta_s / 60:.1f} min left")
-
-    return show

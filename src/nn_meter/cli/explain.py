@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from nn_meter.cli.models import add_model_arguments, add_predictor_arguments, collect, load_predictors, models
-from nn_meter.errors import StorageError
+from nn_meter.storage import write
 
 
 def configure(parser: argparse.ArgumentParser, command: str) -> None:
@@ -29,10 +28,7 @@ def run(args: argparse.Namespace) -> int:
     predictors = load_predictors(args)
     answers = collect(wanted, predictors)
     if args.html:
-        try:
-            Path(args.html).write_text(html.page(answers.predictions), encoding="utf-8")
-        except OSError as error:
-            raise StorageError(f"{args.html}: cannot be written ({error.strerror or error})") from error
+        write(args.html, html.page(answers.predictions))
     if args.json:
         several = wanted.batch or len(predictors) > 1
         print(

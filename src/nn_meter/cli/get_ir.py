@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from pathlib import Path
 
 from nn_meter.cli.output import OK
-from nn_meter.errors import InputError, StorageError
+from nn_meter.errors import InputError
+from nn_meter.storage import write
 
 _SUFFIXES = (("tensorflow", "pb", ".pb", "_pb_ir.json"), ("onnx", "onnx", ".onnx", "_onnx_ir.json"))
 
@@ -39,17 +39,6 @@ def run(args: argparse.Namespace) -> int:
     if not target.endswith(".json"):
         target += ".json"
     graph = model_file_to_graph(source, model_type)
-    _write(Path(target), json.dumps(graph, indent=4, sort_keys=True))
+    write(target, json.dumps(graph, indent=4, sort_keys=True))
     print(f"(nn-Meter) The nn-meter ir graph has been saved. Saved path: {os.path.abspath(target)}")
     return OK
-
-
-def _write(path: Path, text: str) -> None:
-    """All of ``text`` or nothing."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise StorageError(f"{path}: cannot be written ({error.strerror or error})") from error

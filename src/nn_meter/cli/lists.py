@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from nn_meter.cli.output import OK
 from nn_meter.report.text import PREFIX, predictor_line
+from nn_meter.storage import legible
 
 
 def show(what: str, verbose: bool = False) -> int:
@@ -34,9 +35,10 @@ def _predictors() -> list[str]:
 
 
 def _backends() -> list[str]:
-    from nn_meter.backends.base import available
+    from nn_meter import plugins
 
-    return _named("backends", "Backend", available(), "backend")
+    ours = sorted(each.name for each in plugins.listed("backend") if each.origin != "registered")
+    return _named("backends", "Backend", ours, "backend")
 
 
 def _kernels() -> list[str]:
@@ -69,7 +71,7 @@ def _named(plural: str, tag: str, names: Iterable[str], kind: str, spelled: str 
         for name, implements in found.items()
     )
     head = f"{PREFIX} Supported {plural}: ('*' indicates customized {spelled or plural})"
-    return [head, *(f"{PREFIX} [{tag}] {name}" for name in (*names, *customized))]
+    return [head, *(f"{PREFIX} [{tag}] {legible(name)}" for name in (*names, *customized))]
 
 
 _LISTS: Mapping[str, Callable[[], list[str]]] = MappingProxyType(

@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 
-from nn_meter.cli.output import FAILED, INTERRUPTED, OK, exit_code, note
+from nn_meter.cli.output import FAILED, LINE_LETTERS, OK, exit_code, note
 from nn_meter.errors import NnMeterError
+from nn_meter.storage import legible
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +56,7 @@ LISTS = ("predictors", "backends", "kernels", "operators", "testcases")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv``, else the process's own; returns the exit code.
 
-    0 success; 2 the user's input or data folder cannot be used; 3 ``--strict`` found estimates;
-    130 interrupted; 1 all else.
+    Exit codes are those of ``nn_meter.cli.output``.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
@@ -70,12 +70,20 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         note(f"error: {error}")
         return exit_code(error)
-    except KeyboardInterrupt:
-        return INTERRUPTED
+    except KeyboardInterrupt as error:
+        return exit_code(error)
     except BrokenPipeError:
         # the reader has gone, as in `| head`; python would complain once more when it closes stdout
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
+    except Exception as error:  # a fault of ours, which a person can do nothing with but tell us
+        if os.environ.get("NN_METER_DEBUG"):
+            raise
+        note(
+            f"error: unexpected {type(error).__name__}: {error}; the fault is nn-meter's: please report it with what "
+            "NN_METER_DEBUG=1 shows"
+        )
+        return exit_code(error)
 
 
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
@@ -115,11 +123,18 @@ def _without_command(args: argparse.Namespace) -> int:
     return OK
 
 
+class _OneLine(logging.Formatter):
+    """Names in a message cannot begin a line or steer the terminal."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  logging's name
+        return legible(super().formatMessage(record), LINE_LETTERS)
+
+
 @contextmanager
 def _logging(verbose: bool) -> Iterator[None]:
     """Show this package's log on stderr while a command runs."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("nn-meter: %(message)s"))
+    handler.setFormatter(_OneLine("nn-meter: %(message)s"))
     logger = logging.getLogger("nn_meter")
     level = logger.level
     logger.addHandler(handler)

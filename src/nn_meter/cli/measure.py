@@ -6,8 +6,9 @@ import argparse
 import math
 from typing import Any
 
-from nn_meter.cli.output import note
+from nn_meter.cli.output import OK, exit_code, note
 from nn_meter.errors import InputError, NnMeterError
+from nn_meter.storage import legible
 
 SCHEMA_VERSION = 1
 
@@ -55,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     plan = Plan(rounds=math.ceil(args.seconds / Plan().turn_s), budget_s=args.seconds)
     rows: list[dict[str, Any]] = []
     failed: list[dict[str, str]] = []
-    code = 0
+    code = OK
     for subject in wanted:
         try:
             taken = measure_model(subject.source, backend, plan)
@@ -64,13 +65,13 @@ def run(args: argparse.Namespace) -> int:
                 raise
             note(f"error: {subject.name}: {error}")
             failed.append({"model": subject.name, "error": str(error)})
-            code = max(code, 2 if isinstance(error, InputError) else 1)
+            code = max(code, exit_code(error))
             continue
         for text in taken.warnings():
             note(f"note: {subject.name}: {text}")
         if not args.json:
             print(
-                f"{subject.name}: {taken.quiet_ms:.4f} ms quiet, {taken.median_ms:.4f} ms median of "
+                f"{legible(subject.name)}: {taken.quiet_ms:.4f} ms quiet, {taken.median_ms:.4f} ms median of "
                 f"{len(taken.values_ms)} runs on {backend.name}"
             )
         rows.append(

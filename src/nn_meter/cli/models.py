@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from nn_meter.cli.output import OK, exit_code, fetching, note, tracked
+from nn_meter.cli.output import OK, exit_code, note, progress, tracked
 from nn_meter.errors import InputError, NnMeterError
 
 if TYPE_CHECKING:
@@ -128,8 +128,8 @@ def load_predictors(args: argparse.Namespace) -> list[Predictor]:
 
     loaded = []
     for name in args.predictor or [DEFAULT_PREDICTOR]:
-        with fetching(name) as progress:
-            loaded.append(load_latency_predictor(name, args.predictor_version, progress=progress))
+        heard = progress(f"fetching {name}")
+        loaded.append(load_latency_predictor(name, args.predictor_version, progress=heard))
     return loaded
 
 

@@ -3,27 +3,39 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from time import monotonic
 from typing import TypeVar
 
-from nn_meter.errors import InputError, NnMeterError, StorageError
+from nn_meter.errors import InputError, StorageError
+from nn_meter.progress import Progress
+from nn_meter.storage import legible
 
 Item = TypeVar("Item")
 
 OK, FAILED, BAD_INPUT, NOT_STRICT, INTERRUPTED = 0, 1, 2, 3, 130
-"""Exit codes."""
+"""Exit codes: the answer is there; all else; the user has to change something; ``--strict``; Ctrl-C."""
+
+LINE_LETTERS = 4000
+"""Of a longer line on stderr the beginning is shown."""
+
+EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
+    (InputError, BAD_INPUT),
+    (StorageError, BAD_INPUT),
+    (KeyboardInterrupt, INTERRUPTED),
+    (BaseException, FAILED),
+)
+"""Error to exit code; the first row that fits."""
 
 
-def exit_code(error: NnMeterError) -> int:
-    """``BAD_INPUT`` where the user has to change something, ``FAILED`` where trying again may do."""
-    return BAD_INPUT if isinstance(error, InputError | StorageError) else FAILED
+def exit_code(error: BaseException) -> int:
+    """The exit code that ``EXIT_CODES`` gives ``error``."""
+    return next(code for kind, code in EXIT_CODES if isinstance(error, kind))
 
 
 def note(text: str) -> None:
-    """One line on stderr, whatever the number of lines in ``text``."""
-    print("nn-meter:", " ".join(line.strip() for line in text.splitlines()), file=sys.stderr)
+    """One line on stderr, whatever ``text`` holds."""
+    print("nn-meter:", legible(" ".join(line.strip() for line in text.splitlines()), LINE_LETTERS), file=sys.stderr)
 
 
 def tracked(items: Sequence[Item], what: str) -> Iterator[Item]:
@@ -37,62 +49,25 @@ def tracked(items: Sequence[Item], what: str) -> Iterator[Item]:
     yield from track(items, description=what, console=Console(stderr=True), transient=True)
 
 
-class Ticker:
-    """Progress of a long measurement on stderr: a bar on a terminal, else a line every half minute."""
+def progress(task: str) -> Progress:
+    """A callback that shows on stderr how far ``task`` is: a bar on a terminal, else a line every half minute."""
+    terminal = sys.stderr.isatty()
+    last_s = monotonic()
 
-    def __init__(self) -> None:
-        self._last = 0.0
-        self._terminal = sys.stderr.isatty()
-
-    def show(self, share: float, text: str) -> None:
-        """Say ``text`` where something was due; ``share`` of the work, 0 to 1, is done."""
-        now = monotonic()
-        if now - self._last < (0.5 if self._terminal else 30.0) and share < 1:
+    def show(done: float, total: float | None, eta_s: float | None, what: str) -> None:
+        nonlocal last_s
+        share = min(done / total, 1.0) if total else 0.0
+        now_s = monotonic()
+        if now_s - last_s < (0.2 if terminal else 30.0) and share < 1:
             return
-        self._last = now
-        bar = "#" * int(30 * min(share, 1.0))
-        end = "\n" if share >= 1 or not self._terminal else ""
-        sys.stderr.write(f"\r[{bar:<30}] {text}{end}" if self._terminal else f"{text}{end}")
+        last_s = now_s
+        text = f"{task}: {legible(what)}"
+        if total:
+            text += f", {share:.0%}"
+        if eta_s is not None:
+            text += f", {eta_s / 60:.1f} min left"
+        bar, end = "#" * int(30 * share), "\n" if share >= 1 or not terminal else ""
+        sys.stderr.write(f"\r[{bar:<30}] {text}\x1b[K{end}" if terminal else f"{text}{end}")
         sys.stderr.flush()
 
-
-def spending(text: str) -> Callable[[float, float, object], None]:
-    """A callback for the seconds spent, those of the budget and what was just done, which shows on stderr ``text`` with
-    ``{done}``, ``{share}`` and ``{left_min}`` filled in."""
-    ticker = Ticker()
-
-    def show(spent_s: float, budget_s: float, done: object) -> None:
-        share, left_s = min(spent_s / budget_s, 1.0), max(budget_s - spent_s, 0.0)
-        ticker.show(share, text.format(done=done, share=f"{share:4.0%}", left_min=f"{left_s / 60:.1f}"))
-
     return show
-
-
-@contextmanager
-def fetching(name: str) -> Iterator[Callable[[int, int | None], None] | None]:
-    """A callback that shows on stderr how much of ``name`` is fetched; ``None`` where nobody watches."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
-
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    )
-    task = bar.add_task(f"fetching {name}", total=None, start=False)
-
-    def show(done: int, total: int | None) -> None:
-        if not bar.live.is_started:
-            bar.start()
-            bar.start_task(task)
-        bar.update(task, completed=done, total=total)
-
-    try:
-        yield show
-    finally:
-        bar.stop()

@@ -7,6 +7,7 @@ from typing import Any
 
 from nn_meter.cli.output import OK
 from nn_meter.report.text import PREFIX
+from nn_meter.storage import legible
 
 _MODULES = ("backend", "operator", "testcase", "kernel")
 _PER_IMPLEMENT = ("operator", "testcase")
@@ -37,7 +38,7 @@ def register(args: argparse.Namespace) -> int:
 
     kind, meta = _asked(args)
     name = registration.register(meta).name if kind == "predictor" else plugins.register(kind, meta).name
-    print(f"{PREFIX} Successfully register {kind}: {name}")
+    print(f"{PREFIX} Successfully register {kind}: {legible(name)}")
     return OK
 
 
@@ -55,7 +56,7 @@ def unregister(args: argparse.Namespace) -> int:
     else:
         plugins.unregister(kind, asked)
         name = asked
-    print(f"{PREFIX} Successfully unregister {name}.")
+    print(f"{PREFIX} Successfully unregister {legible(name)}.")
     return OK
 
 

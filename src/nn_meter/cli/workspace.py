@@ -57,11 +57,8 @@ def connect(args: argparse.Namespace) -> int:
 
 def _registered_config(name: str | None) -> Mapping[str, Any] | None:
     """What the registered backend's default configuration file says, if it has one."""
-    from pathlib import Path
-
-    import yaml
-
     from nn_meter import plugins
+    from nn_meter.storage import read_yaml
 
     entry = plugins.find("backend", name) if name else None
     if entry is None:
@@ -72,8 +69,5 @@ def _registered_config(name: str | None) -> Mapping[str, Any] | None:
     file = entry.facts.get("defaultConfigFile")
     if file is None:
         return None
-    try:
-        values = yaml.safe_load(Path(file).read_bytes())
-    except (OSError, yaml.YAMLError) as error:
-        raise InputError(f"{file}: the backend's default configuration cannot be used ({error})") from error
+    values = read_yaml(file, "the backend's default configuration", InputError)
     return values if isinstance(values, dict) else {}

@@ -15,10 +15,11 @@ from typing import Any, get_args
 from nn_meter.backends import base
 from nn_meter.detection.cases import find_cases, known_cases
 from nn_meter.detection.rules import rules_json
-from nn_meter.detection.survey import MOST_SWEEPS, DetectionPlan, Method, Progress, Survey
+from nn_meter.detection.survey import MOST_SWEEPS, DetectionPlan, Method, Survey
 from nn_meter.errors import BuildError, NnMeterError
 from nn_meter.measuring.isolation import Failure, Worker, measuring_cpus
 from nn_meter.measuring.journal import Journal
+from nn_meter.progress import Progress
 
 __all__ = ["METHODS", "DetectionPlan", "detect_rules", "known_cases"]
 

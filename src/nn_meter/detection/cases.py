@@ -10,13 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from importlib.metadata import entry_points
 from types import MappingProxyType
 from typing import Protocol
 
 from nn_meter import plugins
 from nn_meter.detection.drawings import DRAWINGS, USUAL, Drawing, Shape, Sizes, draw
-from nn_meter.errors import BuildError, RegistrationError
+from nn_meter.errors import BuildError
 from nn_meter.ir import Graph, GraphBuilder
 
 
@@ -228,9 +227,6 @@ _ALL: tuple[FusionCase | ShareCase, ...] = (*BASIC, MON, *CHAINS, *TODAY)
 CASES: Mapping[str, FusionCase | ShareCase] = MappingProxyType({case.name: case for case in _ALL})
 """Every case by the rule that it decides; those that a case requires come before it or are among them."""
 
-ENTRY_POINTS = "nn_meter.testcases"
-"""Entry-point group of cases in other packages: objects of the protocol ``Case``."""
-
 IMPLEMENT = "onnx"
 """Registered operators of this ``implement`` take part: classes whose instances are called as ``Drawing`` is."""
 
@@ -254,18 +250,10 @@ def known_cases() -> Mapping[str, Case]:
         RegistrationError: a case that cannot be loaded.
     """
     found: dict[str, Case] = dict(CASES)
-    for point in entry_points(group=ENTRY_POINTS):
-        try:
-            case = point.load()
-        except (ImportError, AttributeError) as error:
-            raise RegistrationError(
-                f"test case {point.name!r}: {point.value} cannot be loaded ({error}); repair or remove its package"
-            ) from error
-        found[case.name] = case
-    for entry in plugins.registered("testcase"):
-        registered = entry.load()
-        if is_case(registered):
-            case = registered()
+    for each in plugins.listed("testcase"):
+        case = each.load()  # a case of another package, a class that a user registered
+        if is_case(case):
+            case = case() if isinstance(case, type) else case
             found[case.name] = case
     return MappingProxyType(found)
 

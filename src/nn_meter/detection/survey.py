@@ -52,6 +52,7 @@ from nn_meter.detection.rules import Rule, ShapeEvidence
 from nn_meter.ir import Graph
 from nn_meter.measuring.isolation import Failure
 from nn_meter.measuring.journal import Entry, Journal, key_of
+from nn_meter.progress import Progress
 
 _LOG = logging.getLogger(__name__)
 
@@ -76,10 +77,6 @@ _HOPELESS_SWEEPS = 4
 _TURNS, _TURN_MS = 12, 0.3
 _FEWEST_RUNS, _MOST_RUNS = 2, 10
 _WARM_UP_RUNS = 3
-
-Progress = Callable[[float, float, str], None]
-"""Called with seconds spent, seconds of the budget, the rule just measured."""
-
 
 @dataclass(frozen=True, slots=True)
 class DetectionPlan:
@@ -191,7 +188,8 @@ class Survey:
                     self._time_case(case, number)
                 rule = self._rule(case, number)
                 if progress is not None:
-                    progress(self._spent_s, self._plan.budget_s, case.name)
+                    left_s = max(self._plan.budget_s - self._spent_s, 0.0)
+                    progress(self._spent_s, self._plan.budget_s, left_s, case.name)
             self._rules[case.name] = rule
 
     def rules(self) -> list[Rule]:

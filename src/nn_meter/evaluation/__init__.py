@@ -34,13 +34,13 @@ from nn_meter.measuring import (
     Journal,
     Measurement,
     Plan,
-    Progress,
     environment,
     measure,
     same_machine,
 )
 from nn_meter.predictors.bundle import Bundle
 from nn_meter.predictors.prediction import Prediction
+from nn_meter.progress import Progress
 from nn_meter.runtimes import Runtime
 from nn_meter.runtimes.trace import KernelTrace
 
@@ -360,10 +360,11 @@ class _Bench:
         waiting = sum(key in pending for key in keys.values())
         steps_total, before = waiting * self.turns, 0
 
-        def heard(done: int, total: int, eta_s: float) -> None:
+        def heard(done: float, total: float | None, eta_s: float | None, what: str) -> None:
             if self.progress is not None:
                 steps = before + done
-                self.progress(steps, steps_total, (self.clock() - begin) / steps * (steps_total - steps))
+                left_s = (self.clock() - begin) / steps * (steps_total - steps)
+                self.progress(steps, steps_total, left_s, f"{steps:.0f} of {steps_total} turns")
 
         for half in range(2):
             for group in _groups({s: size for s, size in weights.items() if keys[s, half] in pending}):

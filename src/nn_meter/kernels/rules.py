@@ -12,7 +12,6 @@ what the verdict rests on.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from typing import Any
 from nn_meter.errors import RuleError
 from nn_meter.kernels.blocks import BLOCKS, Pattern, chain
 from nn_meter.kernels.operators import BLOCK_NAMES, KNOWN_RULE_NAMES
+from nn_meter.storage import read_json
 
 _LOG = logging.getLogger(__name__)
 _SPECIAL = frozenset({"MON", "FN", "RT", "RBC", "CBC"})
@@ -135,14 +135,4 @@ def load_rules(path: str | Path) -> RuleSet:
     Raises:
         RuleError: the file cannot be read, is no JSON, or holds no rules.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise RuleError(f"{path}: cannot read the fusion rules: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise RuleError(f"{path}: the fusion rules are not UTF-8 text") from error
-    try:
-        rules = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise RuleError(f"{path}: the fusion rules are no valid JSON: {error}") from error
-    return read_rules(rules, str(path))
+    return read_rules(read_json(path, "the fusion rules", RuleError), str(path))

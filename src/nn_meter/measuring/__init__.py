@@ -3,7 +3,7 @@
 from nn_meter.devices.environment import environment, same_machine
 from nn_meter.measuring.isolation import Failure, Worker, measuring_cpus
 from nn_meter.measuring.journal import Entry, Journal, key_of
-from nn_meter.measuring.measure import Measurement, Plan, Progress, Runner, measure
+from nn_meter.measuring.measure import Measurement, Plan, Runner, measure
 
 __all__ = [
     "Entry",
@@ -11,7 +11,6 @@ __all__ = [
     "Journal",
     "Measurement",
     "Plan",
-    "Progress",
     "Runner",
     "Worker",
     "environment",

@@ -14,10 +14,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast, get_args
 
 from nn_meter.errors import BuildError, StorageError
-from nn_meter.measuring.isolation import Failure
+from nn_meter.measuring.isolation import Failure, FailureKind
+from nn_meter.storage import Fields, parse_json, unwritable
 
 SCHEMA_VERSION = 1
 
@@ -37,6 +38,9 @@ PRAGMA user_version = {SCHEMA_VERSION};
 _UNWRITABLE = frozenset(
     (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
 )
+_DAMAGED = "move the file away and begin anew, or put back a copy of it"
+_PATIENCE_S = 1.0
+"""How long a journal that another process holds is waited for: one that was killed just now may still be ending."""
 _LOCKED = frozenset((sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED))
 
 
@@ -66,7 +70,8 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self._path = path
         with self._guard():
-            self._db = sqlite3.connect(path, isolation_level=None, timeout=10.0)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(path, isolation_level=None, timeout=_PATIENCE_S)
         try:
             with self._guard():
                 self._open()
@@ -120,6 +125,8 @@ class Journal:
         self.close()
 
     def _open(self) -> None:
+        # before anything is read: the file is then ours until it is closed, or this process ends
+        self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
         tables = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
         if tables:
             self._check()
@@ -146,7 +153,23 @@ class Journal:
         with self._guard():
             query = f"SELECT key, item, state, result FROM work {where} ORDER BY position"
             rows = self._db.execute(query).fetchall()
-            return [Entry(key, json.loads(item), _result(state, result)) for key, item, state, result in rows]
+            return [self._entry(*row) for row in rows]
+
+    def _entry(self, key: str, item: str, state: str, result: str | None) -> Entry:
+        fields = self._fields(item)
+        if result is None:
+            return Entry(key, fields.values, None)
+        told = self._fields(result)
+        if state != "failed":
+            return Entry(key, fields.values, told.values)
+        kind = told.text("kind")
+        if kind not in get_args(FailureKind):
+            told.refuse("kind", f"one of {', '.join(get_args(FailureKind))}")
+        return Entry(key, fields.values, Failure(cast(FailureKind, kind), told.text("reason")))
+
+    def _fields(self, text: str) -> Fields:
+        where = f"{self._path}: a row of the journal"
+        return Fields(parse_json(text, where, BuildError, _DAMAGED, constants=True), where, BuildError, _DAMAGED)
 
     def _finish(self, key: str, state: str, result: str) -> None:
         with self._guard():
@@ -179,7 +202,8 @@ class Journal:
             code = getattr(error, "sqlite_errorcode", 0) & 0xFF
             if code in _LOCKED:
                 raise StorageError(
-                    f"{self._path}: the journal is locked; another build writes it, wait for it"
+                    f"{self._path}: the journal is locked; another process writes it: wait for it, or choose another "
+                    "name"
                 ) from error
             if code in _UNWRITABLE:
                 raise StorageError(
@@ -187,22 +211,12 @@ class Journal:
                     "another folder, then go on: nothing recorded is lost"
                 ) from error
             raise self._damaged(str(error)) from error
-        except json.JSONDecodeError as error:
-            raise self._damaged(str(error)) from error
+        except OSError as error:
+            raise unwritable(self._path, error) from error
 
     def _damaged(self, reason: str) -> BuildError:
-        return BuildError(
-            f"{self._path}: the journal is damaged ({reason}); move the file away and begin anew, "
-            "or put back a copy of it"
-        )
+        return BuildError(f"{self._path}: the journal is damaged ({reason}); {_DAMAGED}")
 
 
 def _canonical(value: Mapping[str, Any]) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-
-
-def _result(state: str, text: str | None) -> Mapping[str, Any] | Failure | None:
-    if text is None:
-        return None
-    data: dict[str, Any] = json.loads(text)
-    return Failure(data["kind"], data["reason"]) if state == "failed" else data

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Protocol
 
 from nn_meter.devices.environment import Value
+from nn_meter.progress import Progress
 
 _log = logging.getLogger(__name__)
 
@@ -25,13 +26,6 @@ class Runner(Protocol):
 
     def run(self, repeats: int) -> list[float]:
         """Milliseconds of each of ``repeats`` runs."""
-
-
-class Progress(Protocol):
-    """Hears how far the work is."""
-
-    def __call__(self, done: int, total: int, eta_s: float) -> None:
-        """``done`` of ``total`` steps are over, the rest takes about ``eta_s`` seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +243,8 @@ def measure(
             done += 1
             if progress is not None:
                 left_s = (clock() - timed_from) / done * (total - done)
-                progress(done, total, min(left_s, max(0.0, plan.budget_s - (clock() - begin))))
+                eta_s = min(left_s, max(0.0, plan.budget_s - (clock() - begin)))
+                progress(done, total, eta_s, f"{done} of {total} turns")
     noted = MappingProxyType(dict(environment))
     return [
         Measurement(tuple(values[i]), tuple(warmups[i]), tuple(turns[i]), "ms", started, noted)

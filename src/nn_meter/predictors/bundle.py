@@ -5,29 +5,25 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import math
 import os
-import shutil
-import tempfile
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Literal, Protocol, cast
 
-from nn_meter.errors import BundleError, StorageError
+from nn_meter import limits
+from nn_meter.errors import BundleError
 from nn_meter.kernels.schema import SCHEMA
+from nn_meter.limits import Limit
 from nn_meter.predictors import onnx_1
 from nn_meter.predictors.kind import KindPredictor, Target
 from nn_meter.predictors.trees import TreeEnsemble
+from nn_meter.storage import Archive, Fields, exists, parse_json, read_bytes, replacing, shown
 
 FORMAT_VERSION = 1
 MANIFEST = "bundle.json"
 RULES = "fusion_rules.json"
-_FILE_BYTES_MAX = 1 << 30
 
 Json = Mapping[str, Any]
 
@@ -70,14 +66,11 @@ _TEXTS = (
 )  # fmt: skip
 
 
-_UNREADABLE = (
-    KeyError, OSError, RuntimeError, NotImplementedError, EOFError, ValueError,
-    zipfile.BadZipFile, zlib.error,
-)  # fmt: skip
+_SLOWEST_PER_S = 1.0
+_FACTOR_MOST, _LOG_RATIO_MOST = 1e6, 20.0
+"""No device that a network runs on is slower, and no correction is larger; each keeps answers finite."""
 
-
-def _missing(where: str, name: str, why: object) -> BundleError:
-    return BundleError(f"{where}: cannot read {name} ({why}); the bundle is incomplete or damaged")
+_ADVICE = "the bundle is incomplete or damaged; fetch or build it again"
 
 
 class _Files(Protocol):
@@ -85,7 +78,7 @@ class _Files(Protocol):
 
     where: str
 
-    def read(self, name: str) -> bytes: ...
+    def read(self, name: str, limit: Limit = limits.FILE_BYTES) -> bytes: ...
 
 
 class _Folder:
@@ -93,11 +86,13 @@ class _Folder:
         self._path = path
         self.where = str(path)
 
-    def read(self, name: str) -> bytes:
-        try:
-            return (self._path / _inside(name, self.where)).read_bytes()
-        except OSError as e:
-            raise _missing(self.where, name, e.strerror or e) from e
+    def read(self, name: str, limit: Limit = limits.FILE_BYTES) -> bytes:
+        parts = name.split("/")
+        if not name or "\\" in name or ":" in name or any(part in ("", ".", "..") for part in parts):
+            raise BundleError(
+                f"{self.where}: the file name {shown(name)} leaves the bundle; the bundle is refused"
+            )
+        return read_bytes(self._path / name, "this file of the bundle", BundleError, _ADVICE, limit)
 
 
 class _Zip:
@@ -106,32 +101,18 @@ class _Zip:
     def __init__(self, path: Path, folder: str = "") -> None:
         self.where = str(path / folder)
         self._folder = f"{folder}/" if folder else ""
-        try:
-            self._archive = zipfile.ZipFile(io.BytesIO(path.read_bytes()))
-        except (OSError, zipfile.BadZipFile) as e:
-            raise BundleError(f"{path}: neither a folder nor a zip that can be read ({e})") from e
+        # in memory: the kinds' files are opened later, when another build may have replaced the zip
+        stored = read_bytes(path, "the bundle", BundleError, limit=limits.ARCHIVE_BYTES)
+        self._archive = Archive(stored, self.where, BundleError, _ADVICE)
 
-    def read(self, name: str) -> bytes:
-        try:
-            info = self._archive.getinfo(self._folder + _inside(name, self.where))
-            if info.file_size > _FILE_BYTES_MAX:
-                raise BundleError(f"{self.where}: {name} claims {info.file_size} bytes; that is no bundle")
-            return self._archive.read(info)
-        except _UNREADABLE as e:
-            raise _missing(self.where, name, e) from e
-
-
-def _inside(name: str, where: str) -> str:
-    parts = name.split("/")
-    if not name or "\\" in name or ":" in name or any(part in ("", ".", "..") for part in parts):
-        raise BundleError(f"{where}: the file name {name!r} leaves the bundle; the bundle is refused")
-    return name
+    def read(self, name: str, limit: Limit = limits.FILE_BYTES) -> bytes:
+        return self._archive.read(f"{self._folder}{name}", limit)
 
 
 class _Kinds(Mapping[str, KindPredictor]):
     """The kinds of a stored bundle, each opened and its sha256 checked at first access."""
 
-    def __init__(self, files: _Files, entries: Mapping[str, _Reader]) -> None:
+    def __init__(self, files: _Files, entries: Mapping[str, Fields]) -> None:
         self._files = files
         self._entries = entries
         self._opened: dict[str, KindPredictor] = {}
@@ -150,12 +131,15 @@ class _Kinds(Mapping[str, KindPredictor]):
     def __len__(self) -> int:
         return len(self._entries)
 
-    def _open(self, kind: str, entry: _Reader) -> KindPredictor:
+    def _open(self, kind: str, entry: Fields) -> KindPredictor:
         name = entry.text("file")
         stored = _checked(self._files, name, entry.text("sha256"))
+        # arrays that unpack to more than they could need would take the memory before anything looks at them
+        unpacked = Archive(stored, f"{self._files.where}: {name}", BundleError, _ADVICE).unpacked_bytes
+        limits.FILE_BYTES.check(unpacked, f"{self._files.where}: {name}, unpacked", BundleError)
         target = entry.text("target")
         if target not in ("latency_ms", "log_roofline_ratio"):
-            entry.refuse("target", target, "'latency_ms' or 'log_roofline_ratio'")
+            entry.refuse("target", "'latency_ms' or 'log_roofline_ratio'")
         schema = entry.text("schema")
         if "categories" in entry.values:
             categories = entry.counts("categories")
@@ -180,77 +164,6 @@ class _Kinds(Mapping[str, KindPredictor]):
             raise BundleError(f"{self._files.where}: {e}") from None
 
 
-class _Reader:
-    """Takes typed values out of a JSON object; errors name the file and the key."""
-
-    def __init__(self, where: str, values: object, key: str = "") -> None:
-        self.where = where
-        self._key = key
-        if not isinstance(values, dict):
-            raise BundleError(
-                f"{where}: {key.rstrip('.') or 'it'} must be a JSON object, not {type(values).__name__}"
-            )
-        self.values: dict[str, Any] = values
-
-    def refuse(self, key: str, value: object, wanted: str) -> None:
-        raise BundleError(f"{self.where}: {self._key}{key} is {value!r}; it must be {wanted}")
-
-    def text(self, key: str) -> str:
-        value = self.values.get(key)
-        if not isinstance(value, str):
-            self.refuse(key, value, "a text")
-        return cast(str, value)
-
-    def whole(self, key: str) -> int:
-        value = self.values.get(key)
-        if not _is_count(value):
-            self.refuse(key, value, "a whole number")
-        return cast(int, value)
-
-    def texts(self, key: str) -> tuple[str, ...]:
-        value = self.values.get(key)
-        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            self.refuse(key, value, "a list of texts")
-        return tuple(cast(list[str], value))
-
-    def numbers(self, key: str) -> Mapping[str, float]:
-        value = self.values.get(key)
-        if not isinstance(value, dict) or not all(_is_number(item) for item in value.values()):
-            self.refuse(key, value, "an object of numbers")
-        return MappingProxyType({name: float(item) for name, item in cast(dict[str, Any], value).items()})
-
-    def ranges(self, key: str) -> Mapping[str, tuple[float, float]]:
-        value = self.values.get(key)
-        if not isinstance(value, dict) or not all(map(_is_pair, value.values())):
-            self.refuse(key, value, "an object of [lowest, highest]")
-        pairs = cast(dict[str, Any], value).items()
-        return MappingProxyType({name: (float(low), float(high)) for name, (low, high) in pairs})
-
-    def counts(self, key: str) -> Mapping[str, Mapping[str, int]]:
-        """Column to name to whole number; nothing where the key is absent."""
-        value = self.values.get(key, {})
-        if not isinstance(value, dict) or not all(
-            isinstance(each, dict) and all(map(_is_count, each.values())) for each in value.values()
-        ):
-            self.refuse(key, value, "an object of objects of whole numbers")
-        return MappingProxyType({name: MappingProxyType(each) for name, each in cast(dict[str, Any], value).items()})
-
-    def inner(self, key: str) -> _Reader:
-        return _Reader(self.where, self.values.get(key), f"{self._key}{key}.")
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _is_pair(value: object) -> bool:
-    return isinstance(value, list) and len(value) == 2 and all(map(_is_number, value))
-
-
 def _checked(files: _Files, name: str, sha256: str) -> bytes:
     stored = files.read(name)
     found = hashlib.sha256(stored).hexdigest()
@@ -262,11 +175,10 @@ def _checked(files: _Files, name: str, sha256: str) -> bytes:
     return stored
 
 
-def _parsed(stored: bytes, where: str) -> Any:
-    try:
-        return json.loads(stored)
-    except (ValueError, RecursionError) as e:
-        raise BundleError(f"{where}: not JSON ({e})") from e
+def _object(files: _Files, name: str, sha256: str | None = None) -> Fields:
+    stored = files.read(name, limits.TEXT_BYTES) if sha256 is None else _checked(files, name, sha256)
+    where = f"{files.where}: {name}"
+    return Fields(parse_json(stored, where, BundleError, _ADVICE), where, BundleError)
 
 
 def load(path: Path | str) -> Bundle:
@@ -279,40 +191,54 @@ def load(path: Path | str) -> Bundle:
     """
     path = Path(path)
     files: _Files
-    if path.parent.suffix == ".zip" and path.parent.is_file():
+    if path.parent.suffix == ".zip" and os.path.isfile(path.parent):
         files = _Zip(path.parent, path.name)
-    elif not path.exists():
+    elif not exists(path):
         raise BundleError(f"{path}: no such file or folder")
     else:
         files = _Folder(path) if path.is_dir() else _Zip(path)
-    where = f"{files.where}: {MANIFEST}"
-    top = _Reader(where, _parsed(files.read(MANIFEST), where))
+    top = _object(files, MANIFEST)
     version = top.whole("format_version")
     if version > FORMAT_VERSION:
         raise BundleError(
-            f"{where}: written in format version {version}, this nn-meter reads up to {FORMAT_VERSION}; "
+            f"{top.where}: written in format version {version}, this nn-meter reads up to {FORMAT_VERSION}; "
             "upgrade with: pip install -U nn-meter"
         )
     if top.values.get("unit") != "ms":
-        top.refuse("unit", top.values.get("unit"), "'ms'")
+        top.refuse("unit", "'ms'")
     rules = top.inner("rules")
-    rules_file = rules.text("file")
     kinds = top.inner("kinds")
+    limits.BUNDLE_KINDS.check(len(kinds.values), top.where, BundleError)
     return Bundle(
         **{name: top.text(name) for name in _TEXTS},  # type: ignore[arg-type]
         threads=top.whole("threads"),
-        rules=_Reader(
-            f"{files.where}: {rules_file}",
-            _parsed(_checked(files, rules_file, rules.text("sha256")), f"{files.where}: {rules_file}"),
-        ).values,
+        rules=_object(files, rules.text("file"), rules.text("sha256")).values,
         kinds=_Kinds(files, {kind: kinds.inner(kind) for kind in kinds.values}),
-        fallback=top.inner("fallback").values,
-        interval=None if top.values.get("interval") is None else top.inner("interval").values,
+        fallback=_fallback(top.inner("fallback")),
+        interval=None if top.values.get("interval") is None else _interval(top.inner("interval")),
         notes=top.texts("notes"),
         environment=top.inner("environment").values,
         terms=top.inner("terms").values if "terms" in top.values else {},
         path=path,
     )
+
+
+def _fallback(stored: Fields) -> Json:
+    """What answers without a regressor; its numbers give a finite latency of more than nothing."""
+    if stored.text("policy") == "roofline":
+        for key in ("flops_per_s", "bytes_per_s"):
+            stored.number(key, low=_SLOWEST_PER_S)
+        stored.number("overhead_ms", low=0.0)
+        if "factor" in stored.values:
+            stored.number("factor", low=0.0, high=_FACTOR_MOST)
+    return stored.values
+
+
+def _interval(stored: Fields) -> Json:
+    """Logarithms of how far the measured latency may lie below and above the predicted one."""
+    low = stored.number("low", low=-_LOG_RATIO_MOST, high=_LOG_RATIO_MOST)
+    stored.number("high", low=low, high=_LOG_RATIO_MOST)
+    return stored.values
 
 
 def verify(bundle: Bundle) -> Bundle:
@@ -336,8 +262,9 @@ def save(bundle: Bundle, path: Path | str) -> None:
     """
     path = Path(path)
     files = _written(verify(bundle))
-    with staged(path) as stage:
-        if path.suffix == ".zip":
+    zipped = path.suffix == ".zip"
+    with replacing(path, folder=not zipped) as stage:
+        if zipped:
             with zipfile.ZipFile(stage, "w") as archive:
                 for name, stored in files.items():
                     archive.writestr(zipfile.ZipInfo(name), stored)
@@ -387,44 +314,3 @@ def _dumped(value: object) -> bytes:
         return (json.dumps(value, indent=1, allow_nan=False) + "\n").encode()
     except (TypeError, ValueError) as e:
         raise BundleError(f"the bundle holds a value that JSON cannot: {e}") from e
-
-
-@contextmanager
-def staged(target: Path) -> Iterator[Path]:
-    """A place beside ``target`` to write to; it becomes ``target`` whole at the end, or goes without a trace.
-
-    The place is a fresh folder, or a file if ``target``'s name ends in ``.zip`` or ``.json``.
-
-    Raises:
-        StorageError: the place cannot be made, written or renamed.
-    """
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        holder = Path(tempfile.mkdtemp(prefix=".stage-", dir=target.parent))
-    except OSError as e:
-        raise storage_error(target.parent, e) from e
-    try:
-        stage = holder / "new"
-        if target.suffix not in (".zip", ".json"):
-            stage.mkdir()
-        yield stage
-        if target.is_dir() and not target.is_symlink():
-            os.replace(target, holder / "old")  # a full folder cannot be replaced, only moved aside
-        try:
-            os.replace(stage, target)
-        except OSError:
-            if (holder / "old").exists():
-                os.replace(holder / "old", target)
-            raise
-    except OSError as e:
-        raise storage_error(target, e) from e
-    finally:
-        shutil.rmtree(holder, ignore_errors=True)
-
-
-def storage_error(path: Path, error: OSError) -> StorageError:
-    """What to say when ``path`` cannot be written."""
-    return StorageError(
-        f"{path}: cannot be written ({error.strerror or error}); free some space or allow writing there, "
-        "or set NN_METER_HOME to another data folder"
-    )

@@ -10,18 +10,18 @@ import re
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Literal
 
-from nn_meter import settings
-from nn_meter.errors import BundleError, UnknownPredictorError
+from nn_meter import plugins, settings
+from nn_meter.errors import BundleError, RegistrationError, UnknownPredictorError
 from nn_meter.predictors.bundle import MANIFEST, Bundle, load
-from nn_meter.predictors.download import Progress, fetch
+from nn_meter.predictors.published import fetch
+from nn_meter.progress import Progress
+from nn_meter.storage import legible, plain_name, shown
 
 _log = logging.getLogger(__name__)
 
-ENTRY_POINTS = "nn_meter.predictors"
 SHIPPED = Path(__file__).with_name("shipped")
 INDEX = "index.json"
 """What an archive of several bundles holds beside their folders: a list of name, version, category, summary."""
@@ -78,7 +78,13 @@ def version_key(version: str) -> tuple[int, tuple[int, ...], str]:
 
 
 def stored_path(folder: str, name: str, version: str) -> Path:
-    """Where the data folder keeps the bundle of that name and version; ``folder`` says how it came there."""
+    """Where the data folder keeps the bundle of that name and version; ``folder`` says how it came there.
+
+    Raises:
+        RegistrationError: the name or version could lead out of the folder.
+    """
+    plain_name(name, "the predictor's name", RegistrationError)
+    plain_name(version, "the predictor's version", RegistrationError)
     rank, numbers, text = version_key(version)
     return (
         settings.data_folder()
@@ -123,12 +129,12 @@ def _published() -> Iterator[PredictorInfo]:
 
 
 def _plugins() -> Iterator[PredictorInfo]:
-    for point in entry_points(group=ENTRY_POINTS):
+    for each in plugins.listed("predictor"):
         try:
-            given = point.load()
+            given = each.load()
             path = Path(given() if callable(given) else given)
         except Exception as e:  # another package's code; it must not take the list with it
-            _log.warning("entry point %s = %s: left out, it failed with %r", point.name, point.value, e)
+            _log.warning("predictor %s of another package left out: %r", each.name, e)
             continue
         yield from _readable([path], "plugin", lambda path: path)
 
@@ -190,7 +196,7 @@ def pick(known: list[PredictorInfo], name: str, version: str | float | None) -> 
         near = [names[match] for match in difflib.get_close_matches(name.lower(), names, cutoff=0.4)]
         hint = f"did you mean {' or '.join(near)}? " if near else ""
         raise UnknownPredictorError(
-            f"there is no predictor named {name!r}; {hint}List them with: nn-meter --list-predictors"
+            f"there is no predictor named {shown(name)}; {hint}List them with: nn-meter --list-predictors"
         )
     named.sort(key=lambda each: version_key(each.version))
     if version is None:
@@ -198,7 +204,7 @@ def pick(known: list[PredictorInfo], name: str, version: str | float | None) -> 
     matching = [each for each in named if version_key(each.version) == version_key(str(version))]
     if not matching:
         versions = ", ".join(dict.fromkeys(each.version for each in named))
-        raise UnknownPredictorError(f"{named[0].name} has no version {version}; there is {versions}")
+        raise UnknownPredictorError(f"{named[0].name} has no version {legible(str(version))}; there is {versions}")
     return matching
 
 
@@ -207,7 +213,7 @@ def load_predictor(
 ) -> Bundle:
     """Open the bundle of a predictor; a published one is fetched and converted at first use.
 
-    ``progress`` is called with the bytes fetched so far and the bytes in all (``None`` if unknown).
+    ``progress`` hears of bytes.
 
     Raises:
         UnknownPredictorError: none of that name or version.

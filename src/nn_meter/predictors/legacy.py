@@ -10,7 +10,6 @@ field. Neither scikit-learn nor numpy's own unpickling takes part. The layouts r
 from __future__ import annotations
 
 import io
-import json
 import logging
 import math
 import pickle
@@ -28,6 +27,7 @@ from nn_meter.predictors.bundle import RULES, Bundle, load, save
 from nn_meter.predictors.kind import KindPredictor
 from nn_meter.predictors.nnmeter_columns import NN_METER_1, SCHEMAS
 from nn_meter.predictors.trees import TreeEnsemble
+from nn_meter.storage import Fields, read_bytes, read_json
 
 _log = logging.getLogger(__name__)
 
@@ -305,13 +305,8 @@ def _convert(kernel: str, path: Path) -> KindPredictor:
     if kernel not in NN_METER_1:
         known = ", ".join(NN_METER_1)
         raise PredictorError(f"{path}: nn-Meter has no kernel {kernel!r}; known are {known}")
-    try:
-        stored = path.read_bytes()
-    except OSError as e:
-        raise PredictorError(
-            f"{path}: the predictor of {kernel!r} cannot be read ({e.strerror or e}); "
-            "restore the file or take the kernel out of kernel_predictors"
-        ) from e
+    advice = "restore the file or take the kernel out of kernel_predictors"
+    stored = read_bytes(path, f"the predictor of {kernel!r}", PredictorError, advice)
     forest = read_forest(stored, str(path))
     for schema, table in SCHEMAS.items():
         if len(table[kernel]) == forest.n_columns:
@@ -324,14 +319,5 @@ def _convert(kernel: str, path: Path) -> KindPredictor:
 
 
 def _read_rules(path: Path) -> Mapping[str, Any]:
-    try:
-        rules = json.loads(path.read_bytes())
-    except OSError as e:
-        raise PredictorError(
-            f"{path}: the fusion rules cannot be read ({e.strerror or e}); restore the file"
-        ) from e
-    except (ValueError, RecursionError) as e:
-        raise PredictorError(f"{path}: the fusion rules are not JSON ({e}); restore the file") from e
-    if not isinstance(rules, dict):
-        raise PredictorError(f"{path}: the fusion rules are a {type(rules).__name__}, not an object of rules")
-    return rules
+    rules = read_json(path, "the fusion rules", PredictorError, "restore the file")
+    return Fields(rules, f"{path}: the fusion rules", PredictorError).values

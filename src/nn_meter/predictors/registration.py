@@ -7,19 +7,17 @@ processes that register at once cannot undo one another.
 from __future__ import annotations
 
 import logging
-import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from nn_meter.errors import RegistrationError, UnknownPredictorError
-from nn_meter.predictors.bundle import MANIFEST, Bundle, load, save, storage_error
+from nn_meter.predictors.bundle import MANIFEST, Bundle, load, save
 from nn_meter.predictors.catalogue import PredictorInfo, info, pick, registered, stored_path
 from nn_meter.predictors.legacy import convert_folder
+from nn_meter.storage import Fields, exists, expanded, plain_name, read_yaml, unwritable
 
 _log = logging.getLogger(__name__)
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 _EXAMPLE = (
     "name: my_cpu, version: 1.0, category: cpu, package_location: FOLDER, kernel_predictors: [conv-bn-relu]"
 )
@@ -50,7 +48,7 @@ def register(meta_path: Path | str) -> PredictorInfo:
     meta = _read_meta(Path(meta_path))
     target = stored_path("registered", meta.name, meta.version)
     replaced = target.exists()
-    if meta.package.suffix == ".zip" or (meta.package / MANIFEST).exists():
+    if meta.package.suffix == ".zip" or exists(meta.package / MANIFEST):
         bundle = load(meta.package)
         category = meta.category or bundle.category
         save(replace(bundle, name=meta.name, version=meta.version, category=category), target)
@@ -70,6 +68,7 @@ def register_bundle(bundle: Bundle) -> PredictorInfo:
     """Register a bundle that was just built; one of the same name and version is replaced.
 
     Raises:
+        RegistrationError: its name or version cannot be part of a file's name.
         StorageError: the data folder cannot be written.
     """
     target = stored_path("registered", bundle.name, bundle.version)
@@ -93,65 +92,30 @@ def unregister(name: str, version: str | float | None = None) -> list[PredictorI
         try:
             Path(each.location).unlink(missing_ok=True)
         except OSError as e:
-            raise storage_error(Path(each.location), e) from e
+            raise unwritable(Path(each.location), e) from e
     return gone
 
 
 def _read_meta(path: Path) -> _Meta:
-    import yaml
-
-    try:
-        values = yaml.safe_load(path.read_bytes())
-    except OSError as e:
-        raise RegistrationError(f"{path}: the meta file cannot be read ({e.strerror or e})") from e
-    except (yaml.YAMLError, ValueError, RecursionError) as e:
-        raise RegistrationError(f"{path}: the meta file is not YAML ({e}); it should say: {_EXAMPLE}") from e
-    if not isinstance(values, dict):
-        raise RegistrationError(f"{path}: the meta file holds no keys; it should say: {_EXAMPLE}")
-    name = _taken(path, values, "name", str, "a name")
-    if not _NAME.fullmatch(name):
-        raise _wrong(path, "name", name, "letters, digits and _ . + - only")
-    version = str(_taken(path, values, "version", (str, int, float), "a version such as 1.0"))
-    if not _NAME.fullmatch(version):
-        raise _wrong(path, "version", version, "a version such as 1.0")
-    kernels = _taken(path, values, "kernel_predictors", list, "a list of kernels", [])
-    if not all(isinstance(kernel, str) and _NAME.fullmatch(kernel) for kernel in kernels):
-        raise _wrong(path, "kernel_predictors", kernels, "a list of kernels such as conv-bn-relu")
+    advice = f"a meta file says: {_EXAMPLE}"
+    stored = read_yaml(path, "the meta file", RegistrationError, advice)
+    meta = Fields(stored, f"{path}: the meta file", RegistrationError, advice)
+    kernels = meta.texts("kernel_predictors", "a list of kernels such as conv-bn-relu", [])
+    for kernel in kernels:
+        plain_name(kernel, f"{path}: 'kernel_predictors':", RegistrationError)
+    version = meta.take("version", (str, int, float), "a version such as 1.0")
     return _Meta(
-        name=name,
-        version=version,
-        category=_taken(path, values, "category", str, "a category such as cpu", ""),
-        package=_package(path, _taken(path, values, "package_location", str, "the predictor's folder")),
-        kernel_predictors=tuple(kernels),
+        name=plain_name(meta.text("name", "a name"), f"{path}: 'name':", RegistrationError),
+        version=plain_name(str(version), f"{path}: 'version':", RegistrationError),
+        category=meta.text("category", "a category such as cpu", ""),
+        package=_package(path, meta.text("package_location", "the predictor's folder"), meta),
+        kernel_predictors=kernels,
     )
 
 
-def _taken(
-    path: Path,
-    values: dict[Any, Any],
-    key: str,
-    kind: type | tuple[type, ...],
-    wanted: str,
-    default: Any = None,
-) -> Any:
-    value = values.get(key, default)
-    if value is None:
-        raise RegistrationError(f"{path}: the key {key!r} is missing; give {wanted}, as in: {_EXAMPLE}")
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise _wrong(path, key, value, wanted)
-    return value
-
-
-def _wrong(path: Path, key: str, value: object, wanted: str) -> RegistrationError:
-    return RegistrationError(f"{path}: {key!r} is {value!r}; give {wanted}")
-
-
-def _package(path: Path, location: str) -> Path:
-    places = [path.parent / location, Path(location)]  # an absolute location is itself, joined or not
-    for place in places:
-        if place.is_dir() or (place.suffix == ".zip" and place.exists()):
+def _package(path: Path, location: str, meta: Fields) -> Path:
+    given = expanded(location, str(path), RegistrationError)
+    for place in (path.parent / given, given):  # an absolute location is itself, joined or not
+        if exists(place) and (place.is_dir() or place.suffix == ".zip"):
             return place
-    raise RegistrationError(
-        f"{path}: 'package_location' is {location!r}, but there is no folder or bundle at "
-        f"{' or '.join(str(place) for place in dict.fromkeys(places))}; correct it"
-    )
+    return meta.refuse("package_location", "a folder or bundle, from the meta file's folder or the working folder")

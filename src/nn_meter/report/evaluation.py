@@ -10,7 +10,7 @@ from typing import Any
 from nn_meter.errors import InputError, MissingDependencyError
 from nn_meter.evaluation import MISS, Evaluation, Score, calibrate
 from nn_meter.learning.metrics import Metrics
-from nn_meter.report.text import columns
+from nn_meter.report.text import columns, lines
 
 SCHEMA_VERSION = 1
 
@@ -30,15 +30,15 @@ def table(evaluation: Evaluation) -> str:
     for predictor in evaluation.predictors:
         scores = evaluation.of(predictor)
         heads = ("model", "family", "measured ms", "noise", "predicted ms", "error", "predicted share")
-        lines = columns([heads, *(_row(score) for score in scores)], frozenset(range(2, len(heads))))
+        rows = columns([heads, *(_row(score) for score in scores)], frozenset(range(2, len(heads))))
         figures = [("family", *_FIGURES), *_figures(evaluation, predictor)]
         parts += [
-            "\n".join((f"{predictor}, {scores[0].statistic} latency", *lines)),
-            "\n".join(columns(figures, frozenset(range(1, len(figures[0]))))),
+            lines((f"{predictor}, {scores[0].statistic} latency", *rows)),
+            lines(columns(figures, frozenset(range(1, len(figures[0]))))),
             _summary(evaluation, predictor),
         ]
     if evaluation.failed:
-        parts.append("\n".join(("failed:", *(f"  {model}: {why}" for model, why in evaluation.failed))))
+        parts.append(lines(("failed:", *(f"  {model}: {why}" for model, why in evaluation.failed))))
     return "\n\n".join(parts)
 
 
@@ -246,11 +246,11 @@ def _why(score: Score) -> str:
 def _markdown_table(rows: Sequence[tuple[str, ...]]) -> str:
     head, *body = ("| " + " | ".join(row) + " |" for row in rows)
     rule = "|" + "|".join("---" if i < 1 else "---:" for i in range(len(rows[0]))) + "|"
-    return "\n".join((head, rule, *body))
+    return lines((head, rule, *body))
 
 
 def _items(texts: Iterable[str]) -> str:
-    return "\n".join(f"- {text}" for text in texts)
+    return lines(f"- {text}" for text in texts)
 
 
 def _ms(value: float) -> str:

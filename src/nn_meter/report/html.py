@@ -7,7 +7,9 @@ from html import escape
 
 from nn_meter.predictors.prediction import Prediction
 from nn_meter.report.text import charged, free_operators, milliseconds, share, total_line, unfused_by_reason
+from nn_meter.storage import legible
 
+_TEXT_MAX = 1000
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; color: #1c2430 }
 h1 { font-size: 1.4rem } h2 { font-size: 1.1rem; margin-top: 2rem }
@@ -27,7 +29,7 @@ def page(predictions: Sequence[Prediction]) -> str:
     body = "".join(map(_section, predictions))
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'
+        f'<meta name="viewport" content="width=device-width"><title>{markup(title)}</title>'
         f"<style>{_STYLE}</style></head><body>{body}</body></html>\n"
     )
 
@@ -39,12 +41,12 @@ def _section(prediction: Prediction) -> str:
     largest = max((each.latency_ms for each in prediction.kernels), default=0.0) or 1.0
     kernels = "".join(
         f'<tr class="{each.status}"><td class="n">{number}</td>'
-        f'<td class="label">{escape(each.kernel.label)}</td>'
-        f"<td>{escape(each.kernel.kind)}</td><td>{escape(each.kernel.config.describe())}</td>"
+        f'<td class="label">{markup(each.kernel.label)}</td>'
+        f"<td>{markup(each.kernel.kind)}</td><td>{markup(each.kernel.config.describe())}</td>"
         f'<td class="n">{milliseconds(each.latency_ms)}</td>'
         f'<td class="n">{share(each.latency_ms, total)}</td>'
         f'<td class="bar"><div style="width:{100 * each.latency_ms / largest:.1f}%"></div></td>'
-        f"<td>{escape('; '.join((each.status, *each.notes)))}</td></tr>"
+        f"<td>{markup('; '.join((each.status, *each.notes)))}</td></tr>"
         for number, each in enumerate(charged(prediction), 1)
     )
     coverage = "".join(
@@ -53,17 +55,22 @@ def _section(prediction: Prediction) -> str:
         for status, part in prediction.coverage.items()
     )
     unfused = (
-        f"<details><summary>{len(pairs)} &times; {escape(reason)}</summary>{_items(pairs)}</details>"
+        f"<details><summary>{len(pairs)} &times; {markup(reason)}</summary>{_items(pairs)}</details>"
         for reason, pairs in unfused_by_reason(prediction)
     )
     free = (f"{count} x {label}: {reason}" for label, reason, count in free_operators(prediction))
     return (
-        f"<h1>{escape(name)}</h1><p>{escape(total_line(prediction))}</p>"
+        f"<h1>{markup(name)}</h1><p>{markup(total_line(prediction))}</p>"
         f"<h2>What the total rests on</h2>{_table(('status', 'kernels', 'nodes', 'ms', 'share'), coverage)}"
         f"<h2>Kernels</h2>{_table(('#', 'kernel', 'kind', 'shape', 'ms', 'share', '', 'status'), kernels)}"
         f"<h2>Why neighbours did not fuse</h2>{''.join(unfused) or '<p>All did.</p>'}"
         f"<h2>Free</h2>{_items(free)}<h2>Notes</h2>{_items(prediction.notes)}"
     )
+
+
+def markup(text: str) -> str:
+    """``text`` as the page shows it: neither markup nor control characters in names have any effect."""
+    return escape(legible(text, _TEXT_MAX))
 
 
 def _table(heads: Iterable[str], rows: str) -> str:
@@ -72,5 +79,5 @@ def _table(heads: Iterable[str], rows: str) -> str:
 
 
 def _items(texts: Iterable[str]) -> str:
-    items = "".join(f"<li>{escape(text)}</li>" for text in texts)
+    items = "".join(f"<li>{markup(text)}</li>" for text in texts)
     return f"<ul>{items}</ul>" if items else "<p>None.</p>"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from html import escape
 from types import MappingProxyType
 from typing import Any
 
 from nn_meter.detection.rules import RuleTable, agrees, evidence_of
+from nn_meter.report.html import markup
+from nn_meter.report.text import lines
 
 SIGNS: Mapping[bool | None, str] = MappingProxyType({True: "+", False: "-", None: "?"})
 """``obey`` to its sign in the matrix."""
@@ -44,13 +45,13 @@ def matrix(rules: Mapping[str, Any]) -> str:
     pairs, firsts, seconds = table.pairs, table.firsts, table.seconds
     width = max((len(first) for first in firsts), default=0)
     numbers = [str(index) for index in range(1, len(seconds) + 1)]
-    lines = [" " * width + "".join(f"{number:>4}" for number in numbers)]
+    rows = [" " * width + "".join(f"{number:>4}" for number in numbers)]
     for first in firsts:
         cells = (pairs.get((first, second)) for second in seconds)
-        lines.append(f"{first:<{width}}" + "".join(f"{_sign(rule):>4}" for rule in cells).rstrip())
+        rows.append(f"{first:<{width}}" + "".join(f"{_sign(rule):>4}" for rule in cells).rstrip())
     names = ", ".join(f"{number} {second}" for number, second in zip(numbers, seconds, strict=True))
     others = [f"{name}: {_WORDS[rule['obey']]}" for name, rule in table.others.items()]
-    return "\n".join([*lines, "", f"columns: {names}", _LEGEND, *others, summary(rules)])
+    return lines([*rows, "", f"columns: {names}", _LEGEND, *others, summary(rules)])
 
 
 def summary(rules: Mapping[str, Any]) -> str:
@@ -65,9 +66,9 @@ def page(rules: Mapping[str, Any]) -> str:
     """The HTML text: the matrix, then each rule with its evidence."""
     table = RuleTable.of(rules)
     pairs, firsts, seconds = table.pairs, table.firsts, table.seconds
-    head = "".join(f"<th>{escape(second)}</th>" for second in seconds)
+    head = "".join(f"<th>{markup(second)}</th>" for second in seconds)
     body = "".join(
-        f"<tr><th>{escape(first)}</th>{''.join(_cell(pairs.get((first, second))) for second in seconds)}</tr>"
+        f"<tr><th>{markup(first)}</th>{''.join(_cell(pairs.get((first, second))) for second in seconds)}</tr>"
         for first in firsts
     )
     rows = "".join(_row(name, rule) for name, rule in table.rules.items())
@@ -76,7 +77,7 @@ def page(rules: Mapping[str, Any]) -> str:
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width"><title>Fusion rules</title>'
         f"<style>{_STYLE}</style></head><body><h1>Fusion rules</h1>"
-        f"<p>{escape(str(rules.get('comment', '')))}</p><p>{escape(summary(rules))}</p>"
+        f"<p>{markup(str(rules.get('comment', '')))}</p><p>{markup(summary(rules))}</p>"
         f"<h2>Pairs</h2><p>Rows: producer; columns: consumer. {_LEGEND}</p>"
         f'<div class="scroll"><table class="matrix"><thead><tr><th></th>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
@@ -94,7 +95,7 @@ def _sign(rule: Mapping[str, Any] | None) -> str:
 def _cell(rule: Mapping[str, Any] | None) -> str:
     if rule is None:
         return "<td></td>"
-    reason = escape(str(evidence_of(rule).get("reason", "")), quote=True)
+    reason = markup(str(evidence_of(rule).get("reason", "")))
     return f'<td class="{_CLASSES[rule["obey"]]}" title="{reason}">{_sign(rule)}</td>'
 
 
@@ -109,13 +110,13 @@ def _row(name: str, rule: Mapping[str, Any]) -> str:
     confidence = evidence.get("confidence")
     texts = (
         f'<td class="{_CLASSES[rule["obey"]]}">{_WORDS[rule["obey"]]}</td>',
-        f"<td>{escape(str(evidence.get('timing') or ''))}</td>",
-        f"<td>{escape(str(evidence.get('graph') or ''))}</td>",
+        f"<td>{markup(str(evidence.get('timing') or ''))}</td>",
+        f"<td>{markup(str(evidence.get('graph') or ''))}</td>",
         f'<td class="n">{"" if confidence is None else f"{confidence:.4f}"}</td>',
         f'<td class="n">{evidence.get("runs", "")}</td>',
-        f"<td>{escape(saved)}</td>",
-        f"<td>{escape(seen)}</td>",
-        f"<td>{escape(latency)}</td>",
-        f"<td>{escape(str(evidence.get('reason', '')))}</td>",
+        f"<td>{markup(saved)}</td>",
+        f"<td>{markup(seen)}</td>",
+        f"<td>{markup(latency)}</td>",
+        f"<td>{markup(str(evidence.get('reason', '')))}</td>",
     )
-    return f"<tr><td>{escape(name)}</td>{''.join(texts)}</tr>"
+    return f"<tr><td>{markup(name)}</td>{''.join(texts)}</tr>"

@@ -7,25 +7,32 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 
 from nn_meter.predictors.prediction import KernelPrediction, Prediction
+from nn_meter.storage import legible
 
 PREFIX = "(nn-Meter)"
 _LABEL_MAX = 36
 _SHAPE_MAX = 64
+_LINE_MAX = 1000
 
 
 def result_line(model: str, latency_ms: float) -> str:
     """nn-Meter's line, byte for byte: scripts read it."""
-    return f"{PREFIX} [RESULT] predict latency for {model}: {latency_ms} ms"
+    return f"{PREFIX} [RESULT] predict latency for {legible(model)}: {latency_ms} ms"
 
 
 def predictor_line(name: str, version: str) -> str:
     """nn-Meter's line, byte for byte: scripts read it."""
-    return f"{PREFIX} [Predictor] {name}: version={version}"
+    return f"{PREFIX} [Predictor] {legible(name)}: version={legible(version)}"
+
+
+def lines(texts: Iterable[str]) -> str:
+    """Each text on a line of its own, whatever names in it hold."""
+    return "\n".join(legible(text, _LINE_MAX) for text in texts)
 
 
 def columns(rows: Iterable[Sequence[str]], right: frozenset[int] = frozenset()) -> list[str]:
     """Rows of equal length as aligned lines, two spaces between; the columns in ``right`` end flush."""
-    table = [tuple(row) for row in rows]
+    table = [tuple(legible(cell, _LINE_MAX) for cell in row) for row in rows]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     return [
         "  ".join(
@@ -84,7 +91,7 @@ def explanation(prediction: Prediction, every: bool = False) -> str:
         total_line(prediction),
     ]
     parts = [
-        "\n".join(head),
+        lines(head),
         kernel_table(prediction),
         _unfused(prediction, every),
         coverage_table(prediction),
@@ -189,27 +196,27 @@ def _unfused(prediction: Prediction, every: bool) -> str:
     reasons = unfused_by_reason(prediction)
     if not reasons:
         return ""
-    lines = ["why neighbours did not fuse:"]
+    found = ["why neighbours did not fuse:"]
     for reason, pairs in reasons:
-        lines.append(f"  {len(pairs):4d}  {reason}")
-        lines += [f"        {pair}" for pair in (pairs if every else pairs[:1])]
+        found.append(f"  {len(pairs):4d}  {reason}")
+        found += [f"        {pair}" for pair in (pairs if every else pairs[:1])]
         if len(pairs) > 1 and not every:
-            lines.append(f"        ... {len(pairs) - 1} more, with -v")
-    return "\n".join(lines)
+            found.append(f"        ... {len(pairs) - 1} more, with -v")
+    return lines(found)
 
 
 def _kernel_notes(prediction: Prediction) -> str:
     noted = sorted((note, each.kernel.label) for each in prediction.kernels for note in each.notes)
-    lines = []
+    found = []
     for note, group in groupby(noted, key=lambda item: item[0]):
         labels = [label for _, label in group]
-        lines.append(
+        found.append(
             f"  {shortened(labels[0], _LABEL_MAX)}{f' (x{len(labels)})' if len(labels) > 1 else ''}: {note}"
         )
     for label, reason, count in free_operators(prediction):
-        lines.append(f"  {label}{f' (x{count})' if count > 1 else ''}: free, {reason}")
-    return "\n".join(["about single kernels:", *lines]) if lines else ""
+        found.append(f"  {label}{f' (x{count})' if count > 1 else ''}: free, {reason}")
+    return lines(["about single kernels:", *found]) if found else ""
 
 
 def _notes(prediction: Prediction) -> str:
-    return "\n".join(["notes:", *(f"  {note}" for note in prediction.notes)]) if prediction.notes else ""
+    return lines(["notes:", *(f"  {note}" for note in prediction.notes)]) if prediction.notes else ""
