@@ -50,6 +50,11 @@ def test_every_row_of_the_table_is_there(group: str, name: str) -> None:
     assert name in plugins.names(group)
 
 
+def test_runtimes_are_called_what_they_call_themselves() -> None:
+    for name in plugins.names("runtime"):
+        assert plugins.load("runtime", name).name == name
+
+
 def test_an_unknown_name_is_answered_with_near_ones_and_with_all(folder: Path) -> None:
     words = "there is no backend 'replai'; did you mean replay.* there are: onnxruntime_cpu, openvino_cpu, replay"
     with pytest.raises(BackendError, match=words):

@@ -22,12 +22,16 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from nn_meter import storage
-from nn_meter.errors import BackendError, InputError, ModelError, RegistrationError
+from nn_meter.errors import BackendError, InputError, ModelError, RegistrationError, RuleError
 from nn_meter.settings import data_folder
 
 _log = logging.getLogger(__name__)
 
 _CLASS = ("package_location", "class_module", "class_name")
+
+_KIND_FAMILIES = (
+    "convolutions", "products", "elementwise", "rows", "windows", "movement", "sequences", "other",
+)  # fmt: skip
 
 Origin = Literal["built-in", "installed", "registered"]
 
@@ -65,9 +69,9 @@ GROUPS: Mapping[str, Group] = MappingProxyType(
                 "tflite": "nn_meter.frontends.tflite",
                 "tensorflow": "nn_meter.frontends.tensorflow",
                 "torch": "nn_meter.frontends.torch",
-                "torchvision": "nn_meter.frontends.torchvision",
-                "timm": "nn_meter.frontends.timm",
-                "hf": "nn_meter.frontends.hf",
+                "torchvision": "nn_meter.frontends.zoo.torchvision:ZOO",
+                "timm": "nn_meter.frontends.zoo.timm:ZOO",
+                "hf": "nn_meter.frontends.zoo.hf:ZOO",
             },
             error=ModelError,
         ),
@@ -84,6 +88,27 @@ GROUPS: Mapping[str, Group] = MappingProxyType(
             optional=("defaultConfigFile",),
             files=("package_location", "defaultConfigFile"),
             error=BackendError,
+        ),
+        "runtime": Group(
+            "runtime",
+            "nn_meter.runtimes",
+            {
+                "onnxruntime": "nn_meter.runtimes.onnxruntime:RUNTIME",
+                "openvino": "nn_meter.runtimes.openvino:RUNTIME",
+                "tflite_cpu": "nn_meter.runtimes.tflite:CPU",
+                "tflite_gpu": "nn_meter.runtimes.tflite:GPU",
+                "rules": "nn_meter.runtimes.by_rules:RUNTIME",
+                "nn-meter": "nn_meter.runtimes.nnmeter:RUNTIME",
+            },
+            error=RuleError,
+        ),
+        "kinds": Group(
+            "family of kernel kinds",
+            "nn_meter.kernels",
+            {
+                family: f"nn_meter.kernels.kinds.{family}:KINDS"
+                for family in _KIND_FAMILIES
+            },
         ),
         "predictor": Group("predictor", "nn_meter.predictors"),
         "testcase": Group("test case", "nn_meter.testcases", section="testcases", keys=_CLASS, per_implement=True),
@@ -177,14 +202,15 @@ def load(group: str, name: str) -> Any:
     return found.load()
 
 
-def unknown(group: str, name: str) -> InputError:
-    """The error that says what there is in place of ``name``."""
+def unknown(group: str, name: str, advice: str = "") -> InputError:
+    """The error that says what there is in place of ``name``; ``advice`` follows."""
     from difflib import get_close_matches
 
     row, there = GROUPS[group], names(group)
     near = get_close_matches(name, there)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
-    return row.error(f"there is no {row.noun} {storage.shown(name)}; {hint}there are: {', '.join(there) or 'none'}")
+    text = f"there is no {row.noun} {storage.shown(name)}; {hint}there are: {', '.join(there) or 'none'}"
+    return row.error(f"{text}. {advice}" if advice else text)
 
 
 @cache

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from importlib.metadata import EntryPoint
 from types import SimpleNamespace
 
 import pytest
 
 from nn_meter import frontends
+from nn_meter import plugins as registry
 from nn_meter.errors import ModelError, ModelFormatError
 from nn_meter.ir import parse
 
@@ -24,13 +24,10 @@ PLUGIN = SimpleNamespace(
 def plugins(monkeypatch):
     """Only the ONNX front end, and entry points of the test's choice."""
     points = {}
-    monkeypatch.setattr(frontends, "BUILT_IN", {"onnx": "nn_meter.frontends.onnx"})
-    monkeypatch.setattr(frontends, "_plugins", lambda: points)
+    group = registry.Group("front end", "nn_meter.frontends", {"onnx": "nn_meter.frontends.onnx"}, error=ModelError)
+    monkeypatch.setattr(registry, "GROUPS", {"frontend": group})
+    monkeypatch.setattr(registry, "_installed", lambda group: points)
     return points
-
-
-def entry(name, value):
-    return EntryPoint(name, value, frontends.GROUP)
 
 
 def test_kinds_include_nn_meters_names(plugins):
@@ -42,17 +39,17 @@ def test_kinds_include_nn_meters_names(plugins):
 
 
 def test_a_plugin_is_found_like_a_built_in_one(plugins):
-    plugins["mine"] = entry("mine", f"{__name__}:PLUGIN")
+    plugins["mine"] = f"{__name__}:PLUGIN"
     assert frontends.names() == ("onnx", "mine")
     assert frontends.read("mine") is GRAPH
     assert frontends.read("anything", kind="mine") is GRAPH
 
 
 def test_a_broken_plugin_does_not_stop_the_others(plugins, caplog, tmp_path):
-    plugins["broken"] = entry("broken", "no_such_module:thing")
-    plugins["mine"] = entry("mine", f"{__name__}:PLUGIN")
+    plugins["broken"] = "no_such_module:thing"
+    plugins["mine"] = f"{__name__}:PLUGIN"
     assert frontends.read("mine") is GRAPH
-    assert "the front end 'broken' (no_such_module:thing) does not load" in caplog.text
+    assert "front end 'broken': no_such_module:thing cannot be loaded" in caplog.text
 
 
 def test_the_suffix_decides_where_the_content_does_not(plugins, tmp_path):

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import ast
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from nn_meter import runtimes
+from nn_meter import plugins, runtimes
 from nn_meter.errors import RuleError
 from nn_meter.frontends import onnx as reader
 from nn_meter.ir import Graph, GraphBuilder, parse
@@ -48,32 +47,27 @@ def test_an_unknown_runtime_names_those_that_exist_and_what_to_write_instead() -
     with pytest.raises(RuleError) as error:
         fuse(graph, read_rules({"runtime": "openvno"}))
     text = str(error.value)
-    assert text.startswith("no runtime 'openvno'; did you mean openvino? known runtimes: nn-meter, onnxruntime, ")
+    assert text.startswith("there is no runtime 'openvno'; did you mean openvino? there are: onnxruntime, openvino, ")
     assert 'write "runtime": "rules"' in text
     assert len(fuse(graph, read_rules({"runtime": "rules"})).kernels) == 1
-
-
-@dataclass
-class Point:
-    value: str
 
 
 MINE = Runtime("mine", (Pass("nothing", lambda work, options: None),), known_as=("mine_npu",))
 
 
 def test_another_package_brings_a_runtime_through_an_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
-    there = [Point(f"{__name__}:MINE")]
-    monkeypatch.setattr(runtimes, "entry_points", lambda group: there if group == "nn_meter.runtimes" else [])
+    there = {"mine": f"{__name__}:MINE"}
+    monkeypatch.setattr(plugins, "_installed", lambda group: there if group == "nn_meter.runtimes" else {})
     assert runtimes.find("mine_npu") is MINE
     assert "mine" in runtimes.available()
-    there[0] = Point("absent:RUNTIME")
+    there["mine"] = "absent:RUNTIME"
     assert runtimes.find("openvino").name == "openvino"
-    with pytest.raises(RuleError, match="runtime absent:RUNTIME cannot be loaded"):
+    with pytest.raises(RuleError, match="runtime 'mine': absent:RUNTIME cannot be loaded"):
         runtimes.find("mine")
 
 
 def test_no_runtime_imports_another() -> None:
-    own = {place.partition(":")[0] for place in runtimes.RUNTIMES}
+    own = {place.partition(":")[0] for place in plugins.GROUPS["runtime"].built_in.values()}
     for module in own:
         path = ROOT / "src" / module.replace(".", "/")
         for file in path.glob("*.py") if path.is_dir() else (path.with_suffix(".py"),):

@@ -2,46 +2,25 @@
 
 A front end is a module, or an object like one, with ``name``, ``suffixes``, ``sniff(source) -> bool`` and
 ``read(source, *, input_shapes=None, name=None) -> Graph``. ``sniff`` looks at the first bytes or at the type
-of the object and imports no framework. Other packages add theirs by an entry point of the group
-``nn_meter.frontends`` whose name is the front end's.
+of the object and imports no framework. Those that exist are rows of ``nn_meter.plugins``, asked in that order; other
+packages add theirs by an entry point of the group ``nn_meter.frontends`` whose name is the front end's.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
-from importlib import import_module
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import Any, Protocol, cast
 
+from nn_meter import plugins
 from nn_meter.errors import ModelError, ModelFormatError
 from nn_meter.frontends._source import existing_file, path_of, title
 from nn_meter.ir import Graph
 
-if TYPE_CHECKING:
-    from importlib.metadata import EntryPoint
-
-__all__ = ["BUILT_IN", "GROUP", "MODEL_TYPES", "FrontEnd", "available", "find", "front_end", "names", "read"]
+__all__ = ["MODEL_TYPES", "FrontEnd", "available", "find", "front_end", "names", "read"]
 
 _log = logging.getLogger(__name__)
-
-GROUP = "nn_meter.frontends"
-"""Entry point group of other packages' front ends."""
-
-BUILT_IN: Mapping[str, str] = MappingProxyType(
-    {
-        "onnx": "nn_meter.frontends.onnx",
-        "nnmeter_ir": "nn_meter.frontends.nnmeter_ir",
-        "tflite": "nn_meter.frontends.tflite",
-        "tensorflow": "nn_meter.frontends.tensorflow",
-        "torch": "nn_meter.frontends.torch",
-        "torchvision": "nn_meter.frontends.zoo.torchvision:ZOO",
-        "timm": "nn_meter.frontends.zoo.timm:ZOO",
-        "hf": "nn_meter.frontends.zoo.hf:ZOO",
-    }
-)
-"""Front end to the module, or object of a module, that is it; in the order in which they are asked."""
 
 MODEL_TYPES: Mapping[str, str] = MappingProxyType({"pb": "tensorflow", "nnmeter-ir": "nnmeter_ir"})
 """nn-Meter's ``model_type`` to front end, where the names differ."""
@@ -66,22 +45,9 @@ class FrontEnd(Protocol):
         """Read ``source`` into a verified graph."""
 
 
-@cache
-def _plugins() -> Mapping[str, EntryPoint]:
-    from importlib.metadata import entry_points
-
-    return {point.name: point for point in entry_points(group=GROUP) if point.name not in BUILT_IN}
-
-
-def _names() -> Iterator[str]:
-    """Names of the front ends; plugins are searched for only when the built-in ones are through."""
-    yield from BUILT_IN
-    yield from _plugins()
-
-
 def names() -> tuple[str, ...]:
     """Names of all front ends, built-in ones first."""
-    return tuple(_names())
+    return plugins.names("frontend")
 
 
 def front_end(name: str) -> FrontEnd:
@@ -90,25 +56,14 @@ def front_end(name: str) -> FrontEnd:
     Raises:
         ModelError: there is none of that name, or a plugin does not load.
     """
-    key = MODEL_TYPES.get(name, name)
-    if key in BUILT_IN:
-        module, _, within = BUILT_IN[key].partition(":")
-        found = import_module(module)
-        return cast(FrontEnd, getattr(found, within) if within else found)
-    plugin = _plugins().get(key)
-    if plugin is None:
-        raise ModelError(f"there is no front end {name!r}; there are: {', '.join(names())}")
-    try:
-        return cast(FrontEnd, plugin.load())
-    except Exception as error:  # a plugin may fail in any way
-        raise ModelError(f"the front end {name!r} ({plugin.value}) does not load: {error}") from error
+    return cast(FrontEnd, plugins.load("frontend", MODEL_TYPES.get(name, name)))
 
 
 def available() -> Iterator[FrontEnd]:
     """The front ends that load, built-in ones first; the log says of a plugin why it does not."""
-    for name in _names():
+    for each in plugins.listed("frontend"):
         try:
-            yield front_end(name)
+            yield each.load()
         except ModelError as error:
             _log.warning("%s", error)
 

@@ -9,11 +9,10 @@ point of the group ``nn_meter.kernels`` that loads to a tuple of ``KernelKind``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from importlib import import_module
-from importlib.metadata import entry_points
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
+from nn_meter import plugins
 from nn_meter.errors import RegistrationError
 from nn_meter.kernels.kinds._shared import ACTIVATIONS
 from nn_meter.kernels.kinds.convolutions import ConvConfig
@@ -29,7 +28,6 @@ from nn_meter.kernels.schema import KernelKind, Operator
 
 __all__ = [
     "ACTIVATIONS",
-    "GROUP",
     "KINDS",
     "KIND_OF",
     "VIEWS",
@@ -53,34 +51,6 @@ __all__ = [
     "read_kernel",
     "table",
 ]
-
-GROUP = "nn_meter.kernels"
-"""Entry point group of other packages' kinds."""
-
-_FAMILIES = (
-    "convolutions",
-    "products",
-    "elementwise",
-    "rows",
-    "windows",
-    "movement",
-    "sequences",
-    "other",
-)
-
-
-def _declared() -> Iterator[tuple[str, Iterable[KernelKind]]]:
-    """Where kinds are declared, and the kinds: the families here, then those of other packages."""
-    for family in _FAMILIES:
-        yield family, import_module(f"{__name__}.{family}").KINDS
-    for point in entry_points(group=GROUP):
-        try:
-            yield point.value, tuple(point.load())
-        except Exception as error:  # a plugin may fail in any way
-            raise RegistrationError(
-                f"the kernel kinds {point.name!r} ({point.value}) do not load: {error}; repair or uninstall the package"
-            ) from error
-
 
 def table(declared: Iterable[tuple[str, Iterable[KernelKind]]]) -> Mapping[str, KernelKind]:
     """Kinds by name.
@@ -107,7 +77,7 @@ def table(declared: Iterable[tuple[str, Iterable[KernelKind]]]) -> Mapping[str, 
     return MappingProxyType(kinds)
 
 
-KINDS: Mapping[str, KernelKind] = table(_declared())
+KINDS: Mapping[str, KernelKind] = table((each.name, tuple(each.load())) for each in plugins.listed("kinds"))
 
 KIND_OF: Mapping[str, str] = MappingProxyType(
     {op: kind.name for kind in KINDS.values() if kind.accepts is None for op in kind.operators}
