@@ -28,7 +28,7 @@ ARCHIVE_MEMBERS = Limit(10_000, "files in one archive")
 ARCHIVE_BYTES = Limit(512 << 20, "bytes in one archive")
 UNPACKED_BYTES = Limit(1 << 30, "bytes that one archive unpacks to")
 BUNDLE_KINDS = Limit(1_000, "kinds in one bundle")
-DOWNLOAD_BYTES = Limit(1 << 30, "bytes to fetch")
+DOWNLOAD_BYTES = Limit(512 << 20, "bytes to fetch")
 
 NODES = Limit(1_000_000, "nodes, those of functions, branches and loops written out")
 NESTING = Limit(64, "functions and branches within each other")

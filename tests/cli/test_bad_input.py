@@ -213,6 +213,11 @@ def test_names_cannot_forge_a_line_or_steer_the_terminal(run: Callable[..., obje
     assert not set("\x1b\x07\u202e") & set((tmp_path / "page.html").read_text(encoding="utf-8"))
 
 
+@pytest.mark.parametrize("name", [f"{'a' * 5000}.onnx", f"{'a' * 5000}", "a\0b"])
+def test_a_path_that_no_path_can_be_is_input(run: Callable[..., object], name: str) -> None:
+    refused(run("predict", name), name[:1])
+
+
 @pytest.mark.parametrize("option", ["--name", "--predictor-version"])
 def test_the_name_of_a_build_leads_out_of_no_folder(run: Callable[..., object], option: str) -> None:
     refused(run("build", "--budget", "1s", option, "../../x"), f"{option} '../../x' is no name")

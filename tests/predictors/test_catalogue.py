@@ -12,13 +12,14 @@ from collections.abc import Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import numpy as np
 import pytest
 from test_trees import STUMP
 
-from nn_meter import limits, settings
+from nn_meter import limits, settings, storage
 from nn_meter.errors import (
     BundleError,
     DownloadError,
@@ -252,6 +253,27 @@ def test_a_mirror_that_never_ends_or_claims_too_much_is_given_up(
     with pytest.raises(DownloadError, match="bytes to fetch; at most 1,048,576"):
         load_predictor(CPU)
     assert _files(home) == ["published/.lock"]
+
+
+def test_who_waits_for_another_fetch_says_so(
+    server: _Server, home: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.content = b"no zip"
+    heard: list[str] = []
+
+    def fetch() -> None:
+        with pytest.raises(PredictorError):
+            load_predictor(CPU, progress=lambda *step: heard.append(step[3]))
+
+    with storage.locked(home / "published" / ".lock"):
+        other = threading.Thread(target=fetch)
+        other.start()
+        while len(heard) < 2:
+            assert other.is_alive()
+            sleep(0.01)
+    other.join()
+    assert heard[:2] == ["waiting for another process that fetches"] * 2
+    assert caplog.text.count("another process fetches into") == 1
 
 
 def test_a_mirror_that_drips_is_given_up(server: _Server, monkeypatch: pytest.MonkeyPatch) -> None:

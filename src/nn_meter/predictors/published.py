@@ -50,7 +50,13 @@ def fetch(url: str, meta: Mapping[str, Any], target: Path, progress: Progress | 
         StorageError: the data folder cannot be written.
     """
 
+    told = False
+
     def waiting() -> None:
+        nonlocal told
+        if not told:
+            told = True
+            _log.warning("another process fetches into %s; waiting for it", target.parent)
         if progress is not None:
             progress(0, None, None, "waiting for another process that fetches")
 

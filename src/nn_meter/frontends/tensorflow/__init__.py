@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +29,7 @@ _SIGNATURE = "serving_default"
 def sniff(source: Any) -> bool:
     """Whether ``source`` is a SavedModel's folder, a Keras file or model, or starts like a ``GraphDef``."""
     path = path_of(source)
-    if path is not None and (path / _SAVED_MODEL).is_file():
+    if path is not None and os.path.isfile(path / _SAVED_MODEL):
         return True
     if keras.is_model(source) or type(source).__name__ == "GraphDef":
         return True

@@ -7,6 +7,7 @@ The module runs once, on tensors that have a shape and no storage, while its ope
 from __future__ import annotations
 
 import inspect
+import os
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -48,7 +49,7 @@ def sniff(source: Any) -> bool:
     """Whether ``source`` is a module, an exported program or a file that PyTorch wrote; imports nothing."""
     if isinstance(source, str | Path):
         path = Path(source)
-        return path.is_file() and (path.suffix == ".pt2" or _is_torch_zip(path))
+        return os.path.isfile(path) and (path.suffix == ".pt2" or _is_torch_zip(path))
     return any(
         (kind.__module__, kind.__qualname__)
         in (("torch.nn.modules.module", "Module"), ("torch.export.exported_program", "ExportedProgram"))

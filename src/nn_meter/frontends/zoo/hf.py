@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -299,11 +300,11 @@ def _unchecked(*_: Any) -> None:
 
 def _config_file(source: str | Path) -> Path | None:
     path = Path(source)
-    if path.is_dir():
+    if os.path.isdir(path):
         path = path / "config.json"
     return (
         path
-        if path.name.endswith(".json") and path.is_file() and b'"model_type"' in path.read_bytes()
+        if path.name.endswith(".json") and os.path.isfile(path) and b'"model_type"' in path.read_bytes()
         else None
     )
 
