@@ -202,6 +202,7 @@ def ir(op_type: str, attrs: dict[str, Any], given: Any, out: Any) -> dict[str, A
     [
         ir("Conv", {"kernel_shape": [1, 1], "strides": [float("inf"), 1]}, [[1, 8, 8, 4]], [[1, 8, 8, 4]]),
         ir("Conv", {"kernel_shape": [1, 1], "strides": ["a", "b"]}, [[1, 8, 8, 4]], [[1, 8, 8, 4]]),
+        ir("Conv", {"kernel_shape": [1, 1], "group": float("inf")}, [[1, 8, 8, 4]], [[1, 8, 8, 4]]),
         ir("Conv", {"kernel_shape": [1, 1]}, [], [[4]]),
         ir("Conv", {"kernel_shape": [[1], [1]]}, [[1, 8, 8, 4]], [[1, 8, 8, 4]]),
         ir("Relu", {}, [[1] * 70], [[1] * 70]),

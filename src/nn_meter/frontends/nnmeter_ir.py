@@ -231,12 +231,12 @@ def read(source: object, *, input_shapes: object = None, name: str | None = None
         if "ksize" in raw:
             raw["kernel_shape"] = raw.pop("ksize")
         try:
+            check_attributes(_attrs(raw))
             extra = _weights(
                 op, kind, attr["attr"], [tensors[u].shape for u in uses], tensors[outputs[0]].shape
             )
             if op in _WEIGHTED and len(uses) + len(extra) < 2:
                 raise ValueError("it has no input of a shape that it can work on")
-            check_attributes(_attrs(raw))
         except (ValueError, TypeError, LookupError, GraphError) as error:
             raise GraphError(f"{label}: node {node_name!r} ({kind}): {error}") from error
         uses += [tensor(f"{node_name}:weight{k}", shape, const=True) for k, shape in enumerate(extra)]
