@@ -2,15 +2,37 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import random
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from nn_meter import frontends
 from nn_meter.errors import ModelError
-from nn_meter.fitting import Study, study
+from nn_meter.fitting import Kernels, Study, study
 from nn_meter.ir import Graph
+from nn_meter.kernels.kinds import (
+    AttentionConfig,
+    BroadcastConfig,
+    ConvConfig,
+    CopyConfig,
+    GemmConfig,
+    PiecesConfig,
+    PoolConfig,
+    ReduceConfig,
+    ResizeConfig,
+    RowsConfig,
+    TransposeConfig,
+)
+from nn_meter.kernels.rules import read_rules
+from nn_meter.measuring.records import config_from_json, config_to_json
 from nn_meter.networks import published_phones as phones
+from nn_meter.networks import published_timm as timm
+from nn_meter.runtimes import pytorch
+from nn_meter.runtimes.fusion import fuse
 
 Source = Callable[[Path], Iterator[tuple[Study, frozenset[str]]]]
 
@@ -41,3 +63,77 @@ def PHONES(folder: Path) -> Iterator[tuple[Study, frozenset[str]]]:  # noqa: N80
         records += list(kernels.records) if kind == "gpu" else []
         found = study(records, read)
         yield found, first_half({r.family for r in table.records})
+
+
+def TIMM(folder: Path) -> Iterator[tuple[Study, frozenset[str]]]:  # noqa: N802
+    """Each table of timm's by itself. Models are read once, at one image, and kept in ``timm_kernels.jsonl.gz`` beside
+    this script; ``batched`` makes their kernels those of a batch."""
+    known = _kept()
+    rules = read_rules(pytorch.RULES, "rules of PyTorch")
+
+    def lower(subject: str, batch: int) -> Kernels:
+        if subject not in known:
+            name, size = subject.split("@")
+            graph = frontends.read(name, input_shapes=(1, 3, int(size), int(size)))
+            known[subject] = [(k.kind, k.config) for k in fuse(graph, rules).kernels if not k.free]
+        return [(kind, batched(config, batch)) for kind, config in known[subject]]
+
+    tables = [timm.read_table(path) for path in sorted((folder / "timm").glob("*.csv.gz"))]
+    for table in tables:
+        for text in table.left_out:
+            print("  left out", text)
+        yield study(table.records, _unread, lower=lower), first_half({r.family for r in table.records})
+    _keep(known)
+
+
+def batched(config: Any, batch: int) -> Any:
+    """A kernel of one image as it is for a batch of them. Operands of an elementwise operator that lack a dimension are
+    taken to be weights."""
+    if batch == 1:
+        return config
+    match config:
+        case ConvConfig() | PoolConfig() | ResizeConfig():
+            return replace(config, n=config.n * batch)
+        case GemmConfig():
+            if config.weights:
+                return replace(config, m=config.m * batch)
+            return replace(config, batch=config.batch * batch)
+        case AttentionConfig():
+            return replace(config, batch=config.batch * batch)
+        case BroadcastConfig(present=present):
+            full = tuple((all(p) or len(present) == 1, *p) for p in present)
+            return replace(config, dims=(batch, *config.dims), present=full)
+        case RowsConfig():
+            return replace(config, rows=config.rows * batch)
+        case ReduceConfig():
+            return replace(config, dims=(config.dims[0] * batch, *config.dims[1:]))
+        case TransposeConfig():
+            return replace(config, dims=(batch, *config.dims), perm=(0, *(p + 1 for p in config.perm)))
+        case PiecesConfig():
+            return replace(config, outer=config.outer * batch)
+        case CopyConfig():
+            return replace(config, size=config.size * batch, out=config.out * batch)
+    return config
+
+
+KEPT = Path(__file__).with_name("timm_kernels.jsonl.gz")
+
+
+def _kept() -> dict[str, Kernels]:
+    if not KEPT.exists():
+        return {}
+    with gzip.open(KEPT, "rt", encoding="utf-8") as lines:
+        read = (json.loads(line) for line in lines)
+        return {name: [(k, config_from_json(k, c)) for k, c in kernels] for name, kernels in read}
+
+
+def _keep(known: dict[str, Kernels]) -> None:
+    lines = (
+        json.dumps([name, [[k, config_to_json(c)] for k, c in kernels]], separators=(",", ":"))
+        for name, kernels in sorted(known.items())
+    )
+    KEPT.write_bytes(gzip.compress("\n".join(lines).encode(), mtime=0))
+
+
+def _unread(subject: str, batch: int) -> Graph:
+    raise ModelError(f"{subject}: no such model")

@@ -11,13 +11,14 @@ import pytest
 import nn_meter
 from nn_meter.devices.device import Device
 from nn_meter.errors import BuildError
-from nn_meter.fitting import LOWERINGS, adapt, fit
+from nn_meter.fitting import LOWERINGS, adapt, default_name, fit
 from nn_meter.ir import Graph, GraphBuilder
 from nn_meter.kernels.rules import read_rules
 from nn_meter.kernels.terms import TERMS, rows
 from nn_meter.learning.sums import Prior, parameters_of
 from nn_meter.measuring.measure import Measurement
 from nn_meter.measuring.records import Circumstances, Record
+from nn_meter.networks import published_phones, published_timm
 from nn_meter.networks.published import read_csv
 from nn_meter.predictors import bundle as bundles
 from nn_meter.predictors import catalogue
@@ -201,10 +202,55 @@ def test_a_table_of_kernels_gives_configs(tmp_path: Path) -> None:
     assert "no kernel kind 'spell'" in found.left_out[1]
 
 
+def test_tables_of_timm_say_device_runtime_and_batch(tmp_path: Path) -> None:
+    path = tmp_path / "amp-nchw-pt291-cu128-4090-dynamo.csv"
+    text = "architecture,image_size,batch_size,batch_ms,gmacs_per_image\nresnet18,224,1024,50.5,1.8\n"
+    path.write_text(text + "resnet18,224,0,50,1.8\ntf_efficientnet_b0,224,512,40,0.4\n", encoding="utf-8")
+    found = published_timm.read_table(path)
+    first, second = found.records
+    around = first.circumstances
+    assert (first.subject, around.batch, around.precision) == ("timm:resnet18@224", 1024, "float16")
+    assert published_timm.predictor_name(around) == "rtx4090_amp_pytorch291_dynamo"
+    assert second.family == "efficientnet"
+    assert len(found.left_out) == 1
+    with pytest.raises(BuildError, match="benchmarks"):
+        published_timm.circumstances("results.csv")
+
+
+def test_tables_of_phones_give_models_and_the_delegates_kernels(tmp_path: Path) -> None:
+    path = tmp_path / "models.csv"
+    text = "model,device,processors,precision,mean_ms\nresnet18,pixel4,4small,quant,40.5\nresnet18,abacus,1,float,3\n"
+    path.write_text(text, encoding="utf-8")
+    found = published_phones.read_models(path)
+    around = found.records[0].circumstances
+    assert default_name(around) == "pixel4_4small_quant_tflite"
+    assert (around.threads, around.precision, found.records[0].family) == (4, "int8", "resnet")
+    assert "abacus" in found.left_out[0]
+    with pytest.raises(BuildError, match="operation"):
+        published_phones.read_gpu_kernels(path)
+    path = tmp_path / "kernels.csv"
+    features = '{""Input_shape"": ""58"", ""Input_channel"": 64, ""Output_shape"": ""56"", ""Stride"": ""1"", '
+    features += '""Kernel"": ""3"", ""Filter"": ""32"", ""Group"": ""1""}'
+    name = "convolution_2d_11_linked_:_add_12_linked_:_relu_13"
+    header = "model,position,operation,features,device,latency_ms,kernel\n"
+    path.write_text(f'{header}net,0,CONV_2D,"{features}",pixel4,0.8,{name}\n', encoding="utf-8")
+    kernel = published_phones.read_gpu_kernels(path).records[0].kernels[0]
+    assert kernel.config.describe() == "1x64x56x56 -> 32x56x56, kernel 3x3"
+    assert kernel.config.fused == ("sum", "relu")  # type: ignore[attr-defined]
+
+
 # --- what ships --------------------------------------------------------------------------------------------
 
 
-def test_phones_ship_and_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpus_ship_and_say_that_one_image_is_another_batch() -> None:
+    predictor = nn_meter.load_latency_predictor("rtx4090_amp_pytorch291_dynamo")
+    alone, many = (predictor.explain(network(32, 6, 64, batch)) for batch in (1, 256))
+    assert any("asked about batch 1:" in note for note in alone.notes)
+    assert not any("batch" in note for note in many.notes)
+    assert alone.latency_ms < many.latency_ms
+
+
+def test_phones_ship_and_answer() -> None:
     predictor = nn_meter.load_latency_predictor("pixel4_gpu_float_tflite")
     answer = predictor.explain(network(32, 6, 64))
     assert 0 < answer.latency_ms < 100

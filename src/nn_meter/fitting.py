@@ -15,7 +15,8 @@ import numpy as np
 from nn_meter import frontends
 from nn_meter.errors import BuildError, ModelError
 from nn_meter.ir import Graph
-from nn_meter.kernels.rules import RuleSet, read_rules
+from nn_meter.kernels.partition import KernelConfig
+from nn_meter.kernels.rules import read_rules
 from nn_meter.kernels.terms import SCHEMA
 from nn_meter.learning.sums import (
     Design,
@@ -33,11 +34,14 @@ from nn_meter.learning.sums import (
 from nn_meter.measuring.records import Circumstances, Record
 from nn_meter.predictors.bundle import Bundle, load
 from nn_meter.predictors.catalogue import list_predictors
-from nn_meter.runtimes import BY_RULES, tflite
+from nn_meter.runtimes import BY_RULES, pytorch, tflite
 from nn_meter.runtimes.fusion import fuse
 
 Reader = Callable[[str, int], Graph]
 """From a subject's name and the batch to its graph; raises ``ModelError`` where there is none."""
+
+Kernels = Sequence[tuple[str, KernelConfig]]
+"""Kind and config of what a runtime executes of a model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,8 @@ LOWERINGS: Mapping[tuple[str, str], Lowering] = MappingProxyType(
     {
         ("tflite", "cpu"): Lowering(tflite.CPU_RULES, staged=True),
         ("tflite", "gpu"): Lowering(tflite.GPU_RULES),
+        ("pytorch", "cpu"): Lowering(pytorch.RULES),
+        ("pytorch", "gpu"): Lowering(pytorch.RULES),
     }
 )
 """Runtime and kind of device to its lowering; what has no row is lowered node by node."""
@@ -84,11 +90,13 @@ class Study:
     circumstances: tuple[Circumstances, ...]
     lowering: Lowering
     left_out: tuple[str, ...]
-    subjects: tuple[Subject, ...] = ()
+    subjects: tuple[Subject, ...]
+    batches: tuple[tuple[int, ...], ...]
 
-    def blind(self, families: Sequence[str] | None = None) -> Floats:
-        """Predictions in ms, float64 (environments, subjects), each without its family."""
-        return leave_families_out(self.design, self.environments, families=families)
+    def blind(self, folds: int | None = None) -> Floats:
+        """Predictions in ms, float64 (environments, subjects), each without its family; ``folds`` as in
+        ``leave_families_out``."""
+        return leave_families_out(self.design, self.environments, folds=folds)
 
     def bundles(self, blind: Floats | None, label: Callable[[Circumstances], str]) -> list[Bundle]:
         """A predictor of every environment, named by ``label``; ``blind`` gives its errors and its interval."""
@@ -97,7 +105,7 @@ class Study:
         for k, (each, around) in enumerate(zip(self.environments, self.circumstances, strict=True)):
             used = ~np.isnan(each.latencies_ms)
             document = terms_document(
-                self.design, fitted.parameters[k], used, staged=self.lowering.staged, batches=[around.batch]
+                self.design, fitted.parameters[k], used, staged=self.lowering.staged, batches=self.batches[k]
             )
             errors = interval = None
             if blind is not None:
@@ -108,10 +116,17 @@ class Study:
         return made
 
 
-def study(records: Iterable[Record], read: Reader, *, lowering: Lowering | None = None) -> Study:
+def study(
+    records: Iterable[Record],
+    read: Reader,
+    *,
+    lowering: Lowering | None = None,
+    lower: Callable[[str, int], Kernels] | None = None,
+) -> Study:
     """Bring records of one lowering into the form that fits.
 
-    A model that cannot be read is left out and named; kernels of a model keep its family.
+    A model that cannot be read is left out and named; kernels of a model keep its family. ``lower`` gives a subject's
+    kernels where they are known without reading it.
 
     Raises:
         BuildError: no records, or of runtimes that lower differently.
@@ -125,28 +140,31 @@ def study(records: Iterable[Record], read: Reader, *, lowering: Lowering | None 
             named = ", ".join(f"{runtime} on a {kind}" for runtime, kind in sorted(kinds))
             raise BuildError(f"the measurements are of several runtimes ({named}); fit one at a time")
         lowering = LOWERINGS.get(next(iter(kinds)), Lowering({"runtime": BY_RULES}))
-    rules = read_rules(lowering.rules, "rules of the runtime")
+    lower = lower or _lowered(read, lowering)
     places: dict[Any, int] = {}
     subjects: list[Subject] = []
     names: list[str] = []
     failed: dict[str, str] = {}
     latencies: dict[Any, dict[int, float]] = {}
     around_of: dict[Any, Circumstances] = {}
+    batches: dict[Any, set[int]] = {}
     repeats: Counter[Any] = Counter()
     for record in records:
         around = record.circumstances
-        where = (default_name(around), around.batch, around.threads, around.source)
+        where = (default_name(around), around.threads, around.source)
         around_of.setdefault(where, around)
+        batches.setdefault(where, set()).add(around.batch)
         if record.whole is not None:
             key: Any = (record.subject, around.batch)
             if key not in places and record.subject not in failed:
                 try:
-                    subject = _model(read(record.subject, around.batch), record, rules, lowering)
+                    kernels = lower(record.subject, around.batch)
                 except ModelError as error:
                     failed[record.subject] = str(error)
                 else:
                     places[key] = len(subjects)
-                    subjects.append(subject)
+                    family = record.family or record.subject
+                    subjects.append(model_subject(kernels, family, staged=lowering.staged))
                     names.append(record.subject)
             if key in places:
                 latencies.setdefault(where, {})[places[key]] = record.whole.median_ms
@@ -173,6 +191,7 @@ def study(records: Iterable[Record], read: Reader, *, lowering: Lowering | None 
     return Study(
         Design(subjects), tuple(names), tuple(environments), tuple(around_of[w] for w in latencies), lowering, left_out,
         tuple(subjects),
+        tuple(tuple(sorted(batches[w])) for w in latencies),
     )
 
 
@@ -188,7 +207,7 @@ def fit(
 
     Args:
         records: whole models, single kernels, or both; as ``nn_meter.networks.published.read_csv`` gives them.
-        base: a predictor of schema ``terms-1`` to start from: its speeds are expected, its rules hold.
+        base: a predictor of schema ``terms-1`` to start from, as :func:`adapt` does.
         name: of the predictor; made of device, processors, precision and runtime where left out.
         read: finds the graph of a subject; a path or a name that ``nn_meter.frontends`` knows where left out.
 
@@ -196,10 +215,9 @@ def fit(
         BuildError: too few measurements, of several environments, or no model can be read.
         MissingDependencyError: scikit-learn is not installed.
     """
-    lowering = None
     if base is not None:
-        lowering = Lowering(base.rules, bool(base.terms.get("staged", False)))
-    found = study(records, read or read_subject, lowering=lowering)
+        return adapt(tuple(records), [base], name=name, version=version, read=read).bundle
+    found = study(records, read or read_subject)
     if len(found.environments) > 1:
         named = ", ".join(each.name for each in found.environments)
         raise BuildError(f"the measurements are of several environments ({named}); fit one at a time")
@@ -250,12 +268,11 @@ def adapt(
         named = ", ".join(each.name for each in found.environments)
         raise BuildError(f"the measurements are of several environments ({named}); adapt to one at a time")
     measured, around = found.environments[0], found.circumstances[0]
-    rules = read_rules(lowering.rules, "rules of the base")
+    lower = _lowered(reader, lowering)
     asked = {}
     for each in candidates:
         if each not in found.names:
-            kernels = [(k.kind, k.config) for k in fuse(reader(each, around.batch), rules).kernels if not k.free]
-            asked[each] = model_subject(kernels, each, staged=lowering.staged)
+            asked[each] = model_subject(lower(each, around.batch), each, staged=lowering.staged)
     design = Design([*found.subjects, *asked.values()])
     latencies = np.concatenate([measured.latencies_ms, np.full(len(asked), np.nan)])
     prior = Prior.of([each.terms["learned"] for each in bases], design.parameters)
@@ -343,9 +360,13 @@ def tags_of(around: Circumstances) -> tuple[str, ...]:
     return tuple(tags)
 
 
-def _model(graph: Graph, record: Record, rules: RuleSet, lowering: Lowering) -> Subject:
-    kernels = [(k.kind, k.config) for k in fuse(graph, rules).kernels if not k.free]
-    return model_subject(kernels, record.family or record.subject, staged=lowering.staged)
+def _lowered(read: Reader, lowering: Lowering) -> Callable[[str, int], Kernels]:
+    rules = read_rules(lowering.rules, "rules of the runtime")
+
+    def lower(subject: str, batch: int) -> Kernels:
+        return [(k.kind, k.config) for k in fuse(read(subject, batch), rules).kernels if not k.free]
+
+    return lower
 
 
 def _bundle(

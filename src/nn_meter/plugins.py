@@ -95,6 +95,7 @@ GROUPS: Mapping[str, Group] = MappingProxyType(
             {
                 "onnxruntime": "nn_meter.runtimes.onnxruntime:RUNTIME",
                 "openvino": "nn_meter.runtimes.openvino:RUNTIME",
+                "pytorch": "nn_meter.runtimes.pytorch:RUNTIME",
                 "tflite_cpu": "nn_meter.runtimes.tflite:CPU",
                 "tflite_gpu": "nn_meter.runtimes.tflite:GPU",
                 "rules": "nn_meter.runtimes.by_rules:RUNTIME",

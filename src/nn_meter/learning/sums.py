@@ -10,7 +10,7 @@ spread they show. So 70 models suffice for 60 parameters, and what an environmen
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -332,19 +332,19 @@ def leave_families_out(
     *,
     rounds: int = 3,
     families: Sequence[str] | None = None,
-    heard: Callable[[str], None] = lambda family: None,
+    folds: int | None = None,
 ) -> Floats:
     """Latencies in ms, float64 (environments, subjects), each predicted without the subject's family; NaN for kernels
-    and for families not asked for."""
+    and for families not asked for. With ``folds``, families are dealt into so many and left out fold by fold."""
     answers = np.full((len(environments), len(design.whole)), np.nan)
     asked = sorted(set(design.families[design.whole])) if families is None else families
-    for family in asked:
-        used = design.families != family
+    count = folds or len(asked)
+    for fold in range(min(count, len(asked))):
+        used = ~np.isin(design.families, asked[fold::count])
         some = ~used & design.whole
         fitted = fit_together(design, environments, used=used, rounds=rounds)
         for k, _ in enumerate(environments):
             answers[k, some] = design.predict(fitted.parameters[k], some, used)
-        heard(family)
     return answers
 
 
