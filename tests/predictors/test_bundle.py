@@ -197,3 +197,17 @@ def test_a_folder_with_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "b" / "fusion_rules.json")
     with pytest.raises(BundleError, match="no regular file"):
         load(tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    ("target", "leaf", "shown"),
+    [
+        ("latency_ms", -1e-9, "-1e-09 ms"),
+        ("log_roofline_ratio", 1000.0, "inf ms"),
+    ],
+)
+def test_an_answer_that_no_latency_can_be_names_the_kind(target: Any, leaf: float, shown: str) -> None:
+    trees = replace(STUMP, n_columns=2, value=np.where(STUMP.left < 0, leaf, STUMP.value))
+    altered = KindPredictor("conv", "mine-1", ("cin", "roofline_ms"), trees, target)
+    with pytest.raises(BundleError, match=f"predictor of 'conv': it answers {shown}, which no latency can be"):
+        altered.predict(np.array([[1.0, 0.5], [2.0, 0.5]]))

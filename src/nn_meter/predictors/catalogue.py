@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import difflib
-import json
 import logging
 import math
 import re
-import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from nn_meter import plugins, settings
+from nn_meter import limits, plugins, settings
 from nn_meter.errors import BundleError, RegistrationError, UnknownPredictorError
 from nn_meter.predictors.bundle import MANIFEST, Bundle, load
 from nn_meter.predictors.published import fetch
 from nn_meter.progress import Progress
-from nn_meter.storage import legible, plain_name, shown
+from nn_meter.storage import Archive, legible, parse_json, plain_name, shown
 
 _log = logging.getLogger(__name__)
 
@@ -107,14 +105,14 @@ def _shipped() -> Iterator[PredictorInfo]:
 def _indexed(archive: Path) -> Iterator[PredictorInfo]:
     """What an archive's index says; no bundle of it is opened."""
     try:
-        with zipfile.ZipFile(archive) as opened:
-            index = json.loads(opened.read(INDEX))
+        with Archive(archive, str(archive), BundleError) as opened:
+            index = parse_json(opened.read(INDEX, limits.TEXT_BYTES), f"{archive}: {INDEX}", BundleError)
         for each in index:
             location = str(archive / each["name"])
             yield PredictorInfo(
                 each["name"], each["version"], each["category"], "shipped", location, (), summary=each["summary"]
             )
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as e:
+    except (BundleError, KeyError, TypeError) as e:
         _log.warning("predictors left out: %s: its index cannot be read (%r)", archive, e)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -120,11 +121,18 @@ class KindPredictor:
         """Latencies in ms, float64 of shape (n,), for ``rows`` of shape (n, len(columns)).
 
         Raises:
-            BundleError: rows of another width.
+            BundleError: rows of another width, or an answer that no latency can be.
         """
         given = np.asarray(rows, np.float64)
         answer = self.regressor.predict(given)
-        if self.target == "latency_ms":
-            return answer
-        roofline_ms: NDArray[np.float64] = given[:, self.columns.index(ROOFLINE)]
-        return np.exp(answer) * roofline_ms
+        if self.target == "log_roofline_ratio":
+            with np.errstate(over="ignore"):  # infinite then, which is refused below
+                answer = np.exp(answer) * given[:, self.columns.index(ROOFLINE)]
+        # one comparison each, which NaN fails
+        if len(answer) and not (answer.min() >= 0 and answer.max() < math.inf):
+            wrong = answer[~((answer >= 0) & (answer < math.inf))][0]
+            raise BundleError(
+                f"predictor of {self.kind!r}: it answers {wrong} ms, which no latency can be; the bundle is damaged or "
+                "was altered, fetch or build it again"
+            )
+        return answer
