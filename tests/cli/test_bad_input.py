@@ -209,6 +209,7 @@ def test_names_cannot_forge_a_line_or_steer_the_terminal(run: Callable[..., obje
             shown = result.out + result.err
             assert not set("\x1b\x07\u202e") & set(shown)
             assert sum(line.startswith("(nn-Meter) [RESULT]") for line in shown.splitlines()) <= 1
+    assert not set("\x1b\x07\u202e") & set(run("get_ir", path).err)
     run("explain", "--html", tmp_path / "page.html", path)
     assert not set("\x1b\x07\u202e") & set((tmp_path / "page.html").read_text(encoding="utf-8"))
 

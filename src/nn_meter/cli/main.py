@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
+from typing import NoReturn
 
 from nn_meter.cli.output import FAILED, LINE_LETTERS, OK, exit_code, note
 from nn_meter.errors import NnMeterError
@@ -87,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         "nn-meter", description='please run "nn-meter {positional argument} --help" to see nn-meter guidance'
     )
     parser.add_argument("-v", "--verbose", action="store_true", help="say more")
@@ -121,6 +122,13 @@ def _without_command(args: argparse.Namespace) -> int:
         return show(asked, args.verbose)
     print('(nn-Meter) please run "nn-meter {positional argument} --help" to see nn-meter guidance')
     return OK
+
+
+class _Parser(argparse.ArgumentParser):
+    """What it repeats of the arguments cannot begin a line or steer the terminal."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(legible(message, LINE_LETTERS))
 
 
 class _OneLine(logging.Formatter):
