@@ -1,0 +1,505 @@
+"""The work of every operator that ONNX Runtime runs on the CPU: floating-point operations and bytes moved.
+
+An estimate of a kernel that no regressor knows rests on these rows, so that each counts what the operator's definition
+(https://onnx.ai/onnx/operators/, onnxruntime's ContribOperators.md) makes it compute, not how much it writes. A
+multiply-add counts two; a transcendental function what a polynomial kernel of single precision takes. What depends on
+values, such as how many boxes a suppression keeps, is counted for the most that shapes allow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from math import log2, prod
+from types import MappingProxyType
+
+from nn_meter.ir import Tensor
+from nn_meter.kernels.kinds import Operator
+
+Count = Callable[[Operator], float]
+
+ITEM_BYTES: Mapping[str, float] = MappingProxyType(
+    {
+        "complex128": 16, "complex64": 8, "float64": 8, "int64": 8, "uint64": 8, "float32": 4, "int32": 4, "uint32": 4,
+        "float16": 2, "bfloat16": 2, "int16": 2, "uint16": 2, "int8": 1, "uint8": 1, "bool": 1, "float8e4m3fn": 1,
+        "float8e4m3fnuz": 1, "float8e5m2": 1, "float8e5m2fnuz": 1, "int4": 0.5, "uint4": 0.5, "float4e2m1": 0.5,
+    }
+)  # fmt: skip
+"""Bytes of one element."""
+
+_OTHER_ITEM_BYTES = 16.0
+"""Of an element that is no number: a text's handle."""
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorWork:
+    """Floating-point operations (or integer ones that stand for them) and bytes read and written."""
+
+    flops: float
+    moved_bytes: float
+
+
+def item_bytes(dtype: str) -> float:
+    """Bytes of one element of ``dtype``."""
+    return ITEM_BYTES.get(dtype, _OTHER_ITEM_BYTES)
+
+
+def tensor_bytes(tensor: Tensor | None) -> float:
+    """Bytes of a tensor; 0 for one left out."""
+    return tensor.size * item_bytes(tensor.dtype) if tensor is not None else 0.0
+
+
+def work_of(op: Operator) -> OperatorWork:
+    """What ``op`` computes and moves.
+
+    Raises:
+        KeyError: an operator without a row in ``FLOPS``.
+    """
+    return OperatorWork(float(FLOPS[op.op_type](op)), float(MOVED.get(op.op_type, _all)(op)))
+
+
+# --- sizes -------------------------------------------------------------------------------------------------
+
+
+def _in(op: Operator, index: int = 0) -> int:
+    tensor = op.inputs[index] if index < len(op.inputs) else None
+    return tensor.size if tensor is not None else 0
+
+
+def _shape(op: Operator, index: int) -> tuple[int, ...]:
+    tensor = op.inputs[index] if index < len(op.inputs) else None
+    return tensor.shape if tensor is not None else ()
+
+
+def _out(op: Operator) -> int:
+    return op.outputs[0].size if op.outputs else 0
+
+
+def _written(op: Operator) -> int:
+    return sum(t.size for t in op.outputs)
+
+
+def _all(op: Operator) -> float:
+    return sum(map(tensor_bytes, op.inputs)) + sum(map(tensor_bytes, op.outputs))
+
+
+def _outputs_twice(op: Operator) -> float:
+    return 2 * sum(map(tensor_bytes, op.outputs))
+
+
+def _last(shape: tuple[int, ...]) -> int:
+    return shape[-1] if shape else 1
+
+
+# --- counts ------------------------------------------------------------------------------------------------
+
+
+def _an_output(flops: float) -> Count:
+    return lambda op: flops * _written(op)
+
+
+def _an_input(flops: float) -> Count:
+    return lambda op: flops * _in(op)
+
+
+def _nothing(op: Operator) -> float:
+    return 0.0
+
+
+def _product(left: int, *, transposed: str = "") -> Count:
+    """Two for each output and element of the inner axis of input ``left``."""
+
+    def count(op: Operator) -> float:
+        shape = _shape(op, left)
+        across = bool(transposed) and bool(op.int(transposed, 0)) and len(shape) > 1
+        return 2.0 * _out(op) * (shape[-2] if across else _last(shape))
+
+    return count
+
+
+def _inner(attribute: str) -> Count:
+    """A product whose inner size is an attribute, since its weights are packed."""
+    return lambda op: 2.0 * _out(op) * op.int(attribute, _last(_shape(op, 0)))
+
+
+def _conv(weights: int) -> Count:
+    return lambda op: 2.0 * _out(op) * prod(_shape(op, weights)[1:])
+
+
+def _conv_transpose(op: Operator) -> float:
+    return 2.0 * _in(op) * prod(_shape(op, 1)[1:])
+
+
+def _channels_last_conv(op: Operator) -> float:
+    return 2.0 * _out(op) * prod(_shape(op, 1)[1:])
+
+
+def _deform_conv(op: Operator) -> float:
+    """The convolution, and four taps for each value that it reads between pixels."""
+    y, w = op.outputs[0].shape, _shape(op, 1)
+    return _conv(1)(op) + 11.0 * y[0] * prod(y[2:]) * prod(w[2:]) * _shape(op, 0)[1]
+
+
+def _state_conv(op: Operator) -> float:
+    return 2.0 * _out(op) * _last(_shape(op, 1))
+
+
+def _window(op: Operator) -> float:
+    return float(_out(op) * prod(op.ints("kernel_shape", (1,))))
+
+
+def _lrn(op: Operator) -> float:
+    return _out(op) * (2.0 * op.int("size", 1) + 22)
+
+
+def _resize(op: Operator) -> float:
+    """Taps of each output by mode; two operations a tap."""
+    mode = op.attrs.get("mode", "nearest")
+    scaled = sum(a != b for a, b in zip(_shape(op, 0), op.outputs[0].shape, strict=False))
+    taps = {"nearest": 0.5, "linear": 2.0**scaled, "cubic": 4.0**scaled}.get(str(mode), 2.0**scaled)
+    return 2.0 * taps * _out(op)
+
+
+def _grid_sample(op: Operator) -> float:
+    """Where each output lies, and its taps by mode, each looked up with its bounds."""
+    mode = str(op.attrs.get("mode", "linear"))
+    rank = max(1, len(_shape(op, 0)) - 2)
+    taps = {"nearest": 1.0, "cubic": 4.0**rank, "bicubic": 4.0**rank}.get(mode, 2.0**rank)
+    return _out(op) * 12.0 * taps
+
+
+def _roi_align(op: Operator) -> float:
+    """Four taps of each sample; as many samples a bin as are asked for, else as a region of half the map has."""
+    samples = op.int("sampling_ratio", 0)
+    if not samples:
+        whole, bins = prod(_shape(op, 0)[2:]), max(1, prod(op.outputs[0].shape[2:]))
+        return 8.0 * _out(op) * max(1.0, whole / 4 / bins)
+    return 8.0 * _out(op) * samples**2
+
+
+def _roi_pool(op: Operator) -> float:
+    whole, bins = prod(_shape(op, 0)[2:]), max(1, prod(op.outputs[0].shape[2:]))
+    return _out(op) * max(1.0, whole / 4 / bins)
+
+
+def _crop_and_resize(op: Operator) -> float:
+    return 8.0 * _out(op)
+
+
+def _fourier(length: int) -> float:
+    """Radix 2 where the length is a power of two, else Bluestein's detour over three of twice the length."""
+    if length < 2:
+        return float(length)
+    if length & (length - 1) == 0:
+        return 5.0 * length * log2(length)
+    padded = 1 << (2 * length - 1).bit_length()
+    return 3 * 5.0 * padded * log2(padded)
+
+
+def _dft(op: Operator) -> float:
+    """Transforms along the axis that the longer of input and output has it on."""
+    before, after = _shape(op, 0), op.outputs[0].shape
+    changed = [max(a, b) for a, b in zip(before[:-1], after[:-1], strict=False) if a != b]
+    given = op.inputs[2] if len(op.inputs) > 2 else None
+    axis = int(given.value[0]) if given is not None and given.value else op.int("axis", len(before) - 2)
+    length = changed[0] if changed else after[axis % len(after)]
+    count = max(_in(op), _out(op)) / 2 / max(1, length)
+    return max(1.0, count) * _fourier(length)
+
+
+def _stft(op: Operator) -> float:
+    frames = prod(op.outputs[0].shape[:2])
+    window = _shape(op, 2)
+    length = window[0] if window else 2 * (op.outputs[0].shape[-2] - 1)
+    return frames * (2.0 * length + _fourier(length))
+
+
+def _rfft(op: Operator) -> float:
+    length = max(_last(_shape(op, 0)), _last(op.outputs[0].shape[:-1]))
+    return max(_in(op), _out(op)) / max(1, length) * _fourier(length)
+
+
+def _einsum(op: Operator) -> float:
+    """Pairs of operands from the left, each over all its labels."""
+    equation = op.attrs.get("equation", "")
+    left, _, right = str(equation).replace(" ", "").partition("->")
+    terms = left.split(",")
+    if len(terms) != len(op.data) or not all(terms):
+        return 2.0 * _out(op)
+    sizes: dict[str, int] = {}
+    labels: list[set[str]] = []
+    for term, tensor in zip(terms, op.data, strict=True):
+        head, dots, tail = term.partition("...")
+        middle = [f"…{i}" for i in range(len(tensor.shape) - len(head) - len(tail))] if dots else []
+        names = [*head, *reversed(middle), *tail]
+        sizes |= {name: max(size, sizes.get(name, 1)) for name, size in zip(names, tensor.shape, strict=False)}
+        labels.append(set(names))
+    if len(labels) == 1:
+        return float(_in(op))
+    kept, total = labels[0], 0.0
+    for position, names in enumerate(labels[1:], 2):
+        kept = kept | names
+        total += 2.0 * prod([sizes[name] for name in kept])
+        if right:
+            wanted = {*right.replace("...", ""), *(name for name in sizes if name.startswith("…"))}
+            kept = kept & wanted.union(*labels[position:])
+    return total
+
+
+def _recurrent(op: Operator) -> float:
+    steps, batch = (*_shape(op, 0), 1, 1)[:2]
+    return 2.0 * steps * batch * (_in(op, 1) + _in(op, 2))
+
+
+def _attention(op: Operator) -> float:
+    """Scores and their mix for each query and key, and the softmax between; grouped keys are shared by queries."""
+    query, key = _shape(op, 0), _shape(op, 1)
+    total = 1.0
+    if len(query) == 4:
+        batch, heads, rows, width = query
+        length = key[2] if len(key) == 4 else rows
+    else:
+        batch, rows, hidden = (1, 1, 1, *query)[-3:]
+        heads = max(1, op.int("num_heads", op.int("q_num_heads", 1)))
+        own = heads + 2 * op.int("kv_num_heads", heads) if not key and op.int("kv_num_heads", 0) else heads
+        width, length = hidden // own, key[1] if len(key) > 1 else rows
+    present = [t.shape for t in op.outputs[1:] if len(t.shape) >= 4]
+    if present:
+        length = max(length, present[0][-2])
+    total = 4.0 * batch * heads * rows * length * width + 16.0 * batch * heads * rows * length
+    return total
+
+
+def _projected_attention(op: Operator) -> float:
+    """With the projections of queries, keys and values that the operator has inside."""
+    batch, rows = (1, 1, 1, *_shape(op, 0))[-3:-1]
+    weights = _shape(op, 1)
+    if len(weights) != 2:
+        return _attention(op)
+    width = weights[1] // 3
+    past = next((t.shape[-2] for t in op.outputs[1:] if len(t.shape) >= 4), rows)
+    return 2.0 * batch * rows * prod(weights) + 4.0 * batch * rows * max(rows, past) * width
+
+
+def _experts(op: Operator) -> float:
+    """Each token through as many experts as it is sent to."""
+    tokens = prod(_shape(op, 0)[:-1])
+    weights = sum(prod(s[1:]) for s in (_shape(op, i) for i in range(2, len(op.inputs))) if len(s) == 3)
+    return 2.0 * tokens * op.int("k", 1) * weights
+
+
+def _sorted(op: Operator) -> float:
+    return _in(op) * (1.0 + log2(max(2, _in(op))))
+
+
+def _top(op: Operator) -> float:
+    """A heap of the best of each row."""
+    axis = op.int("axis", -1)
+    kept = op.outputs[0].shape[axis] if op.outputs and op.outputs[0].shape else 1
+    return _in(op) * (1.0 + log2(max(2, kept)))
+
+
+def _suppression(op: Operator) -> float:
+    """Every box against those that were kept, by class."""
+    scores, boxes = _shape(op, 1), _in(op) // 4
+    classes = scores[1] if len(scores) == 3 else 1
+    most = op.inputs[2] if len(op.inputs) > 2 else None
+    kept = int(most.value[0]) if most is not None and most.value else 100
+    return classes * boxes * (log2(max(2, boxes)) + 12.0 * min(kept, boxes, 100))
+
+
+def _determinant(op: Operator) -> float:
+    return _in(op) * _last(_shape(op, 0)) * 2 / 3
+
+
+def _inverse(op: Operator) -> float:
+    return _in(op) * 2.0 * _last(_shape(op, 0))
+
+
+def _distances(op: Operator) -> float:
+    return 3.0 * _out(op) * _last(_shape(op, 0))
+
+
+def _columns_to_image(op: Operator) -> float:
+    return float(_in(op))
+
+
+def _trees(op: Operator) -> float:
+    """A step for each level of each tree: as deep as its share of the nodes in balance."""
+    nodes = op.attrs.get("nodes_treeids", op.attrs.get("nodes_modes", ()))
+    roots = op.attrs.get("tree_roots", ())
+    count = len(nodes) if isinstance(nodes, tuple) else 1
+    trees = len(roots) if isinstance(roots, tuple) and roots else 1
+    if "nodes_treeids" in op.attrs and isinstance(nodes, tuple):
+        trees = len(set(nodes))
+    rows = (_shape(op, 0) or (1,))[0]
+    return 4.0 * rows * trees * max(1.0, log2(max(2.0, count / trees)))
+
+
+def _coefficients(name: str) -> Count:
+    def count(op: Operator) -> float:
+        values = op.attrs.get(name, ())
+        rows = (_shape(op, 0) or (1,))[0]
+        return 2.0 * rows * (len(values) if isinstance(values, tuple) and values else _last(_shape(op, 0)))
+
+    return count
+
+
+def _state_space(op: Operator) -> float:
+    """A state of key width by value width for each head, decayed, updated and read at each step."""
+    values = _shape(op, 2)
+    return 6.0 * _in(op) * _last(values if values else _shape(op, 0))
+
+
+# --- bytes -------------------------------------------------------------------------------------------------
+
+
+def _indexed(op: Operator) -> float:
+    """What is picked, read and written, and where it is."""
+    return 2 * tensor_bytes(op.outputs[0]) + sum(tensor_bytes(t) for t in op.inputs[1:2])
+
+
+def _scattered(op: Operator) -> float:
+    """A copy of the whole, then the updates with their places."""
+    return 2 * tensor_bytes(op.outputs[0]) + sum(2 * tensor_bytes(t) for t in op.inputs[1:3])
+
+
+def _no_bytes(op: Operator) -> float:
+    return 0.0
+
+
+def _rows_of(names: Iterable[str], count: Count) -> dict[str, Count]:
+    return dict.fromkeys(names, count)
+
+
+_SIMPLE = (
+    "Abs", "Add", "And", "BitCast", "BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "Cast",
+    "CastLike", "Ceil", "Clip", "Crop", "Equal", "Floor", "GatedAdd", "Greater", "GreaterOrEqual", "ImageScaler",
+    "IsInf", "IsNaN", "LeakyRelu", "Less", "LessOrEqual", "Max", "Mean", "Min", "Mul", "MulInteger", "Neg", "Not",
+    "Or", "PRelu", "Relu", "Round", "Scale", "Shrink", "Sign", "Sub", "Sum", "ThresholdedRelu", "Where", "Xor",
+    "HardSigmoid", "Affine", "BiasAdd", "Softsign", "Reciprocal", "HardSwish",
+)  # fmt: skip
+_COPIES = (
+    "CenterCropPad", "Concat", "ConcatFromSequence", "ConstantOfShape", "DepthToSpace", "DynamicSlice", "Expand",
+    "EyeLike", "Gather", "GatherElements", "GatherND", "GatherPacked", "OneHot", "Optional", "OptionalGetElement",
+    "OptionalHasElement", "Pad", "Range", "ReorderInput", "ReorderOutput", "ReverseSequence", "Scatter",
+    "ScatterElements", "ScatterND", "SequenceAt", "SequenceConstruct", "SequenceEmpty", "SequenceErase",
+    "SequenceInsert", "SequenceLength", "Slice", "SpaceToDepth", "Split", "SplitToSequence", "TensorScatter",
+    "Tile", "Transpose", "Trilu", "UnfoldTensor", "MemcpyFromHost", "MemcpyToHost", "Constant", "ZipMap",
+    "ArrayFeatureExtractor", "FeatureVectorizer", "CastMap", "RemovePadding", "RestorePadding",
+)  # fmt: skip
+_VIEWS = (
+    "Dropout", "ExpandDims", "Flatten", "Identity", "Reshape", "Shape", "Size", "Squeeze", "Unsqueeze",
+)  # fmt: skip
+_FUNCTIONS = {
+    "Acos": 16, "Acosh": 20, "Asin": 16, "Asinh": 20, "Atan": 16, "Atanh": 20, "BiasGelu": 25, "Celu": 14, "Cos": 20,
+    "Cosh": 16, "Div": 4, "Elu": 14, "Erf": 20, "Exp": 12, "FastGelu": 24, "Gelu": 24, "Log": 12, "Mish": 40,
+    "Mod": 8, "ParametricSoftplus": 24, "Pow": 20, "QuickGelu": 16, "ScaledSiLU": 16, "ScaledTanh": 17, "Selu": 14,
+    "Sigmoid": 14, "Sin": 20, "Sinh": 16, "Softplus": 24, "Sqrt": 4, "Swish": 16, "SwiGLU": 18, "Tan": 24,
+    "Tanh": 16,
+}  # fmt: skip
+_RANDOM = ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
+_TEXT = (
+    "RegexFullMatch", "StringConcat", "StringNormalizer", "StringSplit", "TfIdfVectorizer", "Tokenizer",
+    "WordConvEmbedding", "CategoryMapper", "DictVectorizer", "LabelEncoder", "OneHotEncoder", "MurmurHash3",
+    "NGramHashMapping", "VarlenNGramHashMapping", "NGramRepeatBlock", "ImageDecoder",
+)  # fmt: skip
+_ROWS = (
+    "BatchNormalization", "GroupNorm", "GroupNormalization", "InstanceNormalization", "LayerNormalization",
+    "LpNormalization", "MeanVarianceNormalization", "Normalizer", "RMSNormalization", "SimplifiedLayerNormalization",
+    "SkipGroupNorm", "SkipLayerNormalization", "SkipSimplifiedLayerNormalization", "GatedRMSNorm", "BranchwiseRMSNorm",
+    "EmbedLayerNormalization", "QEmbedLayerNormalization",
+)  # fmt: skip
+_REDUCED = {
+    "ArgMax": 1, "ArgMin": 1, "ReduceL1": 2, "ReduceL2": 2, "ReduceLogSum": 1, "ReduceLogSumExp": 14, "ReduceMax": 1,
+    "ReduceMean": 1, "ReduceMin": 1, "ReduceProd": 1, "ReduceSum": 1, "ReduceSumSquare": 2, "ReduceSumInteger": 1,
+    "QLinearReduceMean": 2, "GlobalAveragePool": 1, "GlobalLpPool": 3, "GlobalMaxPool": 1, "MaxUnpool": 1,
+    "QLinearGlobalAveragePool": 2, "CumSum": 1, "CumProd": 1, "NonZero": 2, "Compress": 1, "IsAllFinite": 1,
+}  # fmt: skip
+_QUANTISED = {
+    "QuantizeLinear": 4, "DequantizeLinear": 2, "DynamicQuantizeLinear": 7, "QLinearAdd": 6, "QLinearMul": 6,
+    "QLinearConcat": 2, "QLinearLeakyRelu": 1, "QLinearSigmoid": 1, "QLinearSoftmax": 8, "QLinearWhere": 1,
+    "GatherBlockQuantized": 2,
+}  # fmt: skip
+
+FLOPS: Mapping[str, Count] = MappingProxyType(
+    {
+        **_rows_of(_SIMPLE, _an_output(1)),
+        **_rows_of((*_COPIES, *_VIEWS), _nothing),
+        **{name: _an_output(flops) for name, flops in {**_FUNCTIONS, **_QUANTISED}.items()},
+        **{name: _an_input(flops) for name, flops in _REDUCED.items()},
+        **_rows_of(_RANDOM, _an_output(20)),
+        **_rows_of(_TEXT, _an_input(50)),
+        **_rows_of(_ROWS, _an_input(8)),
+        **_rows_of(("Softmax", "LogSoftmax", "BiasSoftmax"), _an_input(16)),
+        **_rows_of(("NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss"), _an_input(16)),
+        **_rows_of(("BlackmanWindow", "HammingWindow", "HannWindow", "MelWeightMatrix"), _an_output(40)),
+        **_rows_of(("RotaryEmbedding", "MRotaryEmbedding", "GemmaRotaryEmbedding"), _an_output(4)),
+        **_rows_of(("Conv", "FusedConv", "NhwcFusedConv", "ConvInteger"), _conv(1)),
+        "NhwcConv": _channels_last_conv,
+        "QLinearConv": _conv(3),
+        **_rows_of(("ConvTranspose", "ConvTransposeWithDynamicPads"), _conv_transpose),
+        "DeformConv": _deform_conv,
+        **_rows_of(("CausalConvWithState", "VarlenCausalConvWithState"), _state_conv),
+        **_rows_of(("AveragePool", "MaxPool", "LpPool", "NhwcMaxPool", "MaxpoolWithMask"), _window),
+        "QLinearAveragePool": lambda op: 2 * _window(op),
+        "LRN": _lrn,
+        **_rows_of(("Resize", "Upsample"), _resize),
+        "GridSample": _grid_sample,
+        "AffineGrid": _an_output(6),
+        "RoiAlign": _roi_align,
+        "MaxRoiPool": _roi_pool,
+        "CropAndResize": _crop_and_resize,
+        "Col2Im": _columns_to_image,
+        **_rows_of(("MatMul", "MatMulInteger", "MatMulInteger16", "MatMulIntegerToFloat"), _product(0)),
+        **_rows_of(("QLinearMatMul", "DynamicQuantizeMatMul", "SparseToDenseMatMul"), _product(0)),
+        **_rows_of(("Gemm", "FusedGemm", "FusedMatMul", "TransposeMatMul"), _product(0, transposed="transA")),
+        "QGemm": _product(0, transposed="transA"),
+        **_rows_of(("MatMulNBits", "MatMulBnb4", "MatMulFpQ4"), _inner("K")),
+        "Einsum": _einsum,
+        **_rows_of(("LSTM", "GRU", "RNN", "DynamicQuantizeLSTM", "AttnLSTM"), _recurrent),
+        **_rows_of(("MultiHeadAttention", "GroupQueryAttention", "DecoderMaskedMultiHeadAttention"), _attention),
+        "SparseAttention": _attention,
+        **_rows_of(("Attention", "QAttention"), _projected_attention),
+        **_rows_of(("LinearAttention", "GatedDeltaNet", "LinearAttentionGate"), _state_space),
+        **_rows_of(("MoE", "QMoE"), _experts),
+        **_rows_of(("HyperConnectionPreMix", "HyperConnectionPostMix", "EngramGate", "MoEGroupRouter"), _an_input(8)),
+        "DFT": _dft,
+        "STFT": _stft,
+        **_rows_of(("Rfft", "Irfft"), _rfft),
+        "TopK": _top,
+        "Unique": _sorted,
+        "NonMaxSuppression": _suppression,
+        "Hardmax": _an_input(2),
+        "Det": _determinant,
+        "Inverse": _inverse,
+        "CDist": _distances,
+        "DynamicTimeWarping": _an_input(4),
+        "BifurcationDetector": _an_input(2),
+        **_rows_of(("TreeEnsemble", "TreeEnsembleClassifier", "TreeEnsembleRegressor"), _trees),
+        **_rows_of(("LinearClassifier", "LinearRegressor"), _coefficients("coefficients")),
+        **_rows_of(("SVMClassifier", "SVMRegressor"), _coefficients("support_vectors")),
+        **_rows_of(("Scaler", "Binarizer", "Imputer"), _an_output(2)),
+    }
+)
+"""Operator to its floating-point operations."""
+
+MOVED: Mapping[str, Count] = MappingProxyType(
+    {
+        **_rows_of(_VIEWS, _no_bytes),
+        **_rows_of(("Gather", "GatherElements", "GatherND", "Slice", "DynamicSlice", "Crop", "Compress"), _indexed),
+        **_rows_of(("Scatter", "ScatterElements", "ScatterND", "TensorScatter"), _scattered),
+        **_rows_of(("Expand", "Tile", "SequenceAt", "Range", "ConstantOfShape", "EyeLike"), _outputs_twice),
+        **_rows_of(("CropAndResize", "RoiAlign", "MaxRoiPool", "GridSample"), _all),
+    }
+)
+"""Operator to the bytes that it reads and writes, where these are not all its inputs and outputs."""
+
+GENERATING: Mapping[str, str] = MappingProxyType(
+    dict.fromkeys(
+        ("BeamSearch", "GreedySearch", "Sampling", "WhisperBeamSearch", "SampleOp"),
+        "it runs a whole model as often as the text that it writes is long",
+    )
+    | dict.fromkeys(("If", "Loop", "Scan", "SequenceMap"), "the front end unrolls it or refuses it")
+)
+"""Operators whose work does not follow from shapes, and why."""
