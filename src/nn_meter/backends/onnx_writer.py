@@ -96,7 +96,7 @@ _FAN_IN_AXES: Mapping[tuple[str, int], tuple[int, ...] | None] = {
 """(operator, input position) to the weight's axes that are summed over; ``None``: all but the first."""
 
 _INDEX_TAKERS = frozenset(("GatherElements", "GatherND", "ScatterElements", "ScatterND"))
-"""Operators whose indices are bounded by several axes; zero is inside each."""
+"""Operators whose indices point along an axis of their first input, or along several."""
 
 _VALUE_KEEPERS = frozenset(("Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"))
 """Operators through which an index stays the same index."""
@@ -369,7 +369,8 @@ class _Dice:
         for node in graph.node:
             for position, name in enumerate(node.input):
                 self._readers.setdefault(name, []).append((node, position))
-        self._dims = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+        self._dims = {i.name: tuple(d.dim_value or 1 for d in i.type.tensor_type.shape.dim) for i in graph.input}
+        self._dims |= {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
         self._floats, self._integers = _pools(seed)
 
     def weight(self, tensor: onnx.TensorProto) -> bytes:
@@ -432,6 +433,15 @@ class _Dice:
         turned = any(attr.name == ("transB" if reader[1] else "transA") and attr.i for attr in node.attribute)
         return math.prod(shape[-3 - axis if turned else axis] for axis in axes)
 
+    def _smallest_axis(self, node: onnx.NodeProto, places: str) -> int:
+        """The length of the axis that ``places`` point along, the least of several; 1 where it is not known."""
+        table, at = self._dims.get(node.input[0]), self._dims.get(places)
+        if not table:
+            return 1
+        if node.op_type.endswith("ND"):
+            return min(table[: at[-1]]) if at else 1
+        return table[next((attr.i for attr in node.attribute if attr.name == "axis"), 0)]
+
     def _index_bound(self, name: str) -> int | None:
         """One more than the largest index that every reader of ``name`` takes; ``None`` without one."""
         bounds: list[int] = []
@@ -441,7 +451,7 @@ class _Dice:
                 axis = next((attr.i for attr in node.attribute if attr.name == "axis"), 0)
                 bounds.append(table[axis] if table else 1)
             elif node.op_type in _INDEX_TAKERS and position == 1:
-                bounds.append(1)
+                bounds.append(self._smallest_axis(node, name))
             elif node.op_type in _VALUE_KEEPERS and position == 0:
                 inner = self._index_bound(node.output[0])
                 bounds.extend(() if inner is None else (inner,))

@@ -43,6 +43,7 @@ class Pen:
         self.dtype = dtype
         self.macs = 0.0
         self.nodes = 0
+        self.others: list[str] = []
         self.scale = self.log_uniform(1.0, LARGEST) if self.chance(0.35) else 1.0
         self.batch = self.integer(2, 8) if self.chance(0.1) else 1
         self.fold = self.chance(0.8)
@@ -119,9 +120,13 @@ class Pen:
         self.nodes += 1
         return self.b.multi(op_type, inputs, outputs, domain="", **attrs)
 
+    def also(self, *outputs: str) -> None:
+        """Answer with these tensors, too."""
+        self.others += outputs
+
     def graph(self, *outputs: str) -> Graph:
         """The finished graph."""
-        return self.b.graph(*outputs)
+        return self.b.graph(*outputs, *self.others)
 
     # shape operators
 

@@ -22,6 +22,7 @@ from nn_meter.networks import _blocks_maps as maps
 from nn_meter.networks import _blocks_tokens as tokens
 from nn_meter.networks._blocks import LARGEST, Pen, Step
 from nn_meter.networks._blocks_micro import MICRO
+from nn_meter.networks._blocks_operators import OPERATORS
 
 MAX_FLOPS = 4.0e8 * LARGEST
 """No network does more floating-point operations than this in its convolutions and matrix products."""
@@ -145,6 +146,7 @@ _ROWS: tuple[Family, ...] = (
     Family("decoder", 5, language.decoder),
     Family("recurrent", 2, language.recurrent),
     *(Family(f"micro_{name}", 0.7, write) for name, write in MICRO.items()),
+    *(Family(f"operators_{name}", 0.9, write) for name, write in OPERATORS.items()),
 )
 
 FAMILIES: Mapping[str, Family] = {family.name: family for family in _ROWS}
