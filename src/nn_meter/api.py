@@ -18,7 +18,8 @@ from nn_meter.frontends import nnmeter_ir
 from nn_meter.ir import Graph
 from nn_meter.kernels import terms
 from nn_meter.kernels.rules import read_rules
-from nn_meter.predictors import catalogue
+from nn_meter.kernels.schema import SCHEMA
+from nn_meter.predictors import catalogue, onnx_1
 from nn_meter.predictors.bundle import Bundle
 from nn_meter.predictors.nnmeter import NnMeterEngine
 from nn_meter.predictors.nnmeter_columns import SCHEMAS
@@ -220,7 +221,7 @@ _FORMAT_ERRORS = (AttributeError, IndexError, KeyError, TypeError, ValueError)
 def _terms(bundle: Bundle) -> _NnMeterTerms | _GraphTerms:
     if bundle.schema in SCHEMAS:
         return _NnMeterTerms(bundle)
-    if bundle.schema in ("onnx-1", terms.SCHEMA):
+    if bundle.schema in (onnx_1.SCHEMA, SCHEMA, terms.SCHEMA):
         return _GraphTerms(bundle)
     raise PredictorError(
         f"{bundle.name}: its columns follow the schema {bundle.schema!r}, which this nn-meter does not know; "

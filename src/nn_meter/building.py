@@ -31,6 +31,7 @@ from nn_meter.devices.environment import environment
 from nn_meter.errors import BackendError, BuildError
 from nn_meter.ir import Graph, GraphBuilder
 from nn_meter.kernels.kinds import ConvConfig
+from nn_meter.kernels.schema import SCHEMA
 from nn_meter.learning.fit import Network, Sample, fallback_factor, fit_kinds, fit_speeds
 from nn_meter.measuring.isolation import Failure, Worker, measuring_cpus
 from nn_meter.measuring.journal import Entry, Journal
@@ -378,7 +379,7 @@ def train(
         version=version,
         kinds=kinds,
         rules={"runtime": runtime.name, "block": _block(networks), **(rules or {})},
-        schema="onnx-1",
+        schema=SCHEMA,
         category="cpu",
         statistic=STATISTIC,
         fallback={

@@ -65,7 +65,12 @@ def _kernel(row: Mapping[str, Any]) -> ExecutedKernel:
     names = {key: tuple(row.get(key, ())) for key in ("input_names", "output_names", "nodes")}
     attrs = {k: tuple(v) if isinstance(v, list) else v for k, v in row.get("attrs", {}).items()}
     return ExecutedKernel(
-        **texts, **operands, **names, attrs=attrs, constant_inputs=frozenset(row.get("constant_inputs", ()))
+        **texts,
+        **operands,
+        **names,
+        attrs=attrs,
+        constant_inputs=frozenset(row.get("constant_inputs", ())),
+        constant_values={name: tuple(values) for name, values in row.get("constant_values", {}).items()},
     )
 
 

@@ -11,6 +11,7 @@ that on the machine at hand. An untraced run costs another 5 to 7 us outside all
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 from collections import defaultdict
 from collections.abc import Mapping, Set
@@ -23,7 +24,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import onnx
-from onnx import AttributeProto, helper
+from onnx import AttributeProto, helper, numpy_helper
 
 from nn_meter.backends.base import Model
 from nn_meter.backends.onnx_writer import as_bytes, random_inputs
@@ -39,6 +40,9 @@ _MAX_TRACE_EVENTS = 500_000
 """Kernel events that one trace may take; onnxruntime keeps a million events and drops what follows."""
 
 _KERNEL_EVENT = "_kernel_time"
+
+_KEPT_VALUES = 16
+"""Constants of up to so many elements say how an operator works: exponents, axes, sizes."""
 
 _TRACE_DTYPES = MappingProxyType({"float": "float32", "double": "float64", "string": "str"})
 """Element types whose name in the trace is not numpy's."""
@@ -289,6 +293,7 @@ def _kernels(
     operands = {name: Operand(array.shape, array.dtype.name) for name, array in inputs.items()}
     weights = {item.name: Operand(tuple(item.dims), dtype_of(item.data_type)) for item in graph.initializer}
     operands.update(weights)
+    values = {item.name: _values(item) for item in graph.initializer if math.prod(item.dims) <= _KEPT_VALUES}
     namesakes: dict[_Key, list[int]] = defaultdict(list)
     for index, node in enumerate(graph.node):
         namesakes[node.name, node.op_type].append(index)
@@ -315,9 +320,18 @@ def _kernels(
             output_names=tuple(node.output),
             attrs=MappingProxyType(_attrs(node)),
             constant_inputs=frozenset(name for name in node.input if name in weights),
+            constant_values={name: values[name] for name in node.input if values.get(name)},
         )
         traces.append(KernelTrace(executed, tuple(event["dur"] / 1000 for event in own)))
     return traces
+
+
+def _values(item: onnx.TensorProto) -> tuple[float, ...]:
+    """The values of a setting: one number, or a few whole ones; none of weights, or of what lies elsewhere."""
+    if item.data_location == onnx.TensorProto.EXTERNAL or item.data_type == onnx.TensorProto.STRING:
+        return ()
+    array = numpy_helper.to_array(item).ravel()
+    return tuple(array.tolist()) if array.size == 1 or array.dtype.kind in "iu" else ()
 
 
 def _operand(entry: Mapping[str, list[int]]) -> Operand:

@@ -38,6 +38,7 @@ from nn_meter.measuring import (
     measure,
     same_machine,
 )
+from nn_meter.predictors import onnx_1
 from nn_meter.predictors.bundle import Bundle
 from nn_meter.predictors.prediction import Prediction
 from nn_meter.progress import Progress
@@ -377,7 +378,7 @@ class _Bench:
 
     def explained(self, score: Score, subject: Subject, bundle: Bundle, answer: Prediction) -> Score:
         """``score`` with the kinds to blame, where runtime and predictor speak of the same kernels."""
-        if runtime_of(self.backend).read is None or bundle.schema != SCHEMA:
+        if runtime_of(self.backend).read is None or bundle.schema not in (SCHEMA, onnx_1.SCHEMA):
             return score
         traced = self._traced(subject, score.measured_ms)
         if isinstance(traced, Failure):

@@ -1,4 +1,4 @@
-"""What a kernel kind declares, and how kernels of it become rows of numbers: the feature schema ``onnx-1``.
+"""What a kernel kind declares, and how kernels of it become rows of numbers: the feature schema ``onnx-2``.
 
 A kind names its columns; a row holds them in the order that a predictor asks for. Every kind has four columns more,
 which follow from the work that its configs do and from what surrounds the kernel:
@@ -25,14 +25,14 @@ from dataclasses import dataclass, field
 from math import log2
 from operator import itemgetter
 from types import MappingProxyType
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 
 from nn_meter.ir import Attr, Graph, Tensor
 from nn_meter.kernels.partition import Shape
 
-SCHEMA = "onnx-1"
+SCHEMA = "onnx-2"
 ROOFLINE = "roofline_ms"
 FOOTPRINT = "footprint_bytes"
 UNKNOWN = -1
@@ -40,9 +40,10 @@ UNKNOWN = -1
 
 ITEM_BYTES: Mapping[str, float] = MappingProxyType(
     {
-        "float64": 8, "int64": 8, "uint64": 8, "complex64": 8, "float32": 4, "int32": 4, "uint32": 4,
+        "complex128": 16, "float64": 8, "int64": 8, "uint64": 8, "complex64": 8, "float32": 4, "int32": 4, "uint32": 4,
         "float16": 2, "bfloat16": 2, "int16": 2, "uint16": 2, "int8": 1, "uint8": 1, "bool": 1,
-        "float8e4m3fn": 1, "float8e5m2": 1, "int4": 0.5, "uint4": 0.5, "float4e2m1": 0.5,
+        "float8e4m3fn": 1, "float8e4m3fnuz": 1, "float8e5m2": 1, "float8e5m2fnuz": 1,
+        "int4": 0.5, "uint4": 0.5, "float4e2m1": 0.5,
     }
 )  # fmt: skip
 
@@ -90,6 +91,11 @@ class Operator:
         """An attribute that is one integer."""
         value = self.attrs.get(name, default)
         return value if isinstance(value, int) else default
+
+    def value(self, index: SupportsIndex) -> tuple[float, ...]:
+        """The values of a small constant input; empty where it is none, or they are not known."""
+        tensor = self.inputs[index] if index.__index__() < len(self.inputs) else None
+        return tuple(map(float, tensor.value)) if tensor is not None and tensor.value is not None else ()
 
     @property
     def data(self) -> tuple[Tensor, ...]:
@@ -192,19 +198,27 @@ class Encoder:
         columns: what a row holds, in this order; names of ``kind.schema``.
         codes: of each category column; a name without one becomes ``UNKNOWN``.
         speeds: of the device.
+        work: what a kernel does, by default as the kind declares it.
 
     Raises:
         KeyError: ``kind`` has no such column, or a category column has no codes.
     """
 
-    __slots__ = ("_half_known", "_kind", "_own", "_pick", "_speeds")
+    __slots__ = ("_half_known", "_own", "_pick", "_speeds", "_work")
     _REMEMBERED = 100_000
 
-    def __init__(self, kind: KernelKind, columns: Sequence[str], codes: Codes, speeds: Speeds) -> None:
+    def __init__(
+        self,
+        kind: KernelKind,
+        columns: Sequence[str],
+        codes: Codes,
+        speeds: Speeds,
+        work: Callable[[Any], Work] | None = None,
+    ) -> None:
         declared = {column.name: column for column in kind.columns}
         shared = (FOOTPRINT, "flops", "bytes", ROOFLINE)
         asked = [name for name in columns if name not in shared]
-        self._kind = kind
+        self._work = work or kind.work
         self._own = tuple(_number(declared[name], codes) for name in asked)
         places = {name: place for place, name in enumerate((*shared, *asked))}
         self._pick = itemgetter(*(places[name] for name in columns), 0)  # one more, so that it always gives a tuple
@@ -217,7 +231,7 @@ class Encoder:
         if known is None:
             if len(self._half_known) >= self._REMEMBERED:
                 self._half_known.clear()
-            work = self._kind.work(config)
+            work = self._work(config)
             own = [value(config) for value in self._own]
             known = work.bytes, (work.flops, work.bytes, self._speeds.roofline_ms(work), *own)
             self._half_known[config] = known

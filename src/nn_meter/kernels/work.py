@@ -1,4 +1,4 @@
-"""The work of every operator that ONNX Runtime runs on the CPU: floating-point operations and bytes moved.
+"""The work of every operator without a kernel kind of its own: floating-point operations, bytes read and written.
 
 An estimate of a kernel that no regressor knows rests on these rows, so that each counts what the operator's definition
 (https://onnx.ai/onnx/operators/, onnxruntime's ContribOperators.md) makes it compute, not how much it writes. A
@@ -9,53 +9,30 @@ values, such as how many boxes a suppression keeps, is counted for the most that
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from math import log2, prod
 from types import MappingProxyType
 
 from nn_meter.ir import Tensor
-from nn_meter.kernels.kinds import Operator
+from nn_meter.kernels.schema import Operator, Work, item_bytes
 
 Count = Callable[[Operator], float]
-
-ITEM_BYTES: Mapping[str, float] = MappingProxyType(
-    {
-        "complex128": 16, "complex64": 8, "float64": 8, "int64": 8, "uint64": 8, "float32": 4, "int32": 4, "uint32": 4,
-        "float16": 2, "bfloat16": 2, "int16": 2, "uint16": 2, "int8": 1, "uint8": 1, "bool": 1, "float8e4m3fn": 1,
-        "float8e4m3fnuz": 1, "float8e5m2": 1, "float8e5m2fnuz": 1, "int4": 0.5, "uint4": 0.5, "float4e2m1": 0.5,
-    }
-)  # fmt: skip
-"""Bytes of one element."""
-
-_OTHER_ITEM_BYTES = 16.0
-"""Of an element that is no number: a text's handle."""
-
-
-@dataclass(frozen=True, slots=True)
-class OperatorWork:
-    """Floating-point operations (or integer ones that stand for them) and bytes read and written."""
-
-    flops: float
-    moved_bytes: float
-
-
-def item_bytes(dtype: str) -> float:
-    """Bytes of one element of ``dtype``."""
-    return ITEM_BYTES.get(dtype, _OTHER_ITEM_BYTES)
-
 
 def tensor_bytes(tensor: Tensor | None) -> float:
     """Bytes of a tensor; 0 for one left out."""
     return tensor.size * item_bytes(tensor.dtype) if tensor is not None else 0.0
 
 
-def work_of(op: Operator) -> OperatorWork:
-    """What ``op`` computes and moves.
+def work_of(op: Operator) -> Work:
+    """What ``op`` computes and moves; an operator without a row counts an operation for each element that it writes."""
+    flops = FLOPS.get(op.op_type, _an_output(1))(op)
+    read = READ.get(op.op_type, _all_inputs)(op)
+    return Work(float(flops), float(read), sum(map(tensor_bytes, op.outputs)))
 
-    Raises:
-        KeyError: an operator without a row in ``FLOPS``.
-    """
-    return OperatorWork(float(FLOPS[op.op_type](op)), float(MOVED.get(op.op_type, _all)(op)))
+
+def detail_of(op: Operator) -> str:
+    """The setting that decides how an operator computes; empty for most."""
+    row = DETAILS.get(op.op_type)
+    return row(op) if row is not None else ""
 
 
 # --- sizes -------------------------------------------------------------------------------------------------
@@ -79,12 +56,12 @@ def _written(op: Operator) -> int:
     return sum(t.size for t in op.outputs)
 
 
-def _all(op: Operator) -> float:
-    return sum(map(tensor_bytes, op.inputs)) + sum(map(tensor_bytes, op.outputs))
+def _all_inputs(op: Operator) -> float:
+    return sum(map(tensor_bytes, op.inputs))
 
 
-def _outputs_twice(op: Operator) -> float:
-    return 2 * sum(map(tensor_bytes, op.outputs))
+def _as_written(op: Operator) -> float:
+    return sum(map(tensor_bytes, op.outputs))
 
 
 def _last(shape: tuple[int, ...]) -> int:
@@ -130,10 +107,6 @@ def _conv_transpose(op: Operator) -> float:
     return 2.0 * _in(op) * prod(_shape(op, 1)[1:])
 
 
-def _channels_last_conv(op: Operator) -> float:
-    return 2.0 * _out(op) * prod(_shape(op, 1)[1:])
-
-
 def _deform_conv(op: Operator) -> float:
     """The convolution, and four taps for each value that it reads between pixels."""
     y, w = op.outputs[0].shape, _shape(op, 1)
@@ -150,14 +123,6 @@ def _window(op: Operator) -> float:
 
 def _lrn(op: Operator) -> float:
     return _out(op) * (2.0 * op.int("size", 1) + 22)
-
-
-def _resize(op: Operator) -> float:
-    """Taps of each output by mode; two operations a tap."""
-    mode = op.attrs.get("mode", "nearest")
-    scaled = sum(a != b for a, b in zip(_shape(op, 0), op.outputs[0].shape, strict=False))
-    taps = {"nearest": 0.5, "linear": 2.0**scaled, "cubic": 4.0**scaled}.get(str(mode), 2.0**scaled)
-    return 2.0 * taps * _out(op)
 
 
 def _grid_sample(op: Operator) -> float:
@@ -237,11 +202,11 @@ def _einsum(op: Operator) -> float:
     if len(labels) == 1:
         return float(_in(op))
     kept, total = labels[0], 0.0
-    for position, names in enumerate(labels[1:], 2):
-        kept = kept | names
+    for position, more in enumerate(labels[1:], 2):
+        kept = kept | more
         total += 2.0 * prod([sizes[name] for name in kept])
         if right:
-            wanted = {*right.replace("...", ""), *(name for name in sizes if name.startswith("…"))}
+            wanted: set[str] = {*right.replace("...", ""), *(name for name in sizes if name.startswith("…"))}
             kept = kept & wanted.union(*labels[position:])
     return total
 
@@ -290,13 +255,6 @@ def _experts(op: Operator) -> float:
 
 def _sorted(op: Operator) -> float:
     return _in(op) * (1.0 + log2(max(2, _in(op))))
-
-
-def _top(op: Operator) -> float:
-    """A heap of the best of each row."""
-    axis = op.int("axis", -1)
-    kept = op.outputs[0].shape[axis] if op.outputs and op.outputs[0].shape else 1
-    return _in(op) * (1.0 + log2(max(2, kept)))
 
 
 def _suppression(op: Operator) -> float:
@@ -351,21 +309,27 @@ def _state_space(op: Operator) -> float:
     return 6.0 * _in(op) * _last(values if values else _shape(op, 0))
 
 
-# --- bytes -------------------------------------------------------------------------------------------------
+# --- tables ------------------------------------------------------------------------------------------------
 
 
-def _indexed(op: Operator) -> float:
-    """What is picked, read and written, and where it is."""
-    return 2 * tensor_bytes(op.outputs[0]) + sum(tensor_bytes(t) for t in op.inputs[1:2])
+def _attribute(name: str, default: str) -> Callable[[Operator], str]:
+    return lambda op: str(op.attrs.get(name, default))
 
 
-def _scattered(op: Operator) -> float:
-    """A copy of the whole, then the updates with their places."""
-    return 2 * tensor_bytes(op.outputs[0]) + sum(2 * tensor_bytes(t) for t in op.inputs[1:3])
+def _bits(op: Operator) -> str:
+    return f"{op.int('bits', 4)} bits"
 
 
-def _no_bytes(op: Operator) -> float:
-    return 0.0
+def _equation(op: Operator) -> str:
+    """With letters in the order in which they first stand, so that names do not count."""
+    equation = str(op.attrs.get("equation", "")).replace(" ", "")
+    names = {c: chr(ord("a") + i) for i, c in enumerate(dict.fromkeys(c for c in equation if c.isalpha()))}
+    return "".join(names.get(c, c) for c in equation)
+
+
+def _power_of_two(op: Operator) -> str:
+    length = max(op.outputs[0].shape[-2:-1] or (1,)) if op.op_type == "STFT" else (_shape(op, 0) or (1,))[-2:][0]
+    return "radix 2" if length & (length - 1) == 0 else "any length"
 
 
 def _rows_of(names: Iterable[str], count: Count) -> dict[str, Count]:
@@ -373,30 +337,20 @@ def _rows_of(names: Iterable[str], count: Count) -> dict[str, Count]:
 
 
 _SIMPLE = (
-    "Abs", "Add", "And", "BitCast", "BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "Cast",
-    "CastLike", "Ceil", "Clip", "Crop", "Equal", "Floor", "GatedAdd", "Greater", "GreaterOrEqual", "ImageScaler",
-    "IsInf", "IsNaN", "LeakyRelu", "Less", "LessOrEqual", "Max", "Mean", "Min", "Mul", "MulInteger", "Neg", "Not",
-    "Or", "PRelu", "Relu", "Round", "Scale", "Shrink", "Sign", "Sub", "Sum", "ThresholdedRelu", "Where", "Xor",
-    "HardSigmoid", "Affine", "BiasAdd", "Softsign", "Reciprocal", "HardSwish",
+    "BitCast", "CastLike", "Crop", "GatedAdd", "ImageScaler", "MulInteger", "Scale", "Affine", "BiasAdd",
 )  # fmt: skip
 _COPIES = (
-    "CenterCropPad", "Concat", "ConcatFromSequence", "ConstantOfShape", "DepthToSpace", "DynamicSlice", "Expand",
-    "EyeLike", "Gather", "GatherElements", "GatherND", "GatherPacked", "OneHot", "Optional", "OptionalGetElement",
-    "OptionalHasElement", "Pad", "Range", "ReorderInput", "ReorderOutput", "ReverseSequence", "Scatter",
-    "ScatterElements", "ScatterND", "SequenceAt", "SequenceConstruct", "SequenceEmpty", "SequenceErase",
-    "SequenceInsert", "SequenceLength", "Slice", "SpaceToDepth", "Split", "SplitToSequence", "TensorScatter",
-    "Tile", "Transpose", "Trilu", "UnfoldTensor", "MemcpyFromHost", "MemcpyToHost", "Constant", "ZipMap",
+    "CenterCropPad", "ConcatFromSequence", "ConstantOfShape", "DynamicSlice", "EyeLike", "GatherPacked", "OneHot",
+    "Optional", "OptionalGetElement", "OptionalHasElement", "Range", "ReverseSequence", "SequenceAt",
+    "SequenceConstruct", "SequenceEmpty", "SequenceErase", "SequenceInsert", "SequenceLength", "SplitToSequence",
+    "TensorScatter", "UnfoldTensor", "MemcpyFromHost", "MemcpyToHost", "Constant", "ZipMap",
     "ArrayFeatureExtractor", "FeatureVectorizer", "CastMap", "RemovePadding", "RestorePadding",
 )  # fmt: skip
 _VIEWS = (
-    "Dropout", "ExpandDims", "Flatten", "Identity", "Reshape", "Shape", "Size", "Squeeze", "Unsqueeze",
+    "Dropout", "ExpandDims", "Identity", "Shape", "Size",
 )  # fmt: skip
 _FUNCTIONS = {
-    "Acos": 16, "Acosh": 20, "Asin": 16, "Asinh": 20, "Atan": 16, "Atanh": 20, "BiasGelu": 25, "Celu": 14, "Cos": 20,
-    "Cosh": 16, "Div": 4, "Elu": 14, "Erf": 20, "Exp": 12, "FastGelu": 24, "Gelu": 24, "Log": 12, "Mish": 40,
-    "Mod": 8, "ParametricSoftplus": 24, "Pow": 20, "QuickGelu": 16, "ScaledSiLU": 16, "ScaledTanh": 17, "Selu": 14,
-    "Sigmoid": 14, "Sin": 20, "Sinh": 16, "Softplus": 24, "Sqrt": 4, "Swish": 16, "SwiGLU": 18, "Tan": 24,
-    "Tanh": 16,
+    "ParametricSoftplus": 24, "ScaledSiLU": 16, "ScaledTanh": 17, "SwiGLU": 18,
 }  # fmt: skip
 _RANDOM = ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
 _TEXT = (
@@ -405,16 +359,12 @@ _TEXT = (
     "NGramHashMapping", "VarlenNGramHashMapping", "NGramRepeatBlock", "ImageDecoder",
 )  # fmt: skip
 _ROWS = (
-    "BatchNormalization", "GroupNorm", "GroupNormalization", "InstanceNormalization", "LayerNormalization",
-    "LpNormalization", "MeanVarianceNormalization", "Normalizer", "RMSNormalization", "SimplifiedLayerNormalization",
-    "SkipGroupNorm", "SkipLayerNormalization", "SkipSimplifiedLayerNormalization", "GatedRMSNorm", "BranchwiseRMSNorm",
-    "EmbedLayerNormalization", "QEmbedLayerNormalization",
+    "GroupNorm", "MeanVarianceNormalization", "Normalizer", "SkipGroupNorm", "SkipSimplifiedLayerNormalization",
+    "GatedRMSNorm", "BranchwiseRMSNorm", "EmbedLayerNormalization", "QEmbedLayerNormalization",
 )  # fmt: skip
 _REDUCED = {
-    "ArgMax": 1, "ArgMin": 1, "ReduceL1": 2, "ReduceL2": 2, "ReduceLogSum": 1, "ReduceLogSumExp": 14, "ReduceMax": 1,
-    "ReduceMean": 1, "ReduceMin": 1, "ReduceProd": 1, "ReduceSum": 1, "ReduceSumSquare": 2, "ReduceSumInteger": 1,
-    "QLinearReduceMean": 2, "GlobalAveragePool": 1, "GlobalLpPool": 3, "GlobalMaxPool": 1, "MaxUnpool": 1,
-    "QLinearGlobalAveragePool": 2, "CumSum": 1, "CumProd": 1, "NonZero": 2, "Compress": 1, "IsAllFinite": 1,
+    "ReduceSumInteger": 1, "QLinearReduceMean": 2, "MaxUnpool": 1, "QLinearGlobalAveragePool": 2, "NonZero": 2,
+    "Compress": 1, "IsAllFinite": 1,
 }  # fmt: skip
 _QUANTISED = {
     "QuantizeLinear": 4, "DequantizeLinear": 2, "DynamicQuantizeLinear": 7, "QLinearAdd": 6, "QLinearMul": 6,
@@ -431,46 +381,39 @@ FLOPS: Mapping[str, Count] = MappingProxyType(
         **_rows_of(_RANDOM, _an_output(20)),
         **_rows_of(_TEXT, _an_input(50)),
         **_rows_of(_ROWS, _an_input(8)),
-        **_rows_of(("Softmax", "LogSoftmax", "BiasSoftmax"), _an_input(16)),
-        **_rows_of(("NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss"), _an_input(16)),
+        **_rows_of(("BiasSoftmax", "NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss"), _an_input(16)),
         **_rows_of(("BlackmanWindow", "HammingWindow", "HannWindow", "MelWeightMatrix"), _an_output(40)),
         **_rows_of(("RotaryEmbedding", "MRotaryEmbedding", "GemmaRotaryEmbedding"), _an_output(4)),
-        **_rows_of(("Conv", "FusedConv", "NhwcFusedConv", "ConvInteger"), _conv(1)),
-        "NhwcConv": _channels_last_conv,
+        **_rows_of(("NhwcConv", "NhwcFusedConv", "ConvInteger"), _conv(1)),
         "QLinearConv": _conv(3),
-        **_rows_of(("ConvTranspose", "ConvTransposeWithDynamicPads"), _conv_transpose),
+        "ConvTransposeWithDynamicPads": _conv_transpose,
         "DeformConv": _deform_conv,
         **_rows_of(("CausalConvWithState", "VarlenCausalConvWithState"), _state_conv),
-        **_rows_of(("AveragePool", "MaxPool", "LpPool", "NhwcMaxPool", "MaxpoolWithMask"), _window),
+        **_rows_of(("NhwcMaxPool", "MaxpoolWithMask"), _window),
         "QLinearAveragePool": lambda op: 2 * _window(op),
         "LRN": _lrn,
-        **_rows_of(("Resize", "Upsample"), _resize),
         "GridSample": _grid_sample,
         "AffineGrid": _an_output(6),
         "RoiAlign": _roi_align,
         "MaxRoiPool": _roi_pool,
         "CropAndResize": _crop_and_resize,
         "Col2Im": _columns_to_image,
-        **_rows_of(("MatMul", "MatMulInteger", "MatMulInteger16", "MatMulIntegerToFloat"), _product(0)),
+        **_rows_of(("MatMulInteger", "MatMulInteger16", "MatMulIntegerToFloat"), _product(0)),
         **_rows_of(("QLinearMatMul", "DynamicQuantizeMatMul", "SparseToDenseMatMul"), _product(0)),
-        **_rows_of(("Gemm", "FusedGemm", "FusedMatMul", "TransposeMatMul"), _product(0, transposed="transA")),
-        "QGemm": _product(0, transposed="transA"),
+        **_rows_of(("QGemm", "TransposeMatMul"), _product(0, transposed="transA")),
         **_rows_of(("MatMulNBits", "MatMulBnb4", "MatMulFpQ4"), _inner("K")),
         "Einsum": _einsum,
-        **_rows_of(("LSTM", "GRU", "RNN", "DynamicQuantizeLSTM", "AttnLSTM"), _recurrent),
-        **_rows_of(("MultiHeadAttention", "GroupQueryAttention", "DecoderMaskedMultiHeadAttention"), _attention),
-        "SparseAttention": _attention,
-        **_rows_of(("Attention", "QAttention"), _projected_attention),
+        **_rows_of(("DynamicQuantizeLSTM", "AttnLSTM"), _recurrent),
+        **_rows_of(("DecoderMaskedMultiHeadAttention", "SparseAttention"), _attention),
+        "QAttention": _projected_attention,
         **_rows_of(("LinearAttention", "GatedDeltaNet", "LinearAttentionGate"), _state_space),
         **_rows_of(("MoE", "QMoE"), _experts),
         **_rows_of(("HyperConnectionPreMix", "HyperConnectionPostMix", "EngramGate", "MoEGroupRouter"), _an_input(8)),
         "DFT": _dft,
         "STFT": _stft,
         **_rows_of(("Rfft", "Irfft"), _rfft),
-        "TopK": _top,
         "Unique": _sorted,
         "NonMaxSuppression": _suppression,
-        "Hardmax": _an_input(2),
         "Det": _determinant,
         "Inverse": _inverse,
         "CDist": _distances,
@@ -484,16 +427,27 @@ FLOPS: Mapping[str, Count] = MappingProxyType(
 )
 """Operator to its floating-point operations."""
 
-MOVED: Mapping[str, Count] = MappingProxyType(
+READ: Mapping[str, Count] = MappingProxyType(
     {
-        **_rows_of(_VIEWS, _no_bytes),
-        **_rows_of(("Gather", "GatherElements", "GatherND", "Slice", "DynamicSlice", "Crop", "Compress"), _indexed),
-        **_rows_of(("Scatter", "ScatterElements", "ScatterND", "TensorScatter"), _scattered),
-        **_rows_of(("Expand", "Tile", "SequenceAt", "Range", "ConstantOfShape", "EyeLike"), _outputs_twice),
-        **_rows_of(("CropAndResize", "RoiAlign", "MaxRoiPool", "GridSample"), _all),
+        **_rows_of(("Compress", "Crop", "DynamicSlice", "SequenceAt", "GatherBlockQuantized"), _as_written),
+        **_rows_of(("ConstantOfShape", "EyeLike", "Range", "Shape", "Size", "TensorScatter"), _nothing),
     }
 )
-"""Operator to the bytes that it reads and writes, where these are not all its inputs and outputs."""
+"""Operator to the bytes that it reads, where these are not all its inputs."""
+
+DETAILS: Mapping[str, Callable[[Operator], str]] = MappingProxyType(
+    {
+        "GridSample": _attribute("mode", "linear"),
+        "RoiAlign": _attribute("mode", "avg"),
+        "Einsum": _equation,
+        "DFT": _power_of_two,
+        "STFT": _power_of_two,
+        "MatMulNBits": _bits,
+        "GatherBlockQuantized": _bits,
+        **dict.fromkeys(("QuantizeLinear", "DequantizeLinear"), lambda op: op.inputs[0].dtype if op.inputs[0] else ""),
+    }
+)
+"""Operator to the setting that decides how it computes."""
 
 GENERATING: Mapping[str, str] = MappingProxyType(
     dict.fromkeys(

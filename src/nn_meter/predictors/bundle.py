@@ -14,7 +14,6 @@ from typing import Any, Literal, Protocol, cast
 
 from nn_meter import limits
 from nn_meter.errors import BundleError
-from nn_meter.kernels.schema import SCHEMA
 from nn_meter.limits import Limit
 from nn_meter.predictors import onnx_1
 from nn_meter.predictors.kind import KindPredictor, Target
@@ -144,7 +143,7 @@ class _Kinds(Mapping[str, KindPredictor]):
         if "categories" in entry.values:
             categories = entry.counts("categories")
         else:
-            categories = onnx_1.codes(kind) if schema == SCHEMA else {}
+            categories = onnx_1.codes(kind) if schema == onnx_1.SCHEMA else {}
         try:
             return KindPredictor(
                 kind=kind,

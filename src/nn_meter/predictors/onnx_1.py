@@ -1,13 +1,22 @@
-"""Codes of names in bundles of schema ``onnx-1`` that carry none: those written before bundles did.
+"""What schema ``onnx-1`` meant, frozen: the codes of names in bundles that carry none, and the work that it counted.
 
-Frozen: a code was a name's place among its like. What is added to a kernel kind later has no code here.
+A code was a name's place among its like. What is added to a kernel kind later has no code here. Transposed convolutions
+counted a window to each pixel of the result, elementwise operators results of the first operand's type.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise, permutations
+from math import prod
 from types import MappingProxyType
+from typing import Any
+
+from nn_meter.kernels.kinds import BroadcastConfig
+from nn_meter.kernels.kinds.convolutions import work as convolution_work
+from nn_meter.kernels.schema import Work, item_bytes
+
+SCHEMA = "onnx-1"
 
 _OPERATORS: Mapping[str, str] = MappingProxyType(
     {
@@ -72,3 +81,22 @@ def _permutations() -> Iterator[tuple[str, int]]:
         for perm in permutations(range(rank)):
             if all(b != a + 1 for a, b in pairwise(perm)):
                 yield ",".join(map(str, perm)), sum(p * rank**i for i, p in enumerate(reversed(perm)))
+
+
+_FLOPS: Mapping[str, int] = MappingProxyType(
+    {
+        "Erf": 20, "Exp": 12, "Log": 12, "Gelu": 24, "BiasGelu": 25, "FastGelu": 24, "QuickGelu": 16, "Sigmoid": 14,
+        "Tanh": 16, "Pow": 20, "Sqrt": 4, "Div": 4, "Softplus": 24, "Mish": 40, "HardSwish": 4, "HardSigmoid": 3,
+    }
+)  # fmt: skip
+
+
+def _elementwise(c: BroadcastConfig) -> Work:
+    unit = item_bytes(c.dtype)
+    return Work(float(c.size * _FLOPS.get(c.op, 1)), sum(map(prod, c.operands)) * unit, c.size * unit)
+
+
+WORK: Mapping[str, Callable[[Any], Work]] = MappingProxyType(
+    {"unary": _elementwise, "binary": _elementwise, "convtrans": convolution_work}
+)
+"""Kind to what its configs were said to do, where that has changed since."""

@@ -9,15 +9,16 @@ from typing import Literal
 
 from nn_meter.kernels.partition import Kernel, Unfused
 
-Status = Literal["predicted", "free", "estimated"]
-STATUSES: tuple[Status, ...] = ("predicted", "estimated", "free")
+Status = Literal["predicted", "extrapolated", "estimated", "free"]
+STATUSES: tuple[Status, ...] = ("predicted", "extrapolated", "estimated", "free")
 
 
 @dataclass(frozen=True, slots=True)
 class KernelPrediction:
     """One kernel's share.
 
-    ``predicted``: by a regressor of its kind. ``estimated``: by a fallback, because there is none. ``free``: it
+    ``predicted``: by a regressor of its kind, within what that was trained on. ``extrapolated``: by one that was asked
+    about more than it saw; the notes say about what. ``estimated``: by a fallback, because there is none. ``free``: it
     costs nothing, by a row in a table. ``interval_ms`` is the central 90 % where the predictor knows it.
     """
 
@@ -71,5 +72,5 @@ class Prediction:
             f"{k.kernel.label} ({', '.join(k.kernel.nodes[:2] + ('...',) * (len(k.kernel.nodes) > 2))}): "
             f"{'; '.join(k.notes) or k.status}"
             for k in self.kernels
-            if k.status == "estimated"
+            if k.status in ("extrapolated", "estimated")
         )

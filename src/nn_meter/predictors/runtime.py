@@ -1,4 +1,5 @@
-"""Predicts with bundles of schema ``onnx-1``: the kernels of a runtime, by regressors relative to a roofline.
+"""Predicts with bundles of the schemas ``onnx-1`` and ``onnx-2``: the kernels of a runtime, by regressors relative to a
+roofline.
 
 A kernel whose kind has no regressor is estimated by the roofline alone, at the speeds that the bundle's device
 showed, times the median ratio of measured to roofline where the bundle knows it.
@@ -17,10 +18,11 @@ from nn_meter.ir import Graph
 from nn_meter.kernels.kinds import KINDS
 from nn_meter.kernels.partition import Kernel, Partition
 from nn_meter.kernels.rules import read_rules
-from nn_meter.kernels.schema import ROOFLINE, Encoder, Row, Speeds, encode
+from nn_meter.kernels.schema import ROOFLINE, SCHEMA, Encoder, Row, Speeds, encode
+from nn_meter.predictors import onnx_1
 from nn_meter.predictors.bundle import Bundle
 from nn_meter.predictors.kind import KindPredictor
-from nn_meter.predictors.prediction import KernelPrediction, Prediction
+from nn_meter.predictors.prediction import KernelPrediction, Prediction, Status
 from nn_meter.runtimes import find
 from nn_meter.runtimes.fusion import fuse
 
@@ -32,6 +34,7 @@ class KindAnswers:
         kind: a name of ``KINDS``.
         predictor: the regressor, if there is one.
         speeds: of the device.
+        schema: of the columns; ``onnx-1`` counted some work otherwise.
 
     Raises:
         BundleError: the regressor asks for a column that the kind does not have, or for a category without codes.
@@ -39,12 +42,15 @@ class KindAnswers:
 
     __slots__ = ("_factor", "encoder", "predictor")
 
-    def __init__(self, kind: str, predictor: KindPredictor | None, speeds: Speeds, factor: float = 1.0) -> None:
+    def __init__(
+        self, kind: str, predictor: KindPredictor | None, speeds: Speeds, factor: float = 1.0, schema: str = SCHEMA
+    ) -> None:
         self.predictor = predictor
         self._factor = factor
         columns, codes = (predictor.columns, predictor.categories) if predictor else ((ROOFLINE,), {})
         try:
-            self.encoder = Encoder(KINDS[kind], columns, codes, speeds)
+            work = onnx_1.WORK.get(kind) if schema == onnx_1.SCHEMA else None
+            self.encoder = Encoder(KINDS[kind], columns, codes, speeds, work)
         except KeyError as error:
             raise BundleError(
                 f"predictor of {kind!r}: it was trained on a column {error} that is not known here, or whose codes it "
@@ -63,7 +69,7 @@ class GraphEngine:
     """Answers for graphs.
 
     Args:
-        bundle: of schema ``onnx-1``.
+        bundle: of one of these schemas.
 
     Raises:
         BundleError: a kind's columns are not among those of the schema, or the fallback's speeds are missing.
@@ -135,7 +141,7 @@ class GraphEngine:
     def _kind(self, kind: str) -> KindAnswers:
         if kind not in self._kinds:
             predictor = self._bundle.kinds.get(kind)
-            self._kinds[kind] = KindAnswers(kind, predictor, self._speeds, self._factor)
+            self._kinds[kind] = KindAnswers(kind, predictor, self._speeds, self._factor, self._bundle.schema)
         return self._kinds[kind]
 
     def _learn(self, items: Iterable[tuple[str, Row]]) -> None:
@@ -158,8 +164,9 @@ class GraphEngine:
             note = f"no regressor for kind {kernel.kind!r}: estimated from flops and bytes"
             return KernelPrediction(kernel, "estimated", latency_ms, None, (note,))
         _, row = item
-        notes = map(str, predictor.outside(row, KINDS[kernel.kind].names(kernel.config)))
-        return KernelPrediction(kernel, "predicted", latency_ms, None, tuple(notes))
+        outside = predictor.outside(row, KINDS[kernel.kind].names(kernel.config))
+        status: Status = "extrapolated" if outside else "predicted"
+        return KernelPrediction(kernel, status, latency_ms, None, tuple(map(str, outside)))
 
     def _interval(self, total_ms: float) -> tuple[float, float] | None:
         interval: Any = self._bundle.interval

@@ -21,8 +21,9 @@ class ExecutedKernel:
     """One node of the graph that the runtime executes, after its own optimiser.
 
     ``inputs`` belong to ``input_names`` one by one; an optional input left out is ``None`` there and ``""``
-    here. ``constant_inputs`` names those inputs that hold weights. ``nodes`` are the model's nodes that the kernel
-    covers, by name or by the name of their output, where the runtime tells them.
+    here. ``constant_inputs`` names those inputs that hold weights, ``constant_values`` holds the values of small ones.
+    ``nodes`` are the model's nodes that the kernel covers, by name or by the name of their output, where the runtime
+    tells them.
     """
 
     name: str
@@ -34,6 +35,7 @@ class ExecutedKernel:
     output_names: tuple[str, ...]
     attrs: Mapping[str, Attr] = field(default_factory=dict)
     constant_inputs: frozenset[str] = frozenset()
+    constant_values: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     nodes: tuple[str, ...] = ()
 
 

@@ -19,6 +19,7 @@ from nn_meter.kernels.kinds.convolutions import ConvConfig
 from nn_meter.kernels.kinds.elementwise import BroadcastConfig, collapse
 from nn_meter.kernels.kinds.movement import VIEWS, CopyConfig, PiecesConfig, ReorderConfig, TransposeConfig
 from nn_meter.kernels.kinds.other import OtherConfig
+from nn_meter.kernels.kinds.places import AxisConfig, PlacesConfig
 from nn_meter.kernels.kinds.products import GemmConfig
 from nn_meter.kernels.kinds.rows import RowsConfig
 from nn_meter.kernels.kinds.sequences import AttentionConfig, RecurrentConfig
@@ -32,6 +33,7 @@ __all__ = [
     "KIND_OF",
     "VIEWS",
     "AttentionConfig",
+    "AxisConfig",
     "BroadcastConfig",
     "ConvConfig",
     "CopyConfig",
@@ -40,6 +42,7 @@ __all__ = [
     "Operator",
     "OtherConfig",
     "PiecesConfig",
+    "PlacesConfig",
     "PoolConfig",
     "RecurrentConfig",
     "ReduceConfig",

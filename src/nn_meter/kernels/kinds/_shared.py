@@ -65,6 +65,20 @@ def pads_between(size: Shape, out: Shape, kernel: Shape, strides: Shape, dilatio
     return halves(max(0, (o - 1) * s + d * (k - 1) + 1 - i) for i, o, k, s, d in rows)
 
 
+def inside(size: Shape, out: Shape, kernel: Shape, strides: Shape, dilations: Shape) -> float:
+    """Share of a window's elements that lie inside the image, over all places, padding halved between both ends."""
+    pads, share = pads_between(size, out, kernel, strides, dilations), 1.0
+    rows = zip(size, out, kernel, strides, dilations, pads[: len(size)], strict=True)
+    for i, o, k, s, d, before in rows:
+        hits = 0
+        for tap in range(k):
+            first = before - tap * d  # the smallest place times stride that is inside
+            low, high = max(0, -(-first // s)), min(o - 1, (i - 1 + first) // s)
+            hits += max(0, high - low + 1)
+        share *= hits / max(1, o * k)
+    return share
+
+
 def times(shape: Sequence[int]) -> str:
     """``3x224x224``."""
     return "x".join(map(str, shape)) or "scalar"

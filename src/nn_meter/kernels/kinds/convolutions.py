@@ -17,6 +17,7 @@ from nn_meter.kernels.kinds._shared import (
     activate,
     blocked,
     halves,
+    inside,
     pads_between,
     some,
     times,
@@ -99,6 +100,17 @@ def work(c: ConvConfig) -> Work:
     return Work(2.0 * c.macs, c.in_bytes + added + c.weight_bytes, c.out_bytes)
 
 
+def work_transposed(c: ConvConfig) -> Work:
+    """Each pixel that is read is multiplied into a window of the result."""
+    weights = c.cin * (c.cout // c.group) * prod(c.kernel)
+    return Work(2.0 * c.n * prod(c.size) * weights, c.in_bytes + weights * item_bytes(c.dtype), c.out_bytes)
+
+
+def _inside(c: ConvConfig) -> float:
+    """Of a plain convolution; a transposed one's window lies in the result."""
+    return inside(c.size, c.out, c.kernel, c.strides, c.dilations) if prod(c.out) <= prod(c.size) * 2 else 1.0
+
+
 def _intensity(c: ConvConfig) -> float:
     done = work(c)
     return done.flops / max(done.bytes, 1)
@@ -120,6 +132,8 @@ COLUMNS = (
     Column("stride_area", lambda c: prod(c.strides)),
     Column("dilation", lambda c: max(c.dilations)),
     Column("group", lambda c: c.group),
+    Column("spatial", lambda c: len(c.kernel)),
+    Column("inside", _inside),
     ACTIVATION,
     Column("sum", lambda c: "sum" in c.fused),
     LAYOUT,
@@ -244,7 +258,7 @@ KINDS = (
         ConvConfig,
         read_conv,
         COLUMNS,
-        work,
+        work_transposed,
         build_conv_transpose,
         _space_transposed,
     ),

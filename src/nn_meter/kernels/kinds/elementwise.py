@@ -11,15 +11,16 @@ from types import MappingProxyType
 import numpy as np
 
 from nn_meter.ir import Graph, GraphBuilder
+from nn_meter.ir.shapes import DTYPES
 from nn_meter.kernels.kinds._shared import ITEM_BYTES, OP, some, times
 from nn_meter.kernels.partition import Shape
 from nn_meter.kernels.schema import Category, Column, KernelKind, Operator, Work, item_bytes
 
 UNARY = (
-    "Abs", "Acos", "Asin", "Atan", "BitwiseNot", "Cast", "Ceil", "Celu", "Clip", "Cos", "Cosh", "Elu", "Erf", "Exp",
-    "FastGelu", "Floor", "Gelu", "HardSigmoid", "HardSwish", "IsInf", "IsNaN", "LeakyRelu", "Log", "Mish", "Neg",
-    "Not", "QuickGelu", "Reciprocal", "Relu", "Round", "Selu", "Shrink", "Sigmoid", "Sign", "Sin", "Sinh",
-    "Softplus", "Softsign", "Sqrt", "Tan", "Tanh", "ThresholdedRelu",
+    "Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "BitwiseNot", "Cast", "Ceil", "Celu", "Clip", "Cos",
+    "Cosh", "Elu", "Erf", "Exp", "FastGelu", "Floor", "Gelu", "HardSigmoid", "HardSwish", "IsInf", "IsNaN",
+    "LeakyRelu", "Log", "Mish", "Neg", "Not", "QuickGelu", "Reciprocal", "Relu", "Round", "Selu", "Shrink",
+    "Sigmoid", "Sign", "Sin", "Sinh", "Softplus", "Softsign", "Sqrt", "Swish", "Tan", "Tanh", "ThresholdedRelu",
 )  # fmt: skip
 BINARY = (
     "Add", "And", "BiasGelu", "BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Div", "Equal", "Greater",
@@ -27,13 +28,18 @@ BINARY = (
     "Where", "Xor",
 )  # fmt: skip
 
-_FLOPS_PER_ELEMENT: Mapping[str, int] = MappingProxyType(
+FLOPS_PER_ELEMENT: Mapping[str, int] = MappingProxyType(
     {
-        "Erf": 20, "Exp": 12, "Log": 12, "Gelu": 24, "BiasGelu": 25, "FastGelu": 24, "QuickGelu": 16, "Sigmoid": 14,
-        "Tanh": 16, "Pow": 20, "Sqrt": 4, "Div": 4, "Softplus": 24, "Mish": 40, "HardSwish": 4, "HardSigmoid": 3,
+        "Acos": 16, "Acosh": 20, "Asin": 16, "Asinh": 20, "Atan": 16, "Atanh": 20, "BiasGelu": 25, "Celu": 14,
+        "Cos": 20, "Cosh": 16, "Div": 4, "Elu": 14, "Erf": 20, "Exp": 12, "FastGelu": 24, "Gelu": 24,
+        "HardSigmoid": 3, "HardSwish": 4, "Log": 12, "Mish": 40, "Mod": 8, "Pow": 20, "QuickGelu": 16, "Selu": 14,
+        "Sigmoid": 14, "Sin": 20, "Sinh": 16, "Softplus": 24, "Sqrt": 4, "Swish": 16, "Tan": 24, "Tanh": 16,
     }
 )  # fmt: skip
 """Floating-point operations an element, where it is not one: rough counts of the usual polynomial kernels."""
+
+KNOWN_EXPONENTS = ("0.5", "2", "3")
+"""Exponents that runtimes compute otherwise than the rest."""
 
 _DTYPES: Mapping[str, str] = MappingProxyType(
     {
@@ -65,12 +71,15 @@ def collapse(shapes: Sequence[Shape], out: Shape) -> tuple[Shape, tuple[tuple[bo
 
 @dataclass(frozen=True, slots=True)
 class BroadcastConfig:
-    """An elementwise operator over ``dims``; ``present`` says per operand along which of them it varies."""
+    """An elementwise operator over ``dims``; ``present`` says per operand along which of them it varies. ``to`` is the
+    element type of the result, ``constant`` the exponent that ``Pow`` is asked for: runtimes know some of them."""
 
     op: str
     dims: Shape
     present: tuple[tuple[bool, ...], ...]
     dtype: str
+    to: str
+    constant: str = ""
 
     def describe(self) -> str:
         """Sizes in words."""
@@ -90,21 +99,21 @@ class BroadcastConfig:
 def read_unary(op: Operator) -> BroadcastConfig:
     """Config of operators of one operand; what else they read are settings."""
     dims, present = collapse([op.data[0].shape], op.outputs[0].shape)
-    return BroadcastConfig(op.op_type, dims, present, op.dtype)
+    return BroadcastConfig(op.op_type, dims, present, op.dtype, op.outputs[0].dtype)
 
 
 def read_broadcast(op: Operator) -> BroadcastConfig:
     """Config of operators of several operands."""
     dims, present = collapse([t.shape for t in op.data], op.outputs[0].shape)
-    return BroadcastConfig(op.op_type, dims, present, op.dtype)
+    exponent = op.value(1) if op.op_type == "Pow" else ()
+    constant = f"{exponent[0]:g}" if len(exponent) == 1 else ""
+    return BroadcastConfig(op.op_type, dims, present, op.dtype, op.outputs[0].dtype, constant)
 
 
 def work(c: BroadcastConfig) -> Work:
     """Each operand is read once."""
-    unit = item_bytes(c.dtype)
-    return Work(
-        float(c.size * _FLOPS_PER_ELEMENT.get(c.op, 1)), sum(map(prod, c.operands)) * unit, c.size * unit
-    )
+    read = sum(map(prod, c.operands)) * item_bytes(c.dtype)
+    return Work(float(c.size * FLOPS_PER_ELEMENT.get(c.op, 1)), read, c.size * item_bytes(c.to))
 
 
 def _size(operand: int) -> Column:
@@ -130,6 +139,8 @@ COLUMNS: tuple[Column | Category, ...] = (
     *(_inner(operand) for operand in range(3)),
     Column("operands", lambda c: len(c.present)),
     ITEM_BYTES,
+    Category("to", lambda c: c.to),
+    Category("constant", lambda c: c.constant if c.constant in ("", *KNOWN_EXPONENTS) else "other"),
 )
 
 
@@ -139,10 +150,12 @@ def build_broadcast(c: BroadcastConfig) -> Graph:
     others = "float32" if c.op == "Where" else c.dtype
     names = [
         b.input([d if has else 1 for d, has in zip(c.dims, p, strict=True)], others if i else c.dtype)
-        for i, p in enumerate(c.present)
+        for i, p in enumerate(c.present[:1] if c.constant else c.present)
     ]
+    if c.constant:
+        names.append(b.const(float(c.constant), c.dtype))
     if c.op == "Cast":
-        return b.graph(b.op(c.op, *names, to=6))
+        return b.graph(b.op(c.op, *names, to=DTYPES.index(c.to)))
     if c.op == "Clip":
         names += [b.const(-1.0, "float32"), b.const(1.0, "float32")]
     domain = "com.microsoft" if c.op in ("QuickGelu", "FastGelu", "BiasGelu") else ""
@@ -151,7 +164,9 @@ def build_broadcast(c: BroadcastConfig) -> Graph:
 
 def _space_unary(rng: np.random.Generator) -> BroadcastConfig:
     op = str(rng.choice(UNARY))
-    return BroadcastConfig(op, (some(rng, 1, 2_000_000),), ((True,),), _DTYPES.get(op, "float32"))
+    dtype = _DTYPES.get(op, "float32")
+    to = "int32" if op == "Cast" else "bool" if op in ("IsInf", "IsNaN", "Not") else dtype
+    return BroadcastConfig(op, (some(rng, 1, 2_000_000),), ((True,),), dtype, to)
 
 
 def _space_binary(rng: np.random.Generator) -> BroadcastConfig:
@@ -165,8 +180,12 @@ def _space_binary(rng: np.random.Generator) -> BroadcastConfig:
         else:
             shapes.append(tuple(d if rng.random() < 0.6 else 1 for d in out))
     dims, present = collapse(shapes, out)
-    return BroadcastConfig(op, dims, present, _DTYPES.get(op, "float32"))
+    dtype = _DTYPES.get(op, "float32")
+    to = "float32" if op == "Where" else "bool" if op in _COMPARISONS else dtype
+    return BroadcastConfig(op, dims, present, dtype, to)
 
+
+_COMPARISONS = ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual")
 
 KINDS = (
     KernelKind("unary", UNARY, BroadcastConfig, read_unary, COLUMNS, work, build_broadcast, _space_unary),

@@ -289,10 +289,7 @@ def work_reorder(c: ReorderConfig) -> Work:
     return Work(0.0, size_bytes, size_bytes)
 
 
-_COPIES = (
-    "Pad", "Expand", "Tile", "DepthToSpace", "SpaceToDepth", "Trilu", "GatherElements", "ScatterElements", "ScatterND",
-    "GatherND", "CumSum",
-)  # fmt: skip
+_COPIES = ("Pad", "Expand", "Tile", "DepthToSpace", "SpaceToDepth", "Trilu")
 
 KINDS = (
     KernelKind(

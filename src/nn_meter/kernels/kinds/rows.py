@@ -15,18 +15,18 @@ from nn_meter.kernels.schema import Column, KernelKind, Operator, Work, item_byt
 
 @dataclass(frozen=True, slots=True)
 class RowsConfig:
-    """``rows`` independent rows of ``length`` elements; ``strided`` where those of a row lie apart."""
+    """``rows`` independent rows of ``length`` elements, neighbours of a row ``stride`` elements apart."""
 
     op: str
     rows: int
     length: int
     inputs: int
-    strided: bool
+    stride: int
     dtype: str
 
     def describe(self) -> str:
         """Sizes in words."""
-        return f"{self.rows} rows of {self.length}"
+        return f"{self.rows} rows of {self.length}{f', {self.stride} apart' if self.stride > 1 else ''}"
 
     @property
     def size(self) -> int:
@@ -35,33 +35,34 @@ class RowsConfig:
 
 
 def read_softmax(op: Operator) -> RowsConfig:
-    """Config of Softmax and LogSoftmax along one axis."""
+    """Config of Softmax and its kin along one axis."""
     shape = op.shape(0)
     axis = op.axis(len(shape), -1)
-    strided = prod(shape[axis + 1 :]) != 1
-    rows = prod(shape) // max(shape[axis], 1) if strided else prod(shape[:axis])
-    return RowsConfig(op.op_type, rows, shape[axis], 1, strided, op.dtype)
+    stride = prod(shape[axis + 1 :])
+    return RowsConfig(op.op_type, prod(shape[:axis]) * stride, shape[axis], 1, stride, op.dtype)
 
 
 def read_last_axes(op: Operator) -> RowsConfig:
     """Config of LayerNormalization and its kin, over all axes from ``axis`` on."""
+    if op.op_type == "LpNormalization":  # over one axis
+        return read_softmax(op)
     shape = op.shape(0)
     axis = op.axis(len(shape), -1)
-    return RowsConfig(op.op_type, prod(shape[:axis]), prod(shape[axis:]), len(op.data), False, op.dtype)
+    return RowsConfig(op.op_type, prod(shape[:axis]), prod(shape[axis:]), len(op.data), 1, op.dtype)
 
 
 def read_channel_norm(op: Operator) -> RowsConfig:
     """Config of InstanceNormalization and GroupNormalization: a row per image and channel or group."""
     shape = op.shape(0)
     rows = shape[0] * (op.int("num_groups", op.int("groups", shape[1])))
-    return RowsConfig(op.op_type, rows, prod(shape) // max(rows, 1), len(op.data), False, op.dtype)
+    return RowsConfig(op.op_type, rows, prod(shape) // max(rows, 1), len(op.data), 1, op.dtype)
 
 
 def read_batch_norm(op: Operator) -> RowsConfig:
     """Config of BatchNormalization at inference: scale and shift per channel."""
     shape = op.shape(0)
     rows = prod(shape[:2])
-    return RowsConfig(op.op_type, rows, prod(shape) // max(rows, 1), 3, False, op.dtype)
+    return RowsConfig(op.op_type, rows, prod(shape) // max(rows, 1), 3, 1, op.dtype)
 
 
 def work(c: RowsConfig) -> Work:
@@ -72,7 +73,8 @@ def work(c: RowsConfig) -> Work:
 
 COLUMNS = (
     OP,
-    Column("strided", lambda c: c.strided),
+    Column("strided", lambda c: c.stride > 1),
+    Column("stride", lambda c: c.stride),
     Column("rows", lambda c: c.rows),
     Column("length", lambda c: c.length),
     Column("inputs", lambda c: c.inputs),
@@ -82,10 +84,10 @@ COLUMNS = (
 
 
 def build_softmax(c: RowsConfig) -> Graph:
-    """One softmax, over the last axis or, strided, over the first."""
+    """One softmax, over the last axis or, strided, over one before it."""
     b = GraphBuilder(c.op.lower())
-    if c.strided:
-        return b.graph(b.op(c.op, b.input((c.length, c.rows), c.dtype), axis=0))
+    if c.stride > 1:
+        return b.graph(b.op(c.op, b.input((c.rows // c.stride, c.length, c.stride), c.dtype), axis=1))
     return b.graph(b.op(c.op, b.input((c.rows, c.length), c.dtype), axis=-1))
 
 
@@ -110,7 +112,7 @@ def build_channel_norm(c: RowsConfig) -> Graph:
     return b.graph(b.op(c.op, x, *weights))
 
 
-_SOFTMAX = ("Softmax", "LogSoftmax")
+_SOFTMAX = ("Softmax", "LogSoftmax", "Hardmax")
 _NORM = (
     "LayerNormalization",
     "SimplifiedLayerNormalization",
@@ -128,8 +130,9 @@ def _space(operators: tuple[str, ...]) -> Callable[[np.random.Generator], RowsCo
     def draw(rng: np.random.Generator) -> RowsConfig:
         op = str(rng.choice(operators))
         inputs = 1 if operators == _SOFTMAX else _INPUTS.get(op, 3)
-        strided = operators == _SOFTMAX and bool(rng.random() < 0.2)
-        return RowsConfig(op, some(rng, 2, 20_000), some(rng, 2, 4096), inputs, strided, "float32")
+        stride = some(rng, 2, 200) if operators == _SOFTMAX and rng.random() < 0.2 else 1
+        rows = stride * some(rng, 2, 20_000 // stride)
+        return RowsConfig(op, rows, some(rng, 2, 4096), inputs, stride, "float32")
 
     return draw
 

@@ -53,7 +53,8 @@ def _activation(attrs: Mapping[str, Attr]) -> tuple[str, ...]:
 def _tensor(operand: Operand | None, name: str, kernel: ExecutedKernel) -> Tensor | None:
     if operand is None:
         return None
-    return Tensor(name, operand.shape, operand.dtype, const=name in kernel.constant_inputs)
+    const, value = name in kernel.constant_inputs, kernel.constant_values.get(name)
+    return Tensor(name, operand.shape, operand.dtype, const, value)
 
 
 def reduced_axes(before: tuple[int, ...], after: tuple[int, ...]) -> tuple[int, ...]:

@@ -1,0 +1,191 @@
+"""Operators that follow an axis or a list of places: gathers and scatters of elements, running sums, the largest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+
+from nn_meter.ir import Graph, GraphBuilder
+from nn_meter.kernels.kinds._shared import ITEM_BYTES, OP, some
+from nn_meter.kernels.schema import Category, Column, KernelKind, Operator, Work, item_bytes
+
+INDEX_BYTES = 8
+"""Of one number of a place; ONNX's are int64."""
+
+_SCATTERS = ("Scatter", "ScatterElements", "ScatterND")
+_GATHERS = ("GatherElements", "GatherND")
+
+
+@dataclass(frozen=True, slots=True)
+class PlacesConfig:
+    """``places`` of ``depth`` numbers each, ``run`` contiguous elements at each, in ``size`` elements. ``axis_stride``
+    is how far neighbours along the axis lie apart; ``reduction`` says how a scatter joins what falls together."""
+
+    op: str
+    size: int
+    places: int
+    depth: int
+    run: int
+    axis_stride: int
+    reduction: str
+    dtype: str
+
+    def describe(self) -> str:
+        """Sizes in words."""
+        joined = f", {self.reduction}" if self.reduction not in ("", "none") else ""
+        return f"{self.op} {self.places} places of {self.run} in {self.size}{joined}"
+
+    @property
+    def moved(self) -> int:
+        """Elements that are picked or put."""
+        return self.places * self.run
+
+
+def read_places(op: Operator) -> PlacesConfig:
+    """Config of GatherElements, GatherND, ScatterElements, ScatterND."""
+    shape, places = op.shape(0), op.shape(1)
+    reduction = str(op.attrs.get("reduction", "none")) if op.op_type in _SCATTERS else ""
+    if op.op_type.endswith("ND"):
+        depth = places[-1] if places else 1
+        count = prod(places[:-1])
+        run = prod(shape[depth + op.int("batch_dims", 0) :])
+        return PlacesConfig(op.op_type, prod(shape), count, depth, run, run, reduction, op.dtype)
+    stride = prod(shape[op.axis(len(shape), 0) + 1 :])
+    return PlacesConfig(op.op_type, prod(shape), prod(places), 1, 1, stride, reduction, op.dtype)
+
+
+def work_places(c: PlacesConfig) -> Work:
+    """A scatter copies the whole first."""
+    unit = item_bytes(c.dtype)
+    found = c.moved * unit + c.places * c.depth * INDEX_BYTES
+    if c.op in _SCATTERS:
+        joins = 0.0 if c.reduction in ("", "none") else float(c.moved)
+        return Work(joins, c.size * unit + found, (c.size + c.moved) * unit)
+    return Work(0.0, found, c.moved * unit)
+
+
+def build_places(c: PlacesConfig) -> Graph:
+    """One gather or scatter over a matrix, or a stack of them."""
+    b = GraphBuilder(c.op.lower())
+    if c.op.endswith("ND"):
+        dims = (c.size // c.run, *(1,) * (c.depth - 1), c.run)
+        places, part = b.input((c.places, c.depth), "int64"), (c.places, c.run)
+        x = b.input(dims, c.dtype)
+        if c.op == "GatherND":
+            return b.graph(b.op(c.op, x, places))
+        return b.graph(b.op(c.op, x, places, b.input(part, c.dtype), reduction=c.reduction))
+    x = b.input((c.size // c.axis_stride, c.axis_stride), c.dtype)
+    part = (c.places // c.axis_stride, c.axis_stride)
+    places = b.input(part, "int64")
+    if c.op == "GatherElements":
+        return b.graph(b.op(c.op, x, places, axis=0))
+    return b.graph(b.op(c.op, x, places, b.input(part, c.dtype), axis=0, reduction=c.reduction))
+
+
+def _space_places(rng: np.random.Generator) -> PlacesConfig:
+    op = str(rng.choice([*_GATHERS, "ScatterElements", "ScatterND"]))
+    reduction = str(rng.choice(["none", "none", "add", "max"])) if op in _SCATTERS else ""
+    if op.endswith("ND"):
+        run, depth = some(rng, 2, 400), int(rng.integers(1, 4))
+        size, places = run * some(rng, 2, 2000), some(rng, 1, 500)
+        return PlacesConfig(op, size, places, depth, run, run, reduction, "float32")
+    stride = some(rng, 2, 400)
+    length = some(rng, 2, 1000)
+    return PlacesConfig(op, stride * length, stride * some(rng, 1, length), 1, 1, stride, reduction, "float32")
+
+
+@dataclass(frozen=True, slots=True)
+class AxisConfig:
+    """An operator along one axis of ``length``: ``outer`` times, ``inner`` elements between neighbours. ``kept`` is how
+    many of each row are given back."""
+
+    op: str
+    outer: int
+    length: int
+    inner: int
+    kept: int
+    dtype: str
+
+    def describe(self) -> str:
+        """Sizes in words."""
+        best = f", {self.kept} kept" if self.kept != self.length else ""
+        return f"{self.op} {self.outer} x [{self.length}] x {self.inner}{best}"
+
+
+def read_axis(op: Operator) -> AxisConfig:
+    """Config of CumSum, CumProd, TopK."""
+    shape, out = op.shape(0), op.outputs[0].shape
+    given = op.value(1) if op.op_type.startswith("Cum") else ()
+    axis = int(given[0]) % len(shape) if given and shape else op.axis(len(shape), -1)
+    if not shape:
+        return AxisConfig(op.op_type, 1, 1, 1, 1, op.dtype)
+    return AxisConfig(op.op_type, prod(shape[:axis]), shape[axis], prod(shape[axis + 1 :]), out[axis], op.dtype)
+
+
+def work_axis(c: AxisConfig) -> Work:
+    """A running sum has an addition an element; of the largest a heap is kept."""
+    unit, size = item_bytes(c.dtype), c.outer * c.length * c.inner
+    kept = c.outer * c.kept * c.inner
+    if c.op == "TopK":
+        return Work(size * (1.0 + np.log2(max(2, c.kept))), size * unit, kept * (unit + INDEX_BYTES))
+    return Work(float(size), size * unit, size * unit)
+
+
+def build_axis(c: AxisConfig) -> Graph:
+    """One operator along the middle of three axes."""
+    b = GraphBuilder(c.op.lower())
+    x = b.input((c.outer, c.length, c.inner), c.dtype)
+    if c.op == "TopK":
+        return b.graph(*b.multi(c.op, (x, b.const((c.kept,))), 2, axis=1))
+    return b.graph(b.op(c.op, x, b.const(1)))
+
+
+def _space_axis(rng: np.random.Generator) -> AxisConfig:
+    op = str(rng.choice(["CumSum", "TopK"]))
+    length = some(rng, 1, 2000)
+    kept = some(rng, 1, length) if op == "TopK" else length
+    return AxisConfig(op, some(rng, 1, 200), length, some(rng, 1, 100), kept, "float32")
+
+
+KINDS = (
+    KernelKind(
+        "places",
+        (*_GATHERS, *_SCATTERS),
+        PlacesConfig,
+        read_places,
+        (
+            OP,
+            Column("size", lambda c: c.size),
+            Column("places", lambda c: c.places),
+            Column("depth", lambda c: c.depth),
+            Column("run", lambda c: c.run),
+            Column("moved", lambda c: c.moved),
+            Column("axis_stride", lambda c: c.axis_stride),
+            Category("reduction", lambda c: c.reduction),
+            ITEM_BYTES,
+        ),
+        work_places,
+        build_places,
+        _space_places,
+    ),
+    KernelKind(
+        "axis",
+        ("CumSum", "CumProd", "TopK"),
+        AxisConfig,
+        read_axis,
+        (
+            OP,
+            Column("outer", lambda c: c.outer),
+            Column("length", lambda c: c.length),
+            Column("inner", lambda c: c.inner),
+            Column("kept", lambda c: c.kept),
+            Column("size", lambda c: c.outer * c.length * c.inner),
+            ITEM_BYTES,
+        ),
+        work_axis,
+        build_axis,
+        _space_axis,
+    ),
+)
