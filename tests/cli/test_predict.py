@@ -26,8 +26,9 @@ def test_names_compare_without_case(run: Callable[..., object]) -> None:
 
 def test_estimates_are_said_on_stderr(run: Callable[..., object]) -> None:
     assert run("predict", "--predictor", "tiny_cpu", EXAMPLE).err == (
-        "nn-meter: note: small_net.onnx on tiny_cpu: 4 of 29 kernels (0% of the total) are estimated, "
-        "not predicted; nn-meter explain says which and why\n"
+        "nn-meter: note: small_net.onnx on tiny_cpu: 1 of 29 kernels (5% of the total) are extrapolated, 4 of 29 "
+        "kernels (they count 0 ms, which is too little) are estimated, not predicted; nn-meter explain says which and "
+        "why\n"
     )
 
 
@@ -52,10 +53,10 @@ def test_json_is_one_document(run: Callable[..., object]) -> None:
     )
     assert document["latency_ms"] == 39.75 == sum(kernel["latency_ms"] for kernel in document["kernels"])
     assert document["coverage"]["predicted"] == {
-        "kernels": 25,
-        "nodes": 42,
-        "latency_ms": 39.75,
-        "share": 1.0,
+        "kernels": 24,
+        "nodes": 40,
+        "latency_ms": 37.75,
+        "share": 37.75 / 39.75,
     }
     assert list(document["kernels"][0]) == [
         "kind", "label", "nodes", "config", "status", "latency_ms", "interval_ms", "notes",
@@ -90,10 +91,12 @@ def test_several_predictors_are_compared(
 def test_strict_wants_no_estimates(run: Callable[..., object]) -> None:
     result = run("predict", "--predictor", "tiny_cpu", "--strict", EXAMPLE)
     assert (result.code, result.out) == (3, RESULT)
-    assert result.err.splitlines()[1] == (
+    assert result.err.splitlines()[1:3] == [
+        "nn-meter: strict: small_net.onnx on tiny_cpu: conv-relu (conv_0, relu_1): inputh 96 is outside the trained "
+        "range 1..64",
         "nn-meter: strict: small_net.onnx on tiny_cpu: add (add_7): this predictor has no kernel 'add'; "
-        "nn-Meter's sums leave it out, so it counts 0 ms"
-    )
+        "nn-Meter's sums leave it out, so it counts 0 ms",
+    ]
 
 
 def test_an_unset_batch_becomes_one_and_the_answer_says_so(

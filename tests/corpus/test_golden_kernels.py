@@ -92,15 +92,10 @@ def test_every_node_is_in_one_kernel_and_the_parts_are_the_whole(model: Path, ru
     assert {each.latency_ms for each in answer.kernels if each.kernel.free} <= {0.0}
 
 
-COUNTED_ON_OUTPUTS = pytest.mark.xfail(
-    reason="a transposed convolution's multiply-adds are counted on output pixels, too many by its strides", strict=True
-)
-
-
 @pytest.mark.parametrize("rules", ["onnxruntime", "openvino"])
 @pytest.mark.parametrize(
     "model",
-    [pytest.param(m, marks=COUNTED_ON_OUTPUTS if m.stem == "unet.dynamo" else ()) for m in MODELS],
+    MODELS,
     ids=lambda path: path.stem,
 )
 def test_no_multiply_add_is_lost_or_made_up(model: Path, rules: str, answers: Answers) -> None:

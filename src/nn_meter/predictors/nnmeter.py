@@ -177,7 +177,7 @@ class NnMeterEngine:
         if kind is None or problem:
             return KernelPrediction(kernel, "estimated", 0.0, None, (problem,))
         notes = tuple(map(str, kind.predictor.outside(row)))
-        return KernelPrediction(kernel, "predicted", kind.known[row], None, notes)
+        return KernelPrediction(kernel, "extrapolated" if notes else "predicted", kind.known[row], None, notes)
 
 
 def _free(name: str, operator: str, reason: str) -> KernelPrediction:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 
-from nn_meter.predictors.prediction import KernelPrediction, Prediction
+from nn_meter.predictors.prediction import STATUSES, KernelPrediction, Prediction
 from nn_meter.storage import legible
 
 PREFIX = "(nn-Meter)"
@@ -62,7 +62,7 @@ def kernel_table(prediction: Prediction) -> str:
 
 
 def coverage_table(prediction: Prediction) -> str:
-    """What the total rests on, a line per status."""
+    """What the total rests on, a line per status that occurs."""
     rows = [
         (
             f"  {status}",
@@ -72,6 +72,7 @@ def coverage_table(prediction: Prediction) -> str:
             f"{part.share:.1%}",
         )
         for status, part in prediction.coverage.items()
+        if part.kernels
     ]
     return "\n".join(["what the total rests on:", *columns(rows, frozenset({1, 2, 3, 4}))])
 
@@ -114,7 +115,7 @@ def total_line(prediction: Prediction) -> str:
 def comparison(predictions: Iterable[Prediction]) -> str:
     """Several predictors side by side, a line per model and predictor."""
     rows: list[tuple[str, ...]] = [
-        ("model", "predictor", "version", "device", "ms", "90 % interval", "predicted", "estimated")
+        ("model", "predictor", "version", "device", "ms", "90 % interval", *STATUSES[:3])
     ]
     for each in predictions:
         interval = " .. ".join(map(milliseconds, each.interval_ms)) if each.interval_ms else "-"
@@ -129,22 +130,27 @@ def comparison(predictions: Iterable[Prediction]) -> str:
                 interval,
                 *(
                     f"{part.kernels} ({part.share:.1%})"
-                    for part in (coverage["predicted"], coverage["estimated"])
+                    for part in (coverage[status] for status in STATUSES[:3])
                 ),
             )
         )
-    return "\n".join(columns(rows, frozenset({4, 5, 6, 7})))
+    return "\n".join(columns(rows, frozenset({4, 5, 6, 7, 8})))
 
 
 def caution(prediction: Prediction) -> str:
     """One line where not all of the total is predicted or free, else empty."""
-    part = prediction.coverage["estimated"]
-    if not part.kernels:
-        return ""
     kernels = counted(len(prediction.kernels), "kernel")
+    said = []
+    for status in ("extrapolated", "estimated"):
+        part = prediction.coverage[status]
+        if part.kernels:
+            share = f"{part.share:.0%} of the total" if part.latency_ms else "they count 0 ms, which is too little"
+            said.append(f"{part.kernels} of {kernels} ({share}) are {status}")
+    if not said:
+        return ""
     return (
-        f"{prediction.model} on {prediction.predictor}: {part.kernels} of {kernels} ({part.share:.0%} of the "
-        "total) are estimated, not predicted; nn-meter explain says which and why"
+        f"{prediction.model} on {prediction.predictor}: {', '.join(said)}, not predicted; "
+        "nn-meter explain says which and why"
     )
 
 

@@ -84,7 +84,7 @@ COLUMNS = (
 
 
 def build_softmax(c: RowsConfig) -> Graph:
-    """One softmax, over the last axis or, strided, over one before it."""
+    """One operator along an axis: the last or, strided, one before it."""
     b = GraphBuilder(c.op.lower())
     if c.stride > 1:
         return b.graph(b.op(c.op, b.input((c.rows // c.stride, c.length, c.stride), c.dtype), axis=1))
@@ -93,6 +93,8 @@ def build_softmax(c: RowsConfig) -> Graph:
 
 def build_norm(c: RowsConfig) -> Graph:
     """One normalisation over the last axis."""
+    if c.op == "LpNormalization":
+        return build_softmax(c)
     b = GraphBuilder(c.op.lower())
     if c.op == "SkipLayerNormalization":
         x = b.op("Add", *(b.input((1, c.rows, c.length), c.dtype) for _ in range(2)))

@@ -162,10 +162,11 @@ def work_reduce(c: ReduceConfig) -> Work:
 def build_reduce(c: ReduceConfig) -> Graph:
     """One reduction."""
     b = GraphBuilder("reduce")
-    x = b.input(c.dims, c.dtype)
+    dims = c.dims if len(c.dims) > 1 else (*c.dims, 1)  # one element becomes one
+    x = b.input(dims, c.dtype)
     if c.op in _ARG:
         return b.graph(b.op(c.op, x, axis=1, keepdims=1))
-    axes = tuple(range(1, len(c.dims), 2))
+    axes = tuple(range(1, len(dims), 2))
     return b.graph(b.op(c.op, x, b.const(axes), keepdims=1))
 
 
