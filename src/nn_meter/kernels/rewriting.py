@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from nn_meter.ir import Attr, Graph, Tensor
+from nn_meter.ir import Attr, Graph, Node, Tensor
 from nn_meter.kernels.kinds import Operator
 from nn_meter.kernels.operators import RULE_NAMES
 
@@ -48,7 +48,10 @@ class Op:
 
 
 class Work:
-    """Operators with their tensors; knows who computes and who reads each tensor."""
+    """Operators with their tensors; knows who computes and who reads each tensor. ``folded`` are nodes whose result is
+    known before inference, by tensor."""
+
+    KNOWN = "its result is known before inference"
 
     def __init__(self, graph: Graph) -> None:
         self.tensors: dict[str, Tensor] = dict(graph.tensors)
@@ -56,6 +59,7 @@ class Work:
         self.inputs = frozenset(graph.inputs)
         self.free: list[tuple[str, str, str]] = []
         self.refusals: list[Refusal] = []
+        self.folded: dict[str, Node] = {}
         self.producer: dict[str, Op] = {}
         self._readers: dict[str, list[Op]] = {}
         self._ops: dict[int, Op] = {}
@@ -63,7 +67,8 @@ class Work:
         self._turns = 0
         for number, node in enumerate(graph.nodes):
             if all(graph.tensors[o].const for o in node.outputs if o):
-                self.free.append((node.name, node.op_type, "its result is known before inference"))
+                self.free.append((node.name, node.op_type, self.KNOWN))
+                self.folded.update((o, node) for o in node.outputs if o)
                 continue
             self._put(Op(node.op_type, node.inputs, node.outputs, node.attrs, (node.name,)), (number, 0))
 
@@ -153,6 +158,10 @@ class Work:
             self.tensors[like], name=name, shape=tuple(shape), const=False, value=None
         )
         return name
+
+    def constant(self, name: str) -> None:
+        """Say that a new tensor is constant."""
+        self.tensors[name] = replace(self.tensors[name], const=True)
 
     def swap_input(self, op: Op, old: str, new: str) -> None:
         """Let ``op`` read ``new`` where it read ``old``."""

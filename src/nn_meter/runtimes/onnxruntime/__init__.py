@@ -11,7 +11,16 @@ from __future__ import annotations
 from nn_meter.kernels.no_ops import eliminate_no_ops
 from nn_meter.kernels.spellings import SWISH
 from nn_meter.runtimes.base import Pass, Runtime, rewriting
-from nn_meter.runtimes.onnxruntime import blocked, convolutions, products, transposes, views
+from nn_meter.runtimes.onnxruntime import (
+    blocked,
+    channels_last,
+    convolutions,
+    equals,
+    products,
+    quantised,
+    transposes,
+    views,
+)
 from nn_meter.runtimes.onnxruntime.executed import read
 from nn_meter.runtimes.onnxruntime.spellings import (
     BIAS_GELU,
@@ -27,6 +36,7 @@ from nn_meter.runtimes.onnxruntime.spellings import (
 
 PASSES: tuple[Pass, ...] = (
     Pass("eliminate_no_ops", lambda work, options: eliminate_no_ops(work), "EliminateIdentity, EliminateDropout, ..."),
+    Pass("merge_equals", equals.merge_equals, "ConstantSharing, CommonSubexpressionElimination"),
     Pass("fold_pad", convolutions.fold_pad("Conv", "AveragePool", "MaxPool"), "Pad_Fusion", until="1.32"),
     Pass("fold_pad", convolutions.fold_pad("Conv", "AveragePool"), "Pad_Fusion", since="1.32"),
     Pass("fold_into_conv", convolutions.fold_into_conv, "ConvBNFusion, ConvMulFusion, ConvAddFusion"),
@@ -34,21 +44,31 @@ PASSES: tuple[Pass, ...] = (
     Pass("fuse_gelu", rewriting(GELU), "GeluFusion"),
     Pass("fuse_tanh_gelu", rewriting(TANH_GELU), "FastGeluFusion"),
     Pass("fuse_layer_norm", rewriting(LAYER_NORM, RMS_NORM), "LayerNormFusion, SimplifiedLayerNormFusion"),
+    Pass("drop_clipping", quantised.drop_clipping, "ReluQuantFusion, ClipQuantFusion"),
+    Pass("fuse_quantised", quantised.fuse_quantised, "QDQSelectorActionTransformer, EnsureUniqueDQForNodeUnit"),
     Pass("gather_to_split", views.gather_to_split, "GatherSliceToSplitFusion"),
     Pass("push_transpose_through_split", transposes.push_transpose_through_split, "TransposeOptimizer"),
     Pass("push_transpose_through_reduction", transposes.push_transpose_through_reduction, "TransposeOptimizer"),
     Pass("push_transpose_through_view", transposes.push_transpose_through_view, "TransposeOptimizer"),
     Pass("merge_views", views.merge_views, "ReshapeFusion"),
     Pass("merge_transposes", transposes.merge_transposes, "TransposeOptimizer"),
+    Pass(
+        "fuse_integer_products",
+        quantised.fuse_integer_products,
+        "MatMulIntegerToFloatFusion, DynamicQuantizeMatMulFusion",
+    ),
     Pass("fuse_matmul_add", products.fuse_matmul_add, "MatMulAddFusion"),
     Pass("merge_views_again", views.merge_views, "ReshapeFusion"),
     Pass("fuse_matmul_transpose", products.fuse_matmul_transpose, "MatmulTransposeFusion"),
     Pass("fuse_matmul_scale", products.fuse_matmul_scale, "MatMulScaleFusion"),
     Pass("fuse_matmul_transpose_again", products.fuse_matmul_transpose, "MatmulTransposeFusion"),
     Pass("fuse_swish", rewriting(SWISH), "QuickGeluFusion"),
-    Pass("fuse_bias_gelu", rewriting(BIAS_GELU, BIAS_TANH_GELU), "BiasGeluFusion"),
+    Pass("fuse_bias_gelu", rewriting(BIAS_GELU), "BiasGeluFusion"),
+    Pass("fuse_packed_bias", quantised.fuse_packed_bias, "MatMulNBitsFusion"),
+    Pass("fuse_bias_tanh_gelu", rewriting(BIAS_TANH_GELU), "FastGeluFusion"),
     Pass("fuse_skip_layer_norm", rewriting(SKIP_LAYER_NORM, SKIP_LAYER_NORM_WITHOUT_BIAS), "SkipLayerNormFusion"),
     Pass("fuse_activation", convolutions.fuse_activation, "ConvActivationFusion, GemmActivationFusion"),
+    Pass("to_channels_last", channels_last.to_channels_last, "NhwcTransformer"),
     Pass("block_channels", blocked.block_channels, "NchwcTransformer"),
     Pass("split_hard_swish", convolutions.split_hard_swish, "function body of HardSwish"),
     Pass("fuse_conv_add", convolutions.fuse_conv_add, "ConvAddActivationFusion"),

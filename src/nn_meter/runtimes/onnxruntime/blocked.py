@@ -118,6 +118,8 @@ class _Blocks:
 
     def pool(self, op: Op) -> None:
         shape = self.work.shape(op.inputs[0])
+        if self.work.tensors[op.inputs[0]].dtype != "float32":
+            return
         if (
             op.op_type.startswith("Global")
             and op.inputs[0] not in self.twin

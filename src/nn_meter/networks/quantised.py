@@ -1,0 +1,206 @@
+"""Networks in other precisions: a float graph as quantisers write it, so that such networks can be measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from math import prod
+from types import MappingProxyType
+
+from nn_meter.ir import Attr, Graph, Node, Tensor, verify
+
+_BLOCK = 32
+_SCALE = 0.02
+"""Of every tensor; a bias has that of its operand times that of the weights, else the runtime fuses nothing."""
+
+_WEIGHTED = ("Conv", "Gemm", "MatMul")
+_INTEGERS = frozenset(
+    (
+        *("Conv", "Gemm", "MatMul", "Add", "Mul", "Concat", "AveragePool", "GlobalAveragePool", "MaxPool", "Softmax"),
+        *("Sigmoid", "LeakyRelu", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Split", "Resize"),
+        "Gather",
+    )
+)
+"""Operators that a quantiser puts between DequantizeLinear and QuantizeLinear."""
+
+_CLIPPING = ("Relu", "Clip")
+
+
+class _Writer:
+    """Nodes and tensors of a graph that is written anew, operator by operator."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.nodes: list[Node] = []
+        self.tensors: dict[str, Tensor] = dict(graph.tensors)
+
+    def const(self, name: str, shape: Sequence[int], dtype: str, value: float | None = None) -> str:
+        """A constant; ``value`` is that of each element."""
+        values = None if value is None else (value,) * prod(shape)
+        self.tensors.setdefault(name, Tensor(name, tuple(shape), dtype, const=True, value=values))
+        return name
+
+    def op(self, op_type: str, inputs: Sequence[str], out: Tensor, domain: str = "", **attrs: Attr) -> str:
+        """An operator of one result, named after it."""
+        self.tensors[out.name] = out
+        self.nodes.append(
+            Node(f"{op_type}:{out.name}", op_type, tuple(inputs), (out.name,), MappingProxyType(attrs), domain)
+        )
+        return out.name
+
+    def done(self) -> Graph:
+        """The graph, verified."""
+        return verify(replace(self.graph, nodes=tuple(self.nodes), tensors=MappingProxyType(self.tensors)))
+
+
+def qdq_int8(graph: Graph) -> Graph:
+    """``graph`` as a static quantiser writes it: uint8 activations, int8 weights with a scale for each channel, int32
+    biases, each between QuantizeLinear and DequantizeLinear."""
+    writer = _Writer(graph)
+    floats: dict[str, str] = {}
+
+    def clipped(name: str) -> bool:
+        maker, readers = graph.producer.get(name), graph.consumers.get(name, ())
+        return (
+            maker is not None
+            and len(readers) == 1
+            and readers[0].op_type in _CLIPPING
+            and maker.op_type in ("Conv", "Gemm", "Add", "MatMul")
+        )
+
+    def activation(name: str) -> str:
+        tensor = graph.tensors[name]
+        if name in floats or tensor.dtype != "float32" or clipped(name):
+            return floats.get(name, name)
+        maker = graph.producer.get(name)
+        zero = 0 if maker is not None and maker.op_type in _CLIPPING else 128
+        scales = [
+            writer.const(f"{name}_scale", (), "float32", _SCALE),
+            writer.const(f"{name}_zero_point", (), "uint8", zero),
+        ]
+        source = name
+        if tensor.const:
+            source = writer.const(f"{name}_quantized", tensor.shape, "uint8")
+        else:
+            source = writer.op("QuantizeLinear", [name, *scales], Tensor(f"{name}_quantized", tensor.shape, "uint8"))
+        out = replace(tensor, name=f"{name}_dequantized", value=None)
+        floats[name] = writer.op("DequantizeLinear", [source, *scales], out)
+        return floats[name]
+
+    def weight(name: str, dtype: str, axis: int) -> str:
+        if name not in floats:
+            tensor = graph.tensors[name]
+            shape = tensor.shape[axis : axis + 1]
+            scale = _SCALE if dtype == "int8" else _SCALE * _SCALE
+            inputs = [
+                writer.const(f"{name}_quantized", tensor.shape, dtype),
+                writer.const(f"{name}_scale", shape, "float32", scale),
+                writer.const(f"{name}_zero_point", shape, dtype, 0),
+            ]
+            out = replace(tensor, name=f"{name}_dequantized", value=None)
+            floats[name] = writer.op("DequantizeLinear", inputs, out, axis=axis)
+        return floats[name]
+
+    for node in graph.nodes:
+        follows = node.op_type in _CLIPPING and node.inputs[0] in graph.producer and clipped(node.inputs[0])
+        if node.op_type not in _INTEGERS:
+            writer.nodes.append(node)
+            if follows:
+                activation(node.outputs[0])
+            else:
+                writer.nodes[-1] = replace(node, inputs=tuple(floats.get(i, i) for i in node.inputs))
+            continue
+        inputs = list(node.inputs)
+        for place, name in enumerate(inputs):
+            tensor = graph.tensors.get(name)
+            if tensor is None or tensor.dtype != "float32":
+                continue
+            if tensor.const and node.op_type in _WEIGHTED and place in (1, 2):
+                axis = 0 if node.op_type == "Conv" or place == 2 or node.attrs.get("transB") else len(tensor.shape) - 1
+                inputs[place] = weight(name, "int8" if place == 1 else "int32", axis)
+            elif node.op_type not in ("Resize", "Gather") or place == 0:
+                inputs[place] = activation(name)
+        writer.nodes.append(replace(node, inputs=tuple(inputs)))
+        for out in node.outputs:
+            if out:
+                activation(out)
+    return _with_outputs(writer, floats)
+
+
+def _with_outputs(writer: _Writer, floats: Mapping[str, str]) -> Graph:
+    """The graph whose results are those behind the last DequantizeLinear."""
+    outputs = tuple(floats.get(name, name) for name in writer.graph.outputs)
+    return replace(writer.done(), outputs=outputs)
+
+
+def _scaled(writer: _Writer, whole: str, out: Tensor, scale: str, weight: str, bias: str) -> None:
+    """A product of integers as floats: the scales multiplied, and the bias added."""
+    floats = writer.op("Cast", [whole], replace(out, name=f"{out.name}_cast"), to=1)
+    shape = writer.tensors[weight].shape
+    factor = writer.op("Mul", [scale, weight], Tensor(f"{out.name}_scales", shape))
+    result = out if not bias else replace(out, name=f"{out.name}_scaled")
+    writer.op("Mul", [floats, factor], result)
+    if bias:
+        writer.op("Add", [result.name, bias], out)
+
+
+def dynamic_int8(graph: Graph) -> Graph:
+    """``graph`` as a dynamic quantiser writes it: DynamicQuantizeLinear before ConvInteger and MatMulInteger with uint8
+    weights, their results scaled, and biases added, behind."""
+    writer = _Writer(graph)
+    done: set[str] = set()
+    for node in graph.nodes:
+        weight = graph.tensors.get(node.inputs[1]) if len(node.inputs) > 1 else None
+        plain = node.op_type in ("Conv", "MatMul") and weight is not None and weight.const
+        if not plain or weight is None or weight.dtype != "float32" or graph.tensors[node.inputs[0]].const:
+            writer.nodes.append(node)
+            continue
+        x, out = graph.tensors[node.inputs[0]], graph.tensors[node.outputs[0]]
+        parts = [f"{x.name}_quantized", f"{x.name}_scale", f"{x.name}_zero_point"]
+        if x.name not in done:
+            done.add(x.name)
+            for name, shape, dtype in zip(parts, (x.shape, (), ()), ("uint8", "float32", "uint8"), strict=True):
+                writer.tensors[name] = Tensor(name, shape, dtype)
+            writer.nodes.append(Node(f"quantize:{x.name}", "DynamicQuantizeLinear", (x.name,), tuple(parts)))
+        w = [
+            writer.const(f"{weight.name}_quantized", weight.shape, "uint8"),
+            writer.const(f"{weight.name}_zero_point", (), "uint8", 128),
+        ]
+        scale = writer.const(f"{weight.name}_scale", (), "float32", _SCALE)
+        whole = Tensor(f"{out.name}_whole", out.shape, "int32")
+        writer.tensors[whole.name] = whole
+        inputs = (parts[0], w[0], parts[2], w[1])
+        writer.nodes.append(replace(node, op_type=f"{node.op_type}Integer", inputs=inputs, outputs=(whole.name,)))
+        bias = node.inputs[2] if node.op_type == "Conv" and len(node.inputs) > 2 else ""
+        if bias:
+            shape = (1, graph.tensors[bias].size, *(1,) * (len(out.shape) - 2))
+            bias = writer.const(f"{bias}_reshaped", shape, "float32")
+        _scaled(writer, whole.name, out, parts[1], scale, bias)
+    return writer.done()
+
+
+def int4_weights(graph: Graph) -> Graph:
+    """``graph`` with the constant matrices of its products in 4 bits, a scale for each block of 32 along a column."""
+    writer = _Writer(graph)
+    for node in graph.nodes:
+        weight = graph.tensors.get(node.inputs[1]) if node.op_type == "MatMul" else None
+        if weight is None or not weight.const or weight.dtype != "float32" or len(weight.shape) != 2:
+            writer.nodes.append(node)
+            continue
+        rows, columns = weight.shape
+        blocks = -(-rows // _BLOCK)
+        inputs = [
+            node.inputs[0],
+            writer.const(f"{weight.name}_q4", (columns, blocks, _BLOCK // 2), "uint8"),
+            writer.const(f"{weight.name}_scales", (columns, blocks), "float32"),
+        ]
+        out = graph.tensors[node.outputs[0]]
+        attrs: dict[str, Attr] = {"K": rows, "N": columns, "bits": 4, "block_size": _BLOCK}
+        writer.op("MatMulNBits", inputs, out, "com.microsoft", **attrs)
+    return writer.done()
+
+
+PRECISIONS: Mapping[str, Callable[[Graph], Graph]] = MappingProxyType(
+    {"qdq_int8": qdq_int8, "dynamic_int8": dynamic_int8, "int4_weights": int4_weights}
+)
+"""What a float graph can be written in, by name."""

@@ -1,0 +1,185 @@
+"""Convolutions of integers compute with channels last: where layouts change, and what else runs between the changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from nn_meter.ir import Attr
+from nn_meter.kernels.rewriting import Op, Work
+from nn_meter.runtimes.base import Options
+
+_TO_LAST = (0, 2, 3, 1)
+_TO_FIRST = (0, 3, 1, 2)
+
+_ELEMENTWISE = frozenset(
+    (
+        *("DequantizeLinear", "QuantizeLinear", "QLinearSigmoid", "QLinearLeakyRelu", "QLinearAdd", "QLinearMul"),
+        *("Relu", "Sigmoid", "Tanh", "Clip", "HardSigmoid", "HardSwish", "LeakyRelu", "Elu", "Selu", "Mish", "Erf"),
+        *("Gelu", "QuickGelu", "Exp", "Sqrt", "Neg", "Abs", "Cast", "Softplus"),
+        *("Add", "Mul", "Sub", "Div", "Pow", "Max", "Min", "Sum"),
+    )
+)
+
+_OPERANDS = {"QLinearAdd": (0, 3), "QLinearMul": (0, 3)}
+"""Inputs that are operands, whatever their rank; the others are scales and zero points."""
+
+
+def to_channels_last(work: Work, options: Options) -> None:
+    """Transposes around each convolution of integers, moved until they cancel out."""
+    if any(True for _ in work.ops("QLinearConv")):
+        _ChannelsLast(work).run()
+
+
+class _ChannelsLast:
+    """Tensors with their twins, whose channels are last."""
+
+    def __init__(self, work: Work) -> None:
+        self.work = work
+        self.twin: dict[str, str] = {}
+        self.asked: dict[str, str] = {}  # twins that a Transpose makes of a tensor whose channels are first
+        self.leads = self._leading()
+
+    def _leading(self) -> set[str]:
+        """Tensors from which a way through what can be turned leads to a convolution."""
+        found: set[str] = set()
+        for op in reversed(list(self.work.ops())):
+            turns = op.op_type == "QLinearConv" or (op.op_type == "Transpose")
+            if turns or (op.op_type in self._table and any(o in found for o in op.outputs)):
+                found.update(i for i in op.inputs if i)
+        return found
+
+    def run(self) -> None:
+        for op in self.work.ops():
+            if not op.outputs or not op.inputs:
+                continue
+            if op.op_type == "Transpose":
+                self.transpose(op)
+            elif op.op_type == "QLinearConv":
+                if len(self.work.shape(op.inputs[0])) == 4:
+                    self.make(op, [self.last(op.inputs[0], op), *op.inputs[1:]], {"channels_last": 1})
+            elif op.op_type in self._table and len(self.work.shape(op.inputs[0])) in (0, 4):
+                self._table[op.op_type](self, op)
+        self.close()
+
+    def last(self, name: str, near: Op) -> str:
+        """The twin of ``name``, through a Transpose where nothing makes it."""
+        if self.work.const(name):
+            return self._turned(name, constant=True)
+        if name in self.twin:
+            return self.twin[name]
+        if name not in self.asked:
+            self.asked[name] = self._turned(name)
+            attrs: dict[str, Attr] = {"perm": _TO_LAST}
+            self.work.add(Op("Transpose", [name], [self.asked[name]], attrs), before=near)
+        return self.asked[name]
+
+    def _turned(self, name: str, constant: bool = False) -> str:
+        shape = self.work.shape(name)
+        full = (1,) * (4 - len(shape)) + shape
+        turned = [full[axis] for axis in _TO_LAST]
+        new = self.work.fresh("last", turned, name)
+        if constant:
+            self.work.constant(new)
+        return new
+
+    def make(self, op: Op, inputs: list[str], attrs: Mapping[str, Attr] = {}, op_type: str = "") -> None:
+        """Replace ``op`` by one that writes the twins of its results."""
+        outputs = [self._turned(o) for o in op.outputs if o]
+        self.twin.update(zip((o for o in op.outputs if o), outputs, strict=True))
+        new = self.work.fuse([op], op_type or op.op_type, inputs, outputs, {**op.attrs, **attrs})
+        new.fused = op.fused
+
+    def worth(self, op: Op, names: list[str]) -> bool:
+        """Whether to turn what ``op`` reads leaves less to transpose, or as much and nearer to another change."""
+        cost = sum(0 if self.work.const(n) else -4 if n in self.twin else len(self.work.shape(n)) for n in names)
+        if cost < 0 and not any(o in self.leads for o in op.outputs):
+            cost += 4
+        return cost < 0
+
+    def transpose(self, op: Op) -> None:
+        """One of the model's own: what it makes may be there already, or be the twin of another."""
+        source, out = op.inputs[0], op.outputs[0]
+        if op.attrs.get("perm") == _TO_FIRST:
+            self.twin[out] = source
+        elif op.attrs.get("perm") == _TO_LAST and source in self.twin and out not in self.work.outputs:
+            for reader in list(self.work.readers(out)):
+                self.work.swap_input(reader, out, self.twin[source])
+            self._free(op)
+
+    def _free(self, op: Op) -> None:
+        self.work.remove(op)
+        self.work.free += [(member, op.op_type, "the transposes cancel out") for member in op.members]
+
+    def elementwise(self, op: Op) -> None:
+        wide = _OPERANDS.get(op.op_type, ())
+        data = [i for n, i in enumerate(op.inputs) if i and (n in wide or len(self.work.shape(i)) >= 2)]
+        if self.worth(op, data) and all(self.work.const(i) or len(self.work.shape(i)) == 4 for i in data):
+            turned = {i: self.last(i, op) for i in dict.fromkeys(data)}
+            self.make(op, [turned.get(i, i) for i in op.inputs])
+
+    def concat(self, op: Op) -> None:
+        data = [i for i in op.inputs if i and len(self.work.shape(i)) == 4]
+        axis = op.attrs.get("axis", 1)
+        if self.worth(op, data) and isinstance(axis, int):
+            turned = {i: self.last(i, op) for i in dict.fromkeys(data)}
+            self.make(op, [turned.get(i, i) for i in op.inputs], {"axis": _TO_LAST.index(axis % 4)})
+
+    def softmax(self, op: Op) -> None:
+        axis = op.attrs.get("axis", -1)
+        if isinstance(axis, int) and self.worth(op, op.inputs[:1]):
+            turned: dict[str, Attr] = {"axis": _TO_LAST.index(axis % 4)}
+            self.make(op, [self.last(op.inputs[0], op), *op.inputs[1:]], turned)
+
+    def pool(self, op: Op) -> None:
+        everywhere = op.op_type == "QLinearGlobalAveragePool" and op.inputs[0] in self.twin
+        if everywhere or self.worth(op, op.inputs[:1]):
+            self.make(op, [self.last(op.inputs[0], op), *op.inputs[1:]], {"channels_last": 1})
+
+    def max_pool(self, op: Op) -> None:
+        whole = self.work.tensors[op.inputs[0]].dtype in ("uint8", "int8")
+        if whole and len(op.outputs) == 1 and self.worth(op, op.inputs[:1]):
+            self.make(op, [self.last(op.inputs[0], op)], op_type="NhwcMaxPool")
+
+    def reduce(self, op: Op) -> None:
+        axes = op.attrs.get("axes", self.work.tensors[op.inputs[1]].value if len(op.inputs) > 1 else None)
+        if isinstance(axes, tuple) and op.attrs.get("keepdims", 1) and self.worth(op, op.inputs[:1]):
+            turned = tuple(sorted(_TO_LAST.index(int(axis) % 4) for axis in axes))
+            self.make(op, [self.last(op.inputs[0], op)], {"axes": turned})
+
+    def cut(self, op: Op) -> None:
+        """Split, Slice and Pad: what their other inputs say is in their results' shapes."""
+        if self.worth(op, op.inputs[:1]):
+            axis = op.attrs.get("axis")
+            attrs: dict[str, Attr] = {"axis": _TO_LAST.index(axis % 4)} if isinstance(axis, int) else {}
+            self.make(op, [self.last(op.inputs[0], op), *op.inputs[1:]], attrs)
+
+    def resize(self, op: Op) -> None:
+        if self.worth(op, op.inputs[:1]):
+            self.make(op, [self.last(op.inputs[0], op), *op.inputs[1:]])
+
+    _table: Mapping[str, Callable[[_ChannelsLast, Op], None]] = {
+        **dict.fromkeys(_ELEMENTWISE, elementwise),
+        **dict.fromkeys(("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin"), reduce),
+        "Softmax": softmax,
+        "QLinearSoftmax": softmax,
+        "Concat": concat,
+        "QLinearConcat": concat,
+        "QLinearAveragePool": pool,
+        "QLinearGlobalAveragePool": pool,
+        "MaxPool": max_pool,
+        **dict.fromkeys(("Split", "Slice", "Pad"), cut),
+        "Resize": resize,
+    }
+
+    def close(self) -> None:
+        """Back to channels first wherever something reads them so."""
+        work = self.work
+        for name, last in self.twin.items():
+            maker = work.producer.get(last)
+            before = work.made_by(name, "Transpose")
+            if before is not None and not work.readers(name) and name not in work.outputs:
+                self._free(before)
+            if maker is None or name in work.producer:
+                continue
+            if work.readers(name) or name in work.outputs:
+                work.add(Op("Transpose", [last], [name], {"perm": _TO_FIRST}), behind=maker)

@@ -1,0 +1,42 @@
+"""Operators that compute the same."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+from nn_meter.kernels.rewriting import Op, Work
+from nn_meter.runtimes.base import Options
+
+_MOST_SHARED = 8
+"""Elements of constants that are one where their values are equal."""
+
+_RANDOM = frozenset(
+    ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial")
+)
+
+
+def merge_equals(work: Work, options: Options) -> None:
+    """Of operators with the same inputs and attributes the first is left."""
+    known: dict[Hashable, Op] = {}
+    for op in work.ops():
+        if op.op_type in _RANDOM or not op.inputs or any(o in work.outputs for o in op.outputs):
+            continue
+        if any(work.made_by(i, "DequantizeLinear") for i in op.inputs if i):
+            continue  # each reader of a DequantizeLinear has one of its own by then
+        key = (op.op_type, tuple(_value(work, i) for i in op.inputs), tuple(sorted(op.attrs.items())))
+        first = known.setdefault(key, op)
+        if first is op or len(first.outputs) != len(op.outputs):
+            continue
+        for old, new in zip(op.outputs, first.outputs, strict=True):
+            for reader in list(work.readers(old)):
+                work.swap_input(reader, old, new)
+        work.remove(op)
+        work.free += [(m, op.op_type, "another operator computes the same") for m in op.members]
+
+
+def _value(work: Work, name: str) -> Hashable:
+    """What tells an input from others."""
+    tensor = work.tensors.get(name)
+    if tensor is None or not tensor.const or tensor.value is None or tensor.size > _MOST_SHARED:
+        return name
+    return tensor.dtype, tensor.shape, tensor.value

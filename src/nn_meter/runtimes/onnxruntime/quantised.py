@@ -1,0 +1,277 @@
+"""What ONNX Runtime makes of quantised models: of operators between DequantizeLinear and QuantizeLinear, and of
+products of integers whose results are scaled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from nn_meter.kernels.rewriting import Op, Work
+from nn_meter.runtimes.base import Options
+
+_DROPPED = frozenset(
+    ("Gather", "Reshape", "Expand", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "MaxPool", "Resize", "Slice")
+)
+"""Operators that move numbers only: they run on integers where both sides have one scale."""
+
+_UNARY = ("AveragePool", "GlobalAveragePool", "LeakyRelu", "Sigmoid", "Softmax")
+_LEAST = {"uint8": 0, "int8": -128}
+
+
+class _Quantised(NamedTuple):
+    """A tensor of integers with the names of its scale and zero point, and the operator that makes it floats."""
+
+    inputs: tuple[str, str, str]
+    op: Op | None
+
+
+def drop_clipping(work: Work, options: Options) -> None:
+    """A Relu or Clip before a QuantizeLinear whose integers end where it does changes nothing."""
+    for op in work.ops("Relu", "Clip"):
+        after = work.only_reader(op.outputs[0])
+        if after is None or after.op_type != "QuantizeLinear" or work.const(op.inputs[0]):
+            continue
+        if _covers(work, op, after):
+            work.bypass(op, "the integers behind it have the same bounds")
+
+
+def _covers(work: Work, op: Op, quantise: Op) -> bool:
+    zero = quantise.inputs[2] if len(quantise.inputs) > 2 else ""
+    least = _LEAST.get(work.tensors[quantise.outputs[0]].dtype)
+    if least is None:
+        return False
+    offset, scale = work.scalar(zero) if zero else 0.0, work.scalar(quantise.inputs[1])
+    if op.op_type == "Relu":
+        return offset is None or offset == least
+    low, high = (_bound(work, op, place, name) for place, name in ((1, "min"), (2, "max")))
+    if offset is None or scale is None:  # a calibrated range ends within the bounds
+        return True
+    below = low is None or (least - offset) * scale >= low - 1e-6
+    return below and (high is None or (least + 255 - offset) * scale <= high + 1e-6)
+
+
+def _bound(work: Work, op: Op, place: int, name: str) -> float | None:
+    value = op.attrs.get(name)
+    if isinstance(value, int | float):
+        return float(value)
+    return work.scalar(op.inputs[place]) if len(op.inputs) > place else None
+
+
+def fuse_quantised(work: Work, options: Options) -> None:
+    """Operators between DequantizeLinear and QuantizeLinear become those that compute with integers."""
+    for op in work.ops():
+        handler = _HANDLERS.get(op.op_type)
+        if handler is not None and op.outputs:
+            handler(work, op)
+    for op in work.ops("DequantizeLinear"):
+        readers = list(work.readers(op.outputs[0]))
+        if not readers and op.outputs[0] not in work.outputs:
+            work.remove(op)
+            work.free += [(m, op.op_type, "what reads its result computes with integers") for m in op.members]
+        for reader in readers[1:]:
+            copy = work.fresh("dequantised", work.shape(op.outputs[0]), op.outputs[0])
+            work.add(Op(op.op_type, op.inputs, [copy], op.attrs), before=reader)
+            work.swap_input(reader, op.outputs[0], copy)
+    _dequantise_weights(work)
+
+
+def _dequantise_weights(work: Work) -> None:
+    """Weights that are read as floats are made floats in every inference, anew for each reader."""
+    for op in work.ops():
+        for name in dict.fromkeys(op.inputs):
+            node = work.folded.get(name)
+            if node is None or node.op_type != "DequantizeLinear":
+                continue
+            entry = (node.name, node.op_type, work.KNOWN)
+            members = (node.name,) if entry in work.free else ()
+            if members:
+                work.free.remove(entry)
+            floats = work.fresh("dequantised", work.shape(name), name)
+            work.add(Op(node.op_type, node.inputs, [floats], node.attrs, members), before=op)
+            work.swap_input(op, name, floats)
+
+
+def _source(work: Work, name: str) -> _Quantised | None:
+    """The integers that ``name`` is made of."""
+    if not name:
+        return None
+    op = work.made_by(name, "DequantizeLinear")
+    node = work.folded.get(name)
+    if op is None and (node is None or node.op_type != "DequantizeLinear"):
+        return None
+    inputs = op.inputs if op is not None else list(node.inputs) if node is not None else []
+    q, scale, zero = (*inputs, "")[:3]
+    return _Quantised((q, scale, zero), op)
+
+
+def _target(work: Work, op: Op) -> Op | None:
+    after = work.only_reader(op.outputs[0]) if len(op.outputs) == 1 else None
+    return after if after is not None and after.op_type == "QuantizeLinear" else None
+
+
+def _scale(quantise: Op) -> list[str]:
+    return [*quantise.inputs[1:], ""][:2]
+
+
+def _same(work: Work, a: str, b: str) -> bool:
+    if a == b or not a or not b:
+        return a == b
+    x, y = work.tensors[a].value, work.tensors[b].value
+    return x is None or y is None or x == y
+
+
+def _replace(work: Work, sources: list[_Quantised], op: Op, target: Op | None, op_type: str, inputs: list[str]) -> Op:
+    """One operator for ``op`` and the changes of type around it that nothing else reads."""
+    alone = [s.op for s in sources if s.op is not None and _reads_alone(work, s.op, op)]
+    last = target or op
+    return work.fuse([*alone, op, *([target] if target else [])], op_type, inputs, last.outputs, op.attrs)
+
+
+def _reads_alone(work: Work, source: Op, op: Op) -> bool:
+    name = source.outputs[0]
+    return name not in work.outputs and all(reader is op for reader in work.readers(name))
+
+
+def _unary(work: Work, op: Op) -> None:
+    source, target = _source(work, op.inputs[0]), _target(work, op)
+    if source is not None and source.op is not None and target is not None:
+        _replace(work, [source], op, target, f"QLinear{op.op_type}", [*source.inputs, *_scale(target)])
+
+
+def _binary(work: Work, op: Op) -> None:
+    sources, target = _sources(work, op), _target(work, op)
+    if sources is not None and target is not None:
+        inputs = [i for s in sources for i in s.inputs]
+        _replace(work, sources, op, target, f"QLinear{op.op_type}", [*inputs, *_scale(target)])
+
+
+def _concat(work: Work, op: Op) -> None:
+    sources, target = _sources(work, op), _target(work, op)
+    if sources is not None and target is not None:
+        _replace(work, sources, op, target, "QLinearConcat", [*_scale(target), *(i for s in sources for i in s.inputs)])
+
+
+def _where(work: Work, op: Op) -> None:
+    sources, target = [_source(work, i) for i in op.inputs[1:]], _target(work, op)
+    found = [s for s in sources if s is not None]
+    if len(found) == len(sources) and target is not None:
+        inputs = [op.inputs[0], *(i for s in found for i in s.inputs), *_scale(target)]
+        _replace(work, found, op, target, "QLinearWhere", inputs)
+
+
+def _sources(work: Work, op: Op) -> list[_Quantised] | None:
+    """The integers of every input, ``None`` where one is of floats, or all are constant."""
+    sources = [_source(work, i) for i in op.inputs]
+    found = [s for s in sources if s is not None]
+    return found if len(found) == len(sources) and any(s.op for s in found) else None
+
+
+def _conv(work: Work, op: Op) -> None:
+    x, w, target = _source(work, op.inputs[0]), _source(work, op.inputs[1]), _target(work, op)
+    bias = _source(work, op.inputs[2]) if len(op.inputs) > 2 else None
+    if x is None or w is None or target is None or (len(op.inputs) > 2 and op.inputs[2] and bias is None):
+        return
+    inputs = [*x.inputs, *w.inputs, *_scale(target), *([bias.inputs[0]] if bias else [])]
+    _replace(work, [x, w], op, target, "QLinearConv", inputs)
+
+
+def _matmul(work: Work, op: Op) -> None:
+    sources, target = _sources(work, op), _target(work, op)
+    if sources is None:
+        return
+    a, b = sources
+    if target is not None:
+        _replace(work, sources, op, target, "QLinearMatMul", [*a.inputs, *b.inputs, *_scale(target)])
+    elif work.tensors[a.inputs[0]].dtype in _LEAST and work.tensors[b.inputs[0]].dtype in _LEAST:
+        scales = [s.inputs[place] for place in (1, 2) for s in (a, b)]
+        _replace(work, sources, op, None, "MatMulIntegerToFloat", [a.inputs[0], b.inputs[0], *scales])
+
+
+def _gemm(work: Work, op: Op) -> None:
+    a, b, target = _source(work, op.inputs[0]), _source(work, op.inputs[1]), _target(work, op)
+    bias = _source(work, op.inputs[2]) if len(op.inputs) > 2 else None
+    if a is None or b is None or (len(op.inputs) > 2 and op.inputs[2] and bias is None):
+        return
+    inputs = [*a.inputs, *b.inputs, bias.inputs[0] if bias else "", *(_scale(target) if target else [])]
+    _replace(work, [a, b], op, target, "QGemm", inputs)
+
+
+def _move(work: Work, op: Op) -> None:
+    source, target = _source(work, op.inputs[0]), _target(work, op)
+    if source is None or target is None or (source.op is None and op.op_type != "Gather"):
+        return
+    if op.attrs.get("mode") == "cubic":
+        return
+    if all(_same(work, a, b) for a, b in zip(source.inputs[1:], _scale(target), strict=True)):
+        _replace(work, [source], op, target, op.op_type, [source.inputs[0], *op.inputs[1:]])
+
+
+def _split(work: Work, op: Op) -> None:
+    source = _source(work, op.inputs[0])
+    targets = [work.only_reader(o) for o in op.outputs]
+    found = [t for t in targets if t is not None and t.op_type == "QuantizeLinear"]
+    if source is None or source.op is None or len(found) != len(targets):
+        return
+    if all(_same(work, a, b) for t in found for a, b in zip(source.inputs[1:], _scale(t), strict=True)):
+        alone = [source.op] if _reads_alone(work, source.op, op) else []
+        outputs = [t.outputs[0] for t in found]
+        work.fuse([*alone, op, *found], op.op_type, [source.inputs[0], *op.inputs[1:]], outputs, op.attrs)
+
+
+_HANDLERS: Mapping[str, Callable[[Work, Op], None]] = {
+    "Conv": _conv,
+    "MatMul": _matmul,
+    "Gemm": _gemm,
+    "Add": _binary,
+    "Mul": _binary,
+    "Concat": _concat,
+    "Where": _where,
+    "Split": _split,
+    **dict.fromkeys(_UNARY, _unary),
+    **dict.fromkeys(_DROPPED, _move),
+}
+
+
+def fuse_integer_products(work: Work, options: Options) -> None:
+    """A MatMulInteger with what scales its result, with a bias behind it, and with the DynamicQuantizeLinear before."""
+    for op in work.ops("MatMulInteger"):
+        cast = work.only_reader(op.outputs[0])
+        scaled = work.only_reader(cast.outputs[0]) if cast is not None and cast.op_type == "Cast" else None
+        if cast is None or scaled is None or scaled.op_type != "Mul":
+            continue
+        factor = next(i for i in scaled.inputs if i != cast.outputs[0])
+        scale = work.made_by(factor, "Mul")
+        source = work.producer.get(op.inputs[0])
+        if scale is None or work.only_reader(factor) is not scaled or len(scale.inputs) != 2:
+            continue
+        ops, last = [scale, op, cast, scaled], scaled
+        bias = work.only_reader(scaled.outputs[0])
+        added = ""
+        if bias is not None and bias.op_type == "Add":
+            other = next(i for i in bias.inputs if i != scaled.outputs[0])
+            if work.shape(other) == work.shape(op.outputs[0])[-1:]:
+                ops, last, added = [*ops, bias], bias, other
+        a, b, a_zero, b_zero = (*op.inputs, "", "")[:4]
+        dynamic = source is not None and source.op_type == "DynamicQuantizeLinear"
+        a_scale, b_scale = scale.inputs
+        if dynamic and source is not None and a_scale != source.outputs[1]:
+            a_scale, b_scale = b_scale, a_scale
+        readers = {id(r) for o in source.outputs for r in work.readers(o)} if source is not None else set()
+        if dynamic and source is not None and readers <= {id(op), id(scale)}:
+            inputs = [source.inputs[0], b, b_scale, b_zero, added]
+            work.fuse([source, *ops], "DynamicQuantizeMatMul", inputs, last.outputs)
+        else:
+            inputs = [a, b, a_scale, b_scale, a_zero, b_zero, added]
+            work.fuse(ops, "MatMulIntegerToFloat", inputs, last.outputs)
+
+
+def fuse_packed_bias(work: Work, options: Options) -> None:
+    """A bias behind a product with packed weights."""
+    for op in work.ops("MatMulNBits"):
+        after = work.only_reader(op.outputs[0])
+        if after is None or after.op_type != "Add" or len(op.inputs) > 5:
+            continue
+        bias = next(i for i in after.inputs if i != op.outputs[0])
+        if work.const(bias) and work.shape(bias) == work.shape(op.outputs[0])[-1:]:
+            inputs = [*op.inputs, *[""] * (5 - len(op.inputs)), bias]
+            work.fuse((op, after), op.op_type, inputs, after.outputs, op.attrs)
