@@ -16,6 +16,7 @@ from nn_meter import frontends, settings
 from nn_meter.errors import DownloadError, GraphError, InputError, ModelError, PredictorError
 from nn_meter.frontends import nnmeter_ir
 from nn_meter.ir import Graph
+from nn_meter.ir.size import model_size
 from nn_meter.kernels import terms
 from nn_meter.kernels.rules import read_rules
 from nn_meter.kernels.schema import SCHEMA
@@ -25,9 +26,6 @@ from nn_meter.predictors.nnmeter import NnMeterEngine
 from nn_meter.predictors.nnmeter_columns import SCHEMAS
 from nn_meter.predictors.prediction import Prediction
 from nn_meter.progress import Progress
-
-DEFAULT_PREDICTOR = "zen4cpu_onnxruntime132"
-"""The predictor that answers where none is named."""
 
 InputShape = Sequence[int] | Sequence[Sequence[int]] | Mapping[str, Sequence[int]]
 """One shape, one per input, or shapes by the inputs' names."""
@@ -45,7 +43,7 @@ def list_latency_predictors() -> list[dict[str, Any]]:
     return [
         {
             "name": each.name,
-            "version": _number(each.version),
+            "version": version_number(each.version),
             "category": each.category,
             "kernel_predictors": list(each.kernel_predictors),
             "download" if each.origin == "published" else "package_location": each.location,
@@ -55,14 +53,16 @@ def list_latency_predictors() -> list[dict[str, Any]]:
 
 
 def load_latency_predictor(
-    predictor_name: str = DEFAULT_PREDICTOR,
+    predictor_name: str | Path | None = None,
     predictor_version: float | str | None = None,
     *,
     progress: Progress | None = None,
 ) -> Predictor:
     """The predictor of that name, in any case of letters; the latest version where none is given.
 
-    A published predictor is fetched at first use; ``progress`` hears of bytes.
+    A path, of a bundle's folder or zip, does for a name. Without either the default one answers:
+    ``NN_METER_PREDICTOR``, else what ``nn-meter use`` chose, else the one that is shipped. A published predictor is
+    fetched at first use; ``progress`` hears of bytes.
 
     Raises:
         UnknownPredictorError: no such name or version; near names are suggested.
@@ -70,7 +70,8 @@ def load_latency_predictor(
         PredictorError, RuleError: its files cannot be used.
         StorageError: the data folder cannot be written.
     """
-    return Predictor(catalogue.load_predictor(predictor_name, predictor_version, progress=progress))
+    return Predictor(catalogue.load_predictor(
+            predictor_name or catalogue.default_predictor(), predictor_version, progress=progress))
 
 
 class Predictor:
@@ -140,7 +141,16 @@ class Predictor:
     ) -> Prediction:
         """The same answer with its kernels, what each rests on, and why neighbours did not fuse."""
         subject = self._subject(model, model_type, input_shape, apply_nni, options)
-        return self._terms.explain(subject, _title(model, subject))
+        found = self._terms.explain(subject, _title(model, subject))
+        bundle = self.bundle
+        return replace(
+            found,
+            runtime=f"{bundle.runtime} {bundle.runtime_version}".strip(),
+            threads=bundle.threads if bundle.runtime and bundle.category == "cpu" else 0,
+            dtype=bundle.dtype,
+            inputs=tuple(subject.tensors[name] for name in subject.inputs) if isinstance(subject, Graph) else (),
+            size=model_size(subject) if isinstance(subject, Graph) else None,
+        )
 
     def _subject(
         self,
@@ -310,7 +320,8 @@ def _title(model: Any, subject: Graph | dict[str, Any]) -> str:
     return subject.name if isinstance(subject, Graph) else "nn-Meter IR"
 
 
-def _number(version: str) -> float | str:
+def version_number(version: str) -> float | str:
+    """A version as nn-Meter has it: a float where it is a number."""
     try:
         return float(version)
     except ValueError:

@@ -27,6 +27,11 @@ def data_folder() -> Path:
         ) from e
 
 
+def predictor() -> str:
+    """The predictor that answers where none is named: ``NN_METER_PREDICTOR``, a name or a path; empty if unset."""
+    return os.environ.get("NN_METER_PREDICTOR", "")
+
+
 def mirror() -> str:
     """Base address of the published predictors: ``NN_METER_MIRROR``, else nn-Meter's release page."""
     return (os.environ.get("NN_METER_MIRROR") or PUBLISHED).rstrip("/")

@@ -31,7 +31,9 @@ def home(tiny: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A data folder in which ``tiny_cpu`` 1.0 and ``tiny_npu`` 2.0 are registered."""
     home = tmp_path / "home"
     monkeypatch.setenv("NN_METER_HOME", str(home))
-    monkeypatch.delenv("NN_METER_DEBUG", raising=False)
+    for name in ("NN_METER_DEBUG", "NN_METER_PREDICTOR", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("COLUMNS", "80")
     for bundle in (tiny, replace(tiny, name="tiny_npu", version="2.0", device="")):
         package = tmp_path / f"{bundle.name}.zip"
         save(bundle, package)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from shutil import which
 
 import pytest
 
@@ -24,11 +25,99 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "small_net.onnx"
 def test_predictors_are_listed_in_nn_meters_lines(run: Callable[..., object]) -> None:
     lines = run("--list-predictors").out.splitlines()
     assert lines[0] == "(nn-Meter) Supported latency predictors:"
-    assert lines[-2:] == [
+    ours = lines[1 : lines.index("")]
+    assert ours[-2:] == [
         "(nn-Meter) [Predictor] tiny_cpu: version=1.0",
         "(nn-Meter) [Predictor] tiny_npu: version=2.0",
     ]
-    assert "(nn-Meter) [Predictor] cortexA76cpu_tflite21: version=1.0" in lines
+    assert "(nn-Meter) [Predictor] cortexA76cpu_tflite21: version=1.0" in ours
+
+
+def test_the_list_says_which_predictor_is_the_default(
+    run: Callable[..., object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def default() -> list[str]:
+        return run("--list-predictors").out.splitlines()[-1].split()[:2]
+
+    assert default() == ["default:", "zen4cpu_onnxruntime132"]
+    assert run("use", "TINY_CPU").out == "(nn-Meter) tiny_cpu answers where no predictor is named\n"
+    assert default() == ["default:", "tiny_cpu"]
+    assert "[RESULT] predict latency for small_net.onnx: 39.75 ms" in run("predict", EXAMPLE).out
+    monkeypatch.setenv("NN_METER_PREDICTOR", "tiny_npu")
+    assert default() == ["default:", "tiny_npu"]
+
+
+def test_what_is_no_predictor_is_not_chosen(run: Callable[..., object], tmp_path: Path) -> None:
+    unknown = run("use", "tiny_gpu")
+    assert (unknown.code, unknown.out) == (2, "")
+    assert "did you mean tiny_npu or tiny_cpu" in unknown.err
+    assert run("use", tmp_path / "absent.zip").code == 2
+    assert run("predict", "-q", "--predictor", "tiny_cpu", EXAMPLE).code == 0
+
+
+def test_a_predictor_is_handed_on_as_one_file(
+    run: Callable[..., object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "mine.zip"
+    assert run("export", "tiny_cpu", "-o", file).out.splitlines() == [
+        f"(nn-Meter) tiny_cpu 1.0 written to {file}",
+        f"(nn-Meter) ask it: nn-meter predict --predictor {file} MODEL",
+    ]
+    monkeypatch.setenv("NN_METER_HOME", str(tmp_path / "elsewhere"))
+    assert "39.75 ms" in run("predict", "-q", "--predictor", file, EXAMPLE).out
+    assert run("use", file).code == 0
+    assert "39.75 ms" in run("predict", "-q", EXAMPLE).out
+    assert run("predict", "--predictor", file, "--predictor-version", "2.0", EXAMPLE).code == 2
+    assert run("register", "--predictor", file).out == "(nn-Meter) Successfully register predictor: tiny_cpu\n"
+    assert "(nn-Meter) [Predictor] tiny_cpu: version=1.0" in run("--list-predictors").out
+
+
+def test_the_module_is_the_command(home: Path) -> None:
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    found = subprocess.run(
+        [sys.executable, "-m", "nn_meter", "--version"], env=env, capture_output=True, text=True, check=True
+    )
+    assert found.stdout.startswith("nn-meter ")
+
+
+def test_help_shows_where_to_begin(run: Callable[..., object]) -> None:
+    shown = run("--help").out
+    for command in ("nn-meter predict model.onnx", "nn-meter --list-predictors", "nn-meter build --backend"):
+        assert command in shown
+
+
+_ASK = """
+source "$1"; shift
+COMP_WORDS=(nn-meter "$@"); COMP_CWORD=$(( ${#COMP_WORDS[@]} - 1 ))
+_nn_meter
+echo "${COMPREPLY[@]}"
+"""
+
+
+@pytest.mark.skipif(which("bash") is None, reason="needs bash")
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["expl"], "explain"),
+        (["predict", "--by", "k"], "kernel kind"),
+        (["predict", "model.onnx", "--stri"], "--strict"),
+        (["completion", "--he"], "--help"),
+    ],
+)
+def test_bash_completes_words(
+    run: Callable[..., object], tmp_path: Path, words: list[str], expected: str
+) -> None:
+    script = tmp_path / "completion.bash"
+    script.write_text(run("completion", "bash").out)
+    line = ["bash", "-c", _ASK, "bash", str(script), *words]
+    assert subprocess.run(line, capture_output=True, text=True, check=True).stdout.split() == expected.split()
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_other_shells_hear_of_every_command(run: Callable[..., object], shell: str) -> None:
+    script = run("completion", shell).out
+    assert all(command.name in script for command in COMMANDS)
+    assert "strict" in script
 
 
 @pytest.mark.parametrize(

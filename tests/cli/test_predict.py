@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
 
+import jsonschema
 import onnx
 import pytest
 
+from nn_meter.predictors.prediction import STATUSES
+
+SCHEMA = Path(__file__).parents[2] / "docs" / "schema.json"
 EXAMPLE = Path(__file__).parents[2] / "examples" / "small_net.onnx"
 RESULT = "(nn-Meter) [RESULT] predict latency for small_net.onnx: 39.75 ms\n"
 
@@ -16,12 +21,14 @@ RESULT = "(nn-Meter) [RESULT] predict latency for small_net.onnx: 39.75 ms\n"
 @pytest.mark.parametrize("command", ["predict", "lat_pred"])
 @pytest.mark.parametrize("source", [["--onnx", EXAMPLE], [EXAMPLE]])
 def test_the_line_is_nn_meters(run: Callable[..., object], command: str, source: list[object]) -> None:
-    result = run(command, "--predictor", "tiny_cpu", "--predictor-version", "1.0", *source)
+    result = run(command, "-q", "--predictor", "tiny_cpu", "--predictor-version", "1.0", *source)
     assert (result.code, result.out) == (0, RESULT)
+    loud = run(command, "--predictor", "tiny_cpu", *source)
+    assert loud.out.startswith(RESULT)
 
 
 def test_names_compare_without_case(run: Callable[..., object]) -> None:
-    assert run("predict", "--predictor", "TINY_cpu", EXAMPLE).out == RESULT
+    assert run("predict", "-q", "--predictor", "TINY_cpu", EXAMPLE).out == RESULT
 
 
 def test_estimates_are_said_on_stderr(run: Callable[..., object]) -> None:
@@ -30,6 +37,70 @@ def test_estimates_are_said_on_stderr(run: Callable[..., object]) -> None:
         "kernels (they count 0 ms, which is too little) are estimated, not predicted; nn-meter explain says which and "
         "why\n"
     )
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_answer_says_what_it_is_worth_and_where_the_time_goes(
+    run: Callable[..., object], golden: Callable[[str, str], None], monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    shown = run("predict", "--predictor", "tiny_cpu", EXAMPLE).out
+    golden(f"predict_{width}.txt", shown)
+    assert max(map(len, shown.splitlines())) <= width
+
+
+@pytest.mark.parametrize("by", ["kind", "module", "kernel"])
+def test_rows_are_grouped_sorted_and_cut_as_asked(
+    run: Callable[..., object], golden: Callable[[str, str], None], by: str
+) -> None:
+    arguments = ["--by", by, "--sort", "name", "--top", "3"]
+    golden(f"predict_by_{by}.txt", run("predict", "--predictor", "tiny_cpu", *arguments, EXAMPLE).out)
+
+
+def test_a_narrow_terminal_loses_middles_not_numbers(
+    run: Callable[..., object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wide = run("predict", "--predictor", "tiny_cpu", EXAMPLE).out
+    monkeypatch.setenv("COLUMNS", "60")
+    narrow = run("predict", "--predictor", "tiny_cpu", EXAMPLE).out
+    assert max(map(len, narrow.removeprefix(RESULT).splitlines())) <= 60
+    for number in ("4.000", "10.1%", "65.4%"):
+        assert number in wide
+        assert number in narrow
+
+
+def test_colours_are_for_terminals(run: Callable[..., object], monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ("predict", "--predictor", "tiny_cpu", EXAMPLE)
+    assert "\x1b[" not in run(*arguments).out
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert "\x1b[32m" in run(*arguments).out
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b[3" not in run(*arguments).out
+
+
+def test_csv_has_every_kernel_with_every_digit(run: Callable[..., object]) -> None:
+    shown = run("predict", "--predictor", "tiny_cpu", "--csv", EXAMPLE).out
+    found = list(csv.DictReader(shown.splitlines()))
+    assert len(found) == 29
+    assert sum(float(each["latency_ms"]) for each in found) == 39.75
+    assert {each["status"] for each in found} == {"predicted", "extrapolated", "estimated"}
+    assert found[0]["nodes"].split() == ["conv_0", "relu_1"]
+
+
+@pytest.mark.parametrize("command", ["predict", "explain"])
+def test_documents_keep_the_published_schema(run: Callable[..., object], folder: Path, command: str) -> None:
+    schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
+    jsonschema.Draft202012Validator.check_schema(schema)
+    check = jsonschema.Draft202012Validator(schema)
+    for arguments in (("--predictor", "tiny_cpu", EXAMPLE), ("--predictor", "tiny_cpu", folder), (EXAMPLE,)):
+        check.validate(json.loads(run(command, "--json", *arguments).out))
+
+
+def test_the_schema_knows_every_status_and_nothing_else_passes() -> None:
+    schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
+    assert schema["$defs"]["status"]["enum"] == list(STATUSES)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({"schema_version": 1, "predictions": [{}], "failed": []}, schema)
 
 
 @pytest.mark.parametrize("arguments", [["-v", "predict"], ["predict", "-v"], ["predict", "--verbose"]])
@@ -42,8 +113,8 @@ def test_verbose_shows_kernels(
 def test_json_is_one_document(run: Callable[..., object]) -> None:
     document = json.loads(run("predict", "--predictor", "tiny_cpu", "--json", EXAMPLE).out)
     assert list(document) == [
-        "schema_version", "model", "predictor", "version", "device", "statistic",
-        "latency_ms", "interval_ms", "coverage", "kernels", "notes",
+        "schema_version", "model", "predictor", "version", "device", "runtime", "threads", "dtype", "inputs",
+        "statistic", "latency_ms", "interval_ms", "size", "coverage", "kernels", "notes",
     ]  # fmt: skip
     assert document["schema_version"] == 1
     assert (document["model"], document["predictor"], document["version"]) == (
@@ -59,7 +130,7 @@ def test_json_is_one_document(run: Callable[..., object]) -> None:
         "share": 37.75 / 39.75,
     }
     assert list(document["kernels"][0]) == [
-        "kind", "label", "nodes", "config", "status", "latency_ms", "interval_ms", "notes",
+        "kind", "label", "nodes", "config", "status", "latency_ms", "interval_ms", "bound", "notes",
     ]  # fmt: skip
     nodes = [node for kernel in document["kernels"] for node in kernel["nodes"]]
     assert sorted(nodes) == sorted(node.name for node in onnx.load(EXAMPLE).graph.node)
@@ -89,7 +160,7 @@ def test_several_predictors_are_compared(
 
 
 def test_strict_wants_no_estimates(run: Callable[..., object]) -> None:
-    result = run("predict", "--predictor", "tiny_cpu", "--strict", EXAMPLE)
+    result = run("predict", "-q", "--predictor", "tiny_cpu", "--strict", EXAMPLE)
     assert (result.code, result.out) == (3, RESULT)
     assert result.err.splitlines()[1:3] == [
         "nn-meter: strict: small_net.onnx on tiny_cpu: conv-relu (conv_0, relu_1): inputh 96 is outside the trained "
@@ -105,7 +176,7 @@ def test_an_unset_batch_becomes_one_and_the_answer_says_so(
     model = onnx.load(EXAMPLE)
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "batch"
     onnx.save(model, tmp_path / "small_net.onnx")
-    result = run("predict", "--predictor", "tiny_cpu", tmp_path / "small_net.onnx")
+    result = run("predict", "-q", "--predictor", "tiny_cpu", tmp_path / "small_net.onnx")
     assert result.out == RESULT
     assert "image" in result.err.splitlines()[0]
 
@@ -122,5 +193,5 @@ def test_ir_files_are_read(run: Callable[..., object], tmp_path: Path) -> None:
     ir = tmp_path / "small_net_ir.json"
     assert run("get_ir", "--onnx", EXAMPLE, "-o", ir).code == 0
     expected = RESULT.replace("small_net.onnx", "small_net_ir.json")
-    assert run("predict", "--predictor", "tiny_cpu", "--nn-meter-ir", ir).out == expected
-    assert run("predict", "--predictor", "tiny_cpu", ir).out == expected
+    assert run("predict", "-q", "--predictor", "tiny_cpu", "--nn-meter-ir", ir).out == expected
+    assert run("predict", "-q", "--predictor", "tiny_cpu", ir).out == expected

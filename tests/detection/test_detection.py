@@ -11,11 +11,15 @@ import pytest
 
 from nn_meter.backends.replay import ReplayBackend, ReplayConfig
 from nn_meter.detection import DetectionPlan, detect_rules
+from nn_meter.detection.cases import find_cases
 from nn_meter.detection.decision import MIN_ROUNDS, Conclusion, Decision, executed_decision
 from nn_meter.detection.probes import SHAPES
-from nn_meter.detection.survey import _hopeless
+from nn_meter.detection.rules import Rule
+from nn_meter.detection.survey import Survey, _hopeless
 from nn_meter.errors import BuildError
 from nn_meter.kernels.rules import read_rules
+from nn_meter.measuring.isolation import Failure
+from nn_meter.measuring.journal import Journal
 from nn_meter.report.rules import matrix, page, summary
 
 FUSIONS = frozenset({("Conv", "Relu"), ("Conv", "BatchNormalization"), ("BatchNormalization", "Relu"), ("Gemm", "Add")})
@@ -56,6 +60,33 @@ def test_known_rules_are_found(method: str, tmp_path: Path) -> None:
         plan(*dict.fromkeys(cases), method=method), journal=tmp_path / "j.sqlite", backend=pretender()
     )
     assert {name: rules[name]["obey"] for name in EXPECTED} == EXPECTED
+
+
+def test_the_runtime_is_asked_for_every_graph_before_anything_is_timed(tmp_path: Path) -> None:
+    detect_rules(
+        plan("BF_conv_relu", "BF_relu_conv", "BF_fc_add"), journal=tmp_path / "j.sqlite", backend=pretender()
+    )
+    with Journal(tmp_path / "j.sqlite") as book:
+        order = [(entry.item["what"], entry.item["case"]) for entry in book.results()]
+    assert order[:6] == [
+        ("graph", name) for name in ("BF_conv_relu", "BF_relu_conv", "BF_fc_add") for _ in SHAPES
+    ]
+    assert {what for what, _ in order[6:]} == {"timing"}
+
+
+def test_what_is_near_a_verdict_gets_its_rounds_first(tmp_path: Path) -> None:
+    names = ("BF_conv_relu", "BF_relu_conv", "BF_fc_add")
+    known = {
+        "BF_conv_relu": Rule("BF_conv_relu", Conclusion("undecided", 0.6)),
+        "BF_relu_conv": Rule("BF_relu_conv", Conclusion("undecided", 0.99)),
+        "BF_fc_add": Rule("BF_fc_add", Conclusion("undecided", 0.999), Conclusion("fuses", 1.0)),
+    }
+    heard: list[str] = []
+    with Journal(tmp_path / "j.sqlite") as book:
+        survey = Survey(plan(), pretender(), book, lambda *asked: Failure("refused", "no"), find_cases(names), {})
+        survey._rules.update(known)
+        survey.sweep(1, lambda done, total, eta_s, what: heard.append(what))
+    assert heard == ["BF_relu_conv", "BF_conv_relu", "BF_fc_add"]
 
 
 def test_rules_carry_their_evidence_and_can_be_read(tmp_path: Path) -> None:

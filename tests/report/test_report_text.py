@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
+from dataclasses import replace
+
 import pytest
+from rich.console import Console, RenderableType
 
 from nn_meter.kernels.partition import FreeConfig, Kernel, NnMeterConfig, Unfused
-from nn_meter.predictors.prediction import KernelPrediction, Prediction
-from nn_meter.report import text
+from nn_meter.predictors.prediction import DOUBTFUL, STATUSES, KernelPrediction, Prediction
+from nn_meter.report import lines, text
 
 
 def conv(latency_ms: float, *nodes: str, notes: tuple[str, ...] = ()) -> KernelPrediction:
@@ -27,11 +31,18 @@ MIXED = Prediction(
     "a cpu",
     "median",
     4.0,
-    (conv(3.0, "a", "b"), conv(1.0, "c", notes=("no regressor",)), FREE),
+    (conv(3.0, "/a.0/conv", "b"), conv(1.0, "c", notes=("no regressor",)), FREE),
     interval_ms=(3.5, 5.25),
     unfused=(Unfused("a", "c", "no rule BF_conv_conv"), Unfused("b", "c", "no rule BF_conv_conv")),
     notes=("the batch of 'x' is unset and taken as 1",),
 )
+
+
+def printed(content: RenderableType, width: int = 100) -> str:
+    console = Console(file=io.StringIO(), width=width, highlight=False)
+    with console.capture() as caught:
+        console.print(content)
+    return "\n".join(line.rstrip() for line in caught.get().splitlines())
 
 
 @pytest.mark.parametrize(
@@ -39,27 +50,38 @@ MIXED = Prediction(
 )
 def test_the_result_line_holds_every_digit(latency_ms: float, digits: str) -> None:
     expected = f"(nn-Meter) [RESULT] predict latency for net.onnx: {digits} ms"
-    assert text.result_line("net.onnx", latency_ms) == expected
+    assert lines.result_line("net.onnx", latency_ms) == expected
+
+
+@pytest.mark.parametrize(
+    ("latency_ms", "shown"),
+    [(28.440194, "28.44"), (1.9664, "1.966"), (0.087134, "0.08713"), (15754.17, "15754"), (0.0, "0"), (2.0, "2.000")],
+)
+def test_milliseconds_have_four_digits(latency_ms: float, shown: str) -> None:
+    assert text.milliseconds(latency_ms) == shown
 
 
 def test_an_explanation_says_it_all() -> None:
-    assert text.explanation(MIXED) == (
-        "net.onnx on some_cpu 1.0 (a cpu)\n"
-        "total 4.0000 ms (median), 90 % of such models between 3.5000 and 5.2500 ms\n"
+    assert printed(text.explanation(MIXED)) == (
+        "net.onnx on some_cpu 1.0\n"
+        "answered by  some_cpu 1.0, a cpu\n"
+        "latency      4.000 ms (median), 90 % of such models between 3.500 and 5.250 ms\n"
+        "rests on     predicted 75.0% (1 kernel), estimated 25.0% (1 kernel), free 0.0% (1 kernel)\n"
+        "by kind      conv-bn-relu 100.0%\n"
         "\n"
-        "#  kernel     kind          shape                                           ms  share  status\n"
-        "1  conv-relu  conv-bn-relu  1x8x8x3 -> 1x8x8x4, kernel 3x3, stride 1x1  3.0000  75.0%  predicted\n"
-        "2  conv-relu  conv-bn-relu  1x8x8x3 -> 1x8x8x4, kernel 3x3, stride 1x1  1.0000  25.0%  estimated\n"
+        "layer  kernel     shape                                          ms  share     sum  status\n"
+        "a.0    conv-relu  1x8x8x3 -> 1x8x8x4, kernel 3x3, stride 1x1  3.000  75.0%   75.0%  predicted\n"
+        "c      conv-relu  1x8x8x3 -> 1x8x8x4, kernel 3x3, stride 1x1  1.000  25.0%  100.0%  estimated\n"
         "\n"
         "why neighbours did not fuse:\n"
         "     2  no rule BF_conv_conv\n"
         "        a -> c\n"
         "        ... 1 more, with -v\n"
         "\n"
-        "what the total rests on:\n"
-        "  predicted  1 kernel  2 nodes  3.0000 ms  75.0%\n"
-        "  estimated  1 kernel   1 node  1.0000 ms  25.0%\n"
-        "  free       1 kernel   1 node  0.0000 ms   0.0%\n"
+        "what the total rests on  kernels  nodes     ms  share\n"
+        "predicted                      1      2  3.000  75.0%\n"
+        "estimated                      1      1  1.000  25.0%\n"
+        "free                           1      1      0   0.0%\n"
         "\n"
         "about single kernels:\n"
         "  conv-relu: no regressor\n"
@@ -71,20 +93,46 @@ def test_an_explanation_says_it_all() -> None:
 
 
 def test_every_pair_on_demand() -> None:
-    assert "        a -> c\n        b -> c\n" in text.explanation(MIXED, every=True)
+    assert "        a -> c\n        b -> c\n" in printed(text.explanation(MIXED, every=True))
+
+
+@pytest.mark.parametrize("width", range(40, 120, 8))
+def test_no_line_is_wider_than_the_terminal_and_no_word_is_broken(width: int) -> None:
+    shown = printed(text.answer(MIXED), width)
+    assert max(map(len, shown.splitlines())) <= width
+    words = shown.replace("\n", " ").split()
+    assert {"predicted", "estimated", "conv-bn-relu", "75.0%", "3.000"} <= set(words)
 
 
 def test_caution_is_silent_without_estimates() -> None:
     sure = Prediction("net.onnx", "some_cpu", "1.0", "", "", 3.0, (conv(3.0, "a"), FREE))
     assert text.caution(sure) == ""
     assert text.caution(MIXED).startswith(
-        "net.onnx on some_cpu: 1 of 3 kernels (25% of the total) are estimated"
+        "net.onnx on some_cpu: 1 of 3 kernels (25% of the total) are estimated, not predicted"
     )
 
 
-def test_a_total_of_nothing_has_no_shares() -> None:
+def test_every_status_that_occurs_has_its_line() -> None:
+    every = tuple(replace(conv(1.0, status), status=status) for status in STATUSES)
+    shown = printed(text.coverage_table(replace(MIXED, kernels=every))).splitlines()[1:]
+    assert [line.split()[0] for line in shown] == list(STATUSES)
+    assert len(printed(text.coverage_table(MIXED)).splitlines()[1:]) == 3
+    assert {"predicted", "free"}.isdisjoint(DOUBTFUL)
+
+
+def test_a_total_of_nothing_has_shares_of_nothing() -> None:
     nothing = Prediction("net.onnx", "some_cpu", "1.0", "", "", 0.0, (conv(0.0, "a"),))
-    assert text.kernel_table(nothing).splitlines()[1].split()[-3:] == ["0.0000", "-", "predicted"]
+    assert printed(text.answer(nothing)).splitlines()[-1].split()[-3:] == ["0", "0.0%", "0.0%"]
+
+
+def test_a_comparison_leaves_out_what_nobody_knows() -> None:
+    plain = Prediction("net.onnx", "other", "2.0", "", "", 3.0, (conv(3.0, "a"),))
+    assert printed(text.comparison([plain])).splitlines() == [
+        "model     predictor     ms  predicted",
+        "net.onnx  other 2.0  3.000     100.0%",
+    ]
+    both = printed(text.comparison([MIXED, plain])).splitlines()
+    assert both[0].split() == ["model", "predictor", "device", "ms", "90", "%", "interval", "predicted", "estimated"]
 
 
 @pytest.mark.parametrize("width", range(5, 30))

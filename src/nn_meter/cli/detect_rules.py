@@ -6,7 +6,7 @@ import argparse
 import json
 
 from nn_meter.cli.build import seconds
-from nn_meter.cli.output import OK, progress
+from nn_meter.cli.output import OK, note, progress
 from nn_meter.errors import BuildError
 from nn_meter.storage import exists, plain_name, write
 
@@ -30,9 +30,9 @@ def configure(parser: argparse.ArgumentParser, command: str) -> None:
         help="these rules only, such as BF_conv_relu or, of two operators that no case has, BF_split_relu",
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the order of runs")
-    parser.add_argument(
-        "--resume", action="store_true", help="go on with earlier measurements of this backend"
-    )
+    earlier = parser.add_mutually_exclusive_group()
+    earlier.add_argument("--resume", action="store_true", help="go on with earlier measurements of this backend")
+    earlier.add_argument("--fresh", action="store_true", help="forget earlier measurements of this backend")
     parser.add_argument(
         "-o", "--output", default="fusion_rules.json", help="file of the rules (default fusion_rules.json)"
     )
@@ -49,10 +49,13 @@ def run(args: argparse.Namespace) -> int:
 
     plain_name(args.backend, "--backend", BuildError)
     journal = data_folder() / "detections" / f"{args.backend}.sqlite"
-    if exists(journal) and not args.resume:
+    if args.fresh:
+        for file in journal.parent.glob(f"{journal.name}*"):  # SQLite keeps a log beside it while it is open
+            file.unlink()
+    elif exists(journal) and not args.resume:
         raise BuildError(
             f"{journal}: measurements of an earlier detection are there; add --resume to go on with them, "
-            "or remove the file"
+            "or --fresh to forget them"
         )
     plan = DetectionPlan(
         args.backend,
@@ -62,7 +65,11 @@ def run(args: argparse.Namespace) -> int:
         tuple(args.cases or ()),
         seed=args.seed,
     )
-    rules = detect_rules(plan, journal=journal, progress=progress("measuring"))
+    try:
+        rules = detect_rules(plan, journal=journal, progress=progress("measuring"))
+    except KeyboardInterrupt:
+        note("stopped; the same command with --resume goes on where it was")
+        raise
     write(args.output, json.dumps(rules, indent=4) + "\n")
     if args.report:
         write(args.report, page(rules))

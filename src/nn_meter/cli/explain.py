@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from nn_meter.cli.models import add_model_arguments, add_predictor_arguments, collect, load_predictors, models
+from nn_meter.cli.output import add_format_arguments, add_view_arguments, show, view_of
 from nn_meter.storage import write
 
 
@@ -15,14 +16,15 @@ def configure(parser: argparse.ArgumentParser, command: str) -> None:
     )
     add_predictor_arguments(parser)
     add_model_arguments(parser)
-    parser.add_argument("--json", action="store_true", help="one JSON document instead of text")
-    parser.add_argument("--html", metavar="FILE", help="write one HTML file instead")
+    add_view_arguments(parser)
+    formats = add_format_arguments(parser)
+    formats.add_argument("--html", metavar="FILE", help="write one HTML file instead")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print an explanation per model and predictor."""
-    from nn_meter.report import html, json, text
+    from nn_meter.report import csv, html, json, text
 
     wanted = models(args)
     predictors = load_predictors(args)
@@ -31,13 +33,11 @@ def run(args: argparse.Namespace) -> int:
         write(args.html, html.page(answers.predictions))
     if args.json:
         several = wanted.batch or len(predictors) > 1
-        print(
-            json.dumps(
-                json.documents(answers.predictions, answers.failed, explain=True)
-                if several
-                else json.document(answers.predictions[0], explain=True)
-            )
-        )
-    elif answers.predictions and not args.html:
-        print("\n\n\n".join(text.explanation(each, args.verbose) for each in answers.predictions))
+        print(json.told(answers.predictions, answers.failed, several=several, explain=True))
+    elif args.csv:
+        print(csv.table(answers.predictions), end="")
+    elif not args.html:
+        for index, each in enumerate(answers.predictions):
+            print("\n\n" if index else "", end="")
+            show(text.explanation(each, view_of(args) or text.EVERY_KERNEL, args.verbose))
     return answers.code

@@ -6,32 +6,27 @@ from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 
 from nn_meter.cli.output import OK
-from nn_meter.report.text import PREFIX, predictor_line
+from nn_meter.report.lines import PREFIX, predictor_line
 from nn_meter.storage import legible
 
 
 def show(what: str, verbose: bool = False) -> int:
     """Print the list of ``predictors``, ``backends``, ``kernels``, ``operators`` or ``testcases``; ``verbose`` says
     what each predictor is."""
-    print("\n".join(_described() if verbose and what == "predictors" else _LISTS[what]()))
+    print("\n".join(_predictors(verbose) if what == "predictors" else _LISTS[what]()))
     return OK
 
 
-def _described() -> list[str]:
-    from nn_meter.predictors.catalogue import list_predictors
+def _predictors(verbose: bool) -> list[str]:
+    from nn_meter.api import version_number
+    from nn_meter.predictors.catalogue import default_predictor, list_predictors
 
     lines = [f"{PREFIX} Supported latency predictors:"]
     for each in list_predictors():
-        lines.append(predictor_line(each.name, each.version))
-        lines += [f"    {each.summary}"] if each.summary else []
-    return lines
-
-
-def _predictors() -> list[str]:
-    from nn_meter.api import list_latency_predictors
-
-    lines = [predictor_line(each["name"], str(each["version"])) for each in list_latency_predictors()]
-    return [f"{PREFIX} Supported latency predictors:", *lines]
+        lines.append(predictor_line(each.name, str(version_number(each.version))))
+        lines += [f"    {each.summary}"] if verbose and each.summary else []
+    hint = "" if verbose else "; -v says what each predicts for"
+    return [*lines, "", f"default: {default_predictor()} (nn-meter use NAME chooses another{hint})"]
 
 
 def _backends() -> list[str]:
@@ -76,7 +71,6 @@ def _named(plural: str, tag: str, names: Iterable[str], kind: str, spelled: str 
 
 _LISTS: Mapping[str, Callable[[], list[str]]] = MappingProxyType(
     {
-        "predictors": _predictors,
         "backends": _backends,
         "kernels": _kernels,
         "operators": _operators,

@@ -47,6 +47,9 @@ COMMANDS: tuple[Command, ...] = (
     Command("detect-rules", "nn_meter.cli.detect_rules", "find out which operators a runtime fuses"),
     Command("measure", "nn_meter.cli.measure", "time models on a runtime of this machine"),
     Command("evaluate", "nn_meter.cli.evaluate", "hold predictions against measurements"),
+    Command("export", "nn_meter.cli.sharing", "write a predictor to one file, to hand on"),
+    Command("use", "nn_meter.cli.sharing", "choose the predictor that answers where none is named"),
+    Command("completion", "nn_meter.cli.completion", "print what makes bash, zsh or fish complete nn-meter's words"),
     Command("create", "nn_meter.cli.workspace", "create a workspace folder for the builder"),
     Command("connect", "nn_meter.cli.workspace", "test the connection to a backend"),
 )
@@ -87,9 +90,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         return exit_code(error)
 
 
-def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
+_GUIDE = """
+please run "nn-meter {positional argument} --help" to see nn-meter guidance
+
+how long does one inference take, and which layers take the time:
+  nn-meter predict model.onnx
+on which devices (a predictor answers for one runtime on one device):
+  nn-meter --list-predictors
+a predictor for the machine at hand:
+  nn-meter build --backend onnxruntime_cpu --budget 20m --name my_cpu
+"""
+
+
+def full_parser() -> argparse.ArgumentParser:
+    """The parser with all commands."""
+    return _parser(None)
+
+
+def _parser(arguments: Sequence[str] | None) -> argparse.ArgumentParser:
+    """The parser with the command that ``arguments`` ask for, all others in name only; with all for ``None``."""
     parser = _Parser(
-        "nn-meter", description='please run "nn-meter {positional argument} --help" to see nn-meter guidance'
+        "nn-meter", description=_GUIDE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("-v", "--verbose", action="store_true", help="say more")
     parser.add_argument("--version", action="store_true", help="print the version")
@@ -97,10 +118,10 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
         parser.add_argument(f"--list-{each}", action="store_true", help=f"list all supported {each}")
     parser.set_defaults(run=_without_command)
     commands = parser.add_subparsers(metavar="COMMAND")
-    asked = next((each for each in arguments if not each.startswith("-")), None)
+    asked = next((each for each in arguments or () if not each.startswith("-")), None)
     for command in COMMANDS:
         inner = commands.add_parser(command.name, aliases=command.aliases, help=command.help)
-        if asked in (command.name, *command.aliases):
+        if arguments is None or asked in (command.name, *command.aliases):
             # its own default would undo a -v before the command
             inner.add_argument(
                 "-v", "--verbose", action="store_true", default=argparse.SUPPRESS, help="say more"

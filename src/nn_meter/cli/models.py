@@ -54,7 +54,7 @@ def add_predictor_arguments(parser: argparse.ArgumentParser) -> None:
         "--predictor",
         action="append",
         metavar="NAME",
-        help="name of a predictor; give it several times to compare (see --list-predictors)",
+        help="name of a predictor, or path of its bundle (folder or zip); several times to compare",
     )
     parser.add_argument("--predictor-version", metavar="V", help="its version; the latest if left out")
 
@@ -124,13 +124,14 @@ def input_shapes(texts: Sequence[str]) -> Mapping[str, tuple[int, ...]] | tuple[
 
 def load_predictors(args: argparse.Namespace) -> list[Predictor]:
     """The predictors that ``args`` name, the default one where they name none."""
-    from nn_meter.api import DEFAULT_PREDICTOR, load_latency_predictor
+    return [load_predictor(name, args.predictor_version) for name in args.predictor or [None]]
 
-    loaded = []
-    for name in args.predictor or [DEFAULT_PREDICTOR]:
-        heard = progress(f"fetching {name}")
-        loaded.append(load_latency_predictor(name, args.predictor_version, progress=heard))
-    return loaded
+
+def load_predictor(name: str | None, version: str | None) -> Predictor:
+    """The predictor of that name or path, else the default one; fetching is shown."""
+    from nn_meter.api import load_latency_predictor
+
+    return load_latency_predictor(name, version, progress=progress(f"fetching {name or 'the predictor'}"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import argparse
+import os
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from time import monotonic
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from nn_meter.errors import InputError, StorageError
 from nn_meter.progress import Progress
 from nn_meter.storage import legible
 
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from nn_meter.report.text import View
+
 Item = TypeVar("Item")
+
+_PIPE_WIDTH = 120
+_BY, _SORTS = ("layer", "kernel", "kind", "module"), ("time", "order", "name")
 
 OK, FAILED, BAD_INPUT, NOT_STRICT, INTERRUPTED = 0, 1, 2, 3, 130
 """Exit codes: the answer is there; all else; the user has to change something; ``--strict``; Ctrl-C."""
@@ -36,6 +47,46 @@ def exit_code(error: BaseException) -> int:
 def note(text: str) -> None:
     """One line on stderr, whatever ``text`` holds."""
     print("nn-meter:", legible(" ".join(line.strip() for line in text.splitlines()), LINE_LETTERS), file=sys.stderr)
+
+
+def show(content: RenderableType) -> None:
+    """Print what ``nn_meter.report.text`` gives, as wide as the terminal (elsewhere as ``COLUMNS`` says, else 120);
+    in colour where a person watches and ``NO_COLOR`` is not set."""
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() or os.environ.get("COLUMNS") else _PIPE_WIDTH
+    console = Console(width=width, highlight=False, markup=False, emoji=False)
+    with console.capture() as caught:
+        console.print(content, crop=False)
+    print("\n".join(line.rstrip() for line in caught.get().splitlines()))
+
+
+def add_format_arguments(parser: argparse.ArgumentParser) -> argparse._MutuallyExclusiveGroup:
+    """How to print, for other programs."""
+    formats = parser.add_mutually_exclusive_group()
+    formats.add_argument("--json", action="store_true", help="one JSON document (docs/schema.json) instead of text")
+    formats.add_argument("--csv", action="store_true", help="a table of all kernels as CSV instead of text")
+    return formats
+
+
+def add_view_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which rows of a prediction to show."""
+    parser.add_argument(
+        "--by", choices=_BY, help="rows are equal layers together (layer), modules, kinds, or each kernel (kernel)"
+    )
+    parser.add_argument("--sort", choices=_SORTS, help="by time (the longest first), order of execution, or name")
+    parser.add_argument("--top", type=int, metavar="N", help="show the first N rows (10); 0 for all")
+    parser.add_argument("--depth", type=int, metavar="N", help="levels of a module's name for --by module (1)")
+
+
+def view_of(args: argparse.Namespace) -> View | None:
+    """What ``add_view_arguments`` read; ``None`` where nothing was asked for."""
+    from nn_meter.report.text import EVERY_KERNEL, View
+
+    asked = {name: getattr(args, name) for name in ("by", "sort", "top", "depth") if getattr(args, name) is not None}
+    if not asked:
+        return None
+    return replace(EVERY_KERNEL if args.verbose and not args.by else View(), **asked)
 
 
 def tracked(items: Sequence[Item], what: str) -> Iterator[Item]:

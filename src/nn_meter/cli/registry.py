@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from nn_meter.cli.output import OK
-from nn_meter.report.text import PREFIX
+from nn_meter.report.lines import PREFIX
 from nn_meter.storage import legible
 
 _MODULES = ("backend", "operator", "testcase", "kernel")
@@ -19,7 +19,8 @@ def configure(parser: argparse.ArgumentParser, command: str) -> None:
     if command == "register":
         parser.description = "Register what a meta file (YAML) describes."
         for each in ("predictor", *_MODULES):
-            what.add_argument(f"--{each}", metavar="META", help=f"meta file of a {each}")
+            bundle = ", or its bundle (folder or zip)" if each == "predictor" else ""
+            what.add_argument(f"--{each}", metavar="META", help=f"meta file of a {each}{bundle}")
         parser.set_defaults(run=register)
         return
     parser.description = "Forget what was registered."

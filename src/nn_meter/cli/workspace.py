@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from nn_meter.errors import InputError
-from nn_meter.report.text import PREFIX
+from nn_meter.report.lines import PREFIX
 
 
 def configure(parser: argparse.ArgumentParser, command: str) -> None:

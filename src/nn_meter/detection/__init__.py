@@ -1,9 +1,9 @@
 """``nn_meter.detect_rules``: which operators a runtime fuses, found by running small graphs on it.
 
-Every case is drawn in several shapes. Its probes (``detection.probes``) take turns in a child process, some rounds of
-each shape in one sweep over all cases; each result is committed to a journal. What ``detection.decision`` finds unclear
-then gets more sweeps, until the budget is spent. Where the runtime shows the graph that it executes, that decides and
-the timing is the cross-check.
+Every case is drawn in several shapes. Where the runtime shows the graph that it executes, that decides and the timing
+is the cross-check. A case's probes (``detection.probes``) take turns in a child process, some rounds of each shape in
+one sweep over all cases; each result is committed to a journal. What ``detection.decision`` finds unclear then gets
+more sweeps, what is near a verdict first, until the budget is spent.
 """
 
 from __future__ import annotations
@@ -59,7 +59,9 @@ def detect_rules(
     cpus = measuring_cpus(int(facts.get("threads", 1)))
     with Journal(journal) as book, Worker(timeout_s=plan.timeout_s, affinity=cpus) as worker:
         survey = Survey(plan, device, book, worker.call if plan.isolated else _here, cases, facts)
-        for number in range(1 if plan.method == "graph" else MOST_SWEEPS):
+        if plan.method != "timing":
+            survey.count(progress)
+        for number in range(0 if plan.method == "graph" else MOST_SWEEPS):
             survey.sweep(number, progress)
         return rules_json(survey.rules(), plan.backend, base.runtime_of(device).name, plan.method, facts)
 

@@ -171,26 +171,38 @@ class Survey:
         self._rules: dict[str, Rule] = {}
         self._spent_s = 0.0
 
+    def count(self, progress: Progress | None) -> None:
+        """Ask the runtime what it executes, of every case: little work, so that it comes before all timing."""
+        for case in self._cases.values():
+            self._decide(case, 0, self._count, progress)
+
     def sweep(self, number: int, progress: Progress | None) -> None:
-        """Some rounds of every case that is not clear; each needs the rules that it builds on decided first."""
-        timed = self._plan.method != "graph"
-        open_ = [case for name, case in self._cases.items() if not number or not self._rules[name].clear]
-        if timed and open_:
+        """Some rounds of every case that is not clear; where the budget ends early, those have had theirs that were
+        near a verdict."""
+        cases = self._cases.values()
+        open_ = sorted((c for c in cases if not self._rules[c.name].clear), key=self._far) if number else list(cases)
+        if open_:
             rounds = _ROUNDS if number else _UNIT_ROUNDS
             for shape, sizes in self._plan.shapes.items():
                 self._time(_UNIT_NAME, shape, number, partial(unit_probes, sizes), (UNIT, UNIT_FRAME), rounds)
         for case in open_:
-            rule = self._skipped(case)
-            if rule is None:
-                if not number and self._plan.method != "timing":
-                    self._count(case)
-                if timed:
-                    self._time_case(case, number)
-                rule = self._rule(case, number)
-                if progress is not None:
-                    left_s = max(self._plan.budget_s - self._spent_s, 0.0)
-                    progress(self._spent_s, self._plan.budget_s, left_s, case.name)
-            self._rules[case.name] = rule
+            self._decide(case, number, partial(self._time_case, sweep=number), progress)
+
+    def _decide(self, case: Case, sweep: int, work: Callable[[Case], None], progress: Progress | None) -> None:
+        """The rule of one case after some more work, which needs the rules that it builds on decided first."""
+        rule = self._skipped(case)
+        if rule is None:
+            work(case)
+            rule = self._rule(case, sweep)
+            if progress is not None:
+                left_s = max(self._plan.budget_s - self._spent_s, 0.0)
+                progress(self._spent_s, self._plan.budget_s, left_s, case.name)
+        self._rules[case.name] = rule
+
+    def _far(self, case: Case) -> tuple[bool, float]:
+        """Sorts rules that nothing decides before those that the executed graph does, and the surer ones first."""
+        rule = self._rules[case.name]
+        return rule.conclusion.obey is not None, -(rule.timing.confidence if rule.timing else 0.0)
 
     def rules(self) -> list[Rule]:
         """Every rule, in the order of the cases."""

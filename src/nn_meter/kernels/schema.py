@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from math import log2
 from operator import itemgetter
 from types import MappingProxyType
-from typing import Any, SupportsIndex
+from typing import Any, Literal, SupportsIndex
 
 import numpy as np
 
@@ -129,6 +129,13 @@ class Speeds:
     flops_per_s: float
     bytes_per_s: float
     overhead_ms: float
+
+    def bound(self, work: Work) -> Literal["compute", "memory", "call"]:
+        """What a kernel waits for: arithmetic, memory, or, where both take less, the call itself."""
+        compute_ms, memory_ms = 1e3 * work.flops / self.flops_per_s, 1e3 * work.bytes / self.bytes_per_s
+        if max(compute_ms, memory_ms) < self.overhead_ms:
+            return "call"
+        return "compute" if compute_ms > memory_ms else "memory"
 
     def roofline_ms(self, work: Work) -> float:
         """Lower bound of a kernel's latency."""

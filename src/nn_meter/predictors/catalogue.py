@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import logging
 import math
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -16,9 +17,12 @@ from nn_meter.errors import BundleError, RegistrationError, UnknownPredictorErro
 from nn_meter.predictors.bundle import MANIFEST, Bundle, load
 from nn_meter.predictors.published import fetch
 from nn_meter.progress import Progress
-from nn_meter.storage import Archive, legible, parse_json, plain_name, shown
+from nn_meter.storage import Archive, exists, legible, parse_json, plain_name, shown, write
 
 _log = logging.getLogger(__name__)
+
+DEFAULT = "zen4cpu_onnxruntime132"
+"""The predictor that is shipped."""
 
 SHIPPED = Path(__file__).with_name("shipped")
 INDEX = "index.json"
@@ -56,13 +60,13 @@ _CPU = (
     "conv-bn-relu", "dwconv-bn-relu", "fc", "global-avgpool", "hswish", "relu", "se", "split",
     "add", "addrelu", "maxpool", "avgpool", "bn", "bnrelu", "channelshuffle", "concat",
 )  # fmt: skip
-PUBLISHED: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
-    ("cortexA76cpu_tflite21", "1.0", "cpu", _CPU),
-    ("adreno640gpu_tflite21", "1.0", "gpu", _GPU),
-    ("adreno630gpu_tflite21", "1.0", "gpu", _GPU),
-    ("myriadvpu_openvino2019r2", "1.0", "vpu", _VPU),
+PUBLISHED: tuple[tuple[str, str, str, tuple[str, ...], str], ...] = (
+    ("cortexA76cpu_tflite21", "1.0", "cpu", _CPU, "Pixel 4, Cortex-A76; TFLite 2.1"),
+    ("adreno640gpu_tflite21", "1.0", "gpu", _GPU, "Mi 9, Adreno 640; TFLite 2.1"),
+    ("adreno630gpu_tflite21", "1.0", "gpu", _GPU, "Pixel 3 XL, Adreno 630; TFLite 2.1"),
+    ("myriadvpu_openvino2019r2", "1.0", "vpu", _VPU, "Neural Compute Stick 2, Myriad; OpenVINO 2019 R2"),
 )
-"""Name, version, category and kernels of the predictors that nn-Meter publishes."""
+"""Name, version, category and kernels of what nn-Meter publishes; device and runtime, as its README says."""
 
 
 def version_key(version: str) -> tuple[int, tuple[int, ...], str]:
@@ -122,8 +126,9 @@ def registered() -> Iterator[PredictorInfo]:
 
 
 def _published() -> Iterator[PredictorInfo]:
-    for name, version, category, kernels in PUBLISHED:
-        yield PredictorInfo(name, version, category, "published", f"{settings.mirror()}/{name}.zip", kernels)
+    for name, version, category, kernels, facts in PUBLISHED:
+        address = f"{settings.mirror()}/{name}.zip"
+        yield PredictorInfo(name, version, category, "published", address, kernels, summary=facts)
 
 
 def _plugins() -> Iterator[PredictorInfo]:
@@ -206,10 +211,47 @@ def pick(known: list[PredictorInfo], name: str, version: str | float | None) -> 
     return matching
 
 
+def is_path(name: str | Path) -> bool:
+    """Whether ``name`` is a bundle's path: a folder with a manifest, or what looks like a path or a zip."""
+    text = os.fspath(name)
+    return isinstance(name, Path) or os.sep in text or text.lower().endswith(".zip") or exists(Path(text) / MANIFEST)
+
+
+def default_predictor() -> str:
+    """What answers where no predictor is named: ``NN_METER_PREDICTOR``, else the choice of ``nn-meter use``, else the
+    one that is shipped."""
+    try:
+        chosen = _choice().read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        chosen = ""
+    return settings.predictor() or chosen or DEFAULT
+
+
+def choose(name: str) -> str:
+    """Make ``name``, or the bundle at that path, the default; returns it as it will be asked for.
+
+    Raises:
+        UnknownPredictorError: none of that name.
+        BundleError: the path holds no bundle.
+        StorageError: the data folder cannot be written.
+    """
+    if is_path(name):
+        chosen = str(Path(name).absolute())
+        load(chosen)
+    else:
+        chosen = find(name).name
+    write(_choice(), f"{chosen}\n")
+    return chosen
+
+
+def _choice() -> Path:
+    return settings.data_folder() / "default_predictor"
+
+
 def load_predictor(
-    name: str, version: str | float | None = None, *, progress: Progress | None = None
+    name: str | Path, version: str | float | None = None, *, progress: Progress | None = None
 ) -> Bundle:
-    """Open the bundle of a predictor; a published one is fetched and converted at first use.
+    """Open the bundle of a predictor, or the one at a path; a published one is fetched and converted at first use.
 
     ``progress`` hears of bytes.
 
@@ -219,7 +261,12 @@ def load_predictor(
         PredictorError: its files are damaged, hostile or do not fit.
         StorageError: the data folder cannot be written.
     """
-    found = find(name, version)
+    if is_path(name):
+        bundle = load(name)
+        if version is not None and version_key(bundle.version) != version_key(str(version)):
+            raise UnknownPredictorError(f"{name}: its version is {bundle.version}, not {version}")
+        return bundle
+    found = find(str(name), version)
     if found.origin != "published":
         return load(found.location)
     target = stored_path("published", found.name, found.version)

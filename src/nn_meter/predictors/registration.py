@@ -35,7 +35,8 @@ class _Meta:
 
 
 def register(meta_path: Path | str) -> PredictorInfo:
-    """Register the predictor that the meta file describes: nn-Meter's pickles, converted once, or a bundle.
+    """Register the predictor that the meta file describes: nn-Meter's pickles, converted once, or a bundle. A bundle's
+    folder or zip does for a meta file.
 
     A relative ``package_location`` counts from the meta file's folder, else from the working folder. One of
     the same name and version is replaced; the answer's ``replaced`` says so.
@@ -45,7 +46,10 @@ def register(meta_path: Path | str) -> PredictorInfo:
         PredictorError: a file of the predictor is missing, damaged, hostile or does not fit.
         StorageError: the data folder cannot be written.
     """
-    meta = _read_meta(Path(meta_path))
+    given = Path(meta_path)
+    if given.is_dir() or given.suffix.lower() == ".zip":
+        return register_bundle(load(given))
+    meta = _read_meta(given)
     target = stored_path("registered", meta.name, meta.version)
     replaced = target.exists()
     if meta.package.suffix == ".zip" or exists(meta.package / MANIFEST):

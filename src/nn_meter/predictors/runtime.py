@@ -160,13 +160,14 @@ class GraphEngine:
             return KernelPrediction(kernel, "free", 0.0)
         predictor = self._kind(kernel.kind).predictor
         latency_ms = self._known[item]
+        bound = self._speeds.bound(KINDS[kernel.kind].work(kernel.config))
         if predictor is None:
             note = f"no regressor for kind {kernel.kind!r}: estimated from flops and bytes"
-            return KernelPrediction(kernel, "estimated", latency_ms, None, (note,))
+            return KernelPrediction(kernel, "estimated", latency_ms, None, (note,), bound)
         _, row = item
         outside = predictor.outside(row, KINDS[kernel.kind].names(kernel.config))
         status: Status = "extrapolated" if outside else "predicted"
-        return KernelPrediction(kernel, status, latency_ms, None, tuple(map(str, outside)))
+        return KernelPrediction(kernel, status, latency_ms, None, tuple(map(str, outside)), bound)
 
     def _interval(self, total_ms: float) -> tuple[float, float] | None:
         interval: Any = self._bundle.interval

@@ -10,7 +10,7 @@ from typing import Any
 from nn_meter.errors import InputError, MissingDependencyError
 from nn_meter.evaluation import MISS, Evaluation, Score, calibrate
 from nn_meter.learning.metrics import Metrics
-from nn_meter.report.text import columns, lines
+from nn_meter.report.lines import columns, lines
 
 SCHEMA_VERSION = 1
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from nn_meter.predictors.prediction import Prediction
-from nn_meter.report.text import charged, free_operators, milliseconds, share, total_line, unfused_by_reason
+from nn_meter.report.text import milliseconds, percent, total_line
 from nn_meter.storage import legible
 
 _TEXT_MAX = 1000
@@ -37,30 +37,30 @@ def page(predictions: Sequence[Prediction]) -> str:
 def _section(prediction: Prediction) -> str:
     device = f" ({prediction.device})" if prediction.device else ""
     name = f"{prediction.model} on {prediction.predictor} {prediction.version}{device}"
-    total = prediction.latency_ms
     largest = max((each.latency_ms for each in prediction.kernels), default=0.0) or 1.0
     kernels = "".join(
         f'<tr class="{each.status}"><td class="n">{number}</td>'
         f'<td class="label">{markup(each.kernel.label)}</td>'
         f"<td>{markup(each.kernel.kind)}</td><td>{markup(each.kernel.config.describe())}</td>"
         f'<td class="n">{milliseconds(each.latency_ms)}</td>'
-        f'<td class="n">{share(each.latency_ms, total)}</td>'
+        f'<td class="n">{percent(prediction.share(each.latency_ms))}</td>'
         f'<td class="bar"><div style="width:{100 * each.latency_ms / largest:.1f}%"></div></td>'
         f"<td>{markup('; '.join((each.status, *each.notes)))}</td></tr>"
-        for number, each in enumerate(charged(prediction), 1)
+        for number, each in enumerate(prediction.charged, 1)
     )
     coverage = "".join(
         f'<tr><td>{status}</td><td class="n">{part.kernels}</td><td class="n">{part.nodes}</td>'
-        f'<td class="n">{milliseconds(part.latency_ms)}</td><td class="n">{part.share:.1%}</td></tr>'
+        f'<td class="n">{milliseconds(part.latency_ms)}</td><td class="n">{percent(part.share)}</td></tr>'
         for status, part in prediction.coverage.items()
     )
     unfused = (
-        f"<details><summary>{len(pairs)} &times; {markup(reason)}</summary>{_items(pairs)}</details>"
-        for reason, pairs in unfused_by_reason(prediction)
+        f"<details><summary>{len(pairs)} &times; {markup(reason)}</summary>"
+        f"{_items(f'{each.producer} -> {each.consumer}' for each in pairs)}</details>"
+        for reason, pairs in prediction.unfused_by_reason.items()
     )
-    free = (f"{count} x {label}: {reason}" for label, reason, count in free_operators(prediction))
+    free = (f"{count} x {label}: {reason}" for label, reason, count in prediction.free_operators)
     return (
-        f"<h1>{markup(name)}</h1><p>{markup(total_line(prediction))}</p>"
+        f"<h1>{markup(name)}</h1><p>total {markup(total_line(prediction))}</p>"
         f"<h2>What the total rests on</h2>{_table(('status', 'kernels', 'nodes', 'ms', 'share'), coverage)}"
         f"<h2>Kernels</h2>{_table(('#', 'kernel', 'kind', 'shape', 'ms', 'share', '', 'status'), kernels)}"
         f"<h2>Why neighbours did not fuse</h2>{''.join(unfused) or '<p>All did.</p>'}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from nn_meter.kernels.partition import config_json
@@ -20,9 +21,14 @@ def document(prediction: Prediction, explain: bool = False) -> dict[str, Any]:
         "predictor": prediction.predictor,
         "version": prediction.version,
         "device": prediction.device,
+        "runtime": prediction.runtime,
+        "threads": prediction.threads,
+        "dtype": prediction.dtype,
+        "inputs": {each.name: {"shape": each.shape, "dtype": each.dtype} for each in prediction.inputs},
         "statistic": prediction.statistic,
         "latency_ms": prediction.latency_ms,
         "interval_ms": prediction.interval_ms,
+        "size": None if prediction.size is None else asdict(prediction.size),
         "coverage": {
             status: {
                 "kernels": part.kernels,
@@ -54,6 +60,18 @@ def documents(
     }
 
 
+def told(
+    predictions: Sequence[Prediction],
+    failed: Sequence[tuple[str, str]],
+    *,
+    several: bool,
+    explain: bool = False,
+) -> str:
+    """The text of one document: of the only prediction, or of ``several`` and the models that failed."""
+    found = documents(predictions, failed, explain) if several else document(predictions[0], explain)
+    return dumps(found)
+
+
 def dumps(value: dict[str, Any]) -> str:
     """The document as text; equal documents give equal text."""
     return json.dumps(value, indent=2, default=str)
@@ -69,6 +87,7 @@ def _kernel(each: KernelPrediction) -> dict[str, Any]:
         "status": each.status,
         "latency_ms": each.latency_ms,
         "interval_ms": each.interval_ms,
+        "bound": each.bound,
         "notes": each.notes,
     }
     if kernel.free:

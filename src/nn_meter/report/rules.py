@@ -8,7 +8,7 @@ from typing import Any
 
 from nn_meter.detection.rules import RuleTable, agrees, evidence_of
 from nn_meter.report.html import markup
-from nn_meter.report.text import lines
+from nn_meter.report.lines import lines
 
 SIGNS: Mapping[bool | None, str] = MappingProxyType({True: "+", False: "-", None: "?"})
 """``obey`` to its sign in the matrix."""

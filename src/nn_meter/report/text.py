@@ -1,109 +1,74 @@
-"""Predictions as lines of text."""
+"""Predictions as text for people, in tables that fit the terminal.
+
+What is given here are rich's renderables; ``nn_meter.cli.output.show`` prints them.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import groupby
+from math import floor, log10
+from textwrap import wrap
+from types import MappingProxyType
 
-from nn_meter.predictors.prediction import STATUSES, KernelPrediction, Prediction
+from rich.console import Console, ConsoleOptions, Group, RenderableType
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
+from nn_meter.predictors.prediction import DOUBTFUL, STATUSES, KernelPrediction, Prediction, Status
+from nn_meter.predictors.summary import By, Row, Sort, layer_name, rows
+from nn_meter.report.lines import LINE_LETTERS
 from nn_meter.storage import legible
 
-PREFIX = "(nn-Meter)"
-_LABEL_MAX = 36
-_SHAPE_MAX = 64
-_LINE_MAX = 1000
+TOP = 10
+"""Rows that are shown where not all are asked for."""
+
+_WIDE = 110
+"""From so many columns on there is room for shapes."""
+
+_LEAST = 0.0005
+"""A kind's share of the total from which on it is worth a word."""
+
+_STYLES: Mapping[str, str] = MappingProxyType({"predicted": "green", "free": "dim"})
+_DOUBTFUL_STYLE = "yellow"
 
 
-def result_line(model: str, latency_ms: float) -> str:
-    """nn-Meter's line, byte for byte: scripts read it."""
-    return f"{PREFIX} [RESULT] predict latency for {legible(model)}: {latency_ms} ms"
+@dataclass(frozen=True, slots=True)
+class View:
+    """Which rows to show: how kernels are grouped, in what order, the first ``top`` of them (0: all)."""
+
+    by: By = "layer"
+    sort: Sort = "time"
+    top: int = TOP
+    depth: int = 1
 
 
-def predictor_line(name: str, version: str) -> str:
-    """nn-Meter's line, byte for byte: scripts read it."""
-    return f"{PREFIX} [Predictor] {legible(name)}: version={legible(version)}"
+EVERY_KERNEL = View("kernel", "order", 0)
 
 
-def lines(texts: Iterable[str]) -> str:
-    """Each text on a line of its own, whatever names in it hold."""
-    return "\n".join(legible(text, _LINE_MAX) for text in texts)
+def answer(prediction: Prediction, view: View = View()) -> Group:
+    """What answered, how far it can be trusted, and where the time goes."""
+    return Group(_facts(prediction), "", _rows_table(prediction, view))
 
 
-def columns(rows: Iterable[Sequence[str]], right: frozenset[int] = frozenset()) -> list[str]:
-    """Rows of equal length as aligned lines, two spaces between; the columns in ``right`` end flush."""
-    table = [tuple(legible(cell, _LINE_MAX) for cell in row) for row in rows]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    return [
-        "  ".join(
-            cell.rjust(width) if i in right else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in table
-    ]
+def details(prediction: Prediction, view: View = EVERY_KERNEL) -> Group:
+    """The same with what each status makes up, and what is to be said about single kernels and the model."""
+    parts = [coverage_table(prediction), *_notes(prediction)]
+    return Group(answer(prediction, view), *_apart(parts))
 
 
-def kernel_table(prediction: Prediction) -> str:
-    """One line per kernel that takes time or should; free kernels are counted below."""
-    rows = [("#", "kernel", "kind", "shape", "ms", "share", "status")]
-    rows += [
-        (
-            str(number),
-            shortened(each.kernel.label, _LABEL_MAX),
-            each.kernel.kind,
-            shortened(each.kernel.config.describe(), _SHAPE_MAX),
-            milliseconds(each.latency_ms),
-            share(each.latency_ms, prediction.latency_ms),
-            each.status,
-        )
-        for number, each in enumerate(charged(prediction), 1)
-    ]
-    return "\n".join(columns(rows, frozenset({0, 4, 5})))
-
-
-def coverage_table(prediction: Prediction) -> str:
-    """What the total rests on, a line per status that occurs."""
-    rows = [
-        (
-            f"  {status}",
-            counted(part.kernels, "kernel"),
-            counted(part.nodes, "node"),
-            f"{milliseconds(part.latency_ms)} ms",
-            f"{part.share:.1%}",
-        )
-        for status, part in prediction.coverage.items()
-        if part.kernels
-    ]
-    return "\n".join(["what the total rests on:", *columns(rows, frozenset({1, 2, 3, 4}))])
-
-
-def details(prediction: Prediction) -> str:
-    """Kernels, coverage, and what is to be said about single kernels and about the model."""
-    parts = [kernel_table(prediction), coverage_table(prediction)]
-    parts += [part for part in (_kernel_notes(prediction), _notes(prediction)) if part]
-    return "\n\n".join(parts)
-
-
-def explanation(prediction: Prediction, every: bool = False) -> str:
-    """The partition, why neighbours did not fuse, what the total rests on; ``every`` lists each pair."""
-    head = [
-        f"{prediction.model} on {prediction.predictor} {prediction.version}"
-        + (f" ({prediction.device})" if prediction.device else ""),
-        total_line(prediction),
-    ]
-    parts = [
-        lines(head),
-        kernel_table(prediction),
-        _unfused(prediction, every),
-        coverage_table(prediction),
-    ]
-    parts += [part for part in (_kernel_notes(prediction), _notes(prediction)) if part]
-    return "\n\n".join(part for part in parts if part)
+def explanation(prediction: Prediction, view: View = EVERY_KERNEL, every: bool = False) -> Group:
+    """Kernels, why neighbours did not fuse, what the total rests on; ``every`` lists each pair of neighbours."""
+    head = Text(legible(f"{prediction.model} on {prediction.predictor} {prediction.version}"), style="bold")
+    parts = [*_unfused(prediction, every), coverage_table(prediction), *_notes(prediction)]
+    return Group(head, answer(prediction, view), *_apart(parts))
 
 
 def total_line(prediction: Prediction) -> str:
     """The total with its statistic and interval, where the predictor knows them."""
-    line = f"total {milliseconds(prediction.latency_ms)} ms"
+    line = f"{milliseconds(prediction.latency_ms)} ms"
     if prediction.statistic:
         line += f" ({prediction.statistic})"
     if prediction.interval_ms:
@@ -112,77 +77,75 @@ def total_line(prediction: Prediction) -> str:
     return line
 
 
-def comparison(predictions: Iterable[Prediction]) -> str:
-    """Several predictors side by side, a line per model and predictor."""
-    rows: list[tuple[str, ...]] = [
-        ("model", "predictor", "version", "device", "ms", "90 % interval", *STATUSES[:3])
-    ]
+def comparison(predictions: Sequence[Prediction]) -> Table:
+    """Several predictors side by side, a line per model and predictor; columns that say nothing are left out."""
+    statuses = [s for s in DOUBTFUL if any(each.coverage[s].kernels for each in predictions)]
+    devices = any(each.device for each in predictions)
+    intervals = any(each.interval_ms for each in predictions)
+    table = _table(
+        ("model", "predictor", *(("device",) if devices else ())),
+        ("ms", *(("90 % interval",) if intervals else ()), "predicted", *statuses),
+    )
+    table.columns[1].no_wrap = True
     for each in predictions:
-        interval = " .. ".join(map(milliseconds, each.interval_ms)) if each.interval_ms else "-"
-        coverage = each.coverage
-        rows.append(
-            (
-                each.model,
-                each.predictor,
-                each.version,
-                each.device or "-",
-                milliseconds(each.latency_ms),
-                interval,
-                *(
-                    f"{part.kernels} ({part.share:.1%})"
-                    for part in (coverage[status] for status in STATUSES[:3])
-                ),
-            )
-        )
-    return "\n".join(columns(rows, frozenset({4, 5, 6, 7, 8})))
+        cells: list[RenderableType] = [Squeezed(each.model, least=14)]
+        cells.append(Text(legible(f"{each.predictor} {each.version}"), no_wrap=True))
+        if devices:
+            cells.append(Squeezed(each.device or "-", least=8))
+        cells.append(milliseconds(each.latency_ms))
+        if intervals:
+            cells.append(" .. ".join(map(milliseconds, each.interval_ms)) if each.interval_ms else "-")
+        cells += [percent(each.coverage[status].share) for status in ("predicted", *statuses)]
+        table.add_row(*cells)
+    return table
 
 
 def caution(prediction: Prediction) -> str:
     """One line where not all of the total is predicted or free, else empty."""
+    coverage = prediction.coverage
+    found = [(status, coverage[status]) for status in DOUBTFUL if coverage[status].kernels]
+    if not found:
+        return ""
     kernels = counted(len(prediction.kernels), "kernel")
     said = []
-    for status in ("extrapolated", "estimated"):
-        part = prediction.coverage[status]
-        if part.kernels:
-            share = f"{part.share:.0%} of the total" if part.latency_ms else "they count 0 ms, which is too little"
-            said.append(f"{part.kernels} of {kernels} ({share}) are {status}")
-    if not said:
-        return ""
-    return (
-        f"{prediction.model} on {prediction.predictor}: {', '.join(said)}, not predicted; "
-        "nn-meter explain says which and why"
-    )
+    for status, part in found:
+        share = f"{part.share:.0%} of the total" if part.latency_ms else "they count 0 ms, which is too little"
+        said.append(f"{part.kernels} of {kernels} ({share}) are {status}")
+    which = ", ".join(said)
+    return f"{prediction.model} on {prediction.predictor}: {which}, not predicted; nn-meter explain says which and why"
 
 
-def charged(prediction: Prediction) -> list[KernelPrediction]:
-    """The kernels that are not free, in execution order."""
-    return [each for each in prediction.kernels if each.status != "free"]
-
-
-def free_operators(prediction: Prediction) -> list[tuple[str, str, int]]:
-    """Free nodes by operator: label, reason, count; the most frequent first."""
-    found = Counter(
-        (each.kernel.label, each.kernel.free) for each in prediction.kernels if each.status == "free"
-    )
-    return [(label, reason, count) for (label, reason), count in found.most_common()]
-
-
-def unfused_by_reason(prediction: Prediction) -> list[tuple[str, list[str]]]:
-    """Reasons with the pairs they hold for, the most frequent first."""
-    found: dict[str, list[str]] = {}
-    for each in prediction.unfused:
-        found.setdefault(each.reason, []).append(f"{each.producer} -> {each.consumer}")
-    return sorted(found.items(), key=lambda item: -len(item[1]))
+def coverage_table(prediction: Prediction) -> RenderableType:
+    """What the total rests on, a line per status that occurs."""
+    table = _table(("what the total rests on",), ("kernels", "nodes", "ms", "share"))
+    for status, part in prediction.coverage.items():
+        if not part.kernels:
+            continue
+        counts = str(part.kernels), str(part.nodes)
+        table.add_row(
+            Text(status, _style(status)), *counts, milliseconds(part.latency_ms), percent(part.share)
+        )
+    return table
 
 
 def milliseconds(value: float) -> str:
-    """Four digits behind the point."""
-    return f"{value:.4f}"
+    """Four significant digits."""
+    if not value:
+        return "0"
+    return f"{value:.{max(0, 3 - floor(log10(abs(value))))}f}"
 
 
-def share(part: float, total: float) -> str:
-    """A part of the total in percent."""
-    return f"{part / total:.1%}" if total else "-"
+def percent(share: float) -> str:
+    """A share, 0 to 1, in percent."""
+    return f"{share:.1%}"
+
+
+def scaled(value: float, unit: str) -> str:
+    """``2.34 M``; three digits and a prefix of the thousands."""
+    for factor, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= factor:
+            return f"{value / factor:.3g} {prefix}{unit}"
+    return f"{value:g} {unit}"
 
 
 def counted(count: int, noun: str) -> str:
@@ -194,35 +157,245 @@ def shortened(text: str, width: int) -> str:
     """``text``, its middle left out where it is longer than ``width``."""
     if len(text) <= width:
         return text
-    head = (width - 3) // 2
-    return f"{text[:head]}...{text[len(text) - (width - 3 - head) :]}"
+    head = max(0, (width - 3) // 2)
+    return f"{text[:head]}...{text[len(text) - (width - 3 - head) :]}"[: max(width, 0)]
 
 
-def _unfused(prediction: Prediction, every: bool) -> str:
-    reasons = unfused_by_reason(prediction)
-    if not reasons:
-        return ""
-    found = ["why neighbours did not fuse:"]
-    for reason, pairs in reasons:
-        found.append(f"  {len(pairs):4d}  {reason}")
-        found += [f"        {pair}" for pair in (pairs if every else pairs[:1])]
+@dataclass(frozen=True, slots=True)
+class Squeezed:
+    """A name in a cell: where there is too little room its middle goes, since its ends tell most."""
+
+    text: str
+    style: str = ""
+    least: int = 12
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
+        yield Text(shortened(legible(self.text, LINE_LETTERS), options.max_width), self.style, no_wrap=True)
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        length = len(legible(self.text, LINE_LETTERS))
+        return Measurement(min(self.least, length), length)
+
+
+@dataclass(frozen=True, slots=True)
+class Items:
+    """Words with commas between, broken into lines between two of them only."""
+
+    items: tuple[Text, ...]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
+        line = Text()
+        for index, item in enumerate(self.items):
+            last = index + 1 == len(self.items)
+            if line and len(line) + len(item) + (0 if last else 1) > options.max_width:
+                line.rstrip()
+                yield line
+                line = Text()
+            line.append_text(item)
+            line.append("" if last else ", ")
+        yield line
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        widths = [len(item) + 1 for item in self.items]
+        return Measurement(max(widths), sum(widths) + len(widths))
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """A line that goes on under its beginning where it is too long; a word that is too long alone stays whole."""
+
+    text: str
+    indent: int
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
+        margin = " " * self.indent
+        for line in wrap(
+            legible(self.text, LINE_LETTERS),
+            options.max_width,
+            initial_indent=margin,
+            subsequent_indent=margin,
+            break_long_words=False,
+            break_on_hyphens=False,
+        ):
+            yield Text(line, no_wrap=True, overflow="ignore")
+
+
+def _facts(prediction: Prediction) -> Table:
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(no_wrap=True, style="dim")
+    grid.add_column()
+    grid.add_row("answered by", _items(_answerer(prediction)))
+    if model := list(_model(prediction)):
+        grid.add_row("model", _items(model))
+    grid.add_row("latency", _items(total_line(prediction).split(", ")))
+    grid.add_row("rests on", Items(tuple(_rests_on(prediction))))
+    kinds = [f"{each.name} {percent(each.share)}" for each in rows(prediction, "kind") if each.share >= _LEAST]
+    if kinds:
+        grid.add_row("by kind", _items(kinds))
+    return grid
+
+
+def _answerer(prediction: Prediction) -> Iterator[str]:
+    yield f"{prediction.predictor} {prediction.version}"
+    yield from filter(None, (prediction.device, prediction.runtime))
+    if prediction.threads:
+        yield counted(prediction.threads, "thread")
+    if prediction.dtype:
+        yield prediction.dtype
+
+
+def _model(prediction: Prediction) -> Iterator[str]:
+    if prediction.inputs:
+        batch = prediction.inputs[0].shape[:1]
+        yield from (f"batch {size}" for size in batch)
+        shapes = ["x".join(map(str, each.shape)) or "scalar" for each in prediction.inputs]
+        yield f"input{'s' if len(shapes) > 1 else ''} {' + '.join(shapes)}"
+    if (size := prediction.size) is not None:
+        yield f"{scaled(size.parameters, '').strip()} parameters"
+        yield f"{scaled(size.multiply_adds, '').strip()} multiply-adds"
+        yield f"{scaled(size.weight_bytes, 'B')} of weights"
+        yield f"{scaled(size.peak_bytes, 'B')} of activations at most"
+
+
+def _rests_on(prediction: Prediction) -> Iterator[Text]:
+    for status, part in prediction.coverage.items():
+        if part.kernels:
+            yield Text(f"{status} {percent(part.share)} ({counted(part.kernels, 'kernel')})", _style(status))
+
+
+def _rows_table(prediction: Prediction, view: View) -> RenderableType:
+    found = rows(prediction, view.by, view.sort, view.depth)
+    shown = found[: view.top or None]
+    table = RowsTable(shown, view)
+    left = len(found) - len(shown)
+    if not left:
+        return table
+    kernels = sum(row.count for row in found[view.top :])
+    rest = prediction.share(sum(row.latency_ms for row in found[view.top :]))
+    more = Items(
+        (Text(f"{counted(kernels, 'more kernel')} take {percent(rest)}"), Text(f"--top {len(found)} or -v shows them"))
+    )
+    return Group(table, more)
+
+
+@dataclass(frozen=True, slots=True)
+class RowsTable:
+    """Rows with their shares; columns that there is no room for, or that say nothing, are left out."""
+
+    rows: Sequence[Row]
+    view: View
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table]:
+        if self.view.by in ("kind", "module"):
+            yield self._groups()
+            return
+        richest, plain, tight = self._layers(shapes=True), self._layers(), self._layers(gap=1)
+        if options.max_width >= _WIDE or _fits(richest, console, options):
+            yield richest
+        else:
+            yield plain if _fits(plain, console, options) else tight
+
+    def _groups(self) -> Table:
+        table = _table((self.view.by,), ("kernels", "ms", "share", "sum"))
+        for row in self.rows:
+            table.add_row(Squeezed(row.name, least=20), str(row.count), *_numbers(row))
+        return table
+
+    def _layers(self, *, shapes: bool = False, gap: int = 2) -> Table:
+        doubtful = any(row.one(_status) != "predicted" for row in self.rows)
+        bound = any(row.one(_bound) for row in self.rows)
+        folded = any(row.count > 1 for row in self.rows)
+        table = _table(("layer", "kernel", *(("shape",) if shapes else ())), (), gap)
+        for head, there in (("", folded), ("ms", True), ("share", True), ("sum", True)):
+            if there:
+                table.add_column(head, justify="right", no_wrap=True)
+        for head, there in (("bound", bound), ("status", doubtful)):
+            if there:
+                table.add_column(head, no_wrap=True)
+        for row in self.rows:
+            status = row.one(_status)
+            style = "" if status == "predicted" else _style(status)
+            cells: list[RenderableType] = [Squeezed(row.name, style, 24), Squeezed(row.one(_label), least=8)]
+            if shapes:
+                cells.append(Squeezed(row.one(_shape), least=24))
+            if folded:
+                cells.append(f"x{row.count}" if row.count > 1 else "")
+            cells += _numbers(row)
+            cells += [row.one(_bound)] * bound + [Text(status, _style(status))] * doubtful
+            table.add_row(*cells)
+        return table
+
+
+def _fits(table: Table, console: Console, options: ConsoleOptions) -> bool:
+    return Measurement.get(console, options.update(max_width=10_000), table).maximum <= options.max_width
+
+
+def _numbers(row: Row) -> tuple[str, str, str]:
+    return milliseconds(row.latency_ms), percent(row.share), percent(row.cumulative)
+
+
+def _status(each: KernelPrediction) -> str:
+    return each.status
+
+
+def _bound(each: KernelPrediction) -> str:
+    return each.bound
+
+
+def _label(each: KernelPrediction) -> str:
+    return each.kernel.label
+
+
+def _shape(each: KernelPrediction) -> str:
+    return each.kernel.config.describe()
+
+
+def _table(left: Sequence[str], right: Sequence[str], gap: int = 2) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="bold")
+    for head in left:
+        table.add_column(head, min_width=len(head))
+    for head in right:
+        table.add_column(head, justify="right", no_wrap=True)
+    return table
+
+
+def _style(status: Status | str) -> str:
+    assert status in STATUSES
+    return _STYLES.get(status, _DOUBTFUL_STYLE)
+
+
+def _items(texts: Iterable[str]) -> Items:
+    return Items(tuple(Text(legible(each, LINE_LETTERS)) for each in texts))
+
+
+def _apart(parts: Iterable[RenderableType]) -> Iterator[RenderableType]:
+    for part in parts:
+        yield ""
+        yield part
+
+
+def _unfused(prediction: Prediction, every: bool) -> Iterator[RenderableType]:
+    if not prediction.unfused:
+        return
+    lines: list[RenderableType] = ["why neighbours did not fuse:"]
+    for reason, pairs in prediction.unfused_by_reason.items():
+        lines.append(Words(f"{len(pairs):4d}  {reason}", 2))
+        for pair in pairs if every else pairs[:1]:
+            lines.append(Words(f"{layer_name(pair.producer)} -> {layer_name(pair.consumer)}", 8))
         if len(pairs) > 1 and not every:
-            found.append(f"        ... {len(pairs) - 1} more, with -v")
-    return lines(found)
+            lines.append(Words(f"... {len(pairs) - 1} more, with -v", 8))
+    yield Group(*lines)
 
 
-def _kernel_notes(prediction: Prediction) -> str:
+def _notes(prediction: Prediction) -> Iterator[RenderableType]:
     noted = sorted((note, each.kernel.label) for each in prediction.kernels for note in each.notes)
-    found = []
+    lines: list[RenderableType] = []
     for note, group in groupby(noted, key=lambda item: item[0]):
         labels = [label for _, label in group]
-        found.append(
-            f"  {shortened(labels[0], _LABEL_MAX)}{f' (x{len(labels)})' if len(labels) > 1 else ''}: {note}"
-        )
-    for label, reason, count in free_operators(prediction):
-        found.append(f"  {label}{f' (x{count})' if count > 1 else ''}: free, {reason}")
-    return lines(["about single kernels:", *found]) if found else ""
-
-
-def _notes(prediction: Prediction) -> str:
-    return lines(["notes:", *(f"  {note}" for note in prediction.notes)]) if prediction.notes else ""
+        lines.append(Words(f"{labels[0]}{f' (x{len(labels)})' if len(labels) > 1 else ''}: {note}", 2))
+    for label, reason, count in prediction.free_operators:
+        lines.append(Words(f"{label}{f' (x{count})' if count > 1 else ''}: free, {reason}", 2))
+    if lines:
+        yield Group("about single kernels:", *lines)
+    if prediction.notes:
+        yield Group("notes:", *(Words(note, 2) for note in prediction.notes))

@@ -1,0 +1,48 @@
+"""``nn-meter export`` and ``nn-meter use``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from nn_meter.cli.output import OK
+from nn_meter.report.lines import PREFIX
+
+
+def configure(parser: argparse.ArgumentParser, command: str) -> None:
+    """Arguments of ``export`` or ``use``."""
+    parser.add_argument("predictor", metavar="NAME", help="name of a predictor, or path of its bundle")
+    if command == "use":
+        parser.description = (
+            "Choose the predictor that answers where none is named; NN_METER_PREDICTOR goes before this choice."
+        )
+        parser.set_defaults(run=use)
+        return
+    parser.description = (
+        "Write a predictor to one file, to hand on. predict --predictor FILE asks it, register --predictor FILE "
+        "keeps it."
+    )
+    parser.add_argument("--predictor-version", metavar="V", help="its version; the latest if left out")
+    parser.add_argument("-o", "--output", metavar="FILE.zip", help="where to; NAME.zip if left out")
+    parser.set_defaults(run=export)
+
+
+def export(args: argparse.Namespace) -> int:
+    """Write the bundle, and say where it is."""
+    from nn_meter.cli.models import load_predictor
+    from nn_meter.predictors.bundle import save
+
+    bundle = load_predictor(args.predictor, args.predictor_version).bundle
+    target = Path(args.output or f"{bundle.name}.zip")
+    save(bundle, target)
+    print(f"{PREFIX} {bundle.name} {bundle.version} written to {target}")
+    print(f"{PREFIX} ask it: nn-meter predict --predictor {target} MODEL")
+    return OK
+
+
+def use(args: argparse.Namespace) -> int:
+    """Note the choice."""
+    from nn_meter.predictors import catalogue
+
+    print(f"{PREFIX} {catalogue.choose(args.predictor)} answers where no predictor is named")
+    return OK
