@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nn_meter.ir.graph import Node, Tensor
-from nn_meter.ir.shapes import _classical, _elementwise, _layout, _linear, _spatial
+from nn_meter.ir.shapes import _classical, _contributed, _elementwise, _layout, _linear, _spatial
 from nn_meter.ir.shapes._dtypes import DTYPES, dtype_of
 from nn_meter.ir.shapes._fold import MAX_ELEMENTS, fold
 from nn_meter.ir.shapes._forms import check, check_attributes
@@ -19,7 +19,13 @@ from nn_meter.ir.shapes._site import Rule, ShapeError, Site
 __all__ = ["DTYPES", "MAX_ELEMENTS", "RULES", "ShapeError", "check_attributes", "dtype_of", "infer"]
 
 _ONNX: dict[str, Rule] = {**_elementwise.RULES, **_spatial.RULES, **_linear.RULES, **_layout.RULES}
-_MICROSOFT: dict[str, Rule] = {**_ONNX, **_elementwise.MICROSOFT, **_spatial.MICROSOFT, **_linear.MICROSOFT}
+_MICROSOFT: dict[str, Rule] = {
+    **_ONNX,
+    **_elementwise.MICROSOFT,
+    **_spatial.MICROSOFT,
+    **_linear.MICROSOFT,
+    **_contributed.MICROSOFT,
+}
 
 RULES: dict[str, dict[str, Rule]] = {
     "": _ONNX,

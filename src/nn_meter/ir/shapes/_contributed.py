@@ -1,0 +1,168 @@
+"""Operators of com.microsoft on integers and packed weights, and those around attention
+(https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from nn_meter.ir.shapes._elementwise import same
+from nn_meter.ir.shapes._linear import product_of
+from nn_meter.ir.shapes._site import Out, Rule, Shape, ShapeError, Site, axis_in, broadcast
+
+
+def _binary(s: Site) -> Sequence[Out]:
+    return ((broadcast(s.shape(0), s.shape(3)), s.dtype(0)),)
+
+
+def _concat(s: Site) -> Sequence[Out]:
+    first = s.tensor(2)
+    axis = axis_in(s.whole("axis", 1), len(first.shape))
+    shape = list(first.shape)
+    shape[axis] = sum(s.shape(place)[axis] for place in range(2, len(s.inputs), 3))
+    return ((tuple(shape), first.dtype),)
+
+
+def _where(s: Site) -> Sequence[Out]:
+    return ((broadcast(broadcast(s.shape(0), s.shape(1)), s.shape(4)), s.dtype(1)),)
+
+
+def _gemm(s: Site) -> Sequence[Out]:
+    a, b = s.tensor(0), s.shape(3)
+    m, k = a.shape[::-1] if s.whole("transA", 0) else a.shape
+    k_b, n = b[::-1] if s.whole("transB", 0) else b
+    if k != k_b:
+        raise ShapeError(f"matrices {a.shape} and {b} do not fit")
+    return (((m, n), s.dtype(8) if s.optional(8) is not None else "float32"),)
+
+
+def _to_float(s: Site) -> Sequence[Out]:
+    return ((product_of(s.shape(0), s.shape(1)), s.dtype(2)),)
+
+
+def _dynamic_matmul(s: Site) -> Sequence[Out]:
+    return ((product_of(s.shape(0), s.shape(1)), s.dtype(0)),)
+
+
+def _integer_matmul(s: Site) -> Sequence[Out]:
+    return ((product_of(s.shape(0), s.shape(1)), "int32"),)
+
+
+def _packed_matmul(s: Site) -> Sequence[Out]:
+    return (((*s.shape(0)[:-1], s.whole("N")), s.dtype(0)),)
+
+
+def _lstm(s: Site) -> Sequence[Out]:
+    """Weights lie transposed: (directions, inputs, 4 hidden)."""
+    x = s.tensor(0)
+    length, batch, _ = x.shape
+    hidden = s.shape(1)[2] // 4
+    directions = 2 if s.text("direction", "forward") == "bidirectional" else 1
+    last: Shape = (directions, batch, hidden)
+    return (((length, directions, batch, hidden), x.dtype), (last, x.dtype), (last, x.dtype))
+
+
+def _gather_blocks(s: Site) -> Sequence[Out]:
+    """Values of less than 8 bits lie packed along the quantised axis where the type is uint8."""
+    data = s.tensor(0)
+    shape = list(data.shape)
+    rank = len(shape)
+    if data.dtype == "uint8":
+        shape[axis_in(s.whole("quantize_axis", 1), rank)] *= 8 // s.whole("bits", 4)
+    axis = axis_in(s.whole("gather_axis", 0), rank)
+    return (((*shape[:axis], *s.shape(1), *shape[axis + 1 :]), s.dtype(2)),)
+
+
+def _quantised_attention(s: Site) -> Sequence[Out]:
+    batch, length, _ = s.shape(0)
+    hidden, heads = s.shape(1)[1] // 3, s.whole("num_heads")
+    past = s.optional(8)
+    total = length + (past.shape[3] if past is not None else 0)
+    dtype = s.dtype(3)
+    return (((batch, length, hidden), dtype), ((2, batch, heads, total, hidden // heads), dtype))
+
+
+def _decoder_attention(s: Site) -> Sequence[Out]:
+    """One step: queries of one position; keys and values of the past, in a buffer or one longer."""
+    q = s.tensor(0)
+    batch, length, width = q.shape
+    heads = s.whole("num_heads")
+    key, value, past = s.optional(1), s.optional(2), s.optional(5)
+    hidden = width if key is not None else width // 3
+    value_size = value.shape[-1] // (1 if len(value.shape) == 4 else heads) if value is not None else hidden // heads
+    if past is None:
+        total = key.shape[-2] if key is not None else length
+    else:
+        total = past.shape[2] + (0 if s.whole("past_present_share_buffer", 0) else length)
+    return (
+        ((batch, length, heads * value_size), q.dtype),
+        ((batch, heads, total, hidden // heads), q.dtype),
+        ((batch, heads, total, value_size), q.dtype),
+        ((batch, heads, length, total), q.dtype),
+    )
+
+
+def _sparse_attention(s: Site) -> Sequence[Out]:
+    q = s.tensor(0)
+    batch, length, width = q.shape
+    heads, key_heads = s.whole("num_heads"), s.whole("kv_num_heads")
+    size = width // heads if s.optional(1) is not None else width // (heads + 2 * key_heads)
+    past = s.shape(3)
+    return (((batch, length, heads * size), q.dtype), (past, q.dtype), (past, q.dtype))
+
+
+def _channels_last_pool(s: Site) -> Sequence[Out]:
+    x = s.tensor(0)
+    kernel = s.ints("kernel_shape")
+    rank = len(x.shape) - 2
+    if kernel is None or len(kernel) != rank:
+        raise ShapeError(f"attribute 'kernel_shape' is {kernel}, the input {x.shape}")
+    strides, dilations = s.ints("strides") or (1,) * rank, s.ints("dilations") or (1,) * rank
+    pads = s.ints("pads") or (0,) * (2 * rank)
+    up = s.whole("ceil_mode", 0)
+    space = []
+    for i in range(rank):
+        free = x.shape[i + 1] + pads[i] + pads[i + rank] - dilations[i] * (kernel[i] - 1) - 1
+        space.append((-(-free // strides[i]) if up else free // strides[i]) + 1)
+    return (((x.shape[0], *space, x.shape[-1]), x.dtype),)
+
+
+def _embed(s: Site) -> Sequence[Out]:
+    batch, length = s.shape(0)
+    return (((batch, length, s.shape(2)[1]), s.dtype(8)), ((batch,), "int32"))
+
+
+def _distances(s: Site) -> Sequence[Out]:
+    return (((s.shape(0)[0], s.shape(1)[0]), s.dtype(0)),)
+
+
+def _expand_dims(s: Site) -> Sequence[Out]:
+    x = s.tensor(0)
+    axis = int(s.dims(1)[0])
+    place = axis + len(x.shape) + 1 if axis < 0 else axis
+    return (((*x.shape[:place], 1, *x.shape[place:]), x.dtype),)
+
+
+MICROSOFT: dict[str, Rule] = {
+    **dict.fromkeys(
+        ("QLinearSigmoid", "QLinearLeakyRelu", "QLinearSoftmax", "Inverse", "SampleOp", "ScaledSiLU", "GatedAdd"), same
+    ),
+    **dict.fromkeys(("GatedRMSNorm", "MRotaryEmbedding", "MoE", "QMoE"), same),
+    "QLinearAdd": _binary,
+    "QLinearMul": _binary,
+    "QLinearConcat": _concat,
+    "QLinearWhere": _where,
+    "QGemm": _gemm,
+    "MatMulIntegerToFloat": _to_float,
+    "DynamicQuantizeMatMul": _dynamic_matmul,
+    "MatMulInteger16": _integer_matmul,
+    "MatMulBnb4": _packed_matmul,
+    "DynamicQuantizeLSTM": _lstm,
+    "GatherBlockQuantized": _gather_blocks,
+    "QAttention": _quantised_attention,
+    "DecoderMaskedMultiHeadAttention": _decoder_attention,
+    "SparseAttention": _sparse_attention,
+    "NhwcMaxPool": _channels_last_pool,
+    "QEmbedLayerNormalization": _embed,
+    "CDist": _distances,
+    "ExpandDims": _expand_dims,
+}
