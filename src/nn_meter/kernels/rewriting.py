@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from nn_meter.ir import Attr, Graph, Node, Tensor
+from nn_meter.ir import Attr, Graph, Tensor
 from nn_meter.kernels.kinds import Operator
 from nn_meter.kernels.operators import RULE_NAMES
 
@@ -48,8 +48,8 @@ class Op:
 
 
 class Work:
-    """Operators with their tensors; knows who computes and who reads each tensor. ``folded`` are nodes whose result is
-    known before inference, by tensor."""
+    """Operators with their tensors; knows who computes and who reads each tensor. ``folded`` are operators whose
+    result is known before inference, by tensor."""
 
     KNOWN = "its result is known before inference"
 
@@ -59,7 +59,7 @@ class Work:
         self.inputs = frozenset(graph.inputs)
         self.free: list[tuple[str, str, str]] = []
         self.refusals: list[Refusal] = []
-        self.folded: dict[str, Node] = {}
+        self.folded: dict[str, Op] = {}
         self.producer: dict[str, Op] = {}
         self._readers: dict[str, list[Op]] = {}
         self._ops: dict[int, Op] = {}
@@ -68,7 +68,9 @@ class Work:
         for number, node in enumerate(graph.nodes):
             if all(graph.tensors[o].const for o in node.outputs if o):
                 self.free.append((node.name, node.op_type, self.KNOWN))
-                self.folded.update((o, node) for o in node.outputs if o)
+                known = Op(node.op_type, node.inputs, node.outputs, node.attrs, (node.name,))
+                known.place = (number, 0)
+                self.folded.update((o, known) for o in node.outputs if o)
                 continue
             self._put(Op(node.op_type, node.inputs, node.outputs, node.attrs, (node.name,)), (number, 0))
 
@@ -158,6 +160,15 @@ class Work:
             self.tensors[like], name=name, shape=tuple(shape), const=False, value=None
         )
         return name
+
+    def revive(self, op: Op) -> None:
+        """Execute a folded operator after all."""
+        for out in op.outputs:
+            if out:
+                del self.folded[out]
+                self.tensors[out] = replace(self.tensors[out], const=False)
+        self.free = [entry for entry in self.free if entry[0] not in op.members]
+        self._put(op, op.place)
 
     def constant(self, name: str) -> None:
         """Say that a new tensor is constant."""

@@ -17,6 +17,7 @@ from nn_meter.runtimes.onnxruntime import (
     convolutions,
     equals,
     products,
+    pushes,
     quantised,
     transposes,
     views,
@@ -35,11 +36,13 @@ from nn_meter.runtimes.onnxruntime.spellings import (
 )
 
 PASSES: tuple[Pass, ...] = (
+    Pass("keep_behind_dequantised", quantised.keep_behind_dequantised, "ConstantFolding"),
     Pass("eliminate_no_ops", lambda work, options: eliminate_no_ops(work), "EliminateIdentity, EliminateDropout, ..."),
     Pass("merge_equals", equals.merge_equals, "ConstantSharing, CommonSubexpressionElimination"),
     Pass("fold_pad", convolutions.fold_pad("Conv", "AveragePool", "MaxPool"), "Pad_Fusion", until="1.32"),
     Pass("fold_pad", convolutions.fold_pad("Conv", "AveragePool"), "Pad_Fusion", since="1.32"),
     Pass("fold_into_conv", convolutions.fold_into_conv, "ConvBNFusion, ConvMulFusion, ConvAddFusion"),
+    Pass("drop_relu", convolutions.drop_relu, "ReluClipFusion"),
     Pass("fuse_reciprocal", rewriting(QUOTIENT), "DivMulFusion"),
     Pass("fuse_gelu", rewriting(GELU), "GeluFusion"),
     Pass("fuse_tanh_gelu", rewriting(TANH_GELU), "FastGeluFusion"),
@@ -47,6 +50,7 @@ PASSES: tuple[Pass, ...] = (
     Pass("drop_clipping", quantised.drop_clipping, "ReluQuantFusion, ClipQuantFusion"),
     Pass("fuse_quantised", quantised.fuse_quantised, "QDQSelectorActionTransformer, EnsureUniqueDQForNodeUnit"),
     Pass("gather_to_split", views.gather_to_split, "GatherSliceToSplitFusion"),
+    Pass("push_transpose_through_elementwise", pushes.push_transpose_through_elementwise, "TransposeOptimizer"),
     Pass("push_transpose_through_split", transposes.push_transpose_through_split, "TransposeOptimizer"),
     Pass("push_transpose_through_reduction", transposes.push_transpose_through_reduction, "TransposeOptimizer"),
     Pass("push_transpose_through_view", transposes.push_transpose_through_view, "TransposeOptimizer"),

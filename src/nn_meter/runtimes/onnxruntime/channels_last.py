@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from nn_meter.ir import Attr
 from nn_meter.kernels.rewriting import Op, Work
 from nn_meter.runtimes.base import Options
+from nn_meter.runtimes.onnxruntime.pushes import OPERANDS
 
 _TO_LAST = (0, 2, 3, 1)
 _TO_FIRST = (0, 3, 1, 2)
@@ -19,9 +20,6 @@ _ELEMENTWISE = frozenset(
         *("Add", "Mul", "Sub", "Div", "Pow", "Max", "Min", "Sum"),
     )
 )
-
-_OPERANDS = {"QLinearAdd": (0, 3), "QLinearMul": (0, 3)}
-"""Inputs that are operands, whatever their rank; the others are scales and zero points."""
 
 
 def to_channels_last(work: Work, options: Options) -> None:
@@ -111,7 +109,7 @@ class _ChannelsLast:
         self.work.free += [(member, op.op_type, "the transposes cancel out") for member in op.members]
 
     def elementwise(self, op: Op) -> None:
-        wide = _OPERANDS.get(op.op_type, ())
+        wide = OPERANDS.get(op.op_type, ())
         data = [i for n, i in enumerate(op.inputs) if i and (n in wide or len(self.work.shape(i)) >= 2)]
         if self.worth(op, data) and all(self.work.const(i) or len(self.work.shape(i)) == 4 for i in data):
             turned = {i: self.last(i, op) for i in dict.fromkeys(data)}

@@ -80,6 +80,14 @@ def _unfit_pad(work: Work, op: Op) -> str:
     return "the Pad cuts something off" if cuts else ""
 
 
+def drop_relu(work: Work, options: Options) -> None:
+    """A Relu before a Clip with constant bounds becomes part of it."""
+    for op in work.ops("Relu"):
+        after = work.only_reader(op.outputs[0])
+        if after is not None and after.op_type == "Clip" and all(not i or work.const(i) for i in after.inputs[1:]):
+            work.bypass(op, "the Clip behind it cuts off as much")
+
+
 def fuse_activation(work: Work, options: Options) -> None:
     """An activation into the convolution or Gemm before it."""
     for op in work.ops("Conv", "Gemm"):

@@ -25,6 +25,15 @@ class _Quantised(NamedTuple):
     op: Op | None
 
 
+def keep_behind_dequantised(work: Work, options: Options) -> None:
+    """What is computed from dequantised weights runs in every inference: the runtime folds no DequantizeLinear."""
+    floats = {name for name, op in work.folded.items() if op.op_type == "DequantizeLinear"}
+    for op in list(dict.fromkeys(work.folded.values())):
+        if op.op_type not in ("DequantizeLinear", "Shape", "Size") and not floats.isdisjoint(op.inputs):
+            floats.update(o for o in op.outputs if o)
+            work.revive(op)
+
+
 def drop_clipping(work: Work, options: Options) -> None:
     """A Relu or Clip before a QuantizeLinear whose integers end where it does changes nothing."""
     for op in work.ops("Relu", "Clip"):
@@ -82,10 +91,9 @@ def _dequantise_weights(work: Work) -> None:
             node = work.folded.get(name)
             if node is None or node.op_type != "DequantizeLinear":
                 continue
-            entry = (node.name, node.op_type, work.KNOWN)
-            members = (node.name,) if entry in work.free else ()
-            if members:
-                work.free.remove(entry)
+            entry = (*node.members, node.op_type, work.KNOWN)
+            members = node.members if entry in work.free else ()
+            work.free = [other for other in work.free if other != entry]
             floats = work.fresh("dequantised", work.shape(name), name)
             work.add(Op(node.op_type, node.inputs, [floats], node.attrs, members), before=op)
             work.swap_input(op, name, floats)
@@ -99,7 +107,7 @@ def _source(work: Work, name: str) -> _Quantised | None:
     node = work.folded.get(name)
     if op is None and (node is None or node.op_type != "DequantizeLinear"):
         return None
-    inputs = op.inputs if op is not None else list(node.inputs) if node is not None else []
+    inputs = op.inputs if op is not None else node.inputs if node is not None else []
     q, scale, zero = (*inputs, "")[:3]
     return _Quantised((q, scale, zero), op)
 
@@ -134,7 +142,7 @@ def _reads_alone(work: Work, source: Op, op: Op) -> bool:
 
 def _unary(work: Work, op: Op) -> None:
     source, target = _source(work, op.inputs[0]), _target(work, op)
-    if source is not None and source.op is not None and target is not None:
+    if source is not None and target is not None:
         _replace(work, [source], op, target, f"QLinear{op.op_type}", [*source.inputs, *_scale(target)])
 
 
@@ -160,10 +168,10 @@ def _where(work: Work, op: Op) -> None:
 
 
 def _sources(work: Work, op: Op) -> list[_Quantised] | None:
-    """The integers of every input, ``None`` where one is of floats, or all are constant."""
+    """The integers of every input, ``None`` where one is of floats."""
     sources = [_source(work, i) for i in op.inputs]
     found = [s for s in sources if s is not None]
-    return found if len(found) == len(sources) and any(s.op for s in found) else None
+    return found if len(found) == len(sources) else None
 
 
 def _conv(work: Work, op: Op) -> None:
@@ -198,7 +206,7 @@ def _gemm(work: Work, op: Op) -> None:
 
 def _move(work: Work, op: Op) -> None:
     source, target = _source(work, op.inputs[0]), _target(work, op)
-    if source is None or target is None or (source.op is None and op.op_type != "Gather"):
+    if source is None or target is None:
         return
     if op.attrs.get("mode") == "cubic":
         return
@@ -210,10 +218,10 @@ def _split(work: Work, op: Op) -> None:
     source = _source(work, op.inputs[0])
     targets = [work.only_reader(o) for o in op.outputs]
     found = [t for t in targets if t is not None and t.op_type == "QuantizeLinear"]
-    if source is None or source.op is None or len(found) != len(targets):
+    if source is None or len(found) != len(targets):
         return
     if all(_same(work, a, b) for t in found for a, b in zip(source.inputs[1:], _scale(t), strict=True)):
-        alone = [source.op] if _reads_alone(work, source.op, op) else []
+        alone = [source.op] if source.op is not None and _reads_alone(work, source.op, op) else []
         outputs = [t.outputs[0] for t in found]
         work.fuse([*alone, op, *found], op.op_type, [source.inputs[0], *op.inputs[1:]], outputs, op.attrs)
 

@@ -68,8 +68,11 @@ def _cut(work: Work, op: Op) -> tuple[int, int, int] | None:
 
 
 def merge_views(work: Work, options: Options) -> None:
-    """A view of a view is one, unless one of them has ``allowzero``: the runtime leaves those alone."""
-    for op in work.ops("Reshape"):
+    """A view of a view is one, unless one of them has ``allowzero``: the runtime leaves those alone. Views of integers
+    have stood behind one another only since the changes of type between them went."""
+    for op in work.ops("Reshape", "Squeeze", "Unsqueeze"):
+        if work.tensors[op.inputs[0]].dtype in ("uint8", "int8"):
+            continue
         before = work.made_by(op.inputs[0], "Reshape")
         while (
             before is not None and work.only_reader(before.outputs[0]) is op and not _allow_zero(before, op)
