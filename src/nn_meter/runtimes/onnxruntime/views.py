@@ -75,7 +75,10 @@ def merge_views(work: Work, options: Options) -> None:
             continue
         before = work.made_by(op.inputs[0], "Reshape")
         while (
-            before is not None and work.only_reader(before.outputs[0]) is op and not _allow_zero(before, op)
+            before is not None
+            and work.only_reader(before.outputs[0]) is op
+            and not _allow_zero(before, op)
+            and not _open_beside_own(work, before, op)
         ):
             op = work.fuse((before, op), "Reshape", before.inputs[:1], op.outputs)
             if work.shape(op.inputs[0]) == work.shape(op.outputs[0]) and work.bypass(
@@ -83,6 +86,12 @@ def merge_views(work: Work, options: Options) -> None:
             ):
                 break
             before = work.made_by(op.inputs[0], "Reshape")
+
+
+def _open_beside_own(work: Work, *ops: Op) -> bool:
+    """Whether one is the runtime's own, and another leaves a dimension to be computed: such views stay."""
+    shapes = (work.tensors[op.inputs[1]].value or () for op in ops if len(op.inputs) > 1)
+    return any(not op.members for op in ops) and any(-1 in shape for shape in shapes)
 
 
 def _allow_zero(*ops: Op) -> bool:
