@@ -35,7 +35,7 @@ def entry(number: int, result: object) -> Entry:
 def replayed(count: int, probe_ms: float = 1.0) -> list[Entry]:
     """Results of real networks with made-up times: a microsecond for each thousand bytes of a kernel's output."""
     from nn_meter.kernels.rules import read_rules
-    from nn_meter.runtimes.executed import to_json
+    from nn_meter.measuring.records import config_to_json
     from nn_meter.runtimes.fusion import fuse
 
     rules = read_rules({"runtime": "onnxruntime_cpu"})
@@ -43,7 +43,7 @@ def replayed(count: int, probe_ms: float = 1.0) -> list[Entry]:
     for number in range(count):
         graph = FAMILIES["residual_basic"](number)
         kernels = [
-            [k.kind, to_json(k.config), 0.01 + 0.001 * (number % 7)]
+            [k.kind, config_to_json(k.config), 0.01 + 0.001 * (number % 7)]
             for k in fuse(graph, rules).kernels
             if not k.free
         ]
@@ -108,7 +108,7 @@ def test_a_model_that_the_runtime_refuses_is_recorded_and_the_build_goes_on(tmp_
     with Journal(tmp_path / "j.sqlite") as book:
         book.add([{"family": "no such family", "seed": 1}])
     with pytest.raises(BuildError, match="too few to train on"):
-        build(BuildPlan(budget_s=3, runs_ms=1), name="x", journal=tmp_path / "j.sqlite")
+        build(BuildPlan(budget_s=8, runs_ms=1, detect_s=0), name="x", journal=tmp_path / "j.sqlite")
     with Journal(tmp_path / "j.sqlite") as book:
         results = book.results()
     assert isinstance(results[0].result, Failure)

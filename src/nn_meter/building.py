@@ -35,10 +35,11 @@ from nn_meter.kernels.schema import SCHEMA
 from nn_meter.learning.fit import Network, Sample, fallback_factor, fit_kinds, fit_speeds
 from nn_meter.measuring.isolation import Failure, Worker, measuring_cpus
 from nn_meter.measuring.journal import Entry, Journal
+from nn_meter.measuring.records import config_from_json, config_to_json
 from nn_meter.networks.generated import FAMILIES
 from nn_meter.predictors.bundle import Bundle
 from nn_meter.progress import Progress
-from nn_meter.runtimes.executed import from_json, read_all, to_json
+from nn_meter.runtimes.executed import read_all
 
 _LOG = logging.getLogger(__name__)
 
@@ -124,7 +125,7 @@ def measure_network(family: str, seed: int, plan: BuildPlan) -> dict[str, Any]:
     kernels = []
     for each in read_all([trace.executed for trace in traces], base.runtime_of(backend), graph):
         latency_ms = float(quiet[list(each.positions)].sum())
-        kernels.append([each.kind, to_json(each.config), round(latency_ms, 6)])
+        kernels.append([each.kind, config_to_json(each.config), round(latency_ms, 6)])
     return {
         "kernels": kernels,
         "whole_ms": float(np.quantile(runs, 0.05)),
@@ -335,7 +336,7 @@ def _network(entry: Entry, slowness: float, profiler_ms: float) -> Network:
     samples = []
     for kind, values, latency_ms in result["kernels"]:
         corrected_ms = max(latency_ms - profiler_ms, 0.2 * latency_ms, 1e-4) / slowness
-        samples.append(Sample(kind, from_json(kind, values), corrected_ms))
+        samples.append(Sample(kind, config_from_json(kind, values), corrected_ms))
     return Network(tuple(samples))
 
 

@@ -16,8 +16,8 @@ from nn_meter.kernels.kinds import KIND_OF, KINDS, ConvConfig, PoolConfig, Resiz
 from nn_meter.kernels.partition import Kernel, KernelConfig
 from nn_meter.kernels.rules import read_rules
 from nn_meter.kernels.schema import UNKNOWN, Encoder, Speeds, encode
+from nn_meter.measuring.records import config_from_json, config_to_json
 from nn_meter.networks import FAMILIES
-from nn_meter.runtimes.executed import from_json, to_json
 from nn_meter.runtimes.fusion import fuse
 from nn_meter.runtimes.onnxruntime.executed import reduced_axes
 
@@ -103,7 +103,7 @@ def test_a_row_has_one_value_for_each_column_in_the_order_asked_for(kind: str, s
 @settings(max_examples=60, deadline=None)
 def test_a_config_survives_a_journal(network: tuple[str, int]) -> None:
     for kernel in kernels(*network):
-        assert from_json(kernel.kind, to_json(kernel.config)) == kernel.config
+        assert config_from_json(kernel.kind, config_to_json(kernel.config)) == kernel.config
 
 
 @given(network=NETWORKS)

@@ -8,14 +8,12 @@ runtime's spellings. Of any other runtime it is enough to know which of the mode
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from nn_meter.errors import BackendError
 from nn_meter.ir import Graph
-from nn_meter.kernels.kinds import KINDS, read_kernel
+from nn_meter.kernels.kinds import read_kernel
 from nn_meter.kernels.partition import KernelConfig
 from nn_meter.runtimes.base import Runtime
 from nn_meter.runtimes.cover import cover
@@ -54,23 +52,3 @@ def read_all(kernels: Sequence[ExecutedKernel], runtime: Runtime, graph: Graph) 
         for group, config in zip(groups, configs, strict=True)
         if config is not None
     ]
-
-
-def to_json(config: KernelConfig) -> dict[str, Any]:
-    """A config as JSON-able values."""
-    return {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}  # type: ignore[arg-type]
-
-
-def from_json(kind: str, values: Mapping[str, Any]) -> KernelConfig:
-    """The config that ``to_json`` wrote.
-
-    Raises:
-        KeyError: no such kind.
-        TypeError: other fields than the config has.
-    """
-    config: KernelConfig = KINDS[kind].config(**{k: _tuples(v) for k, v in values.items()})
-    return config
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(v) for v in value) if isinstance(value, list | tuple) else value

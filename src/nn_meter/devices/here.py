@@ -1,0 +1,87 @@
+"""What the machine that runs this says of itself. A worker process calls it where it runs, so that a device is asked
+there, and never the host in its place."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from nn_meter.devices.device import Device
+
+RUNTIMES = ("onnxruntime", "openvino", "ai-edge-litert", "torch", "numpy")
+"""Packages whose versions are noted."""
+
+_CPUFREQ = Path("/sys/devices/system/cpu/cpu0/cpufreq")
+_CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+_UNLIMITED_BYTES = 1 << 60
+_MAKERS = {"authenticamd": "AMD", "genuineintel": "Intel", "apple": "Apple", "arm": "Arm"}
+
+
+def here() -> Device:
+    """The processor of this machine and how it is set; ``None`` and empty where it cannot be read."""
+    info = _read(Path("/proc/cpuinfo")) or ""
+    model = _field(info, "model name|Hardware|Model") or platform.processor()
+    vendor = _field(info, "vendor_id") or ""
+    return Device(
+        name=model or platform.machine() or "cpu",
+        maker=_MAKERS.get(vendor.lower(), vendor),
+        kind="cpu",
+        processor=model,
+        architecture=platform.machine(),
+        cores=os.cpu_count(),
+        processors=_ranges(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else "",
+        clock_khz=_number(_read(_CPUFREQ / "scaling_cur_freq")),
+        memory_bytes=_memory_limit_bytes(),
+        system=f"{platform.system()} {platform.release()}",
+        environment={
+            "governor": _read(_CPUFREQ / "scaling_governor"),
+            "load_average": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+            "python": platform.python_version(),
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            **{f"{package}_version": _version(package) for package in RUNTIMES},
+        },
+    )
+
+
+def _field(info: str, names: str) -> str:
+    found = re.search(rf"^(?:{names})\s*:\s*(.+)$", info, re.MULTILINE)
+    return found.group(1).strip() if found else ""
+
+
+def _memory_limit_bytes() -> int | None:
+    limits = (_number(_read(path)) for path in _CGROUP_LIMITS)
+    return next((limit for limit in limits if limit is not None and limit < _UNLIMITED_BYTES), None)
+
+
+def _ranges(numbers: Iterable[int]) -> str:
+    """``{0, 1, 2, 5}`` as ``0-2,5``."""
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ",".join(str(low) if low == high else f"{low}-{high}" for low, high in runs)
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text().strip()
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text is not None and text.isdigit() else None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
