@@ -28,7 +28,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "predictors": GROUND | {"ir", "kernels", "runtimes"},
     "devices": GROUND,
     "backends": GROUND | {"ir", "frontends", "runtimes", "devices"},
-    "measuring": GROUND | {"ir", "kernels", "devices"},
+    "measuring": GROUND | {"ir", "kernels", "devices", "backends"},
     "networks": GROUND | {"ir", "kernels", "measuring", "devices"},
     "learning": GROUND | {"ir", "kernels", "runtimes", "predictors", "devices", "measuring"},
     "detection": GROUND | {"ir", "kernels", "runtimes", "devices", "backends", "measuring"},

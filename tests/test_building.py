@@ -13,88 +13,50 @@ import numpy as np
 import pytest
 
 from nn_meter import building
-from nn_meter.building import BuildPlan, build, kept_rules, measure_network, train
+from nn_meter.building import BuildPlan, build, kept_rules, measure_network
 from nn_meter.detection import DetectionPlan
 from nn_meter.detection.decision import NOT_MEASURED
-from nn_meter.errors import BackendError, BuildError
-from nn_meter.measuring.isolation import Failure
-from nn_meter.measuring.journal import Entry, Journal, key_of
-from nn_meter.networks import FAMILIES
-from nn_meter.predictors import bundle as bundles
-from nn_meter.predictors.runtime import GraphEngine
+from nn_meter.errors import BackendError, BuildError, DeviceError
+from nn_meter.measuring import Failure, Journal, Worker, ask
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("sklearn")
 
 
-def entry(number: int, result: object) -> Entry:
-    item = {"family": "plain", "seed": number}
-    return Entry(key_of(item), item, result)  # type: ignore[arg-type]
-
-
-def replayed(count: int, probe_ms: float = 1.0) -> list[Entry]:
-    """Results of real networks with made-up times: a microsecond for each thousand bytes of a kernel's output."""
-    from nn_meter.kernels.rules import read_rules
-    from nn_meter.measuring.records import config_to_json
-    from nn_meter.runtimes.fusion import fuse
-
-    rules = read_rules({"runtime": "onnxruntime_cpu"})
-    results = []
-    for number in range(count):
-        graph = FAMILIES["residual_basic"](number)
-        kernels = [
-            [k.kind, config_to_json(k.config), 0.01 + 0.001 * (number % 7)]
-            for k in fuse(graph, rules).kernels
-            if not k.free
-        ]
-        whole_ms = sum(k[2] for k in kernels)
-        results.append(
-            entry(
-                number,
-                {
-                    "kernels": kernels,
-                    "whole_ms": whole_ms,
-                    "traced_ms": whole_ms,
-                    "probe_ms": [probe_ms, probe_ms],
-                    "other_bytes": 0,
-                    "elapsed_s": 0.1,
-                },
-            )
-        )
-    return results
-
-
 def test_one_network_is_measured_with_all_its_kernels() -> None:
-    result = measure_network("residual_basic", 3, BuildPlan(runs_ms=5))
-    assert result["whole_ms"] > 0
-    assert result["traced_ms"] == pytest.approx(sum(k[2] for k in result["kernels"]), rel=1e-4)
-    assert any(kind in ("conv", "conv_nchw") for kind, _, _ in result["kernels"])
+    plan = BuildPlan(runs_ms=5)
+    with Worker(timeout_s=60) as worker:
+        where = ask(worker, plan.chosen)
+    record = measure_network("residual_basic", 3, plan, where)
+    assert record.whole
+    assert record.traced
+    assert record.probe
+    assert len(record.probe.rounds) == len(record.whole.rounds) == 2
+    assert len(record.traced.rounds) == 1
+    assert any(kernel.kind in ("conv", "conv_nchw") for kernel in record.kernels)
+    assert (record.circumstances.runtime, record.circumstances.threads) == ("onnxruntime", 1)
+    assert min(kernel.latency_ms for kernel in record.kernels) >= 0
 
 
-def test_a_bundle_comes_out_that_predicts_what_it_was_taught(tmp_path: Path) -> None:
-    bundle = train(replayed(120), BuildPlan(), name="taught")
-    bundles.save(bundle, tmp_path / "bundle")
-    engine = GraphEngine(bundles.load(tmp_path / "bundle"))
-    graph = FAMILIES["residual_basic"](7)
-    prediction = engine.explain(graph)
-    assert prediction.latency_ms == pytest.approx(engine.latency_ms(graph))
-    assert prediction.latency_ms == pytest.approx(sum(k.latency_ms for k in prediction.kernels))
-    taught = sum(k[2] for k in replayed(8)[7].result["kernels"])  # type: ignore[index, union-attr]
-    assert prediction.latency_ms == pytest.approx(taught, rel=0.3)
-
-
-def test_networks_measured_while_the_machine_was_slow_are_left_out() -> None:
-    quiet, slow = replayed(60), replayed(60, probe_ms=1.3)
-    bundle = train(quiet + [entry(1000 + i, e.result) for i, e in enumerate(slow)], BuildPlan(), name="x")
-    assert "60 of them left out as disturbed" in bundle.notes[0]
-
-
-def test_too_few_networks_say_what_failed() -> None:
-    failures = [entry(i, Failure("crash", "the child died by signal 11")) for i in range(40)]
+def test_too_few_networks_say_what_failed(tmp_path: Path) -> None:
+    with Journal(tmp_path / "j.sqlite") as book:
+        book.add({"family": "plain", "seed": number} for number in range(40))
+        for entry in book.pending():
+            book.fail(entry.key, Failure("crash", "the process died of SIGSEGV"))
     with pytest.raises(BuildError) as error:
-        train(replayed(5) + failures, BuildPlan(), name="x")
-    assert "5 measured networks are too few to train on, 30 are needed" in str(error.value)
-    assert "40 failed, the first because: the child died by signal 11" in str(error.value)
+        build(BuildPlan(budget_s=0.01, detect_s=0), name="x", journal=tmp_path / "j.sqlite")
+    assert "measured networks are too few to train on, 30 are needed" in str(error.value)
+    assert "40 failed, the first because: the process died of SIGSEGV" in str(error.value)
+
+
+def test_a_misspelt_kind_and_an_unknown_setting_are_told_before_anything_is_measured(tmp_path: Path) -> None:
+    with pytest.raises(BuildError, match="no kernel kind 'cnov'; did you mean conv"):
+        build(BuildPlan(kinds=("cnov",)), name="x", journal=tmp_path / "j.sqlite")
+    with pytest.raises(BackendError, match="'replay' has no setting 'threads'; it has recorded_ms"):
+        build(BuildPlan("replay", {"threads": 2}), name="x", journal=tmp_path / "j.sqlite")
+    with pytest.raises(DeviceError, match="no link to a device 'adb://1'; known: local"):
+        build(BuildPlan(device="adb://1"), name="x", journal=tmp_path / "j.sqlite")
+    assert not (tmp_path / "j.sqlite").exists()
 
 
 def test_a_budget_of_nothing_and_an_unknown_backend(tmp_path: Path) -> None:
@@ -108,7 +70,7 @@ def test_a_model_that_the_runtime_refuses_is_recorded_and_the_build_goes_on(tmp_
     with Journal(tmp_path / "j.sqlite") as book:
         book.add([{"family": "no such family", "seed": 1}])
     with pytest.raises(BuildError, match="too few to train on"):
-        build(BuildPlan(budget_s=8, runs_ms=1, detect_s=0), name="x", journal=tmp_path / "j.sqlite")
+        build(BuildPlan(budget_s=5, runs_ms=1, detect_s=0), name="x", journal=tmp_path / "j.sqlite")
     with Journal(tmp_path / "j.sqlite") as book:
         results = book.results()
     assert isinstance(results[0].result, Failure)
@@ -154,22 +116,13 @@ def test_rules_that_are_given_are_not_detected(tmp_path: Path, monkeypatch: pyte
         build(BuildPlan(budget_s=0.1, detect_s=5.0), name="x", journal=tmp_path / "j.sqlite", rules={})
 
 
-def test_what_is_drawn_next_depends_on_the_seed_and_on_how_many_were_drawn() -> None:
-    weights = {name: family.weight for name, family in FAMILIES.items()}
-    first = building._draw(weights, 1, 0, 20)
-    assert first == building._draw(weights, 1, 0, 20)
-    assert first != building._draw(weights, 1, 20, 20)
-    assert first != building._draw(weights, 2, 0, 20)
-
-
 @pytest.mark.heavy
 def test_a_build_that_is_killed_goes_on_where_it_stopped(tmp_path: Path) -> None:
     journal = tmp_path / "j.sqlite"
     script = (
         "import sys; from pathlib import Path; from nn_meter.building import BuildPlan, build\n"
-        "if __name__ == '__main__':\n"
-        "    plan = BuildPlan(budget_s=float(sys.argv[2]), runs_ms=2, detect_s=0)\n"
-        "    build(plan, name='k', journal=Path(sys.argv[1]))\n"
+        "plan = BuildPlan(budget_s=float(sys.argv[2]), runs_ms=2, detect_s=0)\n"
+        "build(plan, name='k', journal=Path(sys.argv[1]))\n"
     )
     file = tmp_path / "run.py"
     file.write_text(script)

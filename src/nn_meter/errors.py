@@ -17,8 +17,10 @@ Each message says what went wrong, where (file, node, kernel) and what to do abo
     │   │   └── UnsafePickleError  a pickle that asks for more than the arrays of a forest
     │   ├── RegistrationError      a meta file or registry that cannot be used
     │   ├── BackendError           a backend that is unknown or refuses a model
+    │   ├── DeviceError            a device that no link leads to, or that refuses a program or a file
     │   └── BuildError             a build that cannot start or go on: budget, journal, data
     ├── MissingDependencyError     an optional package; the message holds the install line
+    ├── MeasurementError           a measurement that crashed, hung or lost its device
     ├── StorageError               the data folder is full, read-only or locked
     └── DownloadError              a predictor that could not be fetched
 """
@@ -78,6 +80,10 @@ class BackendError(InputError):
     """A backend is unknown, or refuses a model."""
 
 
+class DeviceError(InputError):
+    """No link leads to a device, or it refuses a program or a file."""
+
+
 class BuildError(InputError):
     """A build cannot start or go on."""
 
@@ -91,6 +97,10 @@ class MissingDependencyError(NnMeterError):
         )
         self.package = package
         self.extra = extra
+
+
+class MeasurementError(NnMeterError):
+    """A measurement crashed, hung or lost its device."""
 
 
 class StorageError(NnMeterError):

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from nn_meter.api import Predictor
+from nn_meter.backends import Named
 from nn_meter.backends.replay import FakeClock, ReplayBackend, ReplayConfig
 from nn_meter.errors import InputError
-from nn_meter.evaluation import Score, Subject, blamed, calibrate, evaluate, measure_model, subjects
+from nn_meter.evaluation import Bench, Score, Subject, blamed, calibrate, evaluate, subjects
 from nn_meter.ir import Graph, GraphBuilder
-from nn_meter.measuring import Journal
+from nn_meter.measuring import Journal, Measurement, Plan
 from nn_meter.predictors.bundle import Bundle
 from nn_meter.report import evaluation as report
 from nn_meter.report.json import dumps
@@ -87,7 +88,7 @@ def test_what_the_journal_holds_is_not_measured_again(tmp_path: Path) -> None:
 
 def test_progress_counts_every_turn() -> None:
     backend, clock = replay()
-    heard: list[tuple[int, int]] = []
+    heard: list[tuple[float, float | None]] = []
     evaluate([predictor()], backend, MODELS, rounds=4, clock=clock,
              progress=lambda done, total, eta_s, what: heard.append((done, total)))  # fmt: skip
     assert heard == [(step, 12) for step in range(1, 13)]
@@ -109,13 +110,40 @@ def test_other_circumstances_and_unknown_statistics_are_warned_of() -> None:
 
 def test_measuring_one_model() -> None:
     backend, clock = replay(recorded_ms={"net8": (2.0,)})
-    taken = measure_model(MODELS[0].source, backend, clock=clock)
+    (taken,) = Bench(backend, clock=clock).measure([MODELS[0].source], Plan())
+    assert isinstance(taken, Measurement)
     assert (taken.quiet_ms, taken.median_ms) == (2.0, 2.0)
 
 
-def test_kinds_that_pull_with_the_error_are_blamed() -> None:
-    found = blamed({"conv": 4.0, "fc": 1.0, "pool": 1.0}, {"conv": 6.0, "fc": 0.5, "pool": 1.1})
+def test_kinds_that_pull_with_the_predictions_error_are_blamed() -> None:
+    traced, predicted = {"conv": 4.0, "fc": 1.0, "pool": 1.0}, {"conv": 6.0, "fc": 0.5, "pool": 1.1}
+    assert [each.kind for each in blamed(traced, predicted, 6.0, 1.6)] == ["conv"]
+    low = blamed({"conv": 4.0, "fc": 2.0}, {"conv": 4.1, "fc": 1.0}, 6.0, -0.9)
+    assert [(each.kind, each.traced_ms, each.predicted_ms) for each in low] == [("fc", 2.0, 1.0)]
+
+
+def test_the_profilers_own_time_does_not_turn_the_blame_round() -> None:
+    # the prediction is 12 % too high, the trace, slowed by the profiler, above both
+    found = blamed({"conv": 7.0, "fc": 5.0}, {"conv": 7.0, "fc": 4.2}, 10.0, 1.2)
     assert [each.kind for each in found] == ["conv"]
+
+
+def test_a_model_that_is_missed_is_blamed_on_its_kinds_whatever_runtime_tells_its_nodes() -> None:
+    backend, clock = replay(us_per_kernel=500.0)
+    (score, *_) = evaluate([predictor()], backend, MODELS, clock=clock).scores
+    assert score.missed
+    assert score.traced_ms == pytest.approx(score.measured_ms)
+    assert {each.kind for each in score.blamed} == {"conv", "unary"}
+
+
+def test_a_runtime_that_kills_its_process_loses_one_model() -> None:
+    models = [Subject(name, "", net(name, 8)) for name in ("one", "two", "three")]
+    heard: list[float] = []
+    result = evaluate([predictor()], Named("replay", {"deadly": ["two"]}), models, rounds=2,
+                      progress=lambda done, total, eta_s, what: heard.append(done))  # fmt: skip
+    assert [each.model for each in result.scores] == ["one", "three"]
+    assert result.failed == (("two", "the process died of SIGABRT"),)
+    assert heard
 
 
 def test_intervals_are_quantiles_corrected_for_the_number_of_models() -> None:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nn_meter.kernels.kinds import BroadcastConfig
+from nn_meter.kernels.kinds import KINDS, BroadcastConfig
 from nn_meter.kernels.schema import ROOFLINE, Speeds
-from nn_meter.learning.fit import Network, Sample, fallback_factor, fit_kinds, fit_speeds
+from nn_meter.learning.fit import Network, fallback_factor, fit_kinds, fit_speeds
+from nn_meter.measuring import MeasuredKernel
 
 pytest.importorskip("sklearn")
 COST = {"Relu": 1.0, "Tanh": 8.0, "Abs": 2.0}
 
 
-def sample(op: str, size: int) -> Sample:
+def sample(op: str, size: int) -> MeasuredKernel:
     config = BroadcastConfig(op, (size,), ((True,),), "float32", "float32")
-    return Sample("unary", config, 0.001 + COST[op] * size / 1e6)
+    return MeasuredKernel("unary", config, 0.001 + COST[op] * size / 1e6)
 
 
 def networks(count: int = 60) -> list[Network]:
@@ -49,5 +50,6 @@ def test_operators_are_told_apart_by_their_codes() -> None:
 def test_a_kind_without_a_regressor_counts_its_roofline() -> None:
     speeds = Speeds(1e9, 1e9, 0.5)
     one = sample("Relu", 1000)
-    assert Network((one, one)).predict_ms({}, speeds) == 2 * speeds.roofline_ms(one.work)
-    assert fallback_factor([Network((one,))], speeds) == one.latency_ms / speeds.roofline_ms(one.work)
+    roofline_ms = speeds.roofline_ms(KINDS[one.kind].work(one.config))
+    assert Network((one, one)).predict_ms({}, speeds) == 2 * roofline_ms
+    assert fallback_factor([Network((one,))], speeds) == one.latency_ms / roofline_ms

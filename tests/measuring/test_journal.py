@@ -154,7 +154,7 @@ def test_a_journal_of_another_version_is_refused(tmp_path: Path) -> None:
     db = sqlite3.connect(path)
     db.execute("PRAGMA user_version = 99")
     db.close()
-    with pytest.raises(BuildError, match="a journal of version 99, this nn-Meter reads 1"):
+    with pytest.raises(BuildError, match="a journal of version 99, this nn-Meter reads 2"):
         Journal(path)
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from nn_meter.backends.replay import FakeClock
 from nn_meter.measuring import Measurement, Plan, measure
+from nn_meter.measuring.measure import quiet_parts
 
 
 class Played:
@@ -53,7 +54,33 @@ def test_repeats_fill_a_turn_whatever_the_model_takes() -> None:
 def test_models_take_turns() -> None:
     clock, log = FakeClock(), []
     measure([steady(clock, 1.0, log, "a"), steady(clock, 1.0, log, "b")], Plan(rounds=3), clock=clock)
-    assert "".join(log).endswith("ababab")
+    assert "".join(log).endswith("abbaab")
+
+
+def test_a_runner_of_fewer_rounds_has_its_turns_in_the_midst_and_plans_are_each_ones_own() -> None:
+    clock, log = FakeClock(), []
+    runners = [steady(clock, 1.0, log, name) for name in "pnt"]
+    short = Plan(rounds=2, min_repeats=2, max_repeats=2, warmup_turns=1)
+    once = Plan(rounds=1, warmup_turns=0, max_repeats=7)
+    probe, network, traced = measure(runners, [short, short, once], clock=clock)
+    assert "".join(log) == "ppnn" + "pn" + "tnp"
+    assert (probe.rounds, network.rounds, traced.rounds, traced.warmup_ms) == ((2, 2), (2, 2), (7,), ())
+
+
+def test_with_a_seed_the_order_of_each_round_is_random_and_repeatable() -> None:
+    def order(seed: int) -> str:
+        clock, log = FakeClock(), []
+        plan = Plan(rounds=6, warmup_turns=0, max_repeats=1, seed=seed)
+        measure([steady(clock, 1.0, log, name) for name in "abcd"], plan, clock=clock)
+        return "".join(log)
+
+    assert order(1) == order(1) != order(2)
+    assert all(sorted(order(1)[i : i + 4]) == list("abcd") for i in range(0, 24, 4))
+
+
+def test_parts_are_those_of_the_runs_that_were_quickest_as_a_whole() -> None:
+    parts = [[1.0, 9.0, 1.2, 5.0, 5.0, 5.0, 5.0, 5.0], [2.0, 0.0, 2.2, 5.0, 5.0, 5.0, 5.0, 5.0]]
+    assert quiet_parts(parts) == pytest.approx([11.2 / 3, 4.2 / 3])
 
 
 def test_warm_up_goes_on_until_the_times_settle_and_is_kept_apart() -> None:

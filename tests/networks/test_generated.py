@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +13,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nn_meter.ir.graph import Graph, verify
-from nn_meter.networks import FAMILIES, sample_network, sample_networks
+from nn_meter.networks import FAMILIES, draw
 from nn_meter.networks.generated import MAX_FLOPS
 
 MODELS = Path(__file__).parents[2] / ".." / "shared" / "models"
 WRITTEN_AS_TENSORS = {"Constant"}
 """Operators that a model file has and a graph has not: a constant is a tensor there."""
+
+
+WEIGHTS = {name: family.weight for name, family in FAMILIES.items()}
+
+
+def drawn(seed: int, count: int) -> Iterator[Graph]:
+    """The networks that a build would measure."""
+    return (FAMILIES[family](each) for family, each in draw(WEIGHTS, seed, 0, count))
 
 
 def flops(graph: Graph) -> float:
@@ -50,38 +58,38 @@ def test_every_family_gives_a_small_graph_for_any_seed(family: str, seed: int) -
     assert all(graph.tensors[name].dtype in ("float32", "int64") for name in graph.inputs)
 
 
-@given(seed=st.integers(0, 2**62))
-@settings(max_examples=20, deadline=None)
-def test_a_seed_stands_for_one_network(seed: int) -> None:
-    first, second = sample_network(seed), sample_network(seed)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_seed_stands_for_one_network(family: str) -> None:
+    first, second = FAMILIES[family](3), FAMILIES[family](3)
     assert first.nodes == second.nodes
     assert first.tensors == second.tensors
     assert (first.name, first.inputs, first.outputs) == (second.name, second.inputs, second.outputs)
 
 
 def test_different_seeds_give_different_networks() -> None:
-    drawn = [str((graph.nodes, sorted(graph.tensors.items()))) for graph in sample_networks(0, 150)]
-    assert len(set(drawn)) == len(drawn)
+    networks = [str((graph.nodes, sorted(graph.tensors.items()))) for graph in drawn(0, 150)]
+    assert len(set(networks)) == len(networks)
 
 
 def test_networks_are_used_in_full() -> None:
-    for graph in sample_networks(4, 200):
+    for graph in drawn(4, 200):
         read = {name for node in graph.nodes for name in node.inputs} | set(graph.outputs)
         for node in graph.nodes:
             assert read & set(node.outputs), f"{graph.name}: nothing reads {node.name}"
 
 
-def test_more_networks_begin_with_the_same_ones() -> None:
-    few = [graph.name for graph in sample_networks(3, 20)]
-    many = [graph.name for graph in itertools.islice(sample_networks(3, 1000), 20)]
-    assert few == many
+def test_what_is_drawn_next_depends_on_the_seed_and_on_how_many_were_drawn() -> None:
+    assert draw(WEIGHTS, 1, 0, 20) == draw(WEIGHTS, 1, 0, 20)
+    assert draw(WEIGHTS, 1, 0, 20) != draw(WEIGHTS, 1, 20, 20)
+    assert draw(WEIGHTS, 1, 0, 20) != draw(WEIGHTS, 2, 0, 20)
 
 
 def test_families_come_by_their_weights() -> None:
-    total = sum(family.weight for family in FAMILIES.values())
-    drawn = Counter(graph.name.rsplit("_", 1)[0] for graph in sample_networks(1, 250))
-    for name, family in FAMILIES.items():
-        assert abs(drawn[name] - 250 * family.weight / total) <= 2
+    count = Counter(family for family, _ in draw(WEIGHTS, 1, 0, 10_000))
+    for name, weight in WEIGHTS.items():
+        share = weight / sum(WEIGHTS.values())
+        assert abs(count[name] / 10_000 - share) <= 4 * math.sqrt(share / 10_000)
+    assert {family for family, _ in draw({"plain": 1.0, "dense": 0.0}, 1, 0, 50)} == {"plain"}
 
 
 def test_the_element_type_is_the_one_asked_for() -> None:
@@ -92,14 +100,14 @@ def test_the_element_type_is_the_one_asked_for() -> None:
 
 
 def test_costs_spread_over_two_orders_of_magnitude() -> None:
-    costs = [flops(graph) for graph in sample_networks(2, 300) if not graph.name.startswith("micro")]
+    costs = [flops(graph) for graph in drawn(2, 300) if not graph.name.startswith("micro")]
     low, middle, high = np.quantile(costs, (0.1, 0.5, 0.9))
     assert low < 2.5e7 < middle < 2e8 < high
 
 
 def test_late_stages_are_as_frequent_as_early_ones() -> None:
     widths = {"late": 0, "early": 0}
-    for graph in sample_networks(6, 400):
+    for graph in drawn(6, 400):
         for node in graph.nodes:
             if node.op_type == "Conv":
                 _, width, height = graph.tensors[node.outputs[0]].shape[:3]
@@ -117,8 +125,8 @@ def test_300_networks_hold_every_operator_of_the_shared_models() -> None:
         node.op_type for file in files for node in onnx.load(file, load_external_data=False).graph.node
     } - WRITTEN_AS_TENSORS
     for seed in range(3):
-        drawn = {node.op_type for graph in sample_networks(seed, 300) for node in graph.nodes}
-        assert wanted - drawn == set()
+        found = {node.op_type for graph in drawn(seed, 300) for node in graph.nodes}
+        assert wanted - found == set()
 
 
 def test_networks_load_and_run_in_onnxruntime() -> None:
@@ -127,7 +135,7 @@ def test_networks_load_and_run_in_onnxruntime() -> None:
     options = runtime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 4
-    for graph in sample_networks(8, 60):
+    for graph in drawn(8, 60):
         session = runtime.InferenceSession(
             writer.as_bytes(graph), options, providers=["CPUExecutionProvider"]
         )

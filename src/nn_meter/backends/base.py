@@ -8,7 +8,7 @@ values to believe belongs to ``profiling``.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import dataclass, field, fields
 from types import TracebackType
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -87,6 +87,52 @@ def runtime_of(backend: Backend) -> Runtime:
         RuleError: it names a runtime that does not exist.
     """
     return runtimes.find(getattr(backend, "runtime", runtimes.BY_RULES))
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A backend by its name and settings: what crosses a link in the place of a loaded one."""
+
+    name: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def load(self) -> Backend:
+        """The backend. Errors as of ``load``."""
+        return load(self.name, **self.settings)
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A backend that is there already, in the place of one by its name; it stays in this process."""
+
+    backend: Backend
+
+    @property
+    def name(self) -> str:
+        """Of the backend."""
+        return self.backend.name
+
+    def load(self) -> Backend:
+        """It."""
+        return self.backend
+
+
+class Traced:
+    """What can be timed like a prepared model: its runs under the runtime's profiler, the first ``skip`` of each turn
+    left out. ``traces`` are those of the last turn."""
+
+    def __init__(self, prepared: Prepared, skip: int = 2) -> None:
+        self._prepared = prepared
+        self._skip = skip
+        self.traces: tuple[KernelTrace, ...] = ()
+
+    def run(self, repeats: int) -> list[float]:
+        """Milliseconds of all kernels together in each of ``repeats`` runs."""
+        self.traces = tuple(
+            KernelTrace(trace.executed, trace.latencies_ms[self._skip :])
+            for trace in self._prepared.trace(repeats + self._skip)
+        )
+        return [sum(run) for run in zip(*(trace.latencies_ms for trace in self.traces), strict=True)]
 
 
 def available() -> tuple[str, ...]:

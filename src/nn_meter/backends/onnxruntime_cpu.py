@@ -4,8 +4,8 @@ What its profiler tells (onnxruntime 1.32, one thread of an AMD EPYC): a kernel'
 microseconds, cut off below, and includes the profiler's own work, which seems to be done before it stops the
 clock. A kernel that takes 0.25 us in an untraced run is traced at 2.0 us as the minimum of
 100 runs and at 2.4 to 2.8 us as their mean: the profiler adds about 1.8 us to each minimum, whatever the
-operator, its rank or its number of inputs (1.75 to 1.86 us). ``OnnxRuntimeCpu.profiler_overhead_us`` measures
-that on the machine at hand. An untraced run costs another 5 to 7 us outside all kernels.
+operator, its rank or its number of inputs (1.75 to 1.86 us). An untraced
+run costs another 5 to 7 us outside all kernels.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from onnx import AttributeProto, helper, numpy_helper
 from nn_meter.backends.base import Model
 from nn_meter.backends.onnx_writer import as_bytes, random_inputs
 from nn_meter.errors import BackendError, MissingDependencyError
-from nn_meter.ir.graph import Attr, Graph, Node, Tensor
+from nn_meter.ir.graph import Attr
 from nn_meter.ir.shapes import dtype_of
 from nn_meter.runtimes.trace import ExecutedKernel, KernelTrace, Operand
 
@@ -126,21 +126,6 @@ class OnnxRuntimeCpu:
         with ThreadPoolExecutor(1) as thread:
             traces = thread.submit(_trace, data, self.config, random_inputs(data), 1).result()
         return [trace.executed for trace in traces]
-
-    def profiler_overhead_us(self, *, repeats: int = 200) -> float:
-        """Microseconds that the profiler adds to a kernel's own time, from two chains of tiny kernels.
-
-        The traced time of one more kernel less the untraced time of one more kernel; the smallest of
-        ``repeats`` runs of each.
-        """
-        short, long = 50, 250
-        untraced, traced = [], []
-        for length in (short, long):
-            with self.prepare(_chain(length)) as prepared:
-                untraced.append(min(prepared.run(repeats)))
-                sums = np.sum([kernel.latencies_ms for kernel in prepared.trace(repeats)], axis=0)
-                traced.append(float(sums.min()))
-        return 1000 * ((traced[1] - traced[0]) - (untraced[1] - untraced[0])) / (long - short)
 
 
 class OnnxRuntimePrepared:
@@ -365,14 +350,3 @@ def _plain(value: Any) -> Attr:
     if isinstance(value, int | float):
         return value
     return tuple(_plain(item) for item in value)  # type: ignore[return-value]
-
-
-def _chain(length: int) -> Graph:
-    """``length`` operators on sixteen numbers, none of which onnxruntime fuses or drops."""
-    tensors = {"x0": Tensor("x0", (1, 16))}
-    nodes = []
-    for index in range(length):
-        name = f"x{index + 1}"
-        tensors[name] = Tensor(name, (1, 16))
-        nodes.append(Node(f"n{index}", ("Sin", "Tanh")[index % 2], (f"x{index}",), (name,)))
-    return Graph(f"chain_{length}", tuple(nodes), MappingProxyType(tensors), ("x0",), (f"x{length}",))

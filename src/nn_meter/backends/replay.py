@@ -3,6 +3,7 @@ that it moves itself."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -41,7 +42,7 @@ class ReplayConfig:
     kernel. ``fusions`` are the pairs of operators that make one kernel where the second alone reads what the first
     writes; with ``shows`` false nobody is told. ``noise`` is the largest relative slowdown of a run, ``place_noise``
     that of a model for as long as it stays prepared. ``clock`` moves on by each run. Graphs named in ``refused``, and
-    those with an operator named there, are not accepted.
+    those with an operator named there, are not accepted; those in ``deadly`` kill the process.
     """
 
     recorded_ms: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
@@ -53,6 +54,7 @@ class ReplayConfig:
     place_noise: float = 0.0
     seed: int = 0
     refused: frozenset[str] = frozenset()
+    deadly: frozenset[str] = frozenset()
     clock: FakeClock | None = None
 
 
@@ -95,7 +97,9 @@ class ReplayBackend:
 
     def _accept(self, model: Model) -> Graph:
         graph = model if isinstance(model, Graph) else _read(model)
-        refused = self.config.refused.intersection((graph.name, *(node.op_type for node in graph.nodes)))
+        refused = frozenset(self.config.refused).intersection((graph.name, *(node.op_type for node in graph.nodes)))
+        if graph.name in self.config.deadly:
+            os.abort()
         if refused:
             raise BackendError(f"replay refuses the model: {min(refused)} is in its list of what to refuse")
         return graph

@@ -31,7 +31,7 @@ def configure(parser: argparse.ArgumentParser, command: str) -> None:
         "--backend", default="onnxruntime_cpu", help="runtime to measure (see nn-meter --list-backends)"
     )
     parser.add_argument("--budget", default="20m", help="time to measure: 90s, 20m, 1h (default 20m)")
-    parser.add_argument("--threads", type=int, default=1, help="threads of the runtime (default 1)")
+    parser.add_argument("--threads", type=int, metavar="N", help="threads of the runtime; its default is one")
     parser.add_argument("--kinds", nargs="+", help="train these kernel kinds only")
     parser.add_argument("--name", help="name of the predictor (default: the backend's)")
     parser.add_argument("--predictor-version", default="1.0", help="version of the predictor (default 1.0)")
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
         rules = Fields(read_json(args.rules, "the rules", RuleError), args.rules, RuleError).values
     plan = BuildPlan(
         args.backend,
-        {"threads": args.threads},
+        {} if args.threads is None else {"threads": args.threads},
         seconds(args.budget),
         seed=args.seed,
         kinds=tuple(args.kinds) if args.kinds else None,
@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
         journal=journal,
         version=args.predictor_version,
         rules=rules,
-        progress=progress("measuring"),
+        progress=progress("building"),
     )
     if args.output:
         bundles.save(bundle, Path(args.output))

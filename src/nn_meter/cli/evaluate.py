@@ -36,7 +36,7 @@ def configure(parser: argparse.ArgumentParser, command: str) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the table, write the files asked for; 1 where a model failed."""
+    """Write the files asked for, print the table; 1 where a model failed."""
     from nn_meter.evaluation import calibrate, evaluate, subjects
     from nn_meter.measuring import Journal
     from nn_meter.predictors import bundle as bundles
@@ -55,13 +55,12 @@ def run(args: argparse.Namespace) -> int:
             rounds=args.rounds,
             budget_s=seconds(args.budget) if args.budget else math.inf,
             journal=journal,
-            progress=progress("measuring"),
+            progress=progress("evaluating"),
         )
     for text in result.warnings:
         note(f"warning: {text}")
     if not result.scores:
         raise InputError("no model could be measured: " + "; ".join(why for _, why in result.failed))
-    print(report.table(result))
     if args.json:
         write(args.json, dumps(report.document(result)) + "\n")
     if args.markdown:
@@ -78,6 +77,7 @@ def run(args: argparse.Namespace) -> int:
     if args.calibrated:
         interval = calibrate(result.of(result.predictors[0]))
         bundles.save(replace(predictors[0].bundle, interval=interval), Path(args.calibrated))
+    print(report.table(result))
     return FAILED if result.failed else OK
 
 

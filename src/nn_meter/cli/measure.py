@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nn_meter.cli.output import OK, exit_code, note
-from nn_meter.errors import InputError, NnMeterError
+from nn_meter.errors import InputError
 from nn_meter.storage import legible
+
+if TYPE_CHECKING:
+    from nn_meter.backends import Named
 
 SCHEMA_VERSION = 1
 
@@ -21,16 +24,17 @@ def add_backend_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, metavar="N", help="threads of the runtime; its default is one")
 
 
-def backend_of(args: argparse.Namespace) -> Any:
+def backend_of(args: argparse.Namespace) -> Named:
     """The backend that ``args`` name.
 
     Raises:
-        BackendError: no such backend, or a setting that it refuses.
+        BackendError: no such backend, or a setting that it does not have or refuses.
     """
-    from nn_meter import backends
+    from nn_meter.backends import Named
 
-    settings = {} if args.threads is None else {"threads": args.threads}
-    return backends.load(args.backend, **settings)
+    named = Named(args.backend, {} if args.threads is None else {"threads": args.threads})
+    named.load()
+    return named
 
 
 def configure(parser: argparse.ArgumentParser, command: str) -> None:
@@ -45,46 +49,46 @@ def configure(parser: argparse.ArgumentParser, command: str) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Time the models one by one; a bad one among several does not stop the others."""
-    from nn_meter.evaluation import measure_model, subjects
-    from nn_meter.measuring import Plan
+    from nn_meter.evaluation import Bench, subjects
+    from nn_meter.measuring import Failure, Plan, failed
     from nn_meter.report.json import dumps
 
     if not args.seconds > 0:
         raise InputError(f"--seconds {args.seconds:g}: give each model some time, as in --seconds 3")
-    backend = backend_of(args)
     wanted = subjects(args.models, lambda text: note(f"note: {text}"))
     plan = Plan(rounds=math.ceil(args.seconds / Plan().turn_s), budget_s=args.seconds)
     rows: list[dict[str, Any]] = []
-    failed: list[dict[str, str]] = []
+    lost: list[dict[str, str]] = []
     code = OK
-    for subject in wanted:
-        try:
-            taken = measure_model(subject.source, backend, plan)
-        except NnMeterError as error:
-            if len(wanted) == 1:
-                raise
-            note(f"error: {subject.name}: {error}")
-            failed.append({"model": subject.name, "error": str(error)})
-            code = max(code, exit_code(error))
-            continue
-        for text in taken.warnings():
-            note(f"note: {subject.name}: {text}")
-        if not args.json:
-            print(
-                f"{legible(subject.name)}: {taken.quiet_ms:.4f} ms quiet, {taken.median_ms:.4f} ms median of "
-                f"{len(taken.values_ms)} runs on {backend.name}"
+    with Bench(backend_of(args)) as bench:
+        for subject in wanted:
+            (taken,) = bench.measure([subject.source], plan)
+            if isinstance(taken, Failure):
+                error = failed(subject.name, taken)
+                if len(wanted) == 1:
+                    raise error
+                note(f"error: {error}")
+                lost.append({"model": subject.name, "error": taken.reason})
+                code = max(code, exit_code(error))
+                continue
+            for text in taken.warnings():
+                note(f"note: {subject.name}: {text}")
+            if not args.json:
+                print(
+                    f"{legible(subject.name)}: {taken.quiet_ms:.4f} ms quiet, {taken.median_ms:.4f} ms median of "
+                    f"{len(taken.values_ms)} runs on {bench.name}"
+                )
+            rows.append(
+                {
+                    "model": subject.name,
+                    "backend": bench.name,
+                    "quiet_ms": taken.quiet_ms,
+                    "median_ms": taken.median_ms,
+                    "noise": taken.noise,
+                    "warnings": list(taken.warnings()),
+                    **taken.to_json(),
+                }
             )
-        rows.append(
-            {
-                "model": subject.name,
-                "backend": backend.name,
-                "quiet_ms": taken.quiet_ms,
-                "median_ms": taken.median_ms,
-                "noise": taken.noise,
-                "warnings": list(taken.warnings()),
-                **taken.to_json(),
-            }
-        )
     if args.json:
-        print(dumps({"schema_version": SCHEMA_VERSION, "measurements": rows, "failed": failed}))
+        print(dumps({"schema_version": SCHEMA_VERSION, "measurements": rows, "failed": lost}))
     return code

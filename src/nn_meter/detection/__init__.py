@@ -9,6 +9,7 @@ more sweeps, what is near a verdict first, until the budget is spent.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, get_args
 
@@ -16,8 +17,11 @@ from nn_meter.backends import base
 from nn_meter.detection.cases import find_cases, known_cases
 from nn_meter.detection.rules import rules_json
 from nn_meter.detection.survey import MOST_SWEEPS, DetectionPlan, Method, Survey
+from nn_meter.devices.here import here
+from nn_meter.devices.link import open_link
 from nn_meter.errors import BuildError, NnMeterError
-from nn_meter.measuring.isolation import Failure, Worker, measuring_cpus
+from nn_meter.measuring.asking import ask
+from nn_meter.measuring.isolation import Failure, Worker
 from nn_meter.measuring.journal import Journal
 from nn_meter.progress import Progress
 
@@ -38,14 +42,14 @@ def detect_rules(
 
     Args:
         journal: file that holds every measurement; one that is there already is gone on with.
-        backend: in the place of the one that the plan names; it has to be picklable if ``plan.isolated``.
+        backend: in the place of the one that the plan names, if not ``plan.isolated``.
 
     Returns:
         The rules as the JSON of a fusion-rule file, with evidence; ``rules_json`` says how.
 
     Raises:
         BackendError: an unknown backend or setting.
-        MissingDependencyError: the runtime is not installed.
+        MeasurementError, MissingDependencyError: the runtime does not answer, or is not installed.
         BuildError: no budget, an unknown case or method, or a journal that cannot be used.
         RegistrationError: a registered case or operator that cannot be loaded.
     """
@@ -54,11 +58,22 @@ def detect_rules(
     if plan.method not in METHODS:
         raise BuildError(f"no method {plan.method!r}; use one of {', '.join(METHODS)}")
     cases = find_cases(plan.cases) if plan.cases else known_cases()
-    device = backend or base.load(plan.backend, **plan.settings)
-    facts = dict(device.check())
-    cpus = measuring_cpus(int(facts.get("threads", 1)))
-    with Journal(journal) as book, Worker(timeout_s=plan.timeout_s, affinity=cpus) as worker:
-        survey = Survey(plan, device, book, worker.call if plan.isolated else _here, cases, facts)
+    with Journal(journal) as book, ExitStack() as stack:
+        if plan.isolated:
+            chosen = base.Named(plan.backend, plan.settings)
+            device = chosen.load()
+            link = open_link(plan.device)
+            with Worker(timeout_s=plan.timeout_s, link=link) as asked:
+                where = ask(asked, chosen)
+            worker = stack.enter_context(
+                Worker(timeout_s=plan.timeout_s, processors=where.threads, link=link)
+            )
+            survey = Survey(plan, chosen, book, worker.call, cases, where.settings)
+            facts = where.facts()
+        else:
+            device = backend or base.load(plan.backend, **plan.settings)
+            survey = Survey(plan, base.Given(device), book, _here, cases, device.check())
+            facts = {**here().facts(), **device.check()}
         if plan.method != "timing":
             survey.count(progress)
         for number in range(0 if plan.method == "graph" else MOST_SWEEPS):

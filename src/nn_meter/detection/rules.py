@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from nn_meter.detection.decision import NOT_MEASURED, Conclusion, Decision, Seen, weigh
-from nn_meter.devices.environment import environment
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +53,11 @@ def rules_json(
 ) -> dict[str, Any]:
     """nn-Meter's file: ``obey`` and ``latency`` of each rule, with ``evidence``; ``runtime`` is the one in
     ``nn_meter.runtimes`` that obeys them; ``comment`` says what was measured."""
-    circumstances = environment({k: v for k, v in facts.items() if isinstance(v, str | int | float)})
     what = f"{facts.get('runtime', backend)} {facts.get('runtime_version', '')}".strip()
     written: dict[str, Any] = {"runtime": runtime}
     written["comment"] = (
         f"detected by {method} on {what}, {facts.get('threads', 1)} thread(s), "
-        f"{circumstances.get('cpu') or facts.get('device', 'cpu')}, {circumstances.get('date')}"
+        f"{facts.get('cpu') or facts.get('device', 'cpu')}, {facts.get('date')}"
     )
     for rule in rules:
         found = rule.conclusion

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from time import monotonic
@@ -52,6 +53,7 @@ from nn_meter.detection.rules import Rule, ShapeEvidence
 from nn_meter.ir import Graph
 from nn_meter.measuring.isolation import Failure
 from nn_meter.measuring.journal import Entry, Journal, key_of
+from nn_meter.measuring.measure import Plan, measure
 from nn_meter.progress import Progress
 
 _LOG = logging.getLogger(__name__)
@@ -78,12 +80,14 @@ _TURNS, _TURN_MS = 12, 0.3
 _FEWEST_RUNS, _MOST_RUNS = 2, 10
 _WARM_UP_RUNS = 3
 
+
 @dataclass(frozen=True, slots=True)
 class DetectionPlan:
     """What to find out, and for how long.
 
     ``cases`` are names of rules as ``cases.find_cases`` takes them; none stand for all known ones. ``timeout_s`` ends
     what hangs. Without ``isolated`` everything runs in this process: a runtime that crashes then takes it along.
+    ``device`` is the address of where the backend runs.
     """
 
     backend: str = "onnxruntime_cpu"
@@ -95,13 +99,14 @@ class DetectionPlan:
     timeout_s: float = 60.0
     seed: int = 0
     isolated: bool = True
+    device: str = "local"
 
 
 def measure_rounds(
-    backend: base.Backend, models: Mapping[str, bytes], count: int, seed: Sequence[int]
+    backend: base.Named, models: Mapping[str, bytes], count: int, seed: Sequence[int]
 ) -> list[dict[str, float]]:
-    """Rounds that prepare all models anew and then let them take many short turns, all in random orders; called in the
-    child process.
+    """Rounds that prepare all models anew and then let them take many short turns, all in random orders; called
+    where the backend runs.
 
     A neighbour on the same core slows runs by a third or more, in stretches from a tenth of a millisecond on: the
     fastest run of all turns of a round counts.
@@ -114,34 +119,31 @@ def measure_rounds(
     """
     rng = np.random.default_rng(seed)
     names = list(models)
+    loaded = backend.load()
     rounds: list[dict[str, float]] = []
     for _ in range(count):
-        prepared: dict[str, base.Prepared] = {}
-        try:
-            for index in rng.permutation(len(names)):
-                prepared[names[index]] = backend.prepare(models[names[index]])
-            best_ms = {name: min(model.run(_WARM_UP_RUNS)) for name, model in prepared.items()}
-            runs = int(np.clip(_TURN_MS / max(*best_ms.values(), 1e-6), _FEWEST_RUNS, _MOST_RUNS))
-            for _ in range(_TURNS):
-                for index in rng.permutation(len(names)):
-                    name = names[index]
-                    best_ms[name] = min(best_ms[name], *prepared[name].run(runs))
-            rounds.append({name: best_ms[name] / COPIES for name in names})
-        finally:
-            for model in prepared.values():
-                model.close()
+        with ExitStack() as stack:
+            ready = {
+                names[i]: stack.enter_context(loaded.prepare(models[names[i]])) for i in rng.permutation(len(names))
+            }
+            slowest_ms = max(min(model.run(_WARM_UP_RUNS)) for model in ready.values())
+            runs = int(np.clip(_TURN_MS / max(slowest_ms, 1e-6), _FEWEST_RUNS, _MOST_RUNS))
+            turns = Plan(rounds=_TURNS, warmup_turns=0, max_repeats=runs, seed=int(rng.integers(2**31)))
+            taken = dict(zip(ready, measure(list(ready.values()), turns), strict=True))
+            rounds.append({name: min(taken[name].values_ms) / COPIES for name in names})
     return rounds
 
 
-def count_kernels(backend: base.Backend, models: Mapping[str, bytes]) -> dict[str, int]:
-    """How many kernels the runtime executes for each model, changes of layout aside; called in the child process.
+def count_kernels(backend: base.Named, models: Mapping[str, bytes]) -> dict[str, int]:
+    """How many kernels the runtime executes for each model, changes of layout aside; called where the backend runs.
 
     Raises:
         BackendError: the runtime refuses a model, or does not tell.
     """
-    layout_kernels = base.runtime_of(backend).layout_kernels
+    loaded = backend.load()
+    layout_kernels = base.runtime_of(loaded).layout_kernels
     return {
-        name: sum(kernel.op_type not in layout_kernels for kernel in backend.fused(model))
+        name: sum(kernel.op_type not in layout_kernels for kernel in loaded.fused(model))
         for name, model in models.items()
     }
 
@@ -152,7 +154,7 @@ class Survey:
     def __init__(
         self,
         plan: DetectionPlan,
-        backend: base.Backend,
+        backend: base.Named | base.Given,
         book: Journal,
         call: Callable[..., Any],
         cases: Mapping[str, Case],
@@ -251,7 +253,7 @@ class Survey:
         item = {**self._item(name, shape, "timing"), "sweep": sweep, "probes": list(wanted)}
         seed = (self._plan.seed, crc32(key_of(item).encode()))
 
-        def call(backend: base.Backend, models: Mapping[str, bytes]) -> Any:
+        def call(backend: base.Named | base.Given, models: Mapping[str, bytes]) -> Any:
             return self._call(measure_rounds, backend, models, count, seed)
 
         result = self._done(item, draw, wanted, call, COPIES)
@@ -269,7 +271,7 @@ class Survey:
         item: Mapping[str, Any],
         draw: Callable[[], Mapping[str, Graph]],
         wanted: tuple[str, ...] | None,
-        call: Callable[[base.Backend, Mapping[str, bytes]], Any],
+        call: Callable[[base.Named | base.Given, Mapping[str, bytes]], Any],
         count: int = 1,
     ) -> Mapping[str, Any] | Failure | None:
         """The result of an item, of all probes or those ``wanted``: from the journal, or by asking the runtime now;

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from time import monotonic
 from types import MappingProxyType
 from typing import Any
 
@@ -19,33 +20,21 @@ from nn_meter.errors import BuildError, MissingDependencyError
 from nn_meter.kernels.kinds import KINDS
 from nn_meter.kernels.partition import KernelConfig
 from nn_meter.kernels.schema import ROOFLINE, SCHEMA, Codes, Encoder, Row, Speeds, Work, encode
+from nn_meter.measuring.records import MeasuredKernel
 from nn_meter.predictors.kind import KindPredictor
 from nn_meter.predictors.runtime import KindAnswers
 from nn_meter.predictors.trees import TreeEnsemble
+from nn_meter.progress import Progress
 
 MIN_ROWS = 20
 """Fewer measurements of a kind than this give no regressor: the fallback answers."""
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
-    """A kernel of a network with its latency."""
-
-    kind: str
-    config: KernelConfig
-    latency_ms: float
-
-    @property
-    def work(self) -> Work:
-        """What the kernel does."""
-        return KINDS[self.kind].work(self.config)
-
-
-@dataclass(frozen=True, slots=True)
 class Network:
     """Kernels that were measured in one network."""
 
-    samples: tuple[Sample, ...]
+    samples: tuple[MeasuredKernel, ...]
 
     def rows(self, encoders: Mapping[str, Encoder]) -> list[Row]:
         """A row for each sample, by the encoder of its kind."""
@@ -72,7 +61,7 @@ def fit_speeds(networks: Sequence[Network]) -> Speeds:
         )
     flops, moved = [], []
     for sample in samples:
-        work = sample.work
+        work = _work(sample)
         if work.flops > 1e6 and work.flops > 8 * work.bytes:
             flops.append(work.flops / sample.latency_ms)
         elif work.bytes > 1e5:
@@ -182,9 +171,15 @@ def boosting_to_trees(model: Any, n_columns: int) -> TreeEnsemble:
 
 
 def fit_kinds(
-    networks: Sequence[Network], speeds: Speeds, *, seed: int = 0, kinds: Sequence[str] | None = None
+    networks: Sequence[Network],
+    speeds: Speeds,
+    *,
+    seed: int = 0,
+    kinds: Sequence[str] | None = None,
+    progress: Progress | None = None,
 ) -> Mapping[str, KindPredictor]:
-    """A regressor for every kind with enough samples; ``kinds`` limits them. Categories get codes in alphabetical order
+    """A regressor for every kind with enough samples; ``kinds`` limits them, ``progress`` hears after each.
+    Categories get codes in alphabetical order
     of the names among the samples."""
     configs: dict[str, list[KernelConfig]] = {}
     for network in networks:
@@ -202,7 +197,10 @@ def fit_kinds(
             if sample.kind != "other" and (kinds is None or sample.kind in kinds):
                 by_kind.setdefault(sample.kind, []).append((row, sample.latency_ms, number))
     fitted: dict[str, KindPredictor] = {}
+    begin = monotonic()
+    total, done = sum(map(len, by_kind.values())), 0
     for kind, taken in sorted(by_kind.items()):
+        done += len(taken)
         if len(taken) < MIN_ROWS:
             continue
         rows, latencies_ms, numbers = (np.array(column, np.float64) for column in zip(*taken, strict=True))
@@ -217,9 +215,16 @@ def fit_kinds(
             seed=seed,
             groups=groups,
         )
+        if progress is not None:
+            progress(done, total, (monotonic() - begin) / done * (total - done), f"training, {kind}")
     return fitted
 
 
 def fallback_factor(networks: Sequence[Network], speeds: Speeds) -> float:
     """Median ratio of measured to roofline: what an estimate from flops and bytes is multiplied by."""
-    return float(np.median([s.latency_ms / speeds.roofline_ms(s.work) for n in networks for s in n.samples]))
+    return float(np.median([s.latency_ms / speeds.roofline_ms(_work(s)) for n in networks for s in n.samples]))
+
+
+def _work(sample: MeasuredKernel) -> Work:
+    """What the kernel does."""
+    return KINDS[sample.kind].work(sample.config)

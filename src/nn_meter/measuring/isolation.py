@@ -1,94 +1,107 @@
-"""Runs tasks in a child process: a runtime that crashes or hangs costs one measurement, not the build."""
+"""Runs tasks in a process of their own, here or on a device: a runtime that crashes or hangs costs one measurement."""
 
 from __future__ import annotations
 
-import ctypes
-import logging
-import multiprocessing
-import os
+import inspect
+import json
 import signal
-import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
+from time import monotonic
 from types import TracebackType
-from typing import Any, Literal, ParamSpec, Self, TypeVar
+from typing import Literal, ParamSpec, Self, TypeVar, get_type_hints
 
-from nn_meter.errors import NnMeterError
-
-_log = logging.getLogger(__name__)
+from nn_meter.devices.link import Channel, Link, LocalLink
+from nn_meter.errors import DeviceError
+from nn_meter.measuring import wire
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-FailureKind = Literal["crash", "timeout", "refused", "memory"]
+FailureKind = Literal["crash", "timeout", "refused", "memory", "lost"]
 
-_PR_SET_PDEATHSIG = 1  # prctl(2)
 _START_LIMIT_S = 60.0
-_OUT_OF_MEMORY = ("bad_alloc", "bad allocation", "failed to allocate memory")
+_LAST_LINES = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a task has no result: the child died, ran past its limit, raised, or memory ran out."""
+    """Why a task has no result: the process died, ran past its limit, raised, had no memory, or the link was cut."""
 
     kind: FailureKind
     reason: str
 
 
-def measuring_cpus(threads: int) -> frozenset[int] | None:
-    """As many processors as a runtime has threads, for a child that measures: the last of those that this process may
-    use. ``None``, which is no limit, where the system has no affinity or too few.
-
-    A runtime's thread that moves between processors, or a model whose thread stays on one that is slower just then,
-    differs by as much as a third from the same model elsewhere.
-    """
-    if not hasattr(os, "sched_getaffinity"):
-        return None
-    allowed = sorted(os.sched_getaffinity(0))
-    return frozenset(allowed[-threads:]) if 0 < threads <= len(allowed) else None
-
-
 class Worker:
-    """One child process that works off tasks one by one, and is replaced after a crash or a hang.
+    """One process that works off tasks one by one, and is replaced after a crash or a hang.
 
-    The child dies with the thread that started it, even by SIGKILL (elsewhere than on Linux: once its
-    task is over).
+    On this machine it dies with the thread that started it, even by SIGKILL (elsewhere than on Linux, and across a
+    link: once it sees its standard input end). What it and its runtime print is kept for the reason of a failure.
 
     Args:
-        timeout_s: Limit of one task.
-        affinity: CPU numbers that the child may use; by default those of this process.
+        timeout_s: Limit of one task, counted anew from each progress that it tells.
+        processors: How many of the machine's processors the process may use, as ``measuring_cpus`` chooses them there;
+            by default all.
+        link: Where it runs; by default here.
     """
 
-    def __init__(self, *, timeout_s: float, affinity: Iterable[int] | None = None) -> None:
+    def __init__(
+        self, *, timeout_s: float, processors: int | None = None, link: Link | None = None
+    ) -> None:
         self._timeout_s = timeout_s
-        self._affinity = frozenset(affinity) if affinity is not None else None
-        self._process: BaseProcess | None = None
-        self._pipe: Connection | None = None
+        self._processors = processors
+        self._link: Link = link or LocalLink()
+        self._channel: Channel | None = None
+
+    @property
+    def link(self) -> Link:
+        """Where the process runs."""
+        return self._link
 
     def call(self, task: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R | Failure:
-        """What ``task`` returns in the child, or why it did not.
+        """What ``task`` returns there, or why it did not.
 
-        ``task`` is a function of a module, its arguments and its result can be pickled. An error of
-        nn-Meter's tree, such as a backend's refusal, becomes a ``Failure`` of the kind ``"refused"``.
+        ``task`` is a function of a module that can be imported there. Its arguments and its result cross as JSON, read
+        back as its annotations say. A callable argument ``progress`` is called here with what the task tells. An error
+        of nn-Meter's tree, such as a backend's refusal, becomes a ``Failure`` of the kind ``"refused"``.
+
+        Raises:
+            TypeError: an argument that JSON cannot hold, or a function of the main script.
         """
-        pipe = self._connect()
-        if isinstance(pipe, Failure):
-            return pipe
+        given = inspect.signature(task).bind(*args, **kwargs).arguments
+        progress = given.pop("progress", None)
+        name = f"{task.__module__}:{task.__qualname__}"
+        if task.__module__ == "__main__" or "<" in name:
+            raise TypeError(f"{name} cannot be imported elsewhere; put the task into a module")
+        request = {"task": name, "args": wire.to_json(list(given.values())), "told": progress is not None}
+        channel = self._connect()
+        if isinstance(channel, Failure):
+            return channel
         try:
-            pipe.send((task, args, kwargs))
-            if not pipe.poll(self._timeout_s):
-                self._stop()
-                return Failure("timeout", f"no result within {self._timeout_s:g} s; the process was stopped")
-            answer: R | Failure = pipe.recv()
-        except (EOFError, OSError):
-            return self._autopsy()
-        return answer
+            channel.send(json.dumps(request))
+            while True:
+                line = channel.receive(self._timeout_s)
+                if line is None:
+                    self.close()
+                    return Failure("timeout", f"no result within {self._timeout_s:g} s; the process was stopped")
+                message = json.loads(line)
+                if "heard" not in message:
+                    break
+                assert callable(progress)
+                progress(*message["heard"])
+        except (EOFError, OSError, ValueError):
+            return self._autopsy(channel)
+        if "failure" in message:
+            failed: Failure = wire.from_json(Failure, message["failure"])
+            return failed
+        value: R = wire.from_json(get_type_hints(task)["return"], message["value"])
+        return value
 
     def close(self) -> None:
-        """End the child."""
-        self._stop()
+        """End the process."""
+        if self._channel is not None:
+            self._channel.close()
+        self._channel = None
 
     def __enter__(self) -> Self:
         return self
@@ -98,84 +111,35 @@ class Worker:
     ) -> None:
         self.close()
 
-    def _connect(self) -> Connection | Failure:
-        if self._process is not None and self._process.is_alive() and self._pipe is not None:
-            return self._pipe
-        self._stop()
-        context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(
-            target=_serve, args=(theirs, os.getpid(), self._affinity), daemon=True
-        )
-        self._process.start()
-        theirs.close()
+    def _connect(self) -> Channel | Failure:
+        if self._channel is not None:
+            if self._channel.wait(0) is None:
+                return self._channel
+            self.close()
         try:
-            if not self._pipe.poll(_START_LIMIT_S):
-                self._stop()
-                return Failure("timeout", f"the measuring process did not start within {_START_LIMIT_S:g} s")
-            self._pipe.recv()
+            channel = self._channel = self._link.open(self._link.worker)
+        except DeviceError as error:
+            return Failure("lost", str(error))
+        end = monotonic() + _START_LIMIT_S
+        try:
+            channel.send(json.dumps({"processors": self._processors}))
+            while (line := channel.receive(max(end - monotonic(), 0.0))) is not None:
+                if line == '{"ready": true}':  # a shell may have greeted before
+                    return channel
         except (EOFError, OSError):
-            return self._autopsy()
-        return self._pipe
+            return self._autopsy(channel)
+        self.close()
+        return Failure("timeout", f"the measuring process did not start within {_START_LIMIT_S:g} s")
 
-    def _autopsy(self) -> Failure:
-        process = self._process
-        code: int | None = None
-        if process is not None:
-            process.join(timeout=5.0)
-            code = process.exitcode
-        self._stop()
+    def _autopsy(self, channel: Channel) -> Failure:
+        code = channel.wait(5.0)
+        words = [line for line in channel.said().splitlines() if line.strip()][-_LAST_LINES:]
+        said = f"; it said: {' / '.join(words)}" if words else ""
+        self.close()
+        if code is None:
+            return Failure("lost", f"the link to {self._link.address} was cut{said}")
         if code == -signal.SIGKILL:
-            return Failure(
-                "memory", "the process was killed, as the kernel does when memory runs out"
-            )
-        if code is not None and code < 0:
-            return Failure("crash", f"the process died of {signal.Signals(-code).name}")
-        return Failure("crash", f"the process ended with exit status {code}")
-
-    def _stop(self) -> None:
-        if self._pipe is not None:
-            self._pipe.close()
-        if self._process is not None:
-            self._process.kill()
-            self._process.join()
-            self._process.close()
-        self._pipe = self._process = None
-
-
-def _serve(pipe: Connection, parent: int, affinity: frozenset[int] | None) -> None:
-    """The child: answer tasks until the pipe ends."""
-    _die_with(parent)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if affinity is not None and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, affinity)
-    pipe.send("ready")
-    while True:
-        try:
-            task, args, kwargs = pipe.recv()
-        except (EOFError, OSError):
-            return
-        pipe.send(_answer(task, args, kwargs))
-
-
-def _answer(task: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    try:
-        return task(*args, **kwargs)
-    except NnMeterError as error:
-        return Failure("refused", str(error))
-    except MemoryError as error:
-        return Failure("memory", str(error) or "memory ran out")
-    except Exception as error:
-        _log.debug("a task failed", exc_info=True)
-        reason = f"{type(error).__name__}: {error}"
-        return Failure(
-            "memory" if any(text in reason.lower() for text in _OUT_OF_MEMORY) else "crash", reason
-        )
-
-
-def _die_with(parent: int) -> None:
-    if sys.platform != "linux":
-        return
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before the call above
-        os._exit(1)
+            return Failure("memory", "the process was killed, as the kernel does when memory runs out")
+        if code < 0:
+            return Failure("crash", f"the process died of {signal.Signals(-code).name}{said}")
+        return Failure("crash", f"the process ended with exit status {code}{said}")

@@ -20,7 +20,7 @@ from nn_meter.errors import BuildError, StorageError
 from nn_meter.measuring.isolation import Failure, FailureKind
 from nn_meter.storage import Fields, parse_json, unwritable
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _APPLICATION_ID = 0x6E6E4D74  # "nnMt": tells a journal from another program's database
 _SCHEMA = f"""

@@ -1,24 +1,33 @@
-"""The measuring loop: calibrate, warm up, then take turns between models in rounds spread over time."""
+"""The measuring loop: calibrate, warm up, then take turns between runners in rounds spread over time.
+
+*Quiet* means one thing in this project: the quantile ``QUIET`` of runs. Neighbours on a machine slow stretches of runs
+and never speed one up, so that a low quantile is what the machine does while they are still, and unlike the fastest run
+it does not fall with the number of runs. A model's quiet latency is that quantile of its runs. Where a stretch was slow
+as a whole, it is corrected by a probe that took turns in it: by the same quantile of the probe's runs in that stretch,
+relative to the same quantile of all the probe's runs. What the runtime's profiler tells of single kernels is shared out
+so that they add up to their network's quiet latency (``learning.correction``). Bundles name it as their ``statistic``.
+"""
 
 from __future__ import annotations
 
-import logging
 import math
+import random
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Protocol
 
-from nn_meter.devices.environment import Value
+from nn_meter.devices.device import Value
 from nn_meter.progress import Progress
 
-_log = logging.getLogger(__name__)
-
 QUIET = 0.05
-"""The quantile that stands for a quiet machine: neighbours slow stretches of runs and never speed one up."""
+"""The quantile of runs that stands for a quiet machine."""
+
+STATISTIC = "quiet"
+"""Its name in bundles and records."""
 
 
 class Runner(Protocol):
@@ -32,9 +41,10 @@ class Runner(Protocol):
 class Plan:
     """How a measurement is taken.
 
-    ``rounds`` turns are spread over all models; one turn lasts about ``turn_s``, of ``min_repeats`` to
+    ``rounds`` turns are spread over all runners; one turn lasts about ``turn_s``, of ``min_repeats`` to
     ``max_repeats`` runs. Warm-up ends when a turn is within ``stable`` of the one before, at the latest after
-    ``warmup_turns`` of them. No turn begins after ``budget_s``, but each model gets one.
+    ``warmup_turns`` of them; without any, each turn is of ``max_repeats`` runs. No turn begins after ``budget_s``, but
+    each runner gets one. With a ``seed`` the order within each round is random.
     """
 
     rounds: int = 8
@@ -44,6 +54,7 @@ class Plan:
     warmup_turns: int = 5
     stable: float = 0.03
     budget_s: float = math.inf
+    seed: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +93,7 @@ class Measurement:
 
     def quantile_ms(self, q: float) -> float:
         """The quantile ``q`` in 0..1, interpolated linearly between neighbouring values."""
-        values = sorted(self.values_ms)
-        position = q * (len(values) - 1)
-        low = math.floor(position)
-        high = min(low + 1, len(values) - 1)
-        return values[low] + (values[high] - values[low]) * (position - low)
+        return quantile(self.values_ms, q)
 
     def warnings(self) -> tuple[str, ...]:
         """What makes this measurement doubtful, in words."""
@@ -124,6 +131,32 @@ class Measurement:
             str(data["started"]),
             MappingProxyType(dict(environment)),
         )
+
+
+def quantile(values: Iterable[float], q: float = QUIET) -> float:
+    """The quantile ``q`` in 0..1 of some values, interpolated linearly between neighbouring ones."""
+    ordered = sorted(values)
+    position = q * (len(ordered) - 1)
+    low = math.floor(position)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (ordered[high] - ordered[low]) * (position - low)
+
+
+QUIETEST = 0.3
+"""The share of traced runs, the quickest as a whole, that tell how a run's time is shared out among its parts."""
+
+
+def quiet_parts(parts_ms: Sequence[Sequence[float]]) -> list[float]:
+    """What each part took in the runs that were quickest as a whole: their mean, so that the parts add up to a run
+    that happened, and whole microseconds that a profiler cuts off average out.
+
+    Args:
+        parts_ms: Of each part, its time in each run.
+    """
+    sums = [sum(run) for run in zip(*parts_ms, strict=True)]
+    count = max(2, math.ceil(QUIETEST * len(sums)))
+    quickest = sorted(range(len(sums)), key=sums.__getitem__)[:count]
+    return [statistics.fmean(part[run] for run in quickest) for part in parts_ms]
 
 
 FEW_RUNS = 10
@@ -202,7 +235,7 @@ _CHECKS: tuple[Callable[[Measurement], str], ...] = (_few_runs, _two_humps, _dri
 
 def measure(
     runners: Sequence[Runner],
-    plan: Plan = Plan(),
+    plan: Plan | Sequence[Plan] = Plan(),
     *,
     clock: Callable[[], float] = time.monotonic,
     progress: Progress | None = None,
@@ -213,47 +246,61 @@ def measure(
 
     Args:
         runners: What to time; the measurements come back in the same order.
-        plan: Repeats, rounds and limits.
-        clock: Seconds, for the budget and the time left.
+        plan: Repeats, rounds and limits: of all, or of each. The turns of a runner with fewer rounds than others lie
+            in the midst of theirs; every other round goes backwards, so that what drifts weighs alike on all.
+        clock: Seconds, for the budget.
         progress: Hears after each turn.
         environment: Circumstances to note in each measurement.
         now: The date to note.
     """
+    plans = [plan] * len(runners) if isinstance(plan, Plan) else list(plan)
     begin = clock()
     started = now().isoformat(timespec="seconds")
-    repeats: list[int] = []
-    warmups: list[list[float]] = []
-    for runner in runners:
-        count, warmup = _warm_up(runner, plan, clock, begin)
-        repeats.append(count)
-        warmups.append(warmup)
+    warmed = [_warm_up(*each, clock, begin) for each in zip(runners, plans, strict=True)]
     values: list[list[float]] = [[] for _ in runners]
     turns: list[list[int]] = [[] for _ in runners]
-    total = plan.rounds * len(runners)
+    order = _order(plans)
     timed_from = clock()
-    done = 0
-    for round_index in range(plan.rounds):
-        for index, runner in enumerate(runners):
-            if round_index and clock() - begin >= plan.budget_s:
-                _log.info("the budget of %g s ended after %d of %d turns", plan.budget_s, done, total)
-                break
-            taken = runner.run(repeats[index])
-            values[index] += taken
-            turns[index].append(len(taken))
-            done += 1
-            if progress is not None:
-                left_s = (clock() - timed_from) / done * (total - done)
-                eta_s = min(left_s, max(0.0, plan.budget_s - (clock() - begin)))
-                progress(done, total, eta_s, f"{done} of {total} turns")
+    for done, index in enumerate(order, 1):
+        if turns[index] and clock() - begin >= plans[index].budget_s:
+            continue
+        taken = runners[index].run(warmed[index][0])
+        values[index] += taken
+        turns[index].append(len(taken))
+        if progress is not None:
+            left_s = (clock() - timed_from) / done * (len(order) - done)
+            eta_s = min(left_s, max(0.0, plans[index].budget_s - (clock() - begin)))
+            progress(done, len(order), eta_s, f"{done} of {len(order)} turns")
     noted = MappingProxyType(dict(environment))
     return [
-        Measurement(tuple(values[i]), tuple(warmups[i]), tuple(turns[i]), "ms", started, noted)
+        Measurement(tuple(values[i]), tuple(warmed[i][1]), tuple(turns[i]), "ms", started, noted)
         for i in range(len(runners))
     ]
 
 
+def _order(plans: Sequence[Plan]) -> list[int]:
+    """Whose turn it is, turn by turn."""
+    rounds = max((plan.rounds for plan in plans), default=0)
+    seeds = [plan.seed for plan in plans if plan.seed is not None]
+    shuffled = random.Random(seeds[0]) if seeds else None
+    order: list[int] = []
+    for number in range(rounds):
+        due = [
+            index
+            for index, plan in enumerate(plans)
+            for turn in range(plan.rounds)
+            if int((turn + 0.5) * rounds / plan.rounds) == number
+        ]
+        if shuffled is not None:
+            shuffled.shuffle(due)
+        order += due[::-1] if number % 2 and shuffled is None else due
+    return order
+
+
 def _warm_up(runner: Runner, plan: Plan, clock: Callable[[], float], begin: float) -> tuple[int, list[float]]:
     """Runs until the times settle; how many runs fill a turn, and the milliseconds of those taken so far."""
+    if not plan.warmup_turns:
+        return plan.max_repeats, []
     warmup = runner.run(1)
     repeats = plan.min_repeats
     before = math.inf

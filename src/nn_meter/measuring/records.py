@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
 
-from nn_meter.devices.device import Device
+from nn_meter.devices.device import Device, Value
 from nn_meter.errors import BuildError
 from nn_meter.kernels.kinds import KINDS
 from nn_meter.kernels.partition import KernelConfig
@@ -55,7 +55,8 @@ class Circumstances:
 
     ``precision`` is numpy's name of the element type, ``threads`` those of the runtime. ``statistic`` is what of the
     repeated runs the kernels' latencies are (``"quiet"``, ``"median"``, ``"mean"``). ``source`` says who measured
-    (a title, an address), ``licence`` under which terms (an SPDX name where there is one).
+    (a title, an address), ``licence`` under which terms (an SPDX name where there is one). ``settings`` is what the
+    backend says of itself.
     """
 
     device: Device
@@ -67,6 +68,17 @@ class Circumstances:
     statistic: str = "quiet"
     source: str = ""
     licence: str = ""
+    settings: Mapping[str, Value] = field(default_factory=dict)
+
+    def facts(self) -> dict[str, Value]:
+        """All that is known, as a bundle keeps it and ``same_machine`` compares it."""
+        return {
+            **self.device.facts(),
+            "runtime": self.runtime,
+            "runtime_version": self.runtime_version,
+            "threads": self.threads,
+            **self.settings,
+        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,6 +115,8 @@ def _plain(made: type, data: Any) -> Any:
 
 def _one_of(alternatives: tuple[Any, ...], data: Any) -> Any:
     """The first type that reads ``data``; an integer stays one where floats are allowed too."""
+    if data is None and type(None) in alternatives:
+        return None
     ordered = sorted(alternatives, key=lambda kind: kind is float)
     for kind in ordered:
         try:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -153,27 +153,14 @@ FAMILIES: Mapping[str, Family] = {family.name: family for family in _ROWS}
 """Family name to its row; ``FAMILIES["dense"](7)`` is the seventh network of that family."""
 
 
-def sample_network(seed: int, *, dtype: str = "float32") -> Graph:
-    """The network that ``seed`` stands for, of a family drawn by weight.
+def draw(weights: Mapping[str, float], seed: int, start: int, count: int) -> list[tuple[str, int]]:
+    """Family and seed of the next ``count`` networks; a function of ``seed`` and of how many were drawn before.
 
-    Pure: the same seed gives the same graph. ``dtype`` is the element type of inputs and weights.
+    Args:
+        weights: Family to its share, relative to the others.
     """
-    weights = np.array([family.weight for family in _ROWS])
-    choice = int(np.random.default_rng(seed).choice(len(_ROWS), p=weights / weights.sum()))
-    return _ROWS[choice](seed, dtype=dtype)
-
-
-def sample_networks(seed: int, count: int, *, dtype: str = "float32") -> Iterator[Graph]:
-    """``count`` different networks, stratified: each family has about its share after any number of them.
-
-    Pure: the same seed gives the same networks, and a larger ``count`` only adds to them.
-    """
-    rng = np.random.default_rng(seed)
-    total = sum(family.weight for family in _ROWS)
-    order = [_ROWS[index] for index in rng.permutation(len(_ROWS))]
-    base = int(rng.integers(2**40))
-    drawn = dict.fromkeys(FAMILIES, 0)
-    for index in range(count):
-        family = max(order, key=lambda row: (index + 1) * row.weight / total - drawn[row.name])
-        drawn[family.name] += 1
-        yield family(base + index, dtype=dtype)
+    rng = np.random.default_rng([seed, start])
+    families = sorted(weights)
+    share = np.array([weights[family] for family in families])
+    drawn = rng.choice(len(families), size=count, p=share / share.sum())
+    return [(families[i], int(s)) for i, s in zip(drawn, rng.integers(2**40, size=count), strict=True)]

@@ -32,9 +32,9 @@ class Bundle:
     """A predictor of one runtime on one device.
 
     ``rules`` is the parsed ``fusion_rules.json``. ``kinds`` may open a kind's file at first access.
-    ``fallback`` says what a kernel without a predictor costs, ``interval`` how intervals were calibrated.
-    ``statistic`` names what of the repeated measurements was learned ("median"). ``terms`` is what schema ``terms-1``
-    learns in place of kinds. ``path`` is where it lies.
+    ``fallback`` says what a kernel without a predictor costs, ``interval`` how intervals were calibrated, ``call_ms``
+    what every inference costs outside all kernels. ``statistic`` names what of the repeated measurements was learned
+    ("median"). ``terms`` is what schema ``terms-1`` learns in place of kinds. ``path`` is where it lies.
     """
 
     name: str
@@ -52,6 +52,7 @@ class Bundle:
     statistic: str = ""
     fallback: Json = field(default_factory=lambda: {"policy": "zero"})
     interval: Json | None = None
+    call_ms: float = 0.0
     notes: tuple[str, ...] = ()
     created: str = ""
     environment: Json = field(default_factory=dict)
@@ -215,6 +216,7 @@ def load(path: Path | str) -> Bundle:
         kinds=_Kinds(files, {kind: kinds.inner(kind) for kind in kinds.values}),
         fallback=_fallback(top.inner("fallback")),
         interval=None if top.values.get("interval") is None else _interval(top.inner("interval")),
+        call_ms=top.number("call_ms", low=0.0) if "call_ms" in top.values else 0.0,
         notes=top.texts("notes"),
         environment=top.inner("environment").values,
         terms=top.inner("terms").values if "terms" in top.values else {},
@@ -301,6 +303,7 @@ def _written(bundle: Bundle) -> dict[str, bytes]:
         "kinds": kinds,
         "fallback": dict(bundle.fallback),
         "interval": None if bundle.interval is None else dict(bundle.interval),
+        **({"call_ms": bundle.call_ms} if bundle.call_ms else {}),
         "notes": bundle.notes,
         "environment": dict(bundle.environment),
         **({"terms": dict(bundle.terms)} if bundle.terms else {}),

@@ -49,7 +49,8 @@ class Coverage:
 
 @dataclass(frozen=True)
 class Prediction:
-    """Latency of one inference of ``model`` in milliseconds, and its parts.
+    """Latency of one inference of ``model`` in milliseconds, and its parts: ``kernels``, and
+    ``call_ms``, what a call costs outside them all.
 
     ``runtime`` with its version, ``threads`` (0 where unknown) and ``dtype`` are the predictor's; ``inputs`` and
     ``size`` the model's, where it is a graph.
@@ -70,6 +71,7 @@ class Prediction:
     dtype: str = ""
     inputs: tuple[Tensor, ...] = ()
     size: ModelSize | None = None
+    call_ms: float = 0.0
 
     @property
     def charged(self) -> tuple[KernelPrediction, ...]:

@@ -103,7 +103,8 @@ class GraphEngine:
         """Milliseconds of one inference of each; kernels that the models share are computed once."""
         models = [self._rows(self._fuse(graph)) for graph in graphs]
         self._learn([item for model in models for item in model])
-        return [sum([self._known[item] for item in model]) for model in models]
+        call_ms = self._bundle.call_ms
+        return [sum([self._known[item] for item in model]) + call_ms for model in models]
 
     def explain(self, graph: Graph) -> Prediction:
         """The same answer with all that it rests on."""
@@ -115,8 +116,8 @@ class GraphEngine:
         items = {id(k): item for k, item in zip(asked, self._rows(partition), strict=True)}
         self._learn(items.values())
         predictions = tuple(self._explain(k, items.get(id(k))) for k in partition.kernels)
-        total_ms = sum(p.latency_ms for p in predictions)
         bundle = self._bundle
+        total_ms = sum(p.latency_ms for p in predictions) + bundle.call_ms
         return Prediction(
             partition.model,
             bundle.name,
@@ -128,6 +129,7 @@ class GraphEngine:
             self._interval(total_ms),
             partition.unfused,
             partition.notes,
+            call_ms=bundle.call_ms,
         )
 
     def _fuse(self, graph: Graph) -> Partition:

@@ -1,0 +1,280 @@
+"""Links to devices: how a program is run there, and how files come there and back.
+
+A link is found by the scheme of an address: ``local`` is this machine, ``ssh://...`` or ``adb://...`` another. The
+table ``LINKS`` holds those of this package, the entry points ``nn_meter.links`` those of others.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import shutil
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+from threading import Thread
+from types import MappingProxyType
+from typing import IO, Protocol
+
+from nn_meter.errors import DeviceError
+
+ENTRY_POINTS = "nn_meter.links"
+"""Entry-point group of links in other packages: scheme to a function from an address to a ``Link``."""
+
+LINKS: Mapping[str, str] = MappingProxyType({"local": "nn_meter.devices.link:LocalLink.at"})
+"""Scheme to ``module:callable`` of the links of this package; called with the address, it gives a ``Link``."""
+
+_LAST_WORDS = 40
+"""Lines of a program's standard error that are kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A program that ended; ``status`` is negative where a signal ended it."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+
+class Channel(Protocol):
+    """The standard streams of a program that runs on a device."""
+
+    def send(self, line: str) -> None:
+        """Write a line, without its end, to the program.
+
+        Raises:
+            OSError: the program is gone, or the link is cut.
+        """
+
+    def receive(self, timeout_s: float) -> str | None:
+        """The next line that the program wrote; ``None`` where none came within the time.
+
+        Raises:
+            EOFError: no more will come.
+        """
+
+    def wait(self, timeout_s: float) -> int | None:
+        """The exit status, negative for a signal; ``None`` where it is not known within the time, as when the link is
+        cut."""
+
+    def said(self) -> str:
+        """The last lines of the program's standard error so far."""
+
+    def close(self) -> None:
+        """End the program; harmless the second time."""
+
+
+class Link(Protocol):
+    """A way to a device."""
+
+    @property
+    def address(self) -> str:
+        """What ``open_link`` was given for it."""
+
+    @property
+    def worker(self) -> Sequence[str]:
+        """The command that starts this package's worker process there."""
+
+    def run(self, command: Sequence[str], *, timeout_s: float) -> Finished:
+        """Run a program to its end.
+
+        Raises:
+            DeviceError: no such program, it runs longer, or the link is cut.
+        """
+
+    def push(self, path: Path) -> str:
+        """Make a file of this machine available there; its path there.
+
+        Raises:
+            DeviceError: it cannot be read, or does not fit there.
+        """
+
+    def pull(self, path: str, to: Path) -> None:
+        """Fetch a file from there.
+
+        Raises:
+            DeviceError: it is not there, or cannot be written here.
+        """
+
+    def open(self, command: Sequence[str]) -> Channel:
+        """Start a program and speak to it.
+
+        Raises:
+            DeviceError: no such program, or the link is cut.
+        """
+
+
+def open_link(address: str) -> Link:
+    """The link that ``address`` names: ``local``, or ``scheme://...``.
+
+    Raises:
+        DeviceError: an unknown scheme, or a plugin that cannot be loaded; names the schemes that exist.
+    """
+    table = {**{point.name: point.value for point in entry_points(group=ENTRY_POINTS)}, **LINKS}
+    scheme = address.partition("://")[0]
+    if scheme not in table:
+        near = get_close_matches(scheme, table)
+        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        raise DeviceError(f"no link to a device {address!r}; {hint}known: {', '.join(sorted(table))}")
+    module, _, attributes = table[scheme].partition(":")
+    try:
+        made: object = import_module(module)
+        for name in attributes.split("."):
+            made = getattr(made, name)
+    except (ImportError, AttributeError) as error:
+        raise DeviceError(
+            f"link {scheme!r}: {table[scheme]} cannot be loaded ({error}); repair or remove its package"
+        ) from error
+    opened: Link = made(address)  # type: ignore[operator]
+    return opened
+
+
+@dataclass(frozen=True, slots=True)
+class LocalLink:
+    """This machine. ``environment`` is added to the variables of the programs that it runs."""
+
+    address: str = "local"
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def at(cls, address: str) -> LocalLink:
+        """The link of an address.
+
+        Raises:
+            DeviceError: more than ``local``.
+        """
+        if address != "local":
+            raise DeviceError(f"{address!r}: this machine is named 'local', without anything behind it")
+        return cls()
+
+    @property
+    def worker(self) -> Sequence[str]:
+        """This Python, which ends with this process."""
+        return (sys.executable, "-P", "-m", "nn_meter.measuring.worker", "--parent", str(os.getpid()))
+
+    def run(self, command: Sequence[str], *, timeout_s: float) -> Finished:
+        """Run a program to its end.
+
+        Raises:
+            DeviceError: no such program, or it runs longer.
+        """
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, errors="replace", timeout=timeout_s,
+                env=self._variables(), stdin=subprocess.DEVNULL, check=False,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired as error:
+            raise DeviceError(f"{command[0]}: still running after {timeout_s:g} s; it was stopped") from error
+        except OSError as error:
+            raise _unstartable(command, error) from error
+        return Finished(done.returncode, done.stdout, done.stderr)
+
+    def push(self, path: Path) -> str:
+        """The path itself: the file is here already."""
+        if not path.is_file():
+            raise DeviceError(f"{path}: no such file")
+        return str(path)
+
+    def pull(self, path: str, to: Path) -> None:
+        """Copy a file."""
+        try:
+            shutil.copyfile(path, to)
+        except OSError as error:
+            raise DeviceError(f"{path}: cannot be fetched to {to} ({error.strerror or error})") from error
+
+    def open(self, command: Sequence[str]) -> ProcessChannel:
+        """Start a program and speak to it. It finds the same modules as this process."""
+        return ProcessChannel(command, {**self._variables(), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))})
+
+    def _variables(self) -> dict[str, str]:
+        return {**os.environ, **self.environment}
+
+
+class ProcessChannel:
+    """``Channel`` to a process of this machine: also what a link is made of that has a program of its own, such as
+    ``ssh``."""
+
+    def __init__(self, command: Sequence[str], variables: Mapping[str, str] | None = None) -> None:
+        pipe = subprocess.PIPE
+        try:
+            self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=variables)
+        except OSError as error:
+            raise _unstartable(command, error) from error
+        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._words: deque[str] = deque(maxlen=_LAST_WORDS)
+        self._pumps = [
+            _pump(self._process.stdout, self._lines.put, lambda: self._lines.put(None)),
+            _pump(self._process.stderr, self._words.append, lambda: None),
+        ]
+
+    def send(self, line: str) -> None:
+        """Write a line."""
+        stdin = self._process.stdin
+        assert stdin is not None
+        stdin.write(line.encode() + b"\n")
+        stdin.flush()
+
+    def receive(self, timeout_s: float) -> str | None:
+        """The next line."""
+        try:
+            line = self._lines.get(timeout=timeout_s)
+        except queue.Empty:
+            return None
+        if line is None:
+            self._lines.put(None)
+            raise EOFError
+        return line
+
+    def wait(self, timeout_s: float) -> int | None:
+        """The exit status."""
+        try:
+            status = self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return None
+        self._pumps[1].join(timeout_s)
+        return status
+
+    def said(self) -> str:
+        """The last lines of standard error."""
+        return "\n".join(self._words)
+
+    def close(self) -> None:
+        """Kill the process."""
+        self._process.kill()
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
+            _close(stream)
+
+
+def _pump(stream: IO[bytes] | None, take: Callable[[str], object], end: Callable[[], object]) -> Thread:
+    def work() -> None:
+        assert stream is not None
+        try:
+            for line in stream:
+                take(line.decode(errors="replace").rstrip("\r\n"))
+        except (OSError, ValueError):  # closed under our hands
+            pass
+        end()
+
+    thread = Thread(target=work, daemon=True)
+    thread.start()
+    return thread
+
+
+def _close(stream: IO[bytes] | None) -> None:
+    try:
+        if stream is not None:
+            stream.close()
+    except OSError:  # what was not written yet has no reader
+        pass
+
+
+def _unstartable(command: Sequence[str], error: OSError) -> DeviceError:
+    return DeviceError(f"{command[0]}: cannot be started ({error.strerror or error})")

@@ -1,0 +1,221 @@
+"""Where models are measured and traced: a process of its own, so that a runtime that crashes loses one model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from nn_meter import frontends
+from nn_meter.backends import Backend, Given, Model, Named, Prepared, runtime_of
+from nn_meter.backends.onnx_writer import as_bytes, with_random_weights
+from nn_meter.devices.device import Value
+from nn_meter.devices.here import here
+from nn_meter.devices.link import Link, LocalLink
+from nn_meter.errors import NnMeterError
+from nn_meter.ir import Graph
+from nn_meter.measuring import Failure, Measurement, Plan, Worker, ask, measure
+from nn_meter.progress import Progress
+from nn_meter.runtimes.executed import read_all
+
+_TIMEOUT_S = 900.0
+"""Longest silence of the measuring process: loading a group of models and a turn of each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A model as it crosses a link: a file that lies there, an ONNX model, or a graph."""
+
+    path: Path | None = None
+    onnx: bytes | None = None
+    graph: Graph | None = None
+
+    @classmethod
+    def of(cls, source: Any, link: Link) -> Self:
+        """``source``: an ONNX file as it is, anything else as the graph that a front end reads.
+
+        Raises:
+            ModelError: it cannot be read.
+        """
+        if isinstance(source, Graph):
+            return cls(graph=source)
+        front = frontends.find(source)
+        if front.name != "onnx":
+            return cls(graph=front.read(source))
+        if isinstance(source, str | Path):
+            return cls(path=Path(link.push(Path(source))))
+        return cls(onnx=as_bytes(with_random_weights(source)))
+
+    def model(self) -> Model:
+        """As a backend takes it; weights that are absent become random."""
+        return self.graph or self.onnx or as_bytes(with_random_weights(self.path))
+
+    def read(self) -> Graph:
+        """Its graph."""
+        return self.graph or frontends.read(self.onnx or self.path)
+
+
+def measure_models(
+    backend: Named,
+    sources: Sequence[Source],
+    plan: Plan,
+    facts: Mapping[str, Value],
+    *,
+    progress: Progress | None = None,
+) -> list[Measurement | Failure]:
+    """Models of one group, loaded together and timed by turns; called where the backend runs."""
+    begin = time.monotonic()
+    return _measure_models(backend.load(), sources, plan, facts, progress, time.monotonic, begin)
+
+
+def _measure_models(
+    backend: Backend,
+    sources: Sequence[Source],
+    plan: Plan,
+    facts: Mapping[str, Value],
+    progress: Progress | None,
+    clock: Callable[[], float],
+    begin: float,
+) -> list[Measurement | Failure]:
+    results: dict[int, Measurement | Failure] = {}
+    ready: dict[int, Prepared] = {}
+    with ExitStack() as stack:
+        for index, source in enumerate(sources):
+            try:
+                prepared = stack.enter_context(backend.prepare(source.model()))
+                prepared.run(1)
+                ready[index] = prepared
+            except Exception as error:  # a runtime may fail in any way
+                results[index] = _failure(error)
+        left = replace(plan, budget_s=max(0.0, plan.budget_s - (clock() - begin)))
+        taken = measure(list(ready.values()), left, clock=clock, progress=progress, environment=facts)
+    results.update(zip(ready, taken, strict=True))
+    return [results[index] for index in range(len(sources))]
+
+
+def trace_model(backend: Named, source: Source, repeats: int) -> dict[str, list[float]]:
+    """Kernel kind to the sum of its kernels in each traced run, in milliseconds; called where the backend runs.
+
+    Raises:
+        BackendError: the runtime does not tell its kernels, or which nodes they cover.
+    """
+    loaded = backend.load()
+    with loaded.prepare(source.model()) as prepared:
+        traces = prepared.trace(repeats)
+    sums: dict[str, list[float]] = {}
+    for each in read_all([trace.executed for trace in traces], runtime_of(loaded), source.read()):
+        own = [sum(run) for run in zip(*(traces[i].latencies_ms for i in each.positions), strict=True)]
+        before = sums.get(each.kind, [0.0] * repeats)
+        sums[each.kind] = [a + b for a, b in zip(before, own, strict=True)]
+    return sums
+
+
+class Bench:
+    """A backend and the process that it runs in.
+
+    Args:
+        backend: By name it runs in a process of its own; an object runs in this one.
+        link: Where it runs; by default here.
+        clock: Seconds; of an object's runs.
+
+    Raises:
+        BackendError, MeasurementError: the runtime does not answer.
+    """
+
+    def __init__(
+        self,
+        backend: Named | Backend,
+        link: Link | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.link: Link = link or LocalLink()
+        self.clock = clock
+        self._backend = backend
+        self._worker: Worker | None = None
+        if isinstance(backend, Named):
+            with Worker(timeout_s=_TIMEOUT_S, link=self.link) as asked:
+                where = ask(asked, backend)
+            self.settings: Mapping[str, Value] = where.settings
+            self.facts: Mapping[str, Value] = where.facts()
+            self._worker = Worker(timeout_s=_TIMEOUT_S, processors=where.threads, link=self.link)
+        else:
+            self.settings = backend.check()
+            self.facts = {**here().facts(), **self.settings}
+        self.name = backend.name
+
+    def measure(
+        self, models: Sequence[Any], plan: Plan, progress: Progress | None = None
+    ) -> list[Measurement | Failure]:
+        """Models loaded together and timed by turns; where the process dies of it, each by itself."""
+        sources = [self._source(model) for model in models]
+        sound = [source for source in sources if isinstance(source, Source)]
+        taken = self._take(sound, plan, progress)
+        if isinstance(taken, Failure):
+            taken = [taken] if len(sound) == 1 else self._alone(sound, plan, progress)
+        rest = iter(taken)
+        return [next(rest) if isinstance(source, Source) else source for source in sources]
+
+    def _alone(
+        self, sources: Sequence[Source], plan: Plan, progress: Progress | None
+    ) -> list[Measurement | Failure]:
+        results: list[Measurement | Failure] = []
+        for source in sources:
+            taken = self._take([source], plan, None)
+            results.append(taken if isinstance(taken, Failure) else taken[0])
+            if progress is not None:
+                total = len(sources) * plan.rounds
+                progress(len(results) * plan.rounds, total, None, "after a crash, each model by itself")
+        return results
+
+    def trace(self, model: Any, repeats: int) -> Mapping[str, list[float]] | Failure:
+        """Kernel kind to the sum of its kernels in each traced run, in milliseconds."""
+        source = self._source(model)
+        if isinstance(source, Failure):
+            return source
+        if self._worker is not None:
+            assert isinstance(self._backend, Named)
+            return self._worker.call(trace_model, self._backend, source, repeats)
+        try:
+            return trace_model(Given(self._backend), source, repeats)  # type: ignore[arg-type]
+        except Exception as error:  # a runtime may fail in any way
+            return _failure(error)
+
+    def close(self) -> None:
+        """End the process."""
+        if self._worker is not None:
+            self._worker.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _source(self, model: Any) -> Source | Failure:
+        try:
+            return Source.of(model, self.link)
+        except NnMeterError as error:
+            return _failure(error)
+
+    def _take(
+        self, sources: Sequence[Source], plan: Plan, progress: Progress | None
+    ) -> list[Measurement | Failure] | Failure:
+        if self._worker is None:
+            assert not isinstance(self._backend, Named)
+            return _measure_models(
+                self._backend, sources, plan, self.facts, progress, self.clock, self.clock()
+            )
+        assert isinstance(self._backend, Named)
+        return self._worker.call(measure_models, self._backend, sources, plan, self.facts, progress=progress)
+
+
+def _failure(error: Exception) -> Failure:
+    if isinstance(error, NnMeterError):
+        return Failure("refused", str(error))
+    return Failure("crash", f"{type(error).__name__}: {error}")

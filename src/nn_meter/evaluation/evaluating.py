@@ -1,0 +1,269 @@
+"""``evaluate``: all models in two halves, then predicted and measured side by side."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Protocol
+
+from nn_meter import frontends
+from nn_meter.backends import Backend, Named
+from nn_meter.devices.device import Value, same_machine
+from nn_meter.devices.link import Link
+from nn_meter.errors import NnMeterError
+from nn_meter.evaluation.bench import Bench
+from nn_meter.evaluation.blame import blamed, by_kind
+from nn_meter.evaluation.scores import Evaluation, Score
+from nn_meter.evaluation.subjects import Subject
+from nn_meter.ir import Graph
+from nn_meter.kernels.schema import SCHEMA
+from nn_meter.measuring import STATISTIC, Failure, Journal, Measurement, Plan
+from nn_meter.predictors import onnx_1
+from nn_meter.predictors.bundle import Bundle
+from nn_meter.predictors.prediction import Prediction
+from nn_meter.progress import Progress
+
+GROUP_MODELS = 8
+GROUP_BYTES = 3 << 30
+"""What one group of models may take: the weights, and what the runtime makes of them."""
+
+_COPIES_OF_WEIGHTS = 3
+_WEIGHT_BYTES = 4
+_TRACE_MS = 1500.0
+
+STATISTICS: Mapping[str, Callable[[Measurement], float]] = MappingProxyType(
+    {STATISTIC: lambda taken: taken.quiet_ms, "median": lambda taken: taken.median_ms}
+)
+"""What a bundle may say that it predicts."""
+
+DEFAULT_STATISTIC = "median"
+
+_SCHEMAS = (SCHEMA, onnx_1.SCHEMA)
+"""Of bundles that speak of the kernels that a runtime tells."""
+
+
+class Answering(Protocol):
+    """What predicts: ``nn_meter.api.Predictor`` is one."""
+
+    bundle: Bundle
+
+    def explain(self, model: Any) -> Prediction:
+        """The prediction for a graph."""
+
+
+def evaluate(
+    predictors: Sequence[Answering],
+    backend: Named | Backend,
+    models: Sequence[Subject],
+    *,
+    rounds: int = 8,
+    budget_s: float = math.inf,
+    journal: Journal | None = None,
+    link: Link | None = None,
+    progress: Progress | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Evaluation:
+    """Measures ``models`` on ``backend`` and holds the answers of ``predictors`` against it.
+
+    Args:
+        predictors: Each is judged by the statistic that its bundle states.
+        backend: The runtime to measure on: by name in a process of its own, so that one that crashes loses one model;
+            an object in this one.
+        models: What to measure, as of ``subjects``; one that fails is noted, the others go on.
+        rounds: Turns that each model takes, half of them early and half of them late.
+        budget_s: Shared out among the groups; each model gets at least one turn in each half.
+        journal: What it holds is not measured again; what is measured is committed to it.
+        link: Where the backend runs; by default here.
+        progress: Hears after each turn.
+        clock: Seconds.
+
+    Raises:
+        BackendError, MeasurementError: the runtime is not installed or does not answer.
+        BuildError, StorageError: the journal cannot be used.
+    """
+    if journal is None:
+        with Journal(Path(":memory:")) as fleeting:
+            return evaluate(
+                predictors, backend, models, rounds=rounds, budget_s=budget_s,
+                journal=fleeting, link=link, progress=progress, clock=clock,
+            )  # fmt: skip
+    failed: dict[str, str] = {}
+    answers: dict[Subject, list[Prediction]] = {}
+    weights: dict[Subject, int] = {}
+    for subject in models:
+        try:
+            graph = subject.source if isinstance(subject.source, Graph) else frontends.read(subject.source)
+            answers[subject] = [each.explain(graph) for each in predictors]
+        except NnMeterError as error:
+            failed[subject.name] = str(error)
+            continue
+        weights[subject] = _WEIGHT_BYTES * sum(each.size for each in graph.tensors.values() if each.const)
+    with Bench(backend, link, clock) as bench:
+        course = _Course(bench, journal, max(1, rounds // 2), progress)
+        scores: list[Score] = []
+        for subject, halves in course.measured(weights, budget_s).items():
+            failure = next((half for half in halves if isinstance(half, Failure)), None)
+            if failure is not None:
+                failed[subject.name] = failure.reason
+                continue
+            early, late = (half for half in halves if isinstance(half, Measurement))
+            for predictor, answer in zip(predictors, answers[subject], strict=True):
+                score = _score(subject, predictor.bundle, answer, early, late)
+                if score.missed and predictor.bundle.schema in _SCHEMAS:
+                    score = course.explained(score, subject, answer)
+                scores.append(score)
+    return Evaluation(
+        tuple(scores),
+        bench.name,
+        2 * course.turns,
+        MappingProxyType(dict(bench.facts)),
+        tuple(failed.items()),
+        tuple(text for each in predictors for text in _doubts(each.bundle, bench.facts)),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Course:
+    """Measurements of an evaluation; the journal holds what is done."""
+
+    bench: Bench
+    journal: Journal
+    turns: int
+    progress: Progress | None
+
+    def measured(
+        self, weights: Mapping[Subject, int], budget_s: float
+    ) -> dict[Subject, list[Measurement | Failure]]:
+        """The early and the late half of each model."""
+        clock = self.bench.clock
+        begin = clock()
+        wanted = [(subject, half) for half in range(2) for subject in weights]
+        keys = dict(zip(wanted, self.journal.add(self._item(*each) for each in wanted), strict=True))
+        pending = {entry.key for entry in self.journal.pending()}
+        todo = [each for each in wanted if keys[each] in pending]
+        before = 0
+
+        def heard(done: float, total: float | None, eta_s: float | None, what: str) -> None:
+            if self.progress is not None:
+                steps, over = len(todo) * self.turns, before + done
+                self.progress(over, steps, (clock() - begin) / over * (steps - over), f"{over} of {steps} turns")
+
+        for half in range(2):
+            for group in _groups({s: size for s, size in weights.items() if (s, half) in todo}):
+                left = len(todo) - before // self.turns
+                share_s = (budget_s - (clock() - begin)) * len(group) / left
+                taken = self.bench.measure(
+                    [s.source for s in group], Plan(rounds=self.turns, budget_s=max(0.0, share_s)), heard
+                )
+                for subject, result in zip(group, taken, strict=True):
+                    if isinstance(result, Failure):
+                        self.journal.fail(keys[subject, half], result)
+                    else:
+                        self.journal.record(keys[subject, half], result.to_json())
+                before += len(group) * self.turns
+        results = {entry.key: entry.result for entry in self.journal.results()}
+        return {subject: [_read(results[keys[subject, half]]) for half in range(2)] for subject in weights}
+
+    def explained(self, score: Score, subject: Subject, answer: Prediction) -> Score:
+        """``score`` with the kinds to blame, where the runtime tells its kernels."""
+        traced = self._traced(subject, score.measured_ms)
+        if isinstance(traced, Failure):
+            return replace(score, warnings=(*score.warnings, f"cannot be traced: {traced.reason}"))
+        statistic = STATISTICS[score.statistic]
+        kinds = {kind: statistic(Measurement(tuple(values))) for kind, values in traced.items()}
+        kernels_ms = score.measured_ms - answer.call_ms
+        found = blamed(kinds, by_kind(answer), kernels_ms, score.predicted_ms - score.measured_ms)
+        return replace(score, traced_ms=sum(kinds.values()), blamed=found)
+
+    def _traced(self, subject: Subject, latency_ms: float) -> Mapping[str, Sequence[float]] | Failure:
+        """Kernel kind to the sum of its kernels in each traced run, in milliseconds."""
+        (key,) = self.journal.add([self._item(subject, half="trace")])
+        known = {entry.key: entry.result for entry in self.journal.results()}.get(key)
+        if known is None:
+            known = self.bench.trace(subject.source, min(20, max(4, round(_TRACE_MS / latency_ms))))
+            if isinstance(known, Failure):
+                self.journal.fail(key, known)
+            else:
+                self.journal.record(key, known)
+        return known
+
+    def _item(self, subject: Subject, half: int | str) -> dict[str, Any]:
+        return {
+            "model": subject.name,
+            "content": _digest(subject.source),
+            "backend": self.bench.name,
+            "settings": dict(self.bench.settings),
+            "half": half,
+            "turns": self.turns,
+        }
+
+
+def label(bundle: Bundle) -> str:
+    """How scores name a predictor."""
+    return f"{bundle.name} {bundle.version}"
+
+
+def _score(
+    subject: Subject, bundle: Bundle, answer: Prediction, early: Measurement, late: Measurement
+) -> Score:
+    both = replace(early, values_ms=early.values_ms + late.values_ms, rounds=early.rounds + late.rounds)
+    name = bundle.statistic if bundle.statistic in STATISTICS else DEFAULT_STATISTIC
+    statistic = STATISTICS[name]
+    first, second = statistic(early), statistic(late)
+    return Score(
+        model=subject.name,
+        family=subject.family,
+        predictor=label(bundle),
+        statistic=name,
+        measured_ms=statistic(both),
+        median_ms=both.median_ms,
+        noise=2 * abs(first - second) / (first + second),
+        runs=len(both.values_ms),
+        predicted_ms=answer.latency_ms,
+        interval_ms=answer.interval_ms,
+        predicted_share=answer.coverage["predicted"].share,
+        nodes=sum(len(each.kernel.nodes) for each in answer.kernels),
+        warnings=both.warnings(),
+    )
+
+
+def _doubts(bundle: Bundle, facts: Mapping[str, Value]) -> Iterator[str]:
+    for difference in same_machine(bundle.environment, facts):
+        yield f"{label(bundle)} was built under other circumstances: {difference}"
+    if bundle.statistic not in STATISTICS:
+        said = f"says {bundle.statistic!r}" if bundle.statistic else "does not say"
+        yield (
+            f"{label(bundle)} {said} which statistic it predicts; "
+            f"it is compared with the {DEFAULT_STATISTIC} of the runs"
+        )
+
+
+def _groups(sizes: Mapping[Subject, int]) -> Iterator[list[Subject]]:
+    """Neighbours that may be loaded together."""
+    group: list[Subject] = []
+    taken = 0
+    for subject, size in sizes.items():
+        size *= _COPIES_OF_WEIGHTS
+        if group and (len(group) == GROUP_MODELS or taken + size > GROUP_BYTES):
+            yield group
+            group, taken = [], 0
+        group.append(subject)
+        taken += size
+    if group:
+        yield group
+
+
+def _read(result: Mapping[str, Any] | Failure | None) -> Measurement | Failure:
+    return result if isinstance(result, Failure) else Measurement.from_json(result or {})
+
+
+def _digest(source: Any) -> str:
+    """Tells a file from one that was there before under the same name."""
+    if isinstance(source, Path):
+        return hashlib.sha256(source.read_bytes()).hexdigest()
+    return source.name if isinstance(source, Graph) else str(source)

@@ -1,0 +1,136 @@
+"""What an evaluation found: a score for each model and predictor, and figures over all."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from nn_meter.devices.device import Value
+from nn_meter.errors import InputError
+from nn_meter.learning.metrics import Metrics, by_group, metrics
+
+MISS = 0.10
+"""A larger relative error is looked into: its kernels are traced."""
+
+
+@dataclass(frozen=True, slots=True)
+class Blame:
+    """A kernel kind whose predicted sum over the model is far from what the runtime's trace says, all its kernels
+    scaled to add up to the measured latency."""
+
+    kind: str
+    traced_ms: float
+    predicted_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One model, measured and predicted.
+
+    ``measured_ms`` is the ``statistic`` that the predictor states, ``median_ms`` stands beside it. ``noise``
+    is the distance between the statistic of the early and of the late half, relative to their mean.
+    ``predicted_share`` is the part of the prediction that comes from regressors. ``traced_ms``, the sum of
+    the kernels under the runtime's profiler, and ``blamed`` are there where the model was missed and the
+    runtime tells its kernels.
+    """
+
+    model: str
+    family: str
+    predictor: str
+    statistic: str
+    measured_ms: float
+    median_ms: float
+    noise: float
+    runs: int
+    predicted_ms: float
+    interval_ms: tuple[float, float] | None
+    predicted_share: float
+    nodes: int
+    traced_ms: float | None = None
+    blamed: tuple[Blame, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def error(self) -> float:
+        """Signed and relative to the measured latency; 0.1 is 10 % too high."""
+        return self.predicted_ms / self.measured_ms - 1
+
+    @property
+    def missed(self) -> bool:
+        """Whether the error is larger than ``MISS``."""
+        return abs(self.error) > MISS
+
+    @property
+    def covered(self) -> bool | None:
+        """Whether the interval holds the measured latency; ``None`` where there is no interval."""
+        if self.interval_ms is None:
+            return None
+        low, high = self.interval_ms
+        return low <= self.measured_ms <= high
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Scores of all models by all predictors; ``failed`` are models without, and why."""
+
+    scores: tuple[Score, ...]
+    backend: str
+    rounds: int
+    environment: Mapping[str, Value] = field(default_factory=dict)
+    failed: tuple[tuple[str, str], ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def predictors(self) -> tuple[str, ...]:
+        """Those that answered, in the order given."""
+        return tuple(dict.fromkeys(score.predictor for score in self.scores))
+
+    def of(self, predictor: str) -> tuple[Score, ...]:
+        """The scores of one predictor."""
+        return tuple(score for score in self.scores if score.predictor == predictor)
+
+    def metrics(self, predictor: str) -> Metrics:
+        """Over all models.
+
+        Raises:
+            InputError: the predictor has no scores.
+        """
+        scores = self.of(predictor)
+        return metrics([s.predicted_ms for s in scores], [s.measured_ms for s in scores])
+
+    def families(self, predictor: str) -> Mapping[str, Metrics]:
+        """By family."""
+        scores = self.of(predictor)
+        return by_group(
+            [s.predicted_ms for s in scores], [s.measured_ms for s in scores], [s.family for s in scores]
+        )
+
+    def noise(self, predictor: str, q: float = 0.5) -> float:
+        """The quantile ``q`` of the models' repeat noise, by the predictor's statistic."""
+        noises = sorted(score.noise for score in self.of(predictor))
+        return noises[round(q * (len(noises) - 1))]
+
+    def covered(self, predictor: str) -> float | None:
+        """The share of models whose interval holds the measured latency; ``None`` without intervals."""
+        inside = [score.covered for score in self.of(predictor) if score.covered is not None]
+        return sum(inside) / len(inside) if inside else None
+
+
+def calibrate(scores: Sequence[Score], level: float = 0.9) -> dict[str, float | int]:
+    """The interval that holds a new model's log(measured / predicted) with probability ``level``.
+
+    Split conformal prediction (Vovk et al., 2005): of n scores in order, the floor((n + 1) a / 2)-th and the
+    ceil((n + 1) (1 - a / 2))-th, where a is 1 - level. As ``interval`` of a bundle.
+
+    Raises:
+        InputError: too few models for the level.
+    """
+    ratios = sorted(math.log(score.measured_ms / score.predicted_ms) for score in scores)
+    rank = math.floor((len(ratios) + 1) * (1 - level) / 2 + 1e-9)
+    if rank < 1:
+        raise InputError(
+            f"{len(ratios)} models are too few for intervals of {level:.0%}; measure at least "
+            f"{math.ceil(2 / (1 - level) - 1e-9) - 1}"
+        )
+    return {"low": ratios[rank - 1], "high": ratios[-rank], "level": level, "models": len(ratios)}

@@ -1,0 +1,46 @@
+"""Which models an evaluation or a measurement is of."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from nn_meter.errors import InputError
+from nn_meter.frontends.sources import models as named_models
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A model to evaluate on: a path, a zoo's name or a graph."""
+
+    name: str
+    family: str
+    source: Any = field(compare=False)
+
+
+def subjects(
+    sources: Iterable[str | Path], note: Callable[[str], None] | None = None
+) -> tuple[Subject, ...]:
+    """The models that files, folders (at any depth) and zoo names stand for.
+
+    A model's family is the folder that it lies in; ``note`` hears what in a folder is no model.
+
+    Raises:
+        InputError: a folder without models, or none at all.
+    """
+    paths = {each: Path(each) for each in named_models(list(sources), note=note)}
+    found = [
+        Subject(path.stem, path.parent.name, path if os.path.exists(path) else each)
+        for each, path in paths.items()
+    ]
+    if not found:
+        raise InputError("no model is named; give files, or a folder of models")
+    names = Counter(each.name for each in found)
+    return tuple(
+        replace(each, name=f"{each.family}/{each.name}") if names[each.name] > 1 else each
+        for each in found
+    )

@@ -1,0 +1,117 @@
+"""From records to kernels at the machine's quiet speed.
+
+Three things are taken out of what a network's records say. A neighbour on the machine slows whole stretches: a fixed
+probe took turns with each network. Networks whose probe was slow are left out, and what is slow about the stretch of
+the others is divided out, relative to the quiet latency of all the probe's runs. The runtime's profiler costs time in
+every kernel: the same network run without it tells how much. And what is left of the kernels is scaled so that they add
+up to the quiet latency of their network, less what a call costs outside all kernels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from nn_meter.learning.fit import Network
+from nn_meter.measuring.measure import Measurement, quantile
+from nn_meter.measuring.records import MeasuredKernel, Record
+
+CALL = "call"
+"""Family of the records of a network that does nothing: what is left is the cost of a call."""
+
+_DISTURBED = 1.15
+"""A network counts as disturbed where the probe took this much longer than its quiet time around then."""
+
+_AROUND, _NEAR = 300, 50
+"""Records to each side by which quiet is judged, since a machine's clock may change for good; and slowness."""
+
+_MANY_KERNELS = 12
+"""Networks of fewer kernels do not tell what the profiler adds to each."""
+
+_LEAST_SHARE = 0.2
+"""A kernel keeps this share of what its trace says, whatever the profiler costs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Corrected:
+    """Networks to learn from; how many records were ``disturbed`` and left out; what the profiler adds to each kernel,
+    and what a call costs, in milliseconds."""
+
+    networks: tuple[Network, ...]
+    records: tuple[Record, ...]
+    disturbed: int
+    profiler_ms: float
+    call_ms: float
+
+
+def corrected(records: Sequence[Record]) -> Corrected:
+    """The kernels of ``records``; those that nothing is known about beside their latencies stay as they are.
+
+    ``networks`` and ``records`` of the result belong together one by one.
+    """
+    probed = [record for record in records if record.probe is not None]
+    quiet = _undisturbed(probed)
+    calls = [each.whole.quiet_ms / slow for each, slow in quiet if each.family == CALL and each.whole is not None]
+    call_ms = float(np.median(calls)) if calls else 0.0
+    told = [(record, slow) for record, slow in quiet if record.family != CALL]
+    told += [(record, 1.0) for record in records if record.probe is None]
+    told = [(record, slow) for record, slow in told if record.kernels]
+    profiler_ms = _profiler_ms((record for record, _ in told), call_ms)
+    networks = tuple(_network(record, slow, profiler_ms, call_ms) for record, slow in told)
+    return Corrected(
+        networks, tuple(record for record, _ in told), len(probed) - len(quiet), profiler_ms, call_ms
+    )
+
+
+def _undisturbed(records: Sequence[Record]) -> list[tuple[Record, float]]:
+    """Records whose probes were quiet in each turn, and how much slower than quiet the machine was around then: the
+    median over records nearby of their probe's quiet latency, relative to that of all the probe's runs."""
+    if not records:
+        return []
+    probes = [record.probe for record in records if record.probe is not None]
+    slowest = np.array([max(map(quantile, _turns(probe))) for probe in probes])
+    levels = np.concatenate(
+        [
+            np.full(min(_NEAR, len(probes) - i), _pooled(probes[max(0, i - _AROUND) : i + _AROUND]))
+            for i in range(0, len(probes), _NEAR)
+        ]
+    )
+    excess = slowest / levels
+    kept = np.flatnonzero(excess <= max(_DISTURBED, float(np.quantile(excess, 0.3)))).tolist()
+    own = np.array([probe.quiet_ms for probe in probes])[kept]
+    overall = _pooled(probes)
+    slow = [float(np.median(own[max(0, n - _NEAR) : n + _NEAR])) / overall for n in range(len(kept))]
+    return [(records[i], each) for i, each in zip(kept, slow, strict=True)]
+
+
+def _turns(taken: Measurement) -> list[tuple[float, ...]]:
+    ends = np.cumsum(taken.rounds).tolist()
+    return [taken.values_ms[end - count : end] for end, count in zip(ends, taken.rounds, strict=True)]
+
+
+def _pooled(probes: Iterable[Measurement]) -> float:
+    return quantile(value for probe in probes for value in probe.values_ms)
+
+
+def _profiler_ms(records: Iterable[Record], call_ms: float) -> float:
+    """What the profiler adds to each kernel: the median over networks of many kernels."""
+    added = [
+        (record.traced.quiet_ms - record.whole.quiet_ms + call_ms) / len(record.kernels)
+        for record in records
+        if record.traced and record.whole and len(record.kernels) >= _MANY_KERNELS
+    ]
+    return max(0.0, float(np.median(added))) if added else 0.0
+
+
+def _network(record: Record, slowness: float, profiler_ms: float, call_ms: float) -> Network:
+    if record.traced is None or record.whole is None:
+        return Network(record.kernels)
+    left_ms = [max(k.latency_ms - profiler_ms, _LEAST_SHARE * k.latency_ms, 1e-4) for k in record.kernels]
+    wanted_ms = max(record.whole.quiet_ms / slowness - call_ms, _LEAST_SHARE * sum(left_ms))
+    scale = wanted_ms / sum(left_ms)
+    kernels: tuple[MeasuredKernel, ...] = tuple(
+        replace(kernel, latency_ms=scale * ms) for kernel, ms in zip(record.kernels, left_ms, strict=True)
+    )
+    return Network(kernels)

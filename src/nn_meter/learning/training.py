@@ -1,0 +1,146 @@
+"""``train``: from records, wherever they come from, to a bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from difflib import get_close_matches
+from typing import Any
+
+import numpy as np
+
+from nn_meter.errors import BuildError
+from nn_meter.kernels.kinds import KINDS, ConvConfig
+from nn_meter.kernels.schema import SCHEMA
+from nn_meter.learning.correction import corrected
+from nn_meter.learning.fit import Network, fallback_factor, fit_kinds, fit_speeds
+from nn_meter.measuring.records import Circumstances, Record
+from nn_meter.predictors.bundle import Bundle
+from nn_meter.progress import Progress
+
+FEWEST_TO_JUDGE = 120
+"""Fewer records than this do not tell which families are predicted badly."""
+
+
+def train(
+    records: Sequence[Record],
+    *,
+    name: str,
+    version: str = "1.0",
+    rules: Mapping[str, Any] | None = None,
+    kinds: Sequence[str] | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Bundle:
+    """A bundle of what ``records`` say; they are of one device, runtime and precision.
+
+    Args:
+        rules: parsed fusion rules that the bundle shall carry, the name of its ``runtime`` among them.
+        kinds: kernel kinds to train; by default all that have enough measurements.
+        progress: hears after each kind.
+
+    Raises:
+        BuildError: no or too few records, records of different circumstances, or an unknown kind.
+        MissingDependencyError: scikit-learn is not installed.
+    """
+    check_kinds(kinds)
+    where = _shared(records)
+    correction = corrected(records)
+    speeds = fit_speeds(correction.networks)
+    spent_s = sum(record.elapsed_s for record in records)
+    taken = f" in {spent_s / 60:.1f} minutes" if spent_s else ""
+    return Bundle(
+        name=name,
+        version=version,
+        kinds=fit_kinds(correction.networks, speeds, seed=seed, kinds=kinds, progress=progress),
+        rules={"block": _block(correction.networks), **(rules or {})},
+        schema=SCHEMA,
+        device=where.device.name,
+        category=where.device.kind,
+        runtime=where.runtime,
+        runtime_version=where.runtime_version,
+        threads=where.threads,
+        dtype=where.precision,
+        statistic=where.statistic,
+        fallback={
+            "policy": "roofline",
+            "flops_per_s": speeds.flops_per_s,
+            "bytes_per_s": speeds.bytes_per_s,
+            "overhead_ms": speeds.overhead_ms,
+            "factor": fallback_factor(correction.networks, speeds),
+        },
+        call_ms=correction.call_ms,
+        notes=(
+            f"{len(records)} networks measured{taken}, {correction.disturbed} of them left out as disturbed",
+            f"{1e3 * correction.profiler_ms:.2f} microseconds taken off each traced kernel for the profiler",
+            *(f"measured by {source}" for source in _sources(records)),
+        ),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        environment=where.facts(),
+    )
+
+
+def check_kinds(kinds: Sequence[str] | None) -> None:
+    """Raise where a kernel kind is unknown.
+
+    Raises:
+        BuildError: suggests near names.
+    """
+    for kind in kinds or ():
+        if kind not in KINDS:
+            near = get_close_matches(kind, KINDS)
+            hint = f"did you mean {' or '.join(near)}? " if near else ""
+            raise BuildError(f"no kernel kind {kind!r}; {hint}known kinds: {', '.join(sorted(KINDS))}")
+
+
+def worst_families(records: Sequence[Record], *, seed: int = 0) -> Mapping[str, float]:
+    """How much worse than a typical network those of each family are predicted: the mean absolute logarithm of
+    predicted over measured of networks that a first fit did not see, relative to the median of all; empty where there
+    are too few records to tell."""
+    correction = corrected(records)
+    if len(correction.networks) < FEWEST_TO_JUDGE:
+        return {}
+    seen = tuple(network for n, network in enumerate(correction.networks) if n % 4)
+    speeds = fit_speeds(seen)
+    kinds = fit_kinds(seen, speeds, seed=seed)
+    errors: dict[str, list[float]] = {}
+    for network, record in list(zip(correction.networks, correction.records, strict=True))[::4]:
+        predicted_ms = network.predict_ms(kinds, speeds)
+        measured_ms = sum(sample.latency_ms for sample in network.samples)
+        errors.setdefault(record.family, []).append(abs(float(np.log(predicted_ms / measured_ms))))
+    typical = float(np.median([error for some in errors.values() for error in some]))
+    return {family: float(np.mean(some)) / typical for family, some in errors.items()}
+
+
+def _shared(records: Sequence[Record]) -> Circumstances:
+    """The circumstances of all records, as far as latencies depend on them."""
+    if not records:
+        raise BuildError("no records to train on; measure something first")
+    first = records[0].circumstances
+    for record in records:
+        other = record.circumstances
+        for what in ("runtime", "runtime_version", "precision", "batch", "threads", "statistic"):
+            if getattr(other, what) != getattr(first, what):
+                raise BuildError(
+                    f"record of {record.subject!r}: its {what.replace('_', ' ')} is {getattr(other, what)!r}, that of "
+                    f"others {getattr(first, what)!r}; train on each by itself"
+                )
+        if other.device.name != first.device.name:
+            raise BuildError(
+                f"record of {record.subject!r}: measured on {other.device.name}, others on {first.device.name}; "
+                "train on each by itself"
+            )
+    return first
+
+
+def _sources(records: Sequence[Record]) -> list[str]:
+    """Who measured, and under which licence, where that is stated."""
+    said = dict.fromkeys((each.circumstances.source, each.circumstances.licence) for each in records)
+    return [f"{source} ({licence})" if licence else source for source, licence in said if source]
+
+
+def _block(networks: Sequence[Network]) -> int:
+    """Channels to a block, from what the runtime padded: 16, 8, or 0 where it blocked nothing."""
+    configs = [s.config for network in networks for s in network.samples]
+    padded = [c.cout for c in configs if isinstance(c, ConvConfig) and "nchwc" in c.layout]
+    return 0 if not padded else 16 if all(c % 16 == 0 for c in padded) else 8

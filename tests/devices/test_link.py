@@ -1,0 +1,192 @@
+"""Links: this machine's, and what holds of any other, shown on one that is slow, elsewhere, and can be cut."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from nn_meter.devices.link import Channel, Finished, Link, LocalLink, ProcessChannel, open_link
+from nn_meter.errors import DeviceError
+from nn_meter.measuring import Failure, Worker
+
+
+def home() -> str:
+    return os.environ["HOME"]
+
+
+def read(path: str) -> str:
+    return Path(path).read_text()
+
+
+def wait(seconds: float) -> float:
+    time.sleep(seconds)
+    return seconds
+
+
+class FarChannel(ProcessChannel):
+    """Greets first, as a shell does; each line takes its time; a cut takes the program's exit status along."""
+
+    def __init__(self, command: Sequence[str], variables: dict[str, str], link: FarLink) -> None:
+        super().__init__(command, variables)
+        self.link = link
+        self.greeting: str | None = "Welcome to the far machine"
+
+    def send(self, line: str) -> None:
+        if self.link.cut:
+            raise BrokenPipeError
+        super().send(line)
+
+    def receive(self, timeout_s: float) -> str | None:
+        time.sleep(self.link.delay_s)
+        if self.greeting:
+            greeting, self.greeting = self.greeting, None
+            return greeting
+        end = time.monotonic() + timeout_s
+        while not self.link.cut and time.monotonic() < end:
+            line = super().receive(0.02)
+            if line is not None:
+                return line
+        if self.link.cut:
+            raise EOFError
+        return None
+
+    def wait(self, timeout_s: float) -> int | None:
+        return None if self.link.cut else super().wait(timeout_s)
+
+
+@dataclass
+class FarLink:
+    """A machine of its own as far as its folder goes."""
+
+    folder: Path
+    delay_s: float = 0.01
+    cut: bool = False
+    opened: list[FarChannel] = field(default_factory=list)
+    address: str = "far://machine"
+    worker: Sequence[str] = (sys.executable, "-P", "-m", "nn_meter.measuring.worker")
+
+    def variables(self) -> dict[str, str]:
+        return {**os.environ, "HOME": str(self.folder), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
+    def run(self, command: Sequence[str], *, timeout_s: float) -> Finished:
+        return LocalLink(environment=self.variables()).run(command, timeout_s=timeout_s)
+
+    def push(self, path: Path) -> str:
+        (self.folder / path.name).write_bytes(path.read_bytes())
+        return str(self.folder / path.name)
+
+    def pull(self, path: str, to: Path) -> None:
+        to.write_bytes(Path(path).read_bytes())
+
+    def open(self, command: Sequence[str]) -> Channel:
+        if self.cut:
+            raise DeviceError(f"{self.address} does not answer")
+        self.opened.append(FarChannel(command, self.variables(), self))
+        return self.opened[-1]
+
+
+@contextmanager
+def channel(code: str) -> Iterator[ProcessChannel]:
+    opened = LocalLink().open([sys.executable, "-c", code])
+    try:
+        yield opened
+    finally:
+        opened.close()
+        opened.close()
+
+
+def test_this_machine_runs_programs_within_a_time_limit() -> None:
+    link = open_link("local")
+    done = link.run([sys.executable, "-c", "import sys; print('x'); sys.exit('why')"], timeout_s=60)
+    assert (done.status, done.stdout, done.stderr) == (1, "x\n", "why\n")
+    with pytest.raises(DeviceError, match=r"still running after 0\.1 s"):
+        link.run([sys.executable, "-c", "import time; time.sleep(100)"], timeout_s=0.1)
+    with pytest.raises(DeviceError, match="no-such-program: cannot be started"):
+        link.run(["no-such-program"], timeout_s=1)
+    with pytest.raises(DeviceError, match="no-such-program: cannot be started"):
+        link.open(["no-such-program"])
+
+
+def test_files_come_there_and_back(tmp_path: Path) -> None:
+    link, file = open_link("local"), tmp_path / "a"
+    file.write_text("model")
+    there = link.push(file)
+    link.pull(there, tmp_path / "b")
+    assert (tmp_path / "b").read_text() == "model"
+    with pytest.raises(DeviceError, match="nothing: no such file"):
+        link.push(tmp_path / "nothing")
+    with pytest.raises(DeviceError, match="nothing: cannot be fetched"):
+        link.pull(str(tmp_path / "nothing"), tmp_path / "b")
+
+
+def test_a_channel_carries_lines_and_keeps_the_last_words() -> None:
+    with channel("import sys; print(input()[::-1]); print('oh', file=sys.stderr); sys.exit(4)") as opened:
+        opened.send("abc")
+        assert opened.receive(60) == "cba"
+        assert opened.wait(60) == 4
+        assert opened.said() == "oh"
+        for _ in range(2):
+            with pytest.raises(EOFError):
+                opened.receive(60)
+    with channel("input()") as opened:
+        assert opened.receive(0.05) is None
+
+
+def test_an_unknown_address_names_those_that_exist() -> None:
+    with pytest.raises(DeviceError, match="did you mean local\\? known: local"):
+        open_link("locl")
+    with pytest.raises(DeviceError, match="no link to a device 'adb://1'"):
+        open_link("adb://1")
+    with pytest.raises(DeviceError, match="without anything behind it"):
+        open_link("local://x")
+
+
+def test_a_worker_measures_where_its_link_leads(tmp_path: Path) -> None:
+    link: Link = FarLink(tmp_path)
+    model = Path(__file__)
+    with Worker(timeout_s=60, link=link) as worker:
+        assert worker.call(home) == str(tmp_path)
+        there = link.push(model)
+        assert worker.call(read, there) == model.read_text()
+
+
+def test_a_cut_link_is_a_failure_and_the_worker_goes_on_once_it_is_back(tmp_path: Path) -> None:
+    link = FarLink(tmp_path)
+    with Worker(timeout_s=60, link=link) as worker:
+        assert worker.call(wait, 0.0) == 0.0
+        link.cut = True
+        assert worker.call(wait, 0.0) == Failure("lost", "the link to far://machine was cut")
+        assert worker.call(wait, 0.0) == Failure("lost", "far://machine does not answer")
+        link.cut = False
+        assert worker.call(wait, 0.0) == 0.0
+    assert len(link.opened) == 2
+
+
+def test_a_slow_link_is_waited_for_no_longer_than_its_limit(tmp_path: Path) -> None:
+    with Worker(timeout_s=1, link=FarLink(tmp_path, delay_s=0.1)) as worker:
+        assert worker.call(wait, 0.1) == 0.1
+        failed = worker.call(wait, 100.0)
+        assert isinstance(failed, Failure)
+        assert failed.kind == "timeout"
+
+
+def test_the_program_ends_with_its_standard_input(tmp_path: Path) -> None:
+    link = FarLink(tmp_path)
+    opened = link.open(link.worker)
+    assert isinstance(opened, FarChannel)
+    opened.send('{"processors": null}')
+    while opened.receive(60) != '{"ready": true}':
+        pass
+    opened.send(json.dumps({"task": f"{wait.__module__}:wait", "args": [1000.0], "told": False}))
+    assert opened._process.stdin is not None
+    opened._process.stdin.close()
+    assert opened._process.wait(60) == 0
+    opened.close()

@@ -1,0 +1,149 @@
+"""``train``: records in, a bundle out, whoever measured them; what quiet means on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from nn_meter.devices.device import Device
+from nn_meter.errors import BuildError
+from nn_meter.kernels.rules import read_rules
+from nn_meter.learning.correction import CALL, corrected
+from nn_meter.learning.training import train, worst_families
+from nn_meter.measuring import Circumstances, MeasuredKernel, Measurement, Record
+from nn_meter.networks import FAMILIES
+from nn_meter.predictors import bundle as bundles
+from nn_meter.predictors.runtime import GraphEngine
+from nn_meter.runtimes.fusion import fuse
+
+pytest.importorskip("sklearn")
+
+WHERE = Circumstances(Device("abacus", processor="abacus 9"), "onnxruntime", "1", threads=2)
+RULES = read_rules({"runtime": "onnxruntime_cpu"})
+
+
+def taken(ms: float, runs: int = 12) -> Measurement:
+    return Measurement((ms,) * runs, rounds=(runs // 2, runs // 2))
+
+
+def record(number: int, *, family: str = "residual_basic", probe_ms: float = 1.0, profiler_ms: float = 0.0,
+           call_ms: float = 0.0, slow: float = 1.0) -> Record:  # fmt: skip
+    """A real network with made-up times: every kernel 0.01 ms and a bit, all of it ``slow`` times slower."""
+    kernels = tuple(
+        MeasuredKernel(k.kind, k.config, slow * (0.01 + 0.001 * (number % 7)) + profiler_ms, k.nodes)
+        for k in fuse(FAMILIES[family](number), RULES).kernels
+        if not k.free
+    )
+    traced_ms = sum(kernel.latency_ms for kernel in kernels)
+    whole_ms = traced_ms - len(kernels) * profiler_ms + slow * call_ms
+    return Record(
+        f"{family}_{number}", WHERE, kernels, taken(whole_ms), taken(traced_ms), taken(slow * probe_ms), family, 0.1
+    )
+
+
+def records(count: int, **more: float) -> list[Record]:
+    return [record(number, **more) for number in range(count)]  # type: ignore[arg-type]
+
+
+def latencies(each: Sequence[MeasuredKernel]) -> list[float]:
+    return [kernel.latency_ms for kernel in each]
+
+
+def test_a_bundle_comes_out_that_predicts_what_it_was_taught(tmp_path: Path) -> None:
+    heard: list[tuple[float, float | None]] = []
+    bundle = train(records(120), name="taught", rules={"runtime": "onnxruntime_cpu"},
+                   progress=lambda done, total, eta_s, what: heard.append((done, total)))  # fmt: skip
+    bundles.save(bundle, tmp_path / "bundle")
+    engine = GraphEngine(bundles.load(tmp_path / "bundle"))
+    prediction = engine.explain(FAMILIES["residual_basic"](7))
+    assert prediction.latency_ms == pytest.approx(engine.latency_ms(FAMILIES["residual_basic"](7)))
+    assert prediction.latency_ms == pytest.approx(sum(latencies(record(7).kernels)), rel=0.3)
+    assert (bundle.device, bundle.threads, bundle.statistic) == ("abacus", 2, "quiet")
+    assert bundle.environment["cpu"] == "abacus 9"
+    assert heard
+    assert heard[-1][0] <= (heard[-1][1] or 0)
+
+
+def test_published_latencies_of_single_kernels_are_enough(tmp_path: Path) -> None:
+    table = replace(WHERE, source="a table", licence="CC-BY-4.0", statistic="mean")
+    single = [
+        Record.of_kernel(kernel.kind, kernel.config, kernel.latency_ms, table)
+        for each in records(60)
+        for kernel in each.kernels
+    ]
+    bundle = train(single, name="published")
+    assert bundle.kinds["conv"].rows > 60
+    assert bundle.statistic == "mean"
+    assert "measured by a table (CC-BY-4.0)" in bundle.notes
+
+
+def test_networks_measured_while_the_machine_was_slow_are_left_out() -> None:
+    slow = [replace(each, subject=f"slow {each.subject}") for each in records(60, slow=1.3)]
+    found = corrected(records(60) + slow)
+    assert found.disturbed == 60
+    assert not any(each.subject.startswith("slow") for each in found.records)
+
+
+def test_a_stretch_that_is_a_little_slow_is_divided_out_by_the_probe() -> None:
+    first, later = corrected(records(300) + records(300, slow=1.1)), corrected(records(300))
+    assert first.disturbed == 0
+    for network, as_it_is in zip(first.networks[400:], later.networks[100:], strict=False):
+        assert latencies(network.samples) == pytest.approx(latencies(as_it_is.samples))
+
+
+def test_quiet_is_a_quantile_of_all_the_probes_runs_and_not_the_fastest_of_them() -> None:
+    one_fast_run = [replace(each, probe=replace(each.probe, values_ms=(0.8, *each.probe.values_ms[1:])))
+                    if number == 50 and each.probe else each for number, each in enumerate(records(100))]  # fmt: skip
+    for network, as_it_is in zip(corrected(one_fast_run).networks, records(100), strict=True):
+        assert latencies(network.samples) == pytest.approx(latencies(as_it_is.kernels))
+
+
+def test_kernels_add_up_to_their_networks_quiet_latency_without_profiler_and_call() -> None:
+    empty = [Record("nothing", WHERE, (), taken(0.006), taken(0.0), taken(1.0), CALL)] * 3
+    found = corrected(records(100, profiler_ms=0.002, call_ms=0.006) + empty)
+    assert found.call_ms == pytest.approx(0.006)
+    assert found.profiler_ms == pytest.approx(0.002)
+    for network, as_it_is in zip(found.networks, records(100), strict=True):
+        assert latencies(network.samples) == pytest.approx(latencies(as_it_is.kernels))
+    torn = [replace(each, whole=taken(1.2 * sum(latencies(each.kernels)))) for each in records(100)]
+    for network, each in zip(corrected(torn).networks, torn, strict=True):
+        assert sum(latencies(network.samples)) == pytest.approx(1.2 * sum(latencies(each.kernels)))
+
+
+def test_what_a_call_costs_is_a_part_of_every_prediction(tmp_path: Path) -> None:
+    empty = [Record("nothing", WHERE, (), taken(0.5), taken(0.0), taken(1.0), CALL)] * 3
+    bundle = train(records(100, call_ms=0.5) + empty, name="called", rules={"runtime": "onnxruntime_cpu"})
+    bundles.save(bundle, tmp_path / "bundle.zip")
+    engine = GraphEngine(bundles.load(tmp_path / "bundle.zip"))
+    graph = FAMILIES["residual_basic"](7)
+    prediction = engine.explain(graph)
+    assert prediction.call_ms == bundle.call_ms == pytest.approx(0.5)
+    assert prediction.latency_ms == engine.latency_ms(graph)
+    assert prediction.latency_ms == pytest.approx(0.5 + sum(k.latency_ms for k in prediction.kernels))
+
+
+def test_the_families_predicted_worst_are_told() -> None:
+    wild = [record(number, family="separable", slow=1.0 + number % 2 * 9.0) for number in range(60)]
+    found = worst_families([replace(each, probe=taken(1.0)) for each in wild] + records(180))
+    assert found["separable"] > found["residual_basic"]
+    assert worst_families(records(20)) == {}
+
+
+def test_a_misspelt_kind_is_told_with_near_names() -> None:
+    with pytest.raises(BuildError, match="no kernel kind 'convv'; did you mean conv"):
+        train(records(100), name="x", kinds=["convv"])
+    assert list(train(records(100), name="x", kinds=["conv"]).kinds) == ["conv"]
+
+
+def test_records_that_do_not_belong_together_are_refused() -> None:
+    other = replace(record(0), circumstances=replace(WHERE, threads=4))
+    with pytest.raises(BuildError, match="its threads is 4, that of others 2; train on each by itself"):
+        train([*records(30), other], name="x")
+    elsewhere = replace(record(0), circumstances=replace(WHERE, device=Device("slide rule")))
+    with pytest.raises(BuildError, match="measured on slide rule, others on abacus"):
+        train([*records(30), elsewhere], name="x")
+    with pytest.raises(BuildError, match="no records to train on"):
+        train([], name="x")
