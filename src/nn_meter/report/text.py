@@ -230,8 +230,8 @@ def _facts(prediction: Prediction) -> Table:
     grid.add_row("latency", _items(total_line(prediction).split(", ")))
     grid.add_row("rests on", Items(tuple(_rests_on(prediction))))
     if prediction.call_ms:
-        cost = f"{milliseconds(prediction.call_ms)} ms, {percent(prediction.share(prediction.call_ms))}, outside all kernels"
-        grid.add_row("call", cost)
+        share = percent(prediction.share(prediction.call_ms))
+        grid.add_row("call", _items((f"{milliseconds(prediction.call_ms)} ms", share, "outside all kernels")))
     kinds = [f"{each.name} {percent(each.share)}" for each in rows(prediction, "kind") if each.share >= _LEAST]
     if kinds:
         grid.add_row("by kind", _items(kinds))
