@@ -145,7 +145,7 @@ class Bench:
         else:
             self.settings = backend.check()
             self.facts = {**here().facts(), **self.settings}
-        self.name = backend.name
+        self.name = backend.load().name if isinstance(backend, Named) else backend.name
 
     def measure(
         self, models: Sequence[Any], plan: Plan, progress: Progress | None = None
