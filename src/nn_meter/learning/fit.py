@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from nn_meter.errors import BuildError, MissingDependencyError
 from nn_meter.kernels.kinds import KINDS
-from nn_meter.kernels.partition import KernelConfig
 from nn_meter.kernels.schema import ROOFLINE, SCHEMA, Codes, Encoder, Row, Speeds, Work, encode
 from nn_meter.measuring.records import MeasuredKernel
 from nn_meter.predictors.kind import KindPredictor
@@ -28,6 +27,15 @@ from nn_meter.progress import Progress
 
 MIN_ROWS = 20
 """Fewer measurements of a kind than this give no regressor: the fallback answers."""
+
+FEWEST_SEEN = 5
+"""A name of a category that fewer rows have does not count as seen: one or two of them say nothing of other sizes."""
+
+HELD_SHARE = 0.1
+"""Of the networks, held out for the errors that are reported and for intervals."""
+
+LEVEL = 0.9
+"""Share of kernels, and of networks, that intervals are to hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +81,15 @@ def fit_speeds(networks: Sequence[Network]) -> Speeds:
     return Speeds(per_s[0], per_s[1], overhead_ms)
 
 
+@dataclass(frozen=True, slots=True)
+class FittedKind:
+    """A regressor, and what one that was fitted without them answered for the rows held out, in milliseconds; empty
+    where too few were."""
+
+    predictor: KindPredictor
+    held_ms: NDArray[np.float64]
+
+
 def fit_kind(
     kind: str,
     rows: NDArray[np.float64],
@@ -83,15 +100,15 @@ def fit_kind(
     seen: Mapping[str, Mapping[str, int]] = MappingProxyType({}),
     schema: str = SCHEMA,
     seed: int = 0,
-    groups: NDArray[np.int64] | None = None,
-) -> KindPredictor:
+    held: NDArray[np.bool_] | None = None,
+) -> FittedKind:
     """The regressor of one kind.
 
     Args:
         rows: float64 (n, len(names)); the column ``roofline_ms`` is what latencies are relative to.
         latencies_ms: float64 (n,), positive.
         categories: of the columns that are categories, the code of each name; ``seen``: how many rows have it.
-        groups: int (n,), what was measured together; held out together for the errors that are reported.
+        held: bool (n,), what is held out for the errors that are reported; by default every tenth row.
 
     Raises:
         BuildError: fewer than ``MIN_ROWS`` rows.
@@ -101,21 +118,23 @@ def fit_kind(
         raise BuildError(
             f"kernel kind {kind!r}: {len(rows)} measurements are too few to train on, {MIN_ROWS} are needed"
         )
-    target = np.log(latencies_ms / rows[:, list(names).index(ROOFLINE)])
+    roofline_ms = rows[:, list(names).index(ROOFLINE)]
+    target = np.log(latencies_ms / roofline_ms)
     weight = np.clip(latencies_ms, 1e-3, 1.0) ** 0.3
-    held = (
-        np.random.default_rng(seed).random(int(groups.max()) + 1)[groups] < 0.1
-        if groups is not None
-        else np.arange(len(rows)) % 10 == 0
-    )
+    held = np.arange(len(rows)) % 10 == 0 if held is None else held
     errors: dict[str, float] = {}
+    held_ms = np.empty(0)
     if 3 <= held.sum() < len(rows) - MIN_ROWS:
-        trees = _boost(rows[~held], target[~held], weight[~held], seed)
-        residual = np.abs(np.exp(trees.predict(rows[held]) - target[held]) - 1)
+        answers = _boost(rows[~held], target[~held], weight[~held], seed).predict(rows[held])
+        held_ms = np.exp(answers) * roofline_ms[held]
+        off = np.abs(held_ms / latencies_ms[held] - 1)
+        low, high = np.quantile(target[held] - answers, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
         errors = {
-            "mape": 100 * float(residual.mean()),
-            "median_ape": 100 * float(np.median(residual)),
+            "mape": 100 * float(off.mean()),
+            "median_ape": 100 * float(np.median(off)),
             "rows": int(held.sum()),
+            "log_low": float(low),
+            "log_high": float(high),
         }
     trees = _boost(rows, target, weight, seed)
     span = {
@@ -123,9 +142,10 @@ def fit_kind(
         for name, low, high in zip(names, rows.min(0), rows.max(0), strict=True)
         if name != ROOFLINE and name not in categories
     }
-    return KindPredictor(
+    predictor = KindPredictor(
         kind, schema, tuple(names), trees, "log_roofline_ratio", span, len(rows), errors, categories, seen
     )
+    return FittedKind(predictor, held_ms)
 
 
 def _boost(
@@ -170,6 +190,14 @@ def boosting_to_trees(model: Any, n_columns: int) -> TreeEnsemble:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class FittedKinds:
+    """Regressors by kind; and of networks held out, by number, the sum that regressors fitted without them answer."""
+
+    kinds: Mapping[str, KindPredictor]
+    held_ms: Mapping[int, float]
+
+
 def fit_kinds(
     networks: Sequence[Network],
     speeds: Speeds,
@@ -177,47 +205,74 @@ def fit_kinds(
     seed: int = 0,
     kinds: Sequence[str] | None = None,
     progress: Progress | None = None,
-) -> Mapping[str, KindPredictor]:
+) -> FittedKinds:
     """A regressor for every kind with enough samples; ``kinds`` limits them, ``progress`` hears after each.
-    Categories get codes in alphabetical order
-    of the names among the samples."""
-    configs: dict[str, list[KernelConfig]] = {}
-    for network in networks:
-        for sample in network.samples:
-            configs.setdefault(sample.kind, []).append(sample.config)
-    seen = {kind: KINDS[kind].counted(some) for kind, some in configs.items()}
-    codes = {
-        kind: {column: {name: code for code, name in enumerate(count)} for column, count in counts.items()}
-        for kind, counts in seen.items()
-    }
-    encoders = {kind: Encoder(KINDS[kind], KINDS[kind].schema, codes[kind], speeds) for kind in configs}
-    by_kind: dict[str, list[tuple[Row, float, int]]] = {}
+
+    The names of a category get codes in the order of what they cost, relative to the roofline: then a threshold between
+    codes parts cheap names from dear ones (Fisher, 1958).
+    """
+    samples: dict[str, list[tuple[int, MeasuredKernel]]] = {}
     for number, network in enumerate(networks):
+        for sample in network.samples:
+            samples.setdefault(sample.kind, []).append((number, sample))
+    seen = {kind: KINDS[kind].counted(s.config for _, s in some) for kind, some in samples.items()}
+    codes = {kind: _codes(kind, [s for _, s in some], speeds) for kind, some in samples.items()}
+    encoders = {kind: Encoder(KINDS[kind], KINDS[kind].schema, codes[kind], speeds) for kind in samples}
+    rows_of: dict[str, list[Row]] = {kind: [] for kind in samples}
+    for network in networks:
         for sample, row in zip(network.samples, network.rows(encoders), strict=True):
-            if sample.kind != "other" and (kinds is None or sample.kind in kinds):
-                by_kind.setdefault(sample.kind, []).append((row, sample.latency_ms, number))
+            rows_of[sample.kind].append(row)
+    held = np.random.default_rng(seed).random(len(networks)) < HELD_SHARE
+    held_ms = dict.fromkeys(np.flatnonzero(held).tolist(), 0.0)
     fitted: dict[str, KindPredictor] = {}
-    begin = monotonic()
-    total, done = sum(map(len, by_kind.values())), 0
-    for kind, taken in sorted(by_kind.items()):
+    begin, done, total = monotonic(), 0, sum(map(len, samples.values()))
+    for kind, taken in sorted(samples.items()):
         done += len(taken)
-        if len(taken) < MIN_ROWS:
-            continue
-        rows, latencies_ms, numbers = (np.array(column, np.float64) for column in zip(*taken, strict=True))
-        groups = np.unique(numbers, return_inverse=True)[1].astype(np.int64)
-        fitted[kind] = fit_kind(
-            kind,
-            rows,
-            latencies_ms,
-            names=KINDS[kind].schema,
-            categories=codes[kind],
-            seen=seen[kind],
-            seed=seed,
-            groups=groups,
-        )
+        numbers = np.array([number for number, _ in taken])
+        out = held[numbers]
+        answers = np.array([speeds.roofline_ms(_work(s)) for _, s in taken])[out]
+        if len(taken) >= MIN_ROWS and (kinds is None or kind in kinds):
+            one = fit_kind(
+                kind,
+                np.array(rows_of[kind], np.float64),
+                np.array([s.latency_ms for _, s in taken]),
+                names=KINDS[kind].schema,
+                categories=codes[kind],
+                seen={column: _often(count) for column, count in seen[kind].items()},
+                seed=seed,
+                held=out,
+            )
+            fitted[kind] = one.predictor
+            answers = one.held_ms if len(one.held_ms) else answers
+        for number, answer in zip(numbers[out].tolist(), answers.tolist(), strict=True):
+            held_ms[number] += answer
         if progress is not None:
             progress(done, total, (monotonic() - begin) / done * (total - done), f"training, {kind}")
-    return fitted
+    return FittedKinds(fitted, held_ms)
+
+
+def _often(count: Mapping[str, int]) -> dict[str, int]:
+    return {name: rows for name, rows in count.items() if rows >= FEWEST_SEEN}
+
+
+def _codes(kind: str, samples: Sequence[MeasuredKernel], speeds: Speeds) -> Codes:
+    """Of each category column, names by the mean logarithm of latency over roofline."""
+    ratios: dict[str, dict[str, list[float]]] = {}
+    for sample in samples:
+        ratio = float(np.log(sample.latency_ms / speeds.roofline_ms(_work(sample))))
+        for column, name in KINDS[kind].names(sample.config).items():
+            ratios.setdefault(column, {}).setdefault(name, []).append(ratio)
+    return {
+        column: {name: code for code, name in enumerate(sorted(some, key=lambda n: (np.mean(some[n]), n)))}
+        for column, some in ratios.items()
+    }
+
+
+def fallback_spread(networks: Sequence[Network], speeds: Speeds) -> tuple[float, float]:
+    """The central share ``LEVEL`` of log(measured / estimated): how far an estimate from flops and bytes is off."""
+    ratios = np.log([s.latency_ms / speeds.roofline_ms(_work(s)) for n in networks for s in n.samples])
+    low, high = np.quantile(ratios - np.median(ratios), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
 
 
 def fallback_factor(networks: Sequence[Network], speeds: Speeds) -> float:

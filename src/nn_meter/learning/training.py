@@ -11,9 +11,16 @@ import numpy as np
 
 from nn_meter.errors import BuildError
 from nn_meter.kernels.kinds import KINDS, ConvConfig
-from nn_meter.kernels.schema import SCHEMA
+from nn_meter.kernels.schema import SCHEMA, Speeds
 from nn_meter.learning.correction import corrected
-from nn_meter.learning.fit import Network, fallback_factor, fit_kinds, fit_speeds
+from nn_meter.learning.fit import (
+    LEVEL,
+    Network,
+    fallback_factor,
+    fallback_spread,
+    fit_kinds,
+    fit_speeds,
+)
 from nn_meter.measuring.records import Circumstances, Record
 from nn_meter.predictors.bundle import Bundle
 from nn_meter.progress import Progress
@@ -47,12 +54,13 @@ def train(
     where = _shared(records)
     correction = corrected(records)
     speeds = fit_speeds(correction.networks)
+    fitted = fit_kinds(correction.networks, speeds, seed=seed, kinds=kinds, progress=progress)
     spent_s = sum(record.elapsed_s for record in records)
     taken = f" in {spent_s / 60:.1f} minutes" if spent_s else ""
     return Bundle(
         name=name,
         version=version,
-        kinds=fit_kinds(correction.networks, speeds, seed=seed, kinds=kinds, progress=progress),
+        kinds=fitted.kinds,
         rules={"block": _block(correction.networks), **(rules or {})},
         schema=SCHEMA,
         device=where.device.name,
@@ -69,6 +77,7 @@ def train(
             "overhead_ms": speeds.overhead_ms,
             "factor": fallback_factor(correction.networks, speeds),
         },
+        interval=interval(correction.networks, fitted.held_ms, speeds),
         call_ms=correction.call_ms,
         notes=(
             f"{len(records)} networks measured{taken}, {correction.disturbed} of them left out as disturbed",
@@ -78,6 +87,37 @@ def train(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         environment=where.facts(),
     )
+
+
+FEWEST_FOR_INTERVALS = 40
+"""Networks held out; fewer give no interval."""
+
+
+def interval(networks: Sequence[Network], held_ms: Mapping[int, float], speeds: Speeds) -> Mapping[str, float] | None:
+    """What a bundle's ``interval`` holds: the central share ``LEVEL`` of log(measured / predicted) over networks held
+    out (split conformal prediction, Vovk et al., 2005), and of estimates from flops and bytes; ``None`` where there are
+    too few.
+
+    Args:
+        held_ms: of networks held out, by number, what regressors fitted without them answer.
+    """
+    ratios = sorted(
+        float(np.log(sum(s.latency_ms for s in networks[number].samples) / predicted_ms))
+        for number, predicted_ms in held_ms.items()
+        if predicted_ms > 0
+    )
+    if len(ratios) < FEWEST_FOR_INTERVALS:
+        return None
+    rank = int((len(ratios) + 1) * (1 - LEVEL) / 2)
+    low, high = fallback_spread(networks, speeds)
+    return {
+        "low": ratios[rank - 1],
+        "high": ratios[-rank],
+        "estimated_low": low,
+        "estimated_high": high,
+        "level": LEVEL,
+        "networks": len(ratios),
+    }
 
 
 def check_kinds(kinds: Sequence[str] | None) -> None:
@@ -102,7 +142,7 @@ def worst_families(records: Sequence[Record], *, seed: int = 0) -> Mapping[str, 
         return {}
     seen = tuple(network for n, network in enumerate(correction.networks) if n % 4)
     speeds = fit_speeds(seen)
-    kinds = fit_kinds(seen, speeds, seed=seed)
+    kinds = fit_kinds(seen, speeds, seed=seed).kinds
     errors: dict[str, list[float]] = {}
     for network, record in list(zip(correction.networks, correction.records, strict=True))[::4]:
         predicted_ms = network.predict_ms(kinds, speeds)

@@ -239,6 +239,9 @@ def _interval(stored: Fields) -> Json:
     """Logarithms of how far the measured latency may lie below and above the predicted one."""
     low = stored.number("low", low=-_LOG_RATIO_MOST, high=_LOG_RATIO_MOST)
     stored.number("high", low=low, high=_LOG_RATIO_MOST)
+    if "estimated_low" in stored.values:
+        low = stored.number("estimated_low", low=-_LOG_RATIO_MOST, high=_LOG_RATIO_MOST)
+        stored.number("estimated_high", low=low, high=_LOG_RATIO_MOST)
     return stored.values
 
 

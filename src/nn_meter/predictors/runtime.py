@@ -8,8 +8,8 @@ showed, times the median ratio of measured to roofline where the bundle knows it
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 import numpy as np
 
@@ -126,7 +126,7 @@ class GraphEngine:
             bundle.statistic,
             total_ms,
             predictions,
-            self._interval(total_ms),
+            self._interval(predictions),
             partition.unfused,
             partition.notes,
             call_ms=bundle.call_ms,
@@ -165,15 +165,46 @@ class GraphEngine:
         bound = self._speeds.bound(KINDS[kernel.kind].work(kernel.config))
         if predictor is None:
             note = f"no regressor for kind {kernel.kind!r}: estimated from flops and bytes"
-            return KernelPrediction(kernel, "estimated", latency_ms, None, (note,), bound)
+            return KernelPrediction(kernel, "estimated", latency_ms, self._around(latency_ms, "estimated"), (note,), bound)
         _, row = item
         outside = predictor.outside(row, KINDS[kernel.kind].names(kernel.config))
-        status: Status = "extrapolated" if outside else "predicted"
-        return KernelPrediction(kernel, status, latency_ms, None, tuple(map(str, outside)), bound)
+        if outside:
+            interval_ms = self._around(latency_ms, "extrapolated")
+            return KernelPrediction(kernel, "extrapolated", latency_ms, interval_ms, tuple(map(str, outside)), bound)
+        low, high = (predictor.errors.get(key) for key in ("log_low", "log_high"))
+        known = low is not None and high is not None
+        interval = _times(latency_ms, low, high) if known else None
+        return KernelPrediction(kernel, "predicted", latency_ms, interval, (), bound)
 
-    def _interval(self, total_ms: float) -> tuple[float, float] | None:
-        interval: Any = self._bundle.interval
-        if not interval:
+    def _around(self, latency_ms: float, status: Status) -> tuple[float, float] | None:
+        """The interval of what rests on this: an estimate's is that of estimates; an extrapolation's lies between that
+        and a prediction's, since a regressor that is asked beyond what it saw still knows the kind."""
+        stated = self._bundle.interval
+        if not stated:
             return None
-        low, high = float(interval["low"]), float(interval["high"])
-        return total_ms * math.exp(low), total_ms * math.exp(high)
+        weight = _WEIGHT_OF_ESTIMATES[status]
+        low, high = (
+            (1 - weight) * stated[end] + weight * stated.get(f"estimated_{end}", stated[end])
+            for end in ("low", "high")
+        )
+        return _times(latency_ms, low, high)
+
+    def _interval(self, predictions: Iterable[KernelPrediction]) -> tuple[float, float] | None:
+        """The parts' ends, added: the errors of kernels that rest on the same are not independent."""
+        parts = dict.fromkeys(_WEIGHT_OF_ESTIMATES, 0.0)
+        for each in predictions:
+            if each.status != "free":
+                parts[each.status] += each.latency_ms
+        parts["predicted"] += self._bundle.call_ms
+        ends = [found for status, part_ms in parts.items() if (found := self._around(part_ms, status)) is not None]
+        return (sum(low for low, _ in ends), sum(high for _, high in ends)) if ends else None
+
+
+_WEIGHT_OF_ESTIMATES: Mapping[Status, float] = MappingProxyType(
+    {"predicted": 0.0, "extrapolated": 0.5, "estimated": 1.0}
+)
+"""How far an interval goes from that of predictions to that of estimates. One half is a choice, not a measurement."""
+
+
+def _times(latency_ms: float, low: float | None, high: float | None) -> tuple[float, float]:
+    return latency_ms * math.exp(low or 0.0), latency_ms * math.exp(high or 0.0)
