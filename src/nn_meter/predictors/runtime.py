@@ -165,7 +165,8 @@ class GraphEngine:
         bound = self._speeds.bound(KINDS[kernel.kind].work(kernel.config))
         if predictor is None:
             note = f"no regressor for kind {kernel.kind!r}: estimated from flops and bytes"
-            return KernelPrediction(kernel, "estimated", latency_ms, self._around(latency_ms, "estimated"), (note,), bound)
+            interval_ms = self._around(latency_ms, "estimated")
+            return KernelPrediction(kernel, "estimated", latency_ms, interval_ms, (note,), bound)
         _, row = item
         outside = predictor.outside(row, KINDS[kernel.kind].names(kernel.config))
         if outside:
@@ -173,8 +174,8 @@ class GraphEngine:
             return KernelPrediction(kernel, "extrapolated", latency_ms, interval_ms, tuple(map(str, outside)), bound)
         low, high = (predictor.errors.get(key) for key in ("log_low", "log_high"))
         known = low is not None and high is not None
-        interval = _times(latency_ms, low, high) if known else None
-        return KernelPrediction(kernel, "predicted", latency_ms, interval, (), bound)
+        interval_ms = _times(latency_ms, low, high) if known else None
+        return KernelPrediction(kernel, "predicted", latency_ms, interval_ms, (), bound)
 
     def _around(self, latency_ms: float, status: Status) -> tuple[float, float] | None:
         """The interval of what rests on this: an estimate's is that of estimates; an extrapolation's lies between that
