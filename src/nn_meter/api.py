@@ -107,7 +107,8 @@ class Predictor:
                 ``Graph``) or the name of a model in a zoo.
             model_type: ``"onnx"``, ``"pb"``, ``"torch"``, ``"nnmeter-ir"``, ``"tflite"``, ``"torchvision"``,
                 ``"timm"`` or ``"hf"``; found out from the model if left out.
-            input_shape: one shape, one per input, or shapes by name. A file keeps its own unless it is given.
+            input_shape: one shape, one per input, or shapes by name; ``input_shapes`` says the same. A file keeps its
+                own unless it is given.
             apply_nni: accepted for nn-Meter's sake and warned about: NNI is archived.
             options: passed to the front end, as ``seq_len`` and ``batch_size``.
 
@@ -290,14 +291,19 @@ def _graph(
             stacklevel=4,
         )
     kind = _kind(model, model_type)
+    given: Any = None if input_shape is _NO_SHAPE else input_shape
+    if "input_shapes" in options:  # as front ends and their errors call it
+        if given is not None:
+            raise InputError("both input_shape and input_shapes are given; state one of them")
+        options = dict(options)
+        given = options.pop("input_shapes")
     if options:
         front_end = frontends.find(model) if kind is None else frontends.front_end(kind)
         accepted = inspect.signature(front_end.read).parameters
         for option in options:
             if option not in accepted:
                 raise InputError(f"{front_end.name} models take no {option}; state the input's shape instead")
-    shapes = None if input_shape is _NO_SHAPE else input_shape
-    return frontends.read(model, kind, input_shapes=shapes, **options)
+    return frontends.read(model, kind, input_shapes=given, **options)
 
 
 def _kind(model: Any, model_type: str | None) -> str | None:

@@ -20,6 +20,7 @@ import pytest
 import nn_meter
 from nn_meter import frontends
 from nn_meter.api import Predictor
+from nn_meter.backends.onnx_writer import to_onnx
 from nn_meter.errors import (
     DownloadError,
     GraphError,
@@ -252,3 +253,14 @@ def test_measurements_that_cannot_be_fetched(mirror: Path, tmp_path: Path, conte
     with pytest.raises(DownloadError, match=r"/datasets\.zip"):
         nn_meter.bench_dataset()
     assert list((tmp_path / "home" / "dataset").iterdir()) == []
+
+
+def test_shapes_go_by_either_name(tmp_path: Path) -> None:
+    b = GraphBuilder("net")
+    x = b.input((1, 3, 8, 8), name="x")
+    onnx.save(to_onnx(b.graph(b.op("Relu", x))), tmp_path / "net.onnx")
+    predictor = nn_meter.load_latency_predictor()
+    wide = predictor.explain(tmp_path / "net.onnx", input_shapes={"x": (1, 3, 64, 64)})
+    assert wide.kernels == predictor.explain(tmp_path / "net.onnx", input_shape=(1, 3, 64, 64)).kernels
+    with pytest.raises(InputError, match="both input_shape and input_shapes"):
+        predictor.predict(tmp_path / "net.onnx", input_shape=(1, 3, 8, 8), input_shapes=[(1, 3, 8, 8)])
