@@ -94,7 +94,7 @@ def _page(device: str, some: Sequence[Bundle]) -> str:
             cells = [str(e["models"]), f"{e['median']:.1%}", f"{e['mean']:.1%}", f"{e['within_10']:.0%}"]
         span = "–"
         if each.interval:
-            low, high = (math.exp(each.interval[k]) - 1 for k in ("low", "high"))
+            low, high = (math.exp(end) - 1 for end in (each.interval.low, each.interval.high))
             span = f"{low:+.0%} to {high:+.0%}"
         runtime = f"{each.runtime} {each.runtime_version} {each.dtype}".replace("  ", " ")
         batch = each.environment.get("batch", 1)

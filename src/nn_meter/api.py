@@ -6,10 +6,13 @@ import inspect
 import math
 import os
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from importlib import import_module
 from operator import itemgetter
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 from nn_meter import frontends, settings
@@ -212,17 +215,29 @@ class _GraphTerms:
 
     takes_ir = False
 
-    def __init__(self, bundle: Bundle) -> None:
-        from nn_meter.predictors.runtime import GraphEngine
-        from nn_meter.predictors.sums import SumsEngine
-
-        self._engine = SumsEngine(bundle) if bundle.schema == terms.SCHEMA else GraphEngine(bundle)
+    def __init__(self, bundle: Bundle, engine: str) -> None:
+        module, _, name = engine.partition(":")
+        self._engine: Any = getattr(import_module(module), name)(bundle)
 
     def latencies_ms(self, subjects: Sequence[Graph | dict[str, Any]]) -> list[float]:
-        return self._engine.latencies_ms([_as_graph(each) for each in subjects])
+        answers: list[float] = self._engine.latencies_ms([_as_graph(each) for each in subjects])
+        return answers
 
     def explain(self, subject: Graph | dict[str, Any], title: str) -> Prediction:
-        return replace(self._engine.explain(_as_graph(subject)), model=title)
+        answer: Prediction = self._engine.explain(_as_graph(subject))
+        return replace(answer, model=title)
+
+
+ENGINES: Mapping[str, Callable[[Bundle], _NnMeterTerms | _GraphTerms]] = MappingProxyType(
+    {
+        **dict.fromkeys(SCHEMAS, _NnMeterTerms),
+        **dict.fromkeys(
+            (onnx_1.SCHEMA, SCHEMA), partial(_GraphTerms, engine="nn_meter.predictors.runtime:GraphEngine")
+        ),
+        terms.SCHEMA: partial(_GraphTerms, engine="nn_meter.predictors.sums:SumsEngine"),
+    }
+)
+"""Schema to what answers with bundles of it."""
 
 
 _SHAPES = itemgetter("input_shape", "output_shape")
@@ -230,14 +245,12 @@ _FORMAT_ERRORS = (AttributeError, IndexError, KeyError, TypeError, ValueError)
 
 
 def _terms(bundle: Bundle) -> _NnMeterTerms | _GraphTerms:
-    if bundle.schema in SCHEMAS:
-        return _NnMeterTerms(bundle)
-    if bundle.schema in (onnx_1.SCHEMA, SCHEMA, terms.SCHEMA):
-        return _GraphTerms(bundle)
-    raise PredictorError(
-        f"{bundle.name}: its columns follow the schema {bundle.schema!r}, which this nn-meter does not know; "
-        "upgrade with: pip install -U nn-meter"
-    )
+    if bundle.schema not in ENGINES:
+        raise PredictorError(
+            f"{bundle.name}: its columns follow the schema {bundle.schema!r}, which this nn-meter does not know; "
+            "upgrade with: pip install -U nn-meter"
+        )
+    return ENGINES[bundle.schema](bundle)
 
 
 def _said(irs: Iterable[dict[str, Any]], error: Exception) -> ModelError:

@@ -34,6 +34,7 @@ from nn_meter.learning.sums import (
 from nn_meter.measuring.records import Circumstances, Record
 from nn_meter.predictors.bundle import Bundle, load
 from nn_meter.predictors.catalogue import list_predictors
+from nn_meter.predictors.parts import ByTerms, Interval
 from nn_meter.runtimes import BY_RULES, pytorch, tflite
 from nn_meter.runtimes.fusion import fuse
 
@@ -283,9 +284,9 @@ def adapt(
     unsure = np.sqrt(design.doubt(parameters, doubt))
     spread = 1.645 * float(np.sqrt(np.mean(unsure**2)))
     known = [each.interval for each in bases if each.interval]
-    low = float(np.mean([i["low"] for i in known])) if known else -0.1
-    high = float(np.mean([i["high"] for i in known])) if known else 0.1
-    interval = {"low": round(low - spread, 4), "high": round(high + spread, 4), "level": 0.9, "models": int(used.sum())}
+    low = float(np.mean([i.low for i in known])) if known else -0.1
+    high = float(np.mean([i.high for i in known])) if known else 0.1
+    interval = Interval(round(low - spread, 4), round(high + spread, 4), models=int(used.sum()))
     bundle = _bundle(name or default_name(around), around, lowering, document, None, interval)
     notes = (
         *bundle.notes,
@@ -375,7 +376,7 @@ def _bundle(
     lowering: Lowering,
     document: Mapping[str, Any],
     errors: Errors | None,
-    interval: Mapping[str, float] | None,
+    interval: Interval | None,
 ) -> Bundle:
     notes = [f"measured by {around.source}, licence {around.licence or 'unknown'}"] if around.source else []
     facts: dict[str, Any] = {
@@ -409,7 +410,7 @@ def _bundle(
         threads=around.threads,
         dtype=around.precision,
         statistic=around.statistic,
-        fallback={"policy": "terms"},
+        fallback=ByTerms(),
         interval=interval,
         notes=tuple(notes),
         created=datetime.now(UTC).date().isoformat(),

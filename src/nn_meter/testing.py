@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import io
+import json
 from collections import Counter
 from dataclasses import fields, is_dataclass
+
+import numpy as np
 
 from nn_meter.backends.base import Backend
 from nn_meter.detection.cases import Case, is_case
 from nn_meter.detection.probes import SHAPES, probes
+from nn_meter.errors import BundleError
 from nn_meter.ir.builder import GraphBuilder
 from nn_meter.ir.graph import Graph, verify
 from nn_meter.kernels.rewriting import Work
 from nn_meter.kernels.rules import read_rules
+from nn_meter.predictors.parts import Fallback
+from nn_meter.predictors.trees import TreeEnsemble
 from nn_meter.runtimes import Options, Runtime
+from nn_meter.storage import Fields
 
 
 def sample_graph() -> Graph:
@@ -132,3 +140,32 @@ def check_testcase(case: Case) -> None:
         assert between not in block.outputs, f"{where}: the block hands out {between}, so that nothing can fuse it"
         assert set(first.tensors) <= set(block.tensors), f"{where}: the first part's tensors have other names in it"
         probes(case, sizes)
+
+
+def check_fallback(fallback: Fallback) -> None:
+    """Check that ``fallback`` keeps the contract of ``nn_meter.predictors.parts.Fallback``: what it writes it reads.
+
+    Raises:
+        AssertionError: it does not; says in what.
+    """
+    written = json.loads(json.dumps(fallback.written()))
+    assert written.get("policy") == fallback.policy, f"{fallback!r} does not write its policy"
+    again = type(fallback).read(Fields(written, repr(fallback), BundleError))
+    assert again == fallback, f"{fallback!r} is read back as {again!r}"
+
+
+def check_regressor(regressor: TreeEnsemble, columns: int) -> None:
+    """Check that a regressor answers for rows of ``columns`` numbers, finite and alike in any company, and survives
+    being written.
+
+    Raises:
+        AssertionError: it does not; says in what.
+    """
+    rows = np.random.default_rng(0).lognormal(3.0, 3.0, (64, columns))
+    answers = regressor.predict(rows)
+    assert answers.shape == (64,), f"64 rows gave an answer of the shape {answers.shape}"
+    assert np.isfinite(answers).all(), "an answer is not finite"
+    alone = np.concatenate([regressor.predict(row[None]) for row in rows])
+    assert np.array_equal(alone, answers), "a row's answer depends on the rows beside it"
+    again = type(regressor).load(io.BytesIO(regressor.to_bytes()))
+    assert np.array_equal(again.predict(rows), answers), "written and read again it answers otherwise"

@@ -31,6 +31,7 @@ from nn_meter.errors import (
 )
 from nn_meter.ir import GraphBuilder
 from nn_meter.predictors.bundle import Bundle
+from nn_meter.predictors.parts import Roofline
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "small_net.onnx"
 TOTAL_MS = 39.75
@@ -146,10 +147,7 @@ def test_a_cyclic_dictionary_names_the_node(predictor: Predictor) -> None:
 
 
 def test_a_bundle_in_terms_of_onnx_answers_alike() -> None:
-    speeds = {"flops_per_s": 1e10, "bytes_per_s": 1e10, "overhead_ms": 0.001}
-    roofline = Predictor(
-        Bundle("roofline", "1.0", {}, {}, "onnx-1", fallback={"policy": "roofline", **speeds})
-    )
+    roofline = Predictor(Bundle("roofline", "1.0", {}, {}, "onnx-1", fallback=Roofline(1e10, 1e10, 0.001)))
     explained = roofline.explain(EXAMPLE)
     assert explained.model == "small_net.onnx"
     assert explained.coverage["estimated"].share == pytest.approx(1)

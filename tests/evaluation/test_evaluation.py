@@ -15,6 +15,7 @@ from nn_meter.evaluation import Bench, Score, Subject, blamed, calibrate, evalua
 from nn_meter.ir import Graph, GraphBuilder
 from nn_meter.measuring import Journal, Measurement, Plan
 from nn_meter.predictors.bundle import Bundle
+from nn_meter.predictors.parts import Roofline
 from nn_meter.report import evaluation as report
 from nn_meter.report.json import dumps
 
@@ -29,7 +30,7 @@ MODELS = tuple(Subject(f"net{width}", "small" if width < 20 else "wide", net(f"n
 
 
 def predictor(statistic: str = "quiet", **facts: str) -> Predictor:
-    speeds = {"flops_per_s": 1e10, "bytes_per_s": 1e10, "overhead_ms": 0.001}
+    speeds = Roofline(1e10, 1e10, 0.001)
     rules = {"runtime": "onnxruntime_cpu"}
     return Predictor(
         Bundle("roof", "1", {}, rules, "onnx-1", statistic=statistic, fallback=speeds, environment=facts)
@@ -149,8 +150,8 @@ def test_a_runtime_that_kills_its_process_loses_one_model() -> None:
 def test_intervals_are_quantiles_corrected_for_the_number_of_models() -> None:
     scores = [score(measured_ms=1.0 + 0.01 * i, predicted_ms=1.0) for i in range(19)]
     interval = calibrate(scores)
-    assert interval["low"] == 0.0
-    assert interval["high"] == pytest.approx(0.1655, abs=1e-4)
+    assert interval.low == 0.0
+    assert interval.high == pytest.approx(0.1655, abs=1e-4)
     with pytest.raises(InputError, match="18 models are too few for intervals of 90%; measure at least 19"):
         calibrate(scores[:18])
 

@@ -18,6 +18,7 @@ from test_trees import STUMP
 from nn_meter.errors import BundleError
 from nn_meter.predictors.bundle import Bundle, load, save, verify
 from nn_meter.predictors.kind import KindPredictor, OutOfRange, Unseen
+from nn_meter.predictors.parts import Interval, Roofline
 
 RELU = KindPredictor(
     "relu", "mine-1", ("inputh",), STUMP, "latency_ms", {"inputh": (1.0, 224.0)}, 120, {"mape": 0.04}
@@ -43,8 +44,8 @@ BUNDLE = Bundle(
     runtime_version="1.20",
     threads=4,
     statistic="median",
-    fallback={"policy": "roofline", "flops_per_s": 1e9, "bytes_per_s": 1e9, "overhead_ms": 0.01},
-    interval={"level": 0.9, "low": -0.1, "high": 0.2},
+    fallback=Roofline(1e9, 1e9, 0.01),
+    interval=Interval(-0.1, 0.2, models=40, estimated=(-1.0, 1.5)),
     notes=("measured at night",),
     created="2026-01-01",
     environment={"governor": "performance"},
@@ -174,12 +175,13 @@ def test_a_damaged_zip_ends_in_a_bundle_or_an_error(
     ("keys", "words"),
     [
         ({"fallback": {"policy": "roofline"}}, r"'fallback\.flops_per_s' is missing; it must be a finite number"),
-        ({"fallback": {**BUNDLE.fallback, "flops_per_s": 0}}, r"'fallback\.flops_per_s' is 0"),
-        ({"fallback": {**BUNDLE.fallback, "bytes_per_s": "1"}}, r"'fallback\.bytes_per_s' is '1'"),
-        ({"fallback": {**BUNDLE.fallback, "overhead_ms": -1}}, r"'fallback\.overhead_ms' is -1"),
-        ({"fallback": {**BUNDLE.fallback, "factor": None}}, r"'fallback\.factor' is None"),
-        ({"fallback": {**BUNDLE.fallback, "factor": 10**400}}, r"'fallback\.factor' is 1000"),
+        ({"fallback": {**BUNDLE.fallback.written(), "flops_per_s": 0}}, r"'fallback\.flops_per_s' is 0"),
+        ({"fallback": {**BUNDLE.fallback.written(), "bytes_per_s": "1"}}, r"'fallback\.bytes_per_s' is '1'"),
+        ({"fallback": {**BUNDLE.fallback.written(), "overhead_ms": -1}}, r"'fallback\.overhead_ms' is -1"),
+        ({"fallback": {**BUNDLE.fallback.written(), "factor": None}}, r"'fallback\.factor' is None"),
+        ({"fallback": {**BUNDLE.fallback.written(), "factor": 10**400}}, r"'fallback\.factor' is 1000"),
         ({"fallback": {}}, r"'fallback\.policy' is missing"),
+        ({"fallback": {"policy": "guess"}}, r"'fallback\.policy' is 'guess'; it must be one of 'roofline', 'zero'"),
         ({"interval": {"low": 0.2, "high": 0.1}}, r"'interval\.high' is 0\.1; it must be a finite number, from 0\.2"),
         ({"interval": {"low": -1, "high": 1e6}}, r"'interval\.high' is 1000000\.0"),
         ({"interval": {"low": "a"}}, r"'interval\.low' is 'a'"),

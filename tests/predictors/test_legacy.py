@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from nn_meter.errors import PredictorError, UnsafePickleError
 from nn_meter.predictors import bundle as bundles
 from nn_meter.predictors.legacy import convert_folder, read_forest
+from nn_meter.predictors.parts import LeftOut
 
 SHARED = Path(__file__).parents[2] / ".." / "shared" / "legacy" / "k8_predictor"
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "k8_predictor.json").read_text())["kernels"]
@@ -180,7 +181,7 @@ def test_a_folder_becomes_a_bundle(tmp_path: Path) -> None:
         "cpu",
         "nn-meter-1",
     )
-    assert bundle.fallback == {"policy": "zero"}
+    assert bundle.fallback == LeftOut()
     assert bundle.rules == json.loads((SHARED / "fusion_rules.json").read_text())
     assert set(bundle.kinds) == set(GOLDEN)
     assert bundle.kinds["concat"].schema == "nn-meter-builder-1"

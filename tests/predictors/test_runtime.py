@@ -19,6 +19,7 @@ from nn_meter.networks import FAMILIES
 from nn_meter.predictors import runtime
 from nn_meter.predictors.bundle import Bundle, load
 from nn_meter.predictors.kind import KindPredictor
+from nn_meter.predictors.parts import Roofline
 from nn_meter.predictors.runtime import GraphEngine, KindAnswers
 
 SHIPPED = Path(nn_meter.__file__).parent / "predictors" / "shipped" / "zen4cpu_onnxruntime132"
@@ -127,8 +128,7 @@ def test_forgetting_loses_no_answer(
 
 def test_a_kind_without_a_regressor_is_estimated_by_the_roofline(shipped: Bundle) -> None:
     (kernel,) = GraphEngine(replace(shipped, kinds={})).explain(elementwise("Relu")).kernels
-    roofline_ms = Speeds(*(shipped.fallback[k] for k in ("flops_per_s", "bytes_per_s", "overhead_ms"))).roofline_ms(
-        KINDS["unary"].work(kernel.kernel.config)
-    )
+    assert isinstance(shipped.fallback, Roofline)
+    roofline_ms = shipped.fallback.speeds.roofline_ms(KINDS["unary"].work(kernel.kernel.config))
     assert kernel.status == "estimated"
-    assert kernel.latency_ms == roofline_ms * shipped.fallback["factor"]
+    assert kernel.latency_ms == roofline_ms * shipped.fallback.factor

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from nn_meter.devices.device import Value
 from nn_meter.errors import InputError
 from nn_meter.learning.metrics import Metrics, by_group, metrics
+from nn_meter.predictors.parts import Interval
 
 MISS = 0.10
 """A larger relative error is looked into: its kernels are traced."""
@@ -117,7 +118,7 @@ class Evaluation:
         return sum(inside) / len(inside) if inside else None
 
 
-def calibrate(scores: Sequence[Score], level: float = 0.9) -> dict[str, float | int]:
+def calibrate(scores: Sequence[Score], level: float = 0.9) -> Interval:
     """The interval that holds a new model's log(measured / predicted) with probability ``level``.
 
     Split conformal prediction (Vovk et al., 2005): of n scores in order, the floor((n + 1) a / 2)-th and the
@@ -133,4 +134,4 @@ def calibrate(scores: Sequence[Score], level: float = 0.9) -> dict[str, float | 
             f"{len(ratios)} models are too few for intervals of {level:.0%}; measure at least "
             f"{math.ceil(2 / (1 - level) - 1e-9) - 1}"
         )
-    return {"low": ratios[rank - 1], "high": ratios[-rank], "level": level, "models": len(ratios)}
+    return Interval(ratios[rank - 1], ratios[-rank], level, models=len(ratios))

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from nn_meter.errors import BuildError, MissingDependencyError
 from nn_meter.kernels.partition import KernelConfig
 from nn_meter.kernels.terms import CALL, GROUPS, LAUNCH, TERMS, rows
+from nn_meter.predictors.parts import Interval
 from nn_meter.predictors.sums import MARGIN
 
 Floats = NDArray[np.float64]
@@ -380,10 +381,10 @@ def terms_document(
     return {"staged": staged, "batches": sorted(set(batches)), "learned": learned}
 
 
-def interval_of(errors: Floats) -> dict[str, float]:
+def interval_of(errors: Floats) -> Interval:
     """The central 90 % of the logarithms of measured over predicted."""
     low, high = np.quantile(errors, [0.05, 0.95])
-    return {"low": round(float(low), 4), "high": round(float(high), 4), "level": 0.9, "models": len(errors)}
+    return Interval(round(float(low), 4), round(float(high), 4), models=len(errors))
 
 
 def _prior_spread(parameters: Sequence[str]) -> Floats:

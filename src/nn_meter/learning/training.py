@@ -23,6 +23,7 @@ from nn_meter.learning.fit import (
 )
 from nn_meter.measuring.records import Circumstances, Record
 from nn_meter.predictors.bundle import Bundle
+from nn_meter.predictors.parts import Interval, Roofline
 from nn_meter.progress import Progress
 
 FEWEST_TO_JUDGE = 120
@@ -70,13 +71,12 @@ def train(
         threads=where.threads,
         dtype=where.precision,
         statistic=where.statistic,
-        fallback={
-            "policy": "roofline",
-            "flops_per_s": speeds.flops_per_s,
-            "bytes_per_s": speeds.bytes_per_s,
-            "overhead_ms": speeds.overhead_ms,
-            "factor": fallback_factor(correction.networks, speeds),
-        },
+        fallback=Roofline(
+            speeds.flops_per_s,
+            speeds.bytes_per_s,
+            speeds.overhead_ms,
+            fallback_factor(correction.networks, speeds),
+        ),
         interval=interval(correction.networks, fitted.held_ms, speeds),
         call_ms=correction.call_ms,
         notes=(
@@ -93,8 +93,8 @@ FEWEST_FOR_INTERVALS = 40
 """Networks held out; fewer give no interval."""
 
 
-def interval(networks: Sequence[Network], held_ms: Mapping[int, float], speeds: Speeds) -> Mapping[str, float] | None:
-    """What a bundle's ``interval`` holds: the central share ``LEVEL`` of log(measured / predicted) over networks held
+def interval(networks: Sequence[Network], held_ms: Mapping[int, float], speeds: Speeds) -> Interval | None:
+    """The central share ``LEVEL`` of log(measured / predicted) over networks held
     out (split conformal prediction, Vovk et al., 2005), and of estimates from flops and bytes; ``None`` where there are
     too few.
 
@@ -109,15 +109,9 @@ def interval(networks: Sequence[Network], held_ms: Mapping[int, float], speeds: 
     if len(ratios) < FEWEST_FOR_INTERVALS:
         return None
     rank = int((len(ratios) + 1) * (1 - LEVEL) / 2)
-    low, high = fallback_spread(networks, speeds)
-    return {
-        "low": ratios[rank - 1],
-        "high": ratios[-rank],
-        "estimated_low": low,
-        "estimated_high": high,
-        "level": LEVEL,
-        "networks": len(ratios),
-    }
+    return Interval(
+        ratios[rank - 1], ratios[-rank], LEVEL, networks=len(ratios), estimated=fallback_spread(networks, speeds)
+    )
 
 
 def check_kinds(kinds: Sequence[str] | None) -> None:

@@ -17,6 +17,7 @@ from nn_meter.errors import BundleError
 from nn_meter.limits import Limit
 from nn_meter.predictors import onnx_1
 from nn_meter.predictors.kind import KindPredictor, Target
+from nn_meter.predictors.parts import Fallback, Interval, LeftOut, read_fallback
 from nn_meter.predictors.trees import TreeEnsemble
 from nn_meter.storage import Archive, Fields, exists, parse_json, read_bytes, replacing, shown
 
@@ -50,8 +51,8 @@ class Bundle:
     dtype: str = "float32"
     unit: Literal["ms"] = "ms"
     statistic: str = ""
-    fallback: Json = field(default_factory=lambda: {"policy": "zero"})
-    interval: Json | None = None
+    fallback: Fallback = field(default_factory=LeftOut)
+    interval: Interval | None = None
     call_ms: float = 0.0
     notes: tuple[str, ...] = ()
     created: str = ""
@@ -65,10 +66,6 @@ _TEXTS = (
     "runtime", "runtime_version", "dtype", "statistic", "created",
 )  # fmt: skip
 
-
-_SLOWEST_PER_S = 1.0
-_FACTOR_MOST, _LOG_RATIO_MOST = 1e6, 20.0
-"""No device that a network runs on is slower, and no correction is larger; each keeps answers finite."""
 
 _ADVICE = "the bundle is incomplete or damaged; fetch or build it again"
 
@@ -214,35 +211,14 @@ def load(path: Path | str) -> Bundle:
         threads=top.whole("threads"),
         rules=_object(files, rules.text("file"), rules.text("sha256")).values,
         kinds=_Kinds(files, {kind: kinds.inner(kind) for kind in kinds.values}),
-        fallback=_fallback(top.inner("fallback")),
-        interval=None if top.values.get("interval") is None else _interval(top.inner("interval")),
+        fallback=read_fallback(top.inner("fallback")),
+        interval=None if top.values.get("interval") is None else Interval.read(top.inner("interval")),
         call_ms=top.number("call_ms", low=0.0) if "call_ms" in top.values else 0.0,
         notes=top.texts("notes"),
         environment=top.inner("environment").values,
         terms=top.inner("terms").values if "terms" in top.values else {},
         path=path,
     )
-
-
-def _fallback(stored: Fields) -> Json:
-    """What answers without a regressor; its numbers give a finite latency of more than nothing."""
-    if stored.text("policy") == "roofline":
-        for key in ("flops_per_s", "bytes_per_s"):
-            stored.number(key, low=_SLOWEST_PER_S)
-        stored.number("overhead_ms", low=0.0)
-        if "factor" in stored.values:
-            stored.number("factor", low=0.0, high=_FACTOR_MOST)
-    return stored.values
-
-
-def _interval(stored: Fields) -> Json:
-    """Logarithms of how far the measured latency may lie below and above the predicted one."""
-    low = stored.number("low", low=-_LOG_RATIO_MOST, high=_LOG_RATIO_MOST)
-    stored.number("high", low=low, high=_LOG_RATIO_MOST)
-    if "estimated_low" in stored.values:
-        low = stored.number("estimated_low", low=-_LOG_RATIO_MOST, high=_LOG_RATIO_MOST)
-        stored.number("estimated_high", low=low, high=_LOG_RATIO_MOST)
-    return stored.values
 
 
 def verify(bundle: Bundle) -> Bundle:
@@ -304,8 +280,8 @@ def _written(bundle: Bundle) -> dict[str, bytes]:
         "unit": bundle.unit,
         "rules": {"file": RULES, "sha256": hashlib.sha256(rules).hexdigest()},
         "kinds": kinds,
-        "fallback": dict(bundle.fallback),
-        "interval": None if bundle.interval is None else dict(bundle.interval),
+        "fallback": bundle.fallback.written(),
+        "interval": None if bundle.interval is None else bundle.interval.written(),
         **({"call_ms": bundle.call_ms} if bundle.call_ms else {}),
         "notes": bundle.notes,
         "environment": dict(bundle.environment),

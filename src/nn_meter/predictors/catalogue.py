@@ -169,7 +169,7 @@ def summary(bundle: Bundle) -> str:
     if errors := facts.get("errors"):
         parts.append(f"median error {errors['median']:.1%} of {errors['models']} models of families left out")
     if bundle.interval:
-        low, high = (math.exp(float(bundle.interval[k])) - 1 for k in ("low", "high"))
+        low, high = (math.exp(end) - 1 for end in (bundle.interval.low, bundle.interval.high))
         parts.append(f"90 % within {low:+.0%} to {high:+.0%}")
     parts += [str(facts.get("source", "")), bundle.created]
     return "; ".join(part for part in parts if part)

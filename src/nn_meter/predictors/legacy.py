@@ -26,6 +26,7 @@ from nn_meter.errors import BundleError, PredictorError, UnsafePickleError
 from nn_meter.predictors.bundle import RULES, Bundle, load, save
 from nn_meter.predictors.kind import KindPredictor
 from nn_meter.predictors.nnmeter_columns import NN_METER_1, SCHEMAS
+from nn_meter.predictors.parts import LeftOut
 from nn_meter.predictors.trees import TreeEnsemble
 from nn_meter.storage import Fields, read_bytes, read_json
 
@@ -293,7 +294,7 @@ def convert_folder(
         kinds={kernel: _convert(kernel, folder / f"{kernel}.pkl") for kernel in kernels},
         rules=rules,
         schema="nn-meter-1",
-        fallback={"policy": "zero"},
+        fallback=LeftOut(),
         notes=("converted from nn-Meter's pickles; their trained ranges and errors are not known",),
         environment=environment or {},
     )

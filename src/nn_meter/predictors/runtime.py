@@ -22,6 +22,7 @@ from nn_meter.kernels.schema import ROOFLINE, SCHEMA, Encoder, Row, Speeds, enco
 from nn_meter.predictors import onnx_1
 from nn_meter.predictors.bundle import Bundle
 from nn_meter.predictors.kind import KindPredictor
+from nn_meter.predictors.parts import Roofline
 from nn_meter.predictors.prediction import KernelPrediction, Prediction, Status
 from nn_meter.runtimes import find
 from nn_meter.runtimes.fusion import fuse
@@ -72,7 +73,7 @@ class GraphEngine:
         bundle: of one of these schemas.
 
     Raises:
-        BundleError: a kind's columns are not among those of the schema, or the fallback's speeds are missing.
+        BundleError: a kind's columns are not among those of the schema, or its fallback is no roofline.
         RuleError: its rules name a runtime that does not exist.
     """
 
@@ -82,16 +83,12 @@ class GraphEngine:
         self._bundle = bundle
         self._rules = read_rules(bundle.rules, f"rules of {bundle.name}")
         self._runtime = find(self._rules.runtime)
-        fallback = bundle.fallback
-        try:
-            self._speeds = Speeds(
-                *(float(fallback[k]) for k in ("flops_per_s", "bytes_per_s", "overhead_ms"))
-            )
-        except (KeyError, TypeError, ValueError) as error:
+        if not isinstance(bundle.fallback, Roofline):
             raise BundleError(
-                f"bundle {bundle.name!r}: 'fallback' needs flops_per_s, bytes_per_s and overhead_ms"
-            ) from error
-        self._factor = float(fallback.get("factor", 1.0))
+                f"bundle {bundle.name!r}: its fallback is {bundle.fallback.policy!r}; schema {bundle.schema!r} needs "
+                f"{Roofline.policy!r}"
+            )
+        self._speeds, self._factor = bundle.fallback.speeds, bundle.fallback.factor
         self._kinds: dict[str, KindAnswers] = {}
         self._known: dict[tuple[str, Row], float] = {}
 
@@ -180,15 +177,8 @@ class GraphEngine:
     def _around(self, latency_ms: float, status: Status) -> tuple[float, float] | None:
         """The interval of what rests on this: an estimate's is that of estimates; an extrapolation's lies between that
         and a prediction's, since a regressor that is asked beyond what it saw still knows the kind."""
-        stated = self._bundle.interval
-        if not stated:
-            return None
-        weight = _WEIGHT_OF_ESTIMATES[status]
-        low, high = (
-            (1 - weight) * stated[end] + weight * stated.get(f"estimated_{end}", stated[end])
-            for end in ("low", "high")
-        )
-        return _times(latency_ms, low, high)
+        interval = self._bundle.interval
+        return interval.around(latency_ms, _WEIGHT_OF_ESTIMATES[status]) if interval else None
 
     def _interval(self, predictions: Iterable[KernelPrediction]) -> tuple[float, float] | None:
         """The parts' ends, added: the errors of kernels that rest on the same are not independent."""

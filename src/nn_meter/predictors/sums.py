@@ -160,10 +160,10 @@ class SumsEngine:
     def _interval(
         self, total_ms: float, predictions: tuple[KernelPrediction, ...]
     ) -> tuple[float, float] | None:
-        interval: Any = self._bundle.interval
+        interval = self._bundle.interval
         if not interval or not total_ms:
             return None
         guessed = sum(p.latency_ms for p in predictions if p.status == "estimated") / total_ms
-        low, high = float(interval["low"]), float(interval["high"])
+        low, high = interval.low, interval.high
         # what is estimated may be off by a factor of two either way
         return total_ms * math.exp(low - guessed * math.log(2)), total_ms * math.exp(high + guessed * math.log(2))

@@ -134,7 +134,7 @@ def plot(evaluation: Evaluation, predictor: str, path: Path) -> None:
 def _predictor(evaluation: Evaluation, predictor: str) -> dict[str, Any]:
     scores = evaluation.of(predictor)
     try:
-        interval: Mapping[str, float | int] | None = calibrate(scores)
+        interval: Mapping[str, float | int] | None = calibrate(scores).written()
     except InputError:
         interval = None
     return {

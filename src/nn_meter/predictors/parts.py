@@ -1,0 +1,152 @@
+"""Parts of a bundle beside its regressors: what answers without one, and how far an answer may be off.
+
+Each is a small value that reads and writes itself; a fallback is chosen by its ``policy``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from types import MappingProxyType
+from typing import Any, ClassVar, Protocol, Self
+
+from nn_meter.kernels.schema import Speeds
+from nn_meter.storage import Fields
+
+_SLOWEST_PER_S = 1.0
+_FACTOR_MOST, _LOG_RATIO_MOST = 1e6, 20.0
+"""No device that a network runs on is slower, and no correction is larger; each keeps answers finite."""
+
+
+class Fallback(Protocol):
+    """What answers for a kernel without a regressor."""
+
+    policy: ClassVar[str]
+
+    @classmethod
+    def read(cls, stored: Fields) -> Fallback:
+        """From a manifest; its numbers give a finite latency of more than nothing."""
+
+    def written(self) -> dict[str, Any]:
+        """For a manifest, ``policy`` included."""
+
+
+@dataclass(frozen=True, slots=True)
+class Roofline:
+    """From a kernel's work: ``factor``, the median of measured over least, times the least that the device needs."""
+
+    flops_per_s: float
+    bytes_per_s: float
+    overhead_ms: float
+    factor: float = 1.0
+    policy: ClassVar[str] = "roofline"
+
+    @property
+    def speeds(self) -> Speeds:
+        """What the device does at best."""
+        return Speeds(self.flops_per_s, self.bytes_per_s, self.overhead_ms)
+
+    @classmethod
+    def read(cls, stored: Fields) -> Self:
+        """See :class:`Fallback`."""
+        return cls(
+            stored.number("flops_per_s", low=_SLOWEST_PER_S),
+            stored.number("bytes_per_s", low=_SLOWEST_PER_S),
+            stored.number("overhead_ms", low=0.0),
+            stored.number("factor", low=0.0, high=_FACTOR_MOST) if "factor" in stored.values else 1.0,
+        )
+
+    def written(self) -> dict[str, Any]:
+        """See :class:`Fallback`."""
+        return {"policy": self.policy, **asdict(self)}
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """Nothing, as nn-Meter's sums have it: such kernels count 0 ms."""
+
+    policy: ClassVar[str] = "zero"
+
+    @classmethod
+    def read(cls, stored: Fields) -> Self:
+        """See :class:`Fallback`."""
+        return cls()
+
+    def written(self) -> dict[str, Any]:
+        """See :class:`Fallback`."""
+        return {"policy": self.policy}
+
+
+@dataclass(frozen=True, slots=True)
+class ByTerms:
+    """The bundle's own terms say what a kernel costs that none was fitted for."""
+
+    policy: ClassVar[str] = "terms"
+
+    @classmethod
+    def read(cls, stored: Fields) -> Self:
+        """See :class:`Fallback`."""
+        return cls()
+
+    def written(self) -> dict[str, Any]:
+        """See :class:`Fallback`."""
+        return {"policy": self.policy}
+
+
+FALLBACKS: Mapping[str, type[Roofline] | type[LeftOut] | type[ByTerms]] = MappingProxyType(
+    {each.policy: each for each in (Roofline, LeftOut, ByTerms)}
+)
+"""By their policies."""
+
+
+def read_fallback(stored: Fields) -> Fallback:
+    """The fallback of a manifest; errors name file and key."""
+    if stored.text("policy") not in FALLBACKS:
+        stored.refuse("policy", f"one of {', '.join(map(repr, FALLBACKS))}")
+    return FALLBACKS[stored.values["policy"]].read(stored)
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """The central share ``level`` of log(measured / predicted), over so many ``models`` or held-out ``networks``; and
+    of log(measured / estimated) where that was found out."""
+
+    low: float
+    high: float
+    level: float = 0.9
+    models: int = 0
+    networks: int = 0
+    estimated: tuple[float, float] | None = None
+
+    @classmethod
+    def read(cls, stored: Fields) -> Self:
+        """From a manifest; errors name file and key."""
+        low, high = _ends(stored, "low", "high")
+        return cls(
+            low,
+            high,
+            stored.number("level", low=0.0, high=1.0) if "level" in stored.values else 0.9,
+            stored.whole("models") if "models" in stored.values else 0,
+            stored.whole("networks") if "networks" in stored.values else 0,
+            _ends(stored, "estimated_low", "estimated_high") if "estimated_low" in stored.values else None,
+        )
+
+    def written(self) -> dict[str, Any]:
+        """For a manifest."""
+        found: dict[str, Any] = {"low": self.low, "high": self.high, "level": self.level}
+        found |= {key: count for key in ("models", "networks") if (count := getattr(self, key))}
+        if self.estimated is not None:
+            found |= dict(zip(("estimated_low", "estimated_high"), self.estimated, strict=True))
+        return found
+
+    def around(self, latency_ms: float, unsure: float = 0.0) -> tuple[float, float]:
+        """Lower and upper end in ms; ``unsure`` goes from 0, the interval of predictions, to 1, that of estimates."""
+        others = self.estimated or (self.low, self.high)
+        low, high = ((1 - unsure) * a + unsure * b for a, b in zip((self.low, self.high), others, strict=True))
+        return latency_ms * math.exp(low), latency_ms * math.exp(high)
+
+
+def _ends(stored: Fields, low: str, high: str) -> tuple[float, float]:
+    least = stored.number(low, low=-_LOG_RATIO_MOST, high=_LOG_RATIO_MOST)
+    return least, stored.number(high, low=least, high=_LOG_RATIO_MOST)
