@@ -1,7 +1,8 @@
 """Exports the models that accuracy is judged on to ONNX, as a user of PyTorch would, but without weights.
 
-The list has a line ``SOURCE:NAME FAMILY`` for each. Weights are random and are not kept: a large one refers
-to a file that does not exist, so that a model takes about 100 kB. A model whose file is there is left alone:
+The list has a line ``SOURCE:NAME FAMILY HALF`` for each; ``looked`` at while developing, or ``kept`` away until the
+end. Weights are random and are not kept: a large one refers to a file that does not exist, so that a model takes about
+100 kB. A model whose file is there is left alone:
 
     python scripts/export_models.py FOLDER
 """
@@ -14,7 +15,7 @@ import logging
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,17 +32,44 @@ WEIGHTS = "weights.bin"
 IMAGE = (3, 224, 224)
 
 
-def listed(path: Path) -> Iterator[tuple[str, str, str]]:
-    """Source, name and family of each line."""
+SMALL = {"hidden_size": 384, "num_hidden_layers": 4, "num_attention_heads": 6, "intermediate_size": 1536}
+"""Language models have these sizes, lest their weights fill the memory; 64 tokens."""
+
+OWN: Mapping[str, Mapping[str, Any]] = {
+    "albert": {**SMALL, "embedding_size": 128},
+    "bloom": {"hidden_size": 384, "n_layer": 4, "n_head": 6},
+    "convbert": {**SMALL, "embedding_size": 384},
+    "distilbert": {"dim": 384, "n_layers": 4, "n_heads": 6, "hidden_dim": 1536},
+    "mamba": {"hidden_size": 256, "num_hidden_layers": 2},
+    "mobilebert": {"num_hidden_layers": 6},
+    "mpt": {"d_model": 384, "n_heads": 6, "n_layers": 4},
+    "mra": {},
+    "opt": {"hidden_size": 384, "num_hidden_layers": 4, "num_attention_heads": 6, "ffn_dim": 1536,
+            "word_embed_proj_dim": 384},
+    "roformer": {**SMALL, "embedding_size": 384},
+    "xglm": {"d_model": 384, "num_layers": 4, "attention_heads": 6, "ffn_dim": 1536},
+    "yoso": {},
+}  # fmt: skip
+"""Model types whose configs call them otherwise."""
+
+
+def listed(path: Path) -> Iterator[tuple[str, str, str, str]]:
+    """Source, name, family and half of each line."""
     for line in path.read_text().splitlines():
         text = line.partition("#")[0].split()
         if text:
             source, _, name = text[0].partition(":")
-            yield source, name, text[1]
+            yield source, name, text[1], text[2]
 
 
 def built(source: str, name: str) -> tuple[Any, tuple[int, ...]]:
-    """The module with random weights, and the shape of one image."""
+    """The module with random weights, and the shape of one image, or of a text."""
+    if source == "transformers":
+        from transformers import AutoConfig, AutoModel
+
+        config = AutoConfig.for_model(name, vocab_size=8000, **OWN.get(name, SMALL))
+        config.use_cache, config._attn_implementation = False, "eager"
+        return alone(AutoModel.from_config(config)), (1, 64)
     if source == "timm":
         import timm
 
@@ -54,12 +82,29 @@ def built(source: str, name: str) -> tuple[Any, tuple[int, ...]]:
     return models.get_model(name, weights=None, **options), (1, *size)
 
 
+def alone(model: Any) -> Any:
+    """A language model that takes a text and gives its first answer, nothing else."""
+    import torch
+
+    class Alone(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, words: Any) -> Any:
+            return self.model(input_ids=words)[0]
+
+    return Alone()
+
+
 def exported(module: Any, shape: tuple[int, ...]) -> onnx.ModelProto:
     """The module as ONNX, by the TorchScript exporter."""
     import torch
 
     target = io.BytesIO()
-    image = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    dice = torch.Generator().manual_seed(0)
+    words = len(shape) == 2
+    image = torch.randint(5, 1000, shape, generator=dice) if words else torch.rand(shape, generator=dice)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(module.eval(), (image,), target, opset_version=OPSET, dynamo=False)
@@ -97,8 +142,8 @@ def main() -> int:
     importable()
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     started, failed = time.monotonic(), 0
-    for source, name, family in listed(options.models):
-        path = options.folder / family / f"{name}.onnx"
+    for source, name, family, half in listed(options.models):
+        path = options.folder / half / family / f"{name}.onnx"
         if path.exists() or (options.only and name not in options.only):
             continue
         if time.monotonic() - started > options.budget_s:
