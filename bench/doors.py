@@ -47,7 +47,7 @@ def kinds(only: Counter[Any]) -> str:
 
 def architectures(only: list[str]) -> Iterator[tuple[str, str]]:
     """Source and name of those that are compared."""
-    listed = [(source, name) for source, name, _ in export_models.listed(export_models.MODELS)]
+    listed = [(source, name) for source, name, _, _ in export_models.listed(export_models.MODELS)]
     for source, name in [*listed, *(("hf", name) for name in TEXTS)]:
         if not only or name in only:
             yield source, name

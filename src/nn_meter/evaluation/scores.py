@@ -117,6 +117,13 @@ class Evaluation:
         inside = [score.covered for score in self.of(predictor) if score.covered is not None]
         return sum(inside) / len(inside) if inside else None
 
+    def interval(self, predictor: str) -> Interval | None:
+        """What :func:`calibrate` makes of its scores; ``None`` where they are too few."""
+        try:
+            return calibrate(self.of(predictor))
+        except InputError:
+            return None
+
 
 def calibrate(scores: Sequence[Score], level: float = 0.9) -> Interval:
     """The interval that holds a new model's log(measured / predicted) with probability ``level``.

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from nn_meter.errors import InputError, MissingDependencyError
-from nn_meter.evaluation import MISS, Evaluation, Score, calibrate
+from nn_meter.evaluation import MISS, Evaluation, Score
 from nn_meter.learning.metrics import Metrics
 from nn_meter.report.lines import columns, lines
 
@@ -133,10 +133,7 @@ def plot(evaluation: Evaluation, predictor: str, path: Path) -> None:
 
 def _predictor(evaluation: Evaluation, predictor: str) -> dict[str, Any]:
     scores = evaluation.of(predictor)
-    try:
-        interval: Mapping[str, float | int] | None = calibrate(scores).written()
-    except InputError:
-        interval = None
+    interval = evaluation.interval(predictor)
     return {
         "predictor": predictor,
         "statistic": scores[0].statistic,
@@ -144,7 +141,7 @@ def _predictor(evaluation: Evaluation, predictor: str) -> dict[str, Any]:
         "families": {name: asdict(each) for name, each in evaluation.families(predictor).items()},
         "noise": {"median": evaluation.noise(predictor), "p90": evaluation.noise(predictor, 0.9)},
         "covered": evaluation.covered(predictor),
-        "calibrated_interval": interval,
+        "calibrated_interval": interval and interval.written(),
     }
 
 
