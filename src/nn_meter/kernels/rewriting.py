@@ -63,6 +63,7 @@ class Work:
         self.producer: dict[str, Op] = {}
         self._readers: dict[str, list[Op]] = {}
         self._ops: dict[int, Op] = {}
+        self._typed: dict[str, dict[int, Op]] = {}  # by the type that they were put in with
         self._names = 0
         self._turns = 0
         for number, node in enumerate(graph.nodes):
@@ -86,6 +87,7 @@ class Work:
     def _put(self, op: Op, place: Place) -> Op:
         op.place = place
         self._ops[id(op)] = op
+        self._typed.setdefault(op.op_type, {})[id(op)] = op
         for out in op.outputs:
             if out:
                 self.producer[out] = op
@@ -97,6 +99,9 @@ class Work:
     def remove(self, op: Op) -> None:
         """Take out an operator; its outputs have no producer until another is added."""
         del self._ops[id(op)]
+        for some in self._typed.values():
+            if some.pop(id(op), None) is not None:
+                break
         for out in op.outputs:
             if out and self.producer.get(out) is op:
                 del self.producer[out]
@@ -110,9 +115,10 @@ class Work:
 
     def ops(self, *op_types: str) -> Iterator[Op]:
         """Operators of these types in execution order, as they were when asked; gone ones are skipped."""
-        wanted = [op for op in self._ops.values() if not op_types or op.op_type in op_types]
-        for op in sorted(wanted, key=_place):
-            if self.alive(op):
+        groups = [self._typed.get(each, {}) for each in op_types] if op_types else [self._ops]
+        alive = self._ops
+        for op in sorted((op for group in groups for op in group.values()), key=_place):
+            if id(op) in alive:
                 yield op
 
     def readers(self, name: str) -> Sequence[Op]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -104,18 +105,28 @@ class KindPredictor:
             names: category column to the kernel's name. Where the names seen are not known, one is taken for seen whose
                 code lies in the trained range.
         """
-        found: list[OutOfRange | Unseen] = []
-        for column, value in zip(self.columns, row, strict=True):
-            low, high = self.trained_range.get(column, (value, value))
-            if column not in names:
-                if not low <= value <= high:
-                    found.append(OutOfRange(column, value, low, high))
+        found: list[OutOfRange | Unseen] = [
+            OutOfRange(column, row[place], low, high)
+            for place, column, low, high in self._bounds
+            if column not in names and not low <= row[place] <= high
+        ]
+        for column, name in names.items():
+            place = self.columns.index(column) if column in self.columns else None
+            if place is None:
                 continue
-            name = names[column]
-            known = self.seen.get(column, self.categories.get(column, {}))
-            if name not in known or not low <= value <= high:
+            low, high = self.trained_range.get(column, (row[place], row[place]))
+            if name not in self.seen.get(column, self.categories.get(column, {})) or not low <= row[place] <= high:
                 found.append(Unseen(column, name))
         return tuple(found)
+
+    @cached_property
+    def _bounds(self) -> tuple[tuple[int, str, float, float], ...]:
+        """Place, name and trained range of each column that has one."""
+        return tuple(
+            (place, column, *self.trained_range[column])
+            for place, column in enumerate(self.columns)
+            if column in self.trained_range
+        )
 
     def predict(self, rows: NDArray[Any]) -> NDArray[np.float64]:
         """Latencies in ms, float64 of shape (n,), for ``rows`` of shape (n, len(columns)).

@@ -98,7 +98,7 @@ class GraphEngine:
 
     def latencies_ms(self, graphs: Iterable[Graph]) -> list[float]:
         """Milliseconds of one inference of each; kernels that the models share are computed once."""
-        models = [self._rows(self._fuse(graph)) for graph in graphs]
+        models = [self._rows(self._fuse(graph, reasons=False)) for graph in graphs]
         self._learn([item for model in models for item in model])
         call_ms = self._bundle.call_ms
         return [sum([self._known[item] for item in model]) + call_ms for model in models]
@@ -129,8 +129,8 @@ class GraphEngine:
             call_ms=bundle.call_ms,
         )
 
-    def _fuse(self, graph: Graph) -> Partition:
-        return fuse(graph, self._rules, self._runtime, self._bundle.runtime_version)
+    def _fuse(self, graph: Graph, reasons: bool = True) -> Partition:
+        return fuse(graph, self._rules, self._runtime, self._bundle.runtime_version, reasons=reasons)
 
     def _rows(self, partition: Partition) -> list[tuple[str, Row]]:
         asked = [kernel for kernel in partition.kernels if not kernel.free]

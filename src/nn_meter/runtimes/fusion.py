@@ -12,12 +12,15 @@ from nn_meter.runtimes.base import Runtime
 from nn_meter.runtimes.pairs import LAYOUT
 
 
-def fuse(graph: Graph, rules: RuleSet, runtime: Runtime | None = None, version: str = "") -> Partition:
+def fuse(
+    graph: Graph, rules: RuleSet, runtime: Runtime | None = None, version: str = "", *, reasons: bool = True
+) -> Partition:
     """Kernels in execution order. Kernels without nodes are what the runtime inserts: changes of layout.
 
     Args:
         runtime: By default the one that ``rules`` name.
         version: Of the runtime; an empty one stands for the newest that is known.
+        reasons: Whether to say why neighbours did not fuse.
 
     Raises:
         RuleError: the rules name a runtime that does not exist.
@@ -27,7 +30,7 @@ def fuse(graph: Graph, rules: RuleSet, runtime: Runtime | None = None, version: 
     for op in work.ops():
         kind, config = read_kernel(work.executed(op))
         kernels.append(Kernel(kind, config, op.members, _label(op)))
-    unfused = _unfused(work, rules)
+    unfused = _unfused(work, rules) if reasons else ()
     kernels += [
         Kernel("free", FreeConfig(op_type), (node,), op_type, reason) for node, op_type, reason in work.free
     ]
