@@ -185,6 +185,7 @@ def _detected(plan: BuildPlan, journal: Path, progress: Progress | None) -> dict
     detection = DetectionPlan(
         backend=plan.backend,
         settings=plan.settings,
+        device=plan.device,
         method="graph" if shows is True else "timing",
         budget_s=plan.detection_s,
     )

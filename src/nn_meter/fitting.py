@@ -207,7 +207,8 @@ def fit(
     """A predictor of the one environment that ``records`` were measured in.
 
     Args:
-        records: whole models, single kernels, or both; as ``nn_meter.networks.published.read_csv`` gives them.
+        records: whole models, four at least, and single kernels beside them; as
+            ``nn_meter.networks.published.read_csv`` gives them.
         base: a predictor of schema ``terms-1`` to start from, as :func:`adapt` does.
         name: of the predictor; made of device, processors, precision and runtime where left out.
         read: finds the graph of a subject; a path or a name that ``nn_meter.frontends`` knows where left out.
@@ -290,7 +291,7 @@ def adapt(
     bundle = _bundle(name or default_name(around), around, lowering, document, None, interval)
     notes = (
         *bundle.notes,
-        f"adapted from {len(bases)} predictors by {int(used.sum())} measured models",
+        f"adapted from {len(bases)} predictors by {int(used.sum())} measurements",
         *(f"left out: {text}" for text in found.left_out),
     )
     order = design.most_telling(parameters, doubt, np.flatnonzero(~used), suggest)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from nn_meter.errors import BuildError
+from nn_meter.errors import BuildError, RuleError
 from nn_meter.kernels.kinds import KINDS, ConvConfig
 from nn_meter.kernels.schema import SCHEMA, Speeds
 from nn_meter.learning.correction import corrected
@@ -25,6 +25,7 @@ from nn_meter.measuring.records import Circumstances, Record
 from nn_meter.predictors.bundle import Bundle
 from nn_meter.predictors.parts import Interval, Roofline
 from nn_meter.progress import Progress
+from nn_meter.runtimes import BY_RULES, find
 
 FEWEST_TO_JUDGE = 120
 """Fewer records than this do not tell which families are predicted badly."""
@@ -62,7 +63,7 @@ def train(
         name=name,
         version=version,
         kinds=fitted.kinds,
-        rules={"block": _block(correction.networks), **(rules or {})},
+        rules={"runtime": _runtime(where), "block": _block(correction.networks), **(rules or {})},
         schema=SCHEMA,
         device=where.device.name,
         category=where.device.kind,
@@ -165,6 +166,14 @@ def _shared(records: Sequence[Record]) -> Circumstances:
                 "train on each by itself"
             )
     return first
+
+
+def _runtime(where: Circumstances) -> str:
+    """The runtime of the records where it is known here, else the one that does what rules say."""
+    try:
+        return find(where.runtime).name
+    except RuleError:
+        return BY_RULES
 
 
 def _sources(records: Sequence[Record]) -> list[str]:

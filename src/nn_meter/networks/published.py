@@ -208,7 +208,7 @@ def _config(kind: str, row: Mapping[str, str]) -> KernelConfig:
 
 
 _DEFAULTS: Mapping[str, Any] = MappingProxyType(
-    {"n": 1, "batch": 1, "group": 1, "fused": (), "layout": "", "dtype": "float32", "trans": (False, False),
+    {"n": 1, "batch": 1, "group": 1, "fused": (), "layout": "native", "dtype": "float32", "trans": (False, False),
      "weights": True, "dilations": (1, 1), "strides": (1, 1), "directions": 1, "inputs": 1, "last": False}
 )  # fmt: skip
 
