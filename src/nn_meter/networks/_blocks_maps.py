@@ -77,7 +77,7 @@ def head(pen: Pen, x: str) -> str:
     return pen.gemm(x, pen.pick(10, 100, 1000, 1000, pen.integer(2, 2000)))
 
 
-def _halve(pen: Pen, x: str) -> int:
+def halve(pen: Pen, x: str) -> int:
     """Stride of the next block: 2 at times, where the map is large enough."""
     return 2 if min(pen.shape(x)[2:]) >= 4 and pen.chance(0.25) else 1
 
@@ -96,7 +96,7 @@ def plain(pen: Pen) -> Step:
 
     def step(x: str) -> str:
         kernel = pen.pick(3, 3, 3, 1, 5)
-        stride = _halve(pen, x)
+        stride = halve(pen, x)
         if stride == 2 and pen.chance(0.6):
             x = pen.max_pool(x, pen.pick(2, 3), 2, ceil_mode=pen.pick(0, 0, 1))
             stride = 1
@@ -109,11 +109,12 @@ def _shortcut(pen: Pen, x: str, width: int, stride: int) -> str:
     if stride == 1 and width == pen.channels(x):
         return x
     if stride == 2 and pen.chance(0.3):
-        return pen.conv_bn(pen.average_pool(x, 2, 2), width) if _even(pen, x) else pen.conv_bn(x, width, 1, 2)
+        return pen.conv_bn(pen.average_pool(x, 2, 2), width) if even(pen, x) else pen.conv_bn(x, width, 1, 2)
     return pen.conv_bn(x, width, 1, stride)
 
 
-def _even(pen: Pen, x: str) -> bool:
+def even(pen: Pen, x: str) -> bool:
+    """Whether height and width can be halved."""
     return all(side % 2 == 0 for side in pen.shape(x)[2:])
 
 
@@ -123,7 +124,7 @@ def residual_basic(pen: Pen) -> Step:
     gated = pen.chance(0.1)
 
     def step(x: str) -> str:
-        stride = _halve(pen, x)
+        stride = halve(pen, x)
         width = _next_width(pen, x, stride)
         y = pen.conv_bn(pen.conv_bn(x, width, 3, stride, act=act), width, 3)
         if gated:
@@ -141,7 +142,7 @@ def residual_bottleneck(pen: Pen) -> Step:
     cap = pen.pick(8, 16, 32, 64)
 
     def step(x: str) -> str:
-        stride = _halve(pen, x)
+        stride = halve(pen, x)
         width = _next_width(pen, x, stride)
         inner = max(8, width // ratio)
         groups = pen.divisor(inner, 2, cap) if grouped else 1
@@ -158,7 +159,7 @@ def regnet(pen: Pen) -> Step:
     group_width = pen.pick(4, 8, 8, 16, 24, 32, 40, 64)
 
     def step(x: str) -> str:
-        stride = _halve(pen, x)
+        stride = halve(pen, x)
         width = max(group_width, _next_width(pen, x, stride) // group_width * group_width)
         y = pen.conv_bn(pen.conv_bn(x, width, act=act), width, 3, stride, width // group_width, act=act)
         if gated:
@@ -178,7 +179,7 @@ def inverted(pen: Pen) -> Step:
     act_after_gate = pen.chance(0.2)
 
     def step(x: str) -> str:
-        stride, cin = _halve(pen, x), pen.channels(x)
+        stride, cin = halve(pen, x), pen.channels(x)
         width = _next_width(pen, x, stride)
         if partial:
             width = cin + pen.integer(1, 12)
@@ -213,7 +214,7 @@ def separable(pen: Pen) -> Step:
     act = pen.pick(*MOBILE_ACTS)
 
     def step(x: str) -> str:
-        stride = _halve(pen, x)
+        stride = halve(pen, x)
         x = pen.depthwise(x, pen.pick(3, 3, 5), stride, act=act)
         return pen.conv_bn(x, _next_width(pen, x, stride), act=act)
 
@@ -232,7 +233,7 @@ def mixed_kernels(pen: Pen) -> Step:
     gated = pen.chance(0.6)
 
     def step(x: str) -> str:
-        stride, cin = _halve(pen, x), pen.channels(x)
+        stride, cin = halve(pen, x), pen.channels(x)
         width = _next_width(pen, x, stride)
         hidden = max(16, cin * pen.pick(2, 3, 6))
         y = pen.conv_bn(x, hidden, act=act)
@@ -268,7 +269,7 @@ def ghost(pen: Pen) -> Step:
         return pen.slice(both, 1, 0, width)
 
     def step(x: str) -> str:
-        stride, cin = _halve(pen, x), pen.channels(x)
+        stride, cin = halve(pen, x), pen.channels(x)
         width = _next_width(pen, x, stride)
         y = module(x, max(8, round(cin * pen.uniform(1.5, 6.0))), "relu")
         if stride == 2:
@@ -364,7 +365,7 @@ def shuffle(pen: Pen) -> Step:
         return pen.conv_bn(pen.depthwise(y, 3, stride), width, act=act)
 
     def step(x: str) -> str:
-        stride, width = _halve(pen, x), pen.channels(x)
+        stride, width = halve(pen, x), pen.channels(x)
         if grouped and width % 4 == 0:
             groups = pen.divisor(width // 4, 2, 8)
             inner = width // 4
@@ -389,7 +390,7 @@ def repvgg(pen: Pen) -> Step:
     deployed = pen.chance(0.5)
 
     def step(x: str) -> str:
-        stride = _halve(pen, x)
+        stride = halve(pen, x)
         width = _next_width(pen, x, stride)
         if deployed:
             return pen.act(pen.conv(x, width, 3, stride), "relu")
@@ -426,7 +427,7 @@ def cross_stage(pen: Pen) -> Step:
         return pen.conv_bn(pen.concat(parts), pen.channels(x), act=act)
 
     def neck(x: str) -> str:
-        if not _even(pen, x):
+        if not even(pen, x):
             return stage(x)
         small = pen.conv_bn(x, pen.channels(x), 3, 2, act=act)
         return stage(pen.concat((pen.resize(small, 2, "nearest"), x)))
@@ -442,7 +443,7 @@ def encoder_decoder(pen: Pen) -> Step:
     up = pen.pick("transposed", "linear", "nearest")
 
     def step(x: str) -> str:
-        if not _even(pen, x):
+        if not even(pen, x):
             return pen.conv_bn(x, pen.channels(x), 3, act="relu")
         width = pen.channels(x)
         low = pen.conv_bn(pen.max_pool(x, 2, 2), min(2048, width * pen.pick(1, 2)), 3, act="relu")
@@ -472,59 +473,5 @@ def atrous(pen: Pen) -> Step:
             branches.append(pen.resize(pen.act(mean, "relu"), height, "linear"))
         x = pen.conv_bn(pen.concat(branches), width, act="relu")
         return pen.resize(x, 2, "linear") if pen.chance(0.4) and height * across * width < 400_000 else x
-
-    return step
-
-
-def convnext(pen: Pen) -> Step:
-    """Large depthwise kernel, norm, perceptron over channels (channels last, or as 1x1 convolutions)."""
-    ratio = pen.pick(4, 4, 4, 3, 2)
-    scaled = pen.chance(0.8)
-    kernel = pen.pick(7, 7, 7, 5, 9, 3)
-    channels_last = pen.chance(0.6)
-    act = pen.pick("gelu", "gelu", "gelu", "relu", "silu")
-
-    def step(x: str) -> str:
-        width = pen.channels(x)
-        if _halve(pen, x) == 2 and _even(pen, x):
-            normed = pen.transpose(pen.layer_norm(pen.transpose(x, 0, 2, 3, 1)), 0, 3, 1, 2)
-            wider = pen.width(max(8.0, width), min(2048.0, 2.0 * width))
-            return pen.conv(normed, wider, 2, 2, pads=(0, 0, 0, 0))
-        y = pen.layer_norm(pen.transpose(pen.conv(x, width, kernel, groups=width), 0, 2, 3, 1))
-        if channels_last:
-            y = pen.linear(pen.act(pen.linear(y, ratio * width), act), width)
-            if scaled and pen.chance(0.5):
-                y, scaled_here = pen.op("Mul", pen.weight(width), y), True
-            else:
-                scaled_here = False
-            y = pen.transpose(y, 0, 3, 1, 2)
-        else:
-            y, scaled_here = pen.transpose(y, 0, 3, 1, 2), False
-            y = pen.conv(pen.act(pen.conv(y, ratio * width), act), width)
-        if scaled and not scaled_here:
-            y = pen.op("Mul", y, pen.weight(1, width, 1, 1))
-        return pen.op("Add", y, x)
-
-    return step
-
-
-def pool_mixer(pen: Pen) -> Step:
-    """Average pooling in place of attention, a perceptron of 1x1 convolutions, both scaled and added."""
-    grouped = pen.chance(0.7)
-    ratio = pen.pick(4, 4, 3, 2)
-
-    def norm(x: str) -> str:
-        if not grouped:
-            return x
-        return pen.group_norm(x, 1 if pen.chance(0.7) else pen.divisor(pen.channels(x), 2, 32))
-
-    def scale(x: str) -> str:
-        return pen.op("Mul", x, pen.weight(pen.channels(x), 1, 1))
-
-    def step(x: str) -> str:
-        width, normed = pen.channels(x), norm(x)
-        x = pen.op("Add", x, scale(pen.op("Sub", pen.average_pool(normed, 3, 1, 0), normed)))
-        y = pen.conv(pen.act(pen.conv(norm(x), ratio * width), "gelu"), width)
-        return pen.op("Add", x, scale(y))
 
     return step

@@ -19,6 +19,7 @@ import numpy as np
 from nn_meter.ir.graph import Graph
 from nn_meter.networks import _blocks_language as language
 from nn_meter.networks import _blocks_maps as maps
+from nn_meter.networks import _blocks_mixers as mixers
 from nn_meter.networks import _blocks_tokens as tokens
 from nn_meter.networks._blocks import LARGEST, Pen, Step
 from nn_meter.networks._blocks_micro import MICRO
@@ -99,7 +100,7 @@ GUESTS: tuple[maps.Maker, ...] = (
     maps.residual_bottleneck,
     maps.inverted,
     maps.dense,
-    maps.convnext,
+    mixers.convnext,
     maps.cross_stage,
     tokens.map_attention,
 )
@@ -134,8 +135,8 @@ _ROWS: tuple[Family, ...] = (
     Family("cross_stage", 5, _on_map(maps.cross_stage, 16, 512, 8)),
     Family("encoder_decoder", 3, _on_map(maps.encoder_decoder, 8, 256, 30)),
     Family("atrous", 2, _on_map(maps.atrous, 32, 512, 10)),
-    Family("convnext", 6, _on_map(maps.convnext, 16, 1024, 8)),
-    Family("pool_mixer", 4, _on_map(maps.pool_mixer, 32, 768, 8)),
+    Family("convnext", 6, _on_map(mixers.convnext, 16, 1024, 8)),
+    Family("pool_mixer", 4, _on_map(mixers.pool_mixer, 32, 768, 8)),
     Family("map_attention", 6, _on_map(tokens.map_attention, 16, 512, 10)),
     Family("vision_transformer", 9, _on_tokens(tokens.vision_transformer, 48, 1024, 12)),
     Family("windowed", 5, _window_network),
