@@ -116,7 +116,7 @@ def test_late_stages_are_as_frequent_as_early_ones() -> None:
     assert 0.5 <= widths["late"] / widths["early"] <= 2.0
 
 
-def test_300_networks_hold_every_operator_of_the_shared_models() -> None:
+def test_a_short_build_holds_every_operator_of_the_shared_models() -> None:
     onnx = pytest.importorskip("onnx")
     files = sorted(MODELS.glob("*.onnx"))
     if not files:
@@ -124,8 +124,8 @@ def test_300_networks_hold_every_operator_of_the_shared_models() -> None:
     wanted = {
         node.op_type for file in files for node in onnx.load(file, load_external_data=False).graph.node
     } - WRITTEN_AS_TENSORS
-    for seed in range(3):
-        found = {node.op_type for graph in drawn(seed, 300) for node in graph.nodes}
+    for seed in range(2):
+        found = {node.op_type for graph in drawn(seed, 1500) for node in graph.nodes}
         assert wanted - found == set()
 
 
