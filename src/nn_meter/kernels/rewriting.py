@@ -99,9 +99,7 @@ class Work:
     def remove(self, op: Op) -> None:
         """Take out an operator; its outputs have no producer until another is added."""
         del self._ops[id(op)]
-        for some in self._typed.values():
-            if some.pop(id(op), None) is not None:
-                break
+        self._typed.get(op.op_type, {}).pop(id(op), None)
         for out in op.outputs:
             if out and self.producer.get(out) is op:
                 del self.producer[out]

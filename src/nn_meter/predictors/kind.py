@@ -111,11 +111,11 @@ class KindPredictor:
             if column not in names and not low <= row[place] <= high
         ]
         for column, name in names.items():
-            place = self.columns.index(column) if column in self.columns else None
-            if place is None:
+            if column not in self._places:
                 continue
-            low, high = self.trained_range.get(column, (row[place], row[place]))
-            if name not in self.seen.get(column, self.categories.get(column, {})) or not low <= row[place] <= high:
+            code = row[self._places[column]]
+            low, high = self.trained_range.get(column, (code, code))
+            if name not in self.seen.get(column, self.categories.get(column, {})) or not low <= code <= high:
                 found.append(Unseen(column, name))
         return tuple(found)
 
@@ -124,9 +124,14 @@ class KindPredictor:
         """Place, name and trained range of each column that has one."""
         return tuple(
             (place, column, *self.trained_range[column])
-            for place, column in enumerate(self.columns)
+            for column, place in self._places.items()
             if column in self.trained_range
         )
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        """Column to its place in a row."""
+        return {column: place for place, column in enumerate(self.columns)}
 
     def predict(self, rows: NDArray[Any]) -> NDArray[np.float64]:
         """Latencies in ms, float64 of shape (n,), for ``rows`` of shape (n, len(columns)).
