@@ -2,6 +2,7 @@
 
     python scripts/devices.py ../shared/devices phones            # errors
     python scripts/devices.py ../shared/devices phones --ship     # errors, predictors and their pages
+    python scripts/devices.py ../shared/devices gpus transfer      # kernels of GPUs, data sheets, adapting
 
 Each family of networks is predicted by what was fitted without it. The families were split by a coin into two
 halves; the method was made looking at the first alone, and both are printed.
@@ -15,7 +16,9 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import gpus
 import numpy as np
+import transfer
 from published import PHONES, TIMM, Source
 
 from nn_meter.fitting import Errors, Study, default_name
@@ -38,6 +41,10 @@ def table(study: Study, blind: np.ndarray, seen: frozenset[str]) -> list[str]:
 
 
 SOURCES: Mapping[str, Source] = {"phones": PHONES, "timm": TIMM}
+OTHERS: Mapping[str, Callable[[Path, bool, bool], None]] = {
+    "gpus": gpus.run, "transfer": transfer.run
+}  # fmt: skip
+"""What is not fitted through whole models: kernels of GPUs, and devices left out by tables of the same networks."""
 NAMES: Mapping[str, Callable[[Circumstances], str]] = {"timm": predictor_name}
 FOLDS: Mapping[str, int] = {"timm": 8}
 """Families are left out one by one, but where they are many fold by fold."""
@@ -47,7 +54,7 @@ def main() -> int:
     """Fit what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="the measurements")
-    parser.add_argument("sources", nargs="+", choices=SOURCES)
+    parser.add_argument("sources", nargs="+", choices=(*SOURCES, *OTHERS))
     parser.add_argument("--ship", action="store_true", help="write predictors and pages")
     parser.add_argument("--no-errors", action="store_true", help="do not leave families out")
     args = parser.parse_args()
@@ -55,6 +62,9 @@ def main() -> int:
         print(f"{args.folder} is not there: nothing to fit")
         return 0
     for name in args.sources:
+        if name in OTHERS:
+            OTHERS[name](args.folder, args.ship, not args.no_errors)
+            continue
         for study, seen in SOURCES[name](args.folder):
             start = time.monotonic()
             print(f"{name}: {len(study.environments)} environments, {study.design.whole.sum()} models, "

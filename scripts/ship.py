@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from nn_meter.learning.sheets import LEFT_OUT
 from nn_meter.predictors import bundle as bundles
 from nn_meter.predictors.bundle import Bundle, load
 from nn_meter.predictors.catalogue import INDEX, SHIPPED, summary
@@ -99,12 +100,35 @@ def _page(device: str, some: Sequence[Bundle]) -> str:
         runtime = f"{each.runtime} {each.runtime_version} {each.dtype}".replace("  ", " ")
         batch = each.environment.get("batch", 1)
         lines.append(f"| `{each.name}` | {runtime} | {each.threads} | {batch} | {' | '.join(cells)} | {span} |")
+    lines += _of_kernels(some)
     lines += ["", "What not to ask:", ""]
     lines += [f"- {text}" for text in dict.fromkeys(text for each in some for text in _limits(each))]
     return "\n".join(lines) + "\n"
 
 
+def _of_kernels(some: Sequence[Bundle]) -> list[str]:
+    """Errors of single kernels held out, where such were measured, and of this GPU left out."""
+    lines: list[str] = []
+    for each in some:
+        held: Any = each.environment.get("held_out", {})
+        if not held:
+            continue
+        lines += ["", f"`{each.name}` was fitted to single kernels ({each.environment['sheet']}); the models above are "
+                  "language models that it never saw. Kernels held out, no size of which was trained on:", "",
+                  "| operator | kernels | mean | median |", "|---|---|---|---|"]  # fmt: skip
+        lines += [f"| {o} | {e['kernels']} | {e['mean']:.1%} | {e['median']:.1%} |" for o, e in held.items()]
+        if left_out := each.environment.get(LEFT_OUT):
+            lines += ["", "Answered for by the other GPUs, from its data sheet alone: kernels "
+                      f"{left_out['mean']:.1%} in the mean, {left_out['median']:.1%} in the median."]  # fmt: skip
+    return lines
+
+
 def _limits(each: Bundle) -> list[str]:
+    if not each.terms:
+        return [
+            f"kernels of other kinds than {', '.join(each.kinds)}: they count as estimated, and the answer says so",
+            "sizes and operators outside of what was measured: the answer says that it extrapolates",
+        ]
     learned = each.terms["learned"]
     unseen = [name for name, entry in learned.items() if "work" not in entry]
     batches = ", ".join(map(str, each.terms["batches"]))

@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 
 from nn_meter import frontends
+from nn_meter.devices.sheet import Sheet
 from nn_meter.errors import BuildError, ModelError
 from nn_meter.ir import Graph
 from nn_meter.kernels.partition import KernelConfig
 from nn_meter.kernels.rules import read_rules
 from nn_meter.kernels.terms import SCHEMA
+from nn_meter.learning.sheets import from_sheet, is_base
 from nn_meter.learning.sums import (
     Design,
     Environment,
@@ -79,6 +81,15 @@ class Errors:
         both = ~np.isnan(predicted) & ~np.isnan(measured)
         off = np.abs(predicted[both] / measured[both] - 1)
         return cls(int(both.sum()), float(np.median(off)), float(off.mean()), float((off <= 0.1).mean()))
+
+    def written(self) -> dict[str, float]:
+        """As a bundle keeps them."""
+        return {
+            "models": self.models,
+            "median": round(self.median, 4),
+            "mean": round(self.mean, 4),
+            "within_10": round(self.within_10, 4),
+        }
 
 
 @dataclass(frozen=True)
@@ -322,6 +333,21 @@ def shipped_bases(records: Sequence[Record]) -> list[Bundle]:
     return [b for b in of_runtime if b.dtype == around.precision] or of_runtime
 
 
+def estimate(sheet: Sheet, bases: Sequence[Bundle] = (), *, name: str, version: str = "1.0") -> Bundle:
+    """A predictor for a GPU that nobody measured, from its data sheet; all of its answers count as estimated.
+
+    Args:
+        bases: predictors of measured GPUs; all that ship where left out.
+
+    Raises:
+        BuildError: none of a measured GPU, or of several runtimes.
+    """
+    if not bases:
+        shipped = (each for each in list_predictors() if each.origin == "shipped" and each.category == "gpu")
+        bases = [each for each in (load(found.location) for found in shipped) if is_base(each)]
+    return from_sheet(sheet, bases, name=name, version=version)
+
+
 def _keep_known(document: dict[str, Any], bases: Sequence[Bundle]) -> None:
     """Terms that no measured model has are as certain as the bases know them: their ranges, and their mean speed."""
     for name, entry in document["learned"].items():
@@ -392,12 +418,7 @@ def _bundle(
             f"on families of networks left out: median error {errors.median:.1%}, mean {errors.mean:.1%}, "
             f"within 10 %: {errors.within_10:.0%} of {errors.models}"
         )
-        facts["errors"] = {
-            "models": errors.models,
-            "median": round(errors.median, 4),
-            "mean": round(errors.mean, 4),
-            "within_10": round(errors.within_10, 4),
-        }
+        facts["errors"] = errors.written()
     return Bundle(
         name=name,
         version="1.0",

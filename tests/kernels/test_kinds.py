@@ -174,3 +174,18 @@ def test_the_axes_of_a_reduction_follow_from_its_shapes(
     before: tuple[int, ...], after: tuple[int, ...], axes: tuple[int, ...]
 ) -> None:
     assert reduced_axes(before, after) == axes
+
+
+@pytest.mark.parametrize("kind", BUILT)
+@given(seed=st.integers(0, 2**32))
+@settings(max_examples=5, deadline=None)
+def test_a_known_gpu_adds_columns_and_changes_none(kind: str, seed: int) -> None:
+    config, gpu = drawn(kind, seed), replace(SPEEDS, processors=40, cache_bytes=4e6)
+    columns = KINDS[kind].schema_on(gpu)
+    assert columns[: len(KINDS[kind].schema)] == KINDS[kind].schema == KINDS[kind].schema_on(SPEEDS)
+    codes = {column: {name: 7} for column, name in KINDS[kind].names(config).items()}
+    (row,) = encode([(Encoder(KINDS[kind], columns, codes, gpu), config)])
+    (plain,) = encode([(Encoder(KINDS[kind], KINDS[kind].schema, codes, SPEEDS), config)])
+    assert row[: len(plain)] == plain
+    named = dict(zip(columns, row, strict=True))
+    assert all(0 < value <= 1 for name, value in named.items() if name.startswith("share_"))

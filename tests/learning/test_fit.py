@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nn_meter.kernels.kinds import KINDS, BroadcastConfig
-from nn_meter.kernels.schema import ROOFLINE, Speeds
+from nn_meter.kernels.schema import FOOTPRINT, ROOFLINE, Speeds
 from nn_meter.learning.fit import Network, fallback_factor, fit_kinds, fit_speeds
 from nn_meter.measuring import MeasuredKernel
 
@@ -53,3 +53,13 @@ def test_a_kind_without_a_regressor_counts_its_roofline() -> None:
     roofline_ms = speeds.roofline_ms(KINDS[one.kind].work(one.config))
     assert Network((one, one)).predict_ms({}, speeds) == 2 * roofline_ms
     assert fallback_factor([Network((one,))], speeds) == one.latency_ms / roofline_ms
+
+
+def test_kernels_measured_by_themselves_are_held_out_by_families_and_have_no_footprint() -> None:
+    rng = np.random.default_rng(1)
+    sizes = rng.integers(1_000, 100_000, 60).tolist()
+    taken = [Network((sample(op, size),), str(size)) for size in sizes for op in ("Relu", "Tanh")]
+    found = fit_kinds(taken, fit_speeds(taken))
+    assert FOOTPRINT not in found.kinds["unary"].columns
+    held = {taken[number].family for number in found.held_ms}
+    assert len(found.held_ms) == 2 * len(held) > 0

@@ -10,8 +10,15 @@ import nn_meter
 from nn_meter.predictors.parts import ByTerms, Interval, LeftOut, Roofline
 from nn_meter.testing import check_fallback, check_regressor
 
+FALLBACKS = (
+    Roofline(1e11, 2e10, 0.003, 1.7),
+    Roofline(1e13, 3e11, 0.01, 1.2, 40, 4e6, measured=False),
+    LeftOut(),
+    ByTerms(),
+)
 
-@pytest.mark.parametrize("fallback", [Roofline(1e11, 2e10, 0.003, 1.7), LeftOut(), ByTerms()], ids=lambda f: f.policy)
+
+@pytest.mark.parametrize("fallback", FALLBACKS, ids=lambda f: f.policy)
 def test_fallbacks_read_what_they_write(fallback: Roofline | LeftOut | ByTerms) -> None:
     check_fallback(fallback)
 

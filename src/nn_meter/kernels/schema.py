@@ -124,11 +124,17 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Speeds:
-    """What a device does at best: floating-point operations and bytes a second, and the cost of one call."""
+    """What a device does at best: floating-point operations and bytes a second, and the cost of one call.
+
+    Of a GPU whose data sheet is known also how many ``processors`` it has (streaming multiprocessors, compute units),
+    and how much its last cache holds.
+    """
 
     flops_per_s: float
     bytes_per_s: float
     overhead_ms: float
+    processors: int = 0
+    cache_bytes: float = 0.0
 
     def bound(self, work: Work) -> Literal["compute", "memory", "call"]:
         """What a kernel waits for: arithmetic, memory, or, where both take less, the call itself."""
@@ -148,6 +154,14 @@ class Column:
 
     name: str
     value: Callable[[Any], float]
+
+
+@dataclass(frozen=True, slots=True)
+class OnDevice:
+    """A number of a config on a device whose data sheet is known: how evenly its processors are busy ..."""
+
+    name: str
+    value: Callable[[Any, Speeds], float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +186,7 @@ class KernelKind:
     operators: tuple[str, ...]
     config: type
     read: Callable[[Operator], Any]
-    columns: tuple[Column | Category, ...]
+    columns: tuple[Column | Category | OnDevice, ...]
     work: Callable[[Any], Work]
     build: Callable[[Any], Graph] | None = None
     space: Callable[[np.random.Generator], Any] | None = None
@@ -180,8 +194,14 @@ class KernelKind:
 
     @property
     def schema(self) -> tuple[str, ...]:
-        """Names of all columns."""
-        return ("flops", "bytes", *(column.name for column in self.columns), FOOTPRINT, ROOFLINE)
+        """Names of all columns that every device has."""
+        own = (column.name for column in self.columns if not isinstance(column, OnDevice))
+        return ("flops", "bytes", *own, FOOTPRINT, ROOFLINE)
+
+    def schema_on(self, speeds: Speeds) -> tuple[str, ...]:
+        """Names of all columns on such a device: where its processors are known, also those that depend on them."""
+        more = (column.name for column in self.columns if isinstance(column, OnDevice) and speeds.processors)
+        return (*self.schema, *more)
 
     def names(self, config: Any) -> dict[str, str]:
         """The category columns of a config: column to name."""
@@ -202,7 +222,7 @@ class Encoder:
 
     Args:
         kind: whose configs these are.
-        columns: what a row holds, in this order; names of ``kind.schema``.
+        columns: what a row holds, in this order; names of ``kind.schema_on(speeds)``.
         codes: of each category column; a name without one becomes ``UNKNOWN``.
         speeds: of the device.
         work: what a kernel does, by default as the kind declares it.
@@ -226,7 +246,7 @@ class Encoder:
         shared = (FOOTPRINT, "flops", "bytes", ROOFLINE)
         asked = [name for name in columns if name not in shared]
         self._work = work or kind.work
-        self._own = tuple(_number(declared[name], codes) for name in asked)
+        self._own = tuple(_number(declared[name], codes, speeds) for name in asked)
         places = {name: place for place, name in enumerate((*shared, *asked))}
         self._pick = itemgetter(*(places[name] for name in columns), 0)  # one more, so that it always gives a tuple
         self._speeds = speeds
@@ -250,9 +270,12 @@ class Encoder:
         return row[:-1]
 
 
-def _number(column: Column | Category, codes: Codes) -> Callable[[Any], float]:
+def _number(column: Column | Category | OnDevice, codes: Codes, speeds: Speeds) -> Callable[[Any], float]:
     if isinstance(column, Column):
         return column.value
+    if isinstance(column, OnDevice):
+        on_device = column.value
+        return lambda config: on_device(config, speeds)
     name, code = column.value, codes[column.name]
     return lambda config: code.get(name(config), UNKNOWN)
 

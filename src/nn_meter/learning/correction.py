@@ -96,22 +96,25 @@ def _pooled(probes: Iterable[Measurement]) -> float:
 
 
 def _profiler_ms(records: Iterable[Record], call_ms: float) -> float:
-    """What the profiler adds to each kernel: the median over networks of many kernels."""
+    """What the profiler adds to each kernel: the median over networks of many kernels. Of published measurements, which
+    have no probe, it may be less than nothing: what the profiler of others does not see between kernels."""
+    records = list(records)
     added = [
         (record.traced.quiet_ms - record.whole.quiet_ms + call_ms) / len(record.kernels)
         for record in records
         if record.traced and record.whole and len(record.kernels) >= _MANY_KERNELS
     ]
-    return max(0.0, float(np.median(added))) if added else 0.0
+    found = float(np.median(added)) if added else 0.0
+    return found if all(record.probe is None for record in records) else max(0.0, found)
 
 
 def _network(record: Record, slowness: float, profiler_ms: float, call_ms: float) -> Network:
     if record.traced is None or record.whole is None:
-        return Network(record.kernels)
+        return Network(record.kernels, record.family)
     left_ms = [max(k.latency_ms - profiler_ms, _LEAST_SHARE * k.latency_ms, 1e-4) for k in record.kernels]
     wanted_ms = max(record.whole.quiet_ms / slowness - call_ms, _LEAST_SHARE * sum(left_ms))
     scale = wanted_ms / sum(left_ms)
     kernels: tuple[MeasuredKernel, ...] = tuple(
         replace(kernel, latency_ms=scale * ms) for kernel, ms in zip(record.kernels, left_ms, strict=True)
     )
-    return Network(kernels)
+    return Network(kernels, record.family)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from nn_meter.errors import BuildError, MissingDependencyError
 from nn_meter.kernels.kinds import KINDS
-from nn_meter.kernels.schema import ROOFLINE, SCHEMA, Codes, Encoder, Row, Speeds, Work, encode
+from nn_meter.kernels.schema import FOOTPRINT, ROOFLINE, SCHEMA, Codes, Encoder, Row, Speeds, Work, encode
 from nn_meter.measuring.records import MeasuredKernel
 from nn_meter.predictors.kind import KindPredictor
 from nn_meter.predictors.runtime import KindAnswers
@@ -40,9 +40,11 @@ LEVEL = 0.9
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """Kernels that were measured in one network."""
+    """Kernels that were measured in one network, or one that was measured by itself. ``family`` groups those that
+    resemble each other."""
 
     samples: tuple[MeasuredKernel, ...]
+    family: str = ""
 
     def rows(self, encoders: Mapping[str, Encoder]) -> list[Row]:
         """A row for each sample, by the encoder of its kind."""
@@ -204,25 +206,37 @@ def fit_kinds(
     *,
     seed: int = 0,
     kinds: Sequence[str] | None = None,
+    codes: Mapping[str, Codes] = MappingProxyType({}),
     progress: Progress | None = None,
 ) -> FittedKinds:
     """A regressor for every kind with enough samples; ``kinds`` limits them, ``progress`` hears after each.
 
     The names of a category get codes in the order of what they cost, relative to the roofline: then a threshold between
-    codes parts cheap names from dear ones (Fisher, 1958).
+    codes parts cheap names from dear ones (Fisher, 1958); ``codes`` of kinds that have them already are taken instead.
+
+    Where every network is one kernel, the footprint of an inference is not known and no column, and whole families are
+    held out.
     """
     samples: dict[str, list[tuple[int, MeasuredKernel]]] = {}
     for number, network in enumerate(networks):
         for sample in network.samples:
             samples.setdefault(sample.kind, []).append((number, sample))
     seen = {kind: KINDS[kind].counted(s.config for _, s in some) for kind, some in samples.items()}
-    codes = {kind: _codes(kind, [s for _, s in some], speeds) for kind, some in samples.items()}
-    encoders = {kind: Encoder(KINDS[kind], KINDS[kind].schema, codes[kind], speeds) for kind in samples}
+    known = {
+        kind: codes[kind] if kind in codes else _codes(kind, [s for _, s in some], speeds)
+        for kind, some in samples.items()
+    }
+    alone = all(len(network.samples) == 1 for network in networks)
+    columns = {
+        kind: tuple(name for name in KINDS[kind].schema_on(speeds) if not (alone and name == FOOTPRINT))
+        for kind in samples
+    }
+    encoders = {kind: Encoder(KINDS[kind], columns[kind], known[kind], speeds) for kind in samples}
     rows_of: dict[str, list[Row]] = {kind: [] for kind in samples}
     for network in networks:
         for sample, row in zip(network.samples, network.rows(encoders), strict=True):
             rows_of[sample.kind].append(row)
-    held = np.random.default_rng(seed).random(len(networks)) < HELD_SHARE
+    held = _held(networks, alone, seed)
     held_ms = dict.fromkeys(np.flatnonzero(held).tolist(), 0.0)
     fitted: dict[str, KindPredictor] = {}
     begin, done, total = monotonic(), 0, sum(map(len, samples.values()))
@@ -236,8 +250,8 @@ def fit_kinds(
                 kind,
                 np.array(rows_of[kind], np.float64),
                 np.array([s.latency_ms for _, s in taken]),
-                names=KINDS[kind].schema,
-                categories=codes[kind],
+                names=columns[kind],
+                categories=known[kind],
                 seen={column: _often(count) for column, count in seen[kind].items()},
                 seed=seed,
                 held=out,
@@ -249,6 +263,16 @@ def fit_kinds(
         if progress is not None:
             progress(done, total, (monotonic() - begin) / done * (total - done), f"training, {kind}")
     return FittedKinds(fitted, held_ms)
+
+
+def _held(networks: Sequence[Network], alone: bool, seed: int) -> NDArray[np.bool_]:
+    """Which networks are held out; of kernels that were measured by themselves all of a family or none."""
+    rng = np.random.default_rng(seed)
+    if not alone:
+        return rng.random(len(networks)) < HELD_SHARE
+    families = [network.family or str(number) for number, network in enumerate(networks)]
+    drawn = {family: bool(rng.random() < HELD_SHARE) for family in dict.fromkeys(families)}
+    return np.array([drawn[family] for family in families])
 
 
 def _often(count: Mapping[str, int]) -> dict[str, int]:

@@ -204,23 +204,35 @@ class Design:
     def most_telling(
         self, parameters: Floats, covariance: Floats, asked: NDArray[np.intp], count: int
     ) -> list[int]:
-        """Subjects of ``asked`` whose latencies would tell most, the first first: each time the one whose measurement
-        takes most of the doubt about all of them away."""
+        """Subjects of ``asked`` whose latencies would tell most, the first first."""
         along = self.sensitivity(parameters)
-        covariance = covariance.copy()
-        left = list(map(int, asked))
-        taken: list[int] = []
-        while left and len(taken) < count:
-            spread = along[asked] @ covariance
-            gains = [
-                float(((spread @ along[i]) ** 2).sum() / (along[i] @ covariance @ along[i] + NOISE**2))
-                for i in left
-            ]
-            best = left.pop(int(np.argmax(gains)))
-            taken.append(best)
-            step = covariance @ along[best]
-            covariance -= np.outer(step, step) / (along[best] @ step + NOISE**2)
-        return taken
+        return most_telling(along, covariance, asked, count)
+
+
+def most_telling(
+    along: Floats, covariance: Floats, asked: NDArray[np.intp], count: int, noise: float = NOISE
+) -> list[int]:
+    """Rows of ``along`` among ``asked`` whose measurement would tell most, the first first: each time the one that
+    takes most of the doubt about all of them away.
+
+    Args:
+        along: float64 (subjects, parameters), how the logarithm of each latency follows each parameter.
+        covariance: float64 (parameters, parameters), what is not known of these.
+        noise: standard deviation of one measurement's logarithm.
+    """
+    covariance = covariance.copy()
+    left = list(map(int, asked))
+    taken: list[int] = []
+    while left and len(taken) < count:
+        spread = along[asked] @ covariance
+        open_rows = along[left]
+        gains = ((spread @ open_rows.T) ** 2).sum(0)
+        gains /= ((open_rows @ covariance) * open_rows).sum(1) + noise**2
+        best = left.pop(int(np.argmax(gains)))
+        taken.append(best)
+        step = covariance @ along[best]
+        covariance -= np.outer(step, step) / (along[best] @ step + noise**2)
+    return taken
 
 
 @dataclass(frozen=True)

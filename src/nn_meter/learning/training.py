@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from difflib import get_close_matches
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from nn_meter.errors import BuildError, RuleError
 from nn_meter.kernels.kinds import KINDS, ConvConfig
-from nn_meter.kernels.schema import SCHEMA, Speeds
-from nn_meter.learning.correction import corrected
+from nn_meter.kernels.schema import SCHEMA, Codes, Speeds
+from nn_meter.learning.correction import Corrected, corrected
 from nn_meter.learning.fit import (
     LEVEL,
     Network,
@@ -38,6 +40,8 @@ def train(
     version: str = "1.0",
     rules: Mapping[str, Any] | None = None,
     kinds: Sequence[str] | None = None,
+    sheet: Speeds | None = None,
+    codes: Mapping[str, Codes] = MappingProxyType({}),
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Bundle:
@@ -46,6 +50,9 @@ def train(
     Args:
         rules: parsed fusion rules that the bundle shall carry, the name of its ``runtime`` among them.
         kinds: kernel kinds to train; by default all that have enough measurements.
+        sheet: what the data sheet of a GPU says that it does at best, in place of what the records show; the cost of a
+            call is theirs.
+        codes: of kinds whose names have codes already, those of another predictor that this one shall agree with.
         progress: hears after each kind.
 
     Raises:
@@ -56,7 +63,9 @@ def train(
     where = _shared(records)
     correction = corrected(records)
     speeds = fit_speeds(correction.networks)
-    fitted = fit_kinds(correction.networks, speeds, seed=seed, kinds=kinds, progress=progress)
+    if sheet is not None:
+        speeds = replace(sheet, overhead_ms=speeds.overhead_ms)
+    fitted = fit_kinds(correction.networks, speeds, seed=seed, kinds=kinds, codes=codes, progress=progress)
     spent_s = sum(record.elapsed_s for record in records)
     taken = f" in {spent_s / 60:.1f} minutes" if spent_s else ""
     return Bundle(
@@ -77,17 +86,42 @@ def train(
             speeds.bytes_per_s,
             speeds.overhead_ms,
             fallback_factor(correction.networks, speeds),
+            speeds.processors,
+            speeds.cache_bytes,
         ),
         interval=interval(correction.networks, fitted.held_ms, speeds),
         call_ms=correction.call_ms,
         notes=(
             f"{len(records)} networks measured{taken}, {correction.disturbed} of them left out as disturbed",
-            f"{1e3 * correction.profiler_ms:.2f} microseconds taken off each traced kernel for the profiler",
+            _profiler(correction.profiler_ms),
             *(f"measured by {source}" for source in _sources(records)),
         ),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        environment=where.facts(),
+        environment={**where.facts(), **_held_out(correction, fitted.held_ms)},
     )
+
+
+def _profiler(profiler_ms: float) -> str:
+    if profiler_ms < 0:
+        return f"{-1e3 * profiler_ms:.2f} microseconds added to each traced kernel for what the profiler does not see"
+    return f"{1e3 * profiler_ms:.2f} microseconds taken off each traced kernel for the profiler"
+
+
+def _held_out(correction: Corrected, held_ms: Mapping[int, float]) -> dict[str, Any]:
+    """Of kernels that were measured by themselves: how far those held out are off, by the subjects of their records."""
+    if any(len(network.samples) > 1 for network in correction.networks):
+        return {}
+    off: dict[str, list[float]] = {}
+    for number, predicted_ms in held_ms.items():
+        (sample,) = correction.networks[number].samples
+        error = abs(predicted_ms / sample.latency_ms - 1)
+        off.setdefault(correction.records[number].subject, []).append(error)
+    return {
+        "held_out": {
+            subject: {"kernels": len(some), "mean": float(np.mean(some)), "median": float(np.median(some))}
+            for subject, some in sorted(off.items())
+        }
+    }
 
 
 FEWEST_FOR_INTERVALS = 40

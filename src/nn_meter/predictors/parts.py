@@ -34,18 +34,25 @@ class Fallback(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Roofline:
-    """From a kernel's work: ``factor``, the median of measured over least, times the least that the device needs."""
+    """From a kernel's work: ``factor``, the median of measured over least, times the least that the device needs.
+
+    ``processors`` and ``cache_bytes`` are those of a GPU's data sheet. A device that is not ``measured`` has regressors
+    that others' kernels trained, so that all of its answers are estimates.
+    """
 
     flops_per_s: float
     bytes_per_s: float
     overhead_ms: float
     factor: float = 1.0
+    processors: int = 0
+    cache_bytes: float = 0.0
+    measured: bool = True
     policy: ClassVar[str] = "roofline"
 
     @property
     def speeds(self) -> Speeds:
         """What the device does at best."""
-        return Speeds(self.flops_per_s, self.bytes_per_s, self.overhead_ms)
+        return Speeds(self.flops_per_s, self.bytes_per_s, self.overhead_ms, self.processors, self.cache_bytes)
 
     @classmethod
     def read(cls, stored: Fields) -> Self:
@@ -55,11 +62,16 @@ class Roofline:
             stored.number("bytes_per_s", low=_SLOWEST_PER_S),
             stored.number("overhead_ms", low=0.0),
             stored.number("factor", low=0.0, high=_FACTOR_MOST) if "factor" in stored.values else 1.0,
+            stored.whole("processors") if "processors" in stored.values else 0,
+            stored.number("cache_bytes", low=0.0) if "cache_bytes" in stored.values else 0.0,
+            stored.take("measured", bool, "true or false", True),
         )
 
     def written(self) -> dict[str, Any]:
         """See :class:`Fallback`."""
-        return {"policy": self.policy, **asdict(self)}
+        found = {"policy": self.policy, **asdict(self)}
+        unsaid = {"processors": 0, "cache_bytes": 0.0, "measured": True}
+        return {key: value for key, value in found.items() if key not in unsaid or value != unsaid[key]}
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,7 +88,7 @@ class GraphEngine:
                 f"bundle {bundle.name!r}: its fallback is {bundle.fallback.policy!r}; schema {bundle.schema!r} needs "
                 f"{Roofline.policy!r}"
             )
-        self._speeds, self._factor = bundle.fallback.speeds, bundle.fallback.factor
+        self._fallback, self._speeds = bundle.fallback, bundle.fallback.speeds
         self._kinds: dict[str, KindAnswers] = {}
         self._known: dict[tuple[str, Row], float] = {}
 
@@ -140,7 +140,9 @@ class GraphEngine:
     def _kind(self, kind: str) -> KindAnswers:
         if kind not in self._kinds:
             predictor = self._bundle.kinds.get(kind)
-            self._kinds[kind] = KindAnswers(kind, predictor, self._speeds, self._factor, self._bundle.schema)
+            self._kinds[kind] = KindAnswers(
+                kind, predictor, self._speeds, self._fallback.factor, self._bundle.schema
+            )
         return self._kinds[kind]
 
     def _learn(self, items: Iterable[tuple[str, Row]]) -> None:
@@ -160,8 +162,9 @@ class GraphEngine:
         predictor = self._kind(kernel.kind).predictor
         latency_ms = self._known[item]
         bound = self._speeds.bound(KINDS[kernel.kind].work(kernel.config))
-        if predictor is None:
-            note = f"no regressor for kind {kernel.kind!r}: estimated from flops and bytes"
+        if predictor is None or not self._fallback.measured:
+            unknown = f"no regressor for kind {kernel.kind!r}: estimated from flops and bytes"
+            note = _FROM_SHEET if predictor else unknown
             interval_ms = self._around(latency_ms, "estimated")
             return KernelPrediction(kernel, "estimated", latency_ms, interval_ms, (note,), bound)
         _, row = item
@@ -190,6 +193,8 @@ class GraphEngine:
         ends = [found for status, part_ms in parts.items() if (found := self._around(part_ms, status)) is not None]
         return (sum(low for low, _ in ends), sum(high for _, high in ends)) if ends else None
 
+
+_FROM_SHEET = "no kernel was measured on this device: estimated from its data sheet, by what others make of theirs"
 
 _WEIGHT_OF_ESTIMATES: Mapping[Status, float] = MappingProxyType(
     {"predicted": 0.0, "extrapolated": 0.5, "estimated": 1.0}

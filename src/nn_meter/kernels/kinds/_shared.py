@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from math import ceil
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
 from nn_meter.ir import GraphBuilder
 from nn_meter.kernels.partition import Shape
-from nn_meter.kernels.schema import Category, Column, item_bytes
+from nn_meter.kernels.schema import Category, Column, OnDevice, Speeds, Work, item_bytes
 
 ACTIVATIONS: Mapping[str, str] = MappingProxyType(
     {
@@ -30,6 +32,43 @@ OP = Category("op", lambda c: c.op)
 LAYOUT = Category("layout", lambda c: c.layout)
 ACTIVATION = Category("activation", lambda c: activation(c.fused))
 ITEM_BYTES = Column("item_bytes", lambda c: item_bytes(c.dtype))
+
+
+TILES = ((128, 128), (64, 128), (128, 64), (64, 64), (128, 32), (32, 128), (32, 32))
+"""Rows and columns of a product that one group of threads computes in libraries for GPUs; which of them is theirs to
+choose."""
+
+Product = tuple[int, int, int]
+"""Products, rows and columns of each."""
+
+
+def tiled(product: Callable[[Any], Product]) -> tuple[OnDevice, ...]:
+    """How a device's processors share a matrix product, for each size of tile: how often each gets one, and how much of
+    what all compute until the last is done belongs to the result (Lee et al., NeuSight, ASPLOS 2025)."""
+
+    def on(a: int, b: int) -> tuple[OnDevice, OnDevice]:
+        def rounds(config: Any, speeds: Speeds) -> float:
+            batch, rows, columns = product(config)
+            return batch * ceil(rows / a) * ceil(columns / b) / max(speeds.processors, 1)
+
+        def share(config: Any, speeds: Speeds) -> float:
+            batch, rows, columns = product(config)
+            computed = ceil(rounds(config, speeds)) * max(speeds.processors, 1) * a * b
+            return batch * rows * columns / max(computed, 1)
+
+        return OnDevice(f"rounds_{a}x{b}", rounds), OnDevice(f"share_{a}x{b}", share)
+
+    return tuple(column for tile in TILES for column in on(*tile))
+
+
+def cached(work: Callable[[Any], Work]) -> OnDevice:
+    """How often what a kernel reads and writes would fill the device's last cache."""
+    return OnDevice("cached", lambda c, speeds: work(c).bytes / max(speeds.cache_bytes, 1.0))
+
+
+def aligned(name: str, size: Callable[[Any], int]) -> OnDevice:
+    """Whether a size lets threads load four elements at once."""
+    return OnDevice(f"aligned_{name}", lambda c, _: size(c) % 4 == 0)
 
 
 def activation(fused: Sequence[str]) -> str:

@@ -15,16 +15,19 @@ from nn_meter.kernels.kinds._shared import (
     ITEM_BYTES,
     LAYOUT,
     activate,
+    aligned,
     blocked,
+    cached,
     halves,
     inside,
     pads_between,
     some,
+    tiled,
     times,
     window,
 )
 from nn_meter.kernels.partition import Shape
-from nn_meter.kernels.schema import Column, KernelKind, Operator, Work, item_bytes
+from nn_meter.kernels.schema import Category, Column, KernelKind, OnDevice, Operator, Work, item_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +119,7 @@ def _intensity(c: ConvConfig) -> float:
     return done.flops / max(done.bytes, 1)
 
 
-COLUMNS = (
+COLUMNS: tuple[Column | Category | OnDevice, ...] = (
     Column("n", lambda c: c.n),
     Column("cin", lambda c: c.cin),
     Column("cout", lambda c: c.cout),
@@ -142,6 +145,11 @@ COLUMNS = (
     Column("weight_bytes", lambda c: c.weight_bytes),
     Column("intensity", _intensity),
     ITEM_BYTES,
+    *tiled(lambda c: (c.group, c.n * prod(c.out), c.cout // c.group)),
+    cached(work),
+    aligned("cin", lambda c: c.cin),
+    aligned("cout", lambda c: c.cout),
+    aligned("pixels", lambda c: prod(c.out)),
 )
 
 

@@ -12,9 +12,9 @@ import numpy as np
 
 from nn_meter.ir import Graph, GraphBuilder
 from nn_meter.ir.shapes import DTYPES
-from nn_meter.kernels.kinds._shared import ITEM_BYTES, OP, some, times
+from nn_meter.kernels.kinds._shared import ITEM_BYTES, OP, cached, some, times
 from nn_meter.kernels.partition import Shape
-from nn_meter.kernels.schema import Category, Column, KernelKind, Operator, Work, item_bytes
+from nn_meter.kernels.schema import Category, Column, KernelKind, OnDevice, Operator, Work, item_bytes
 
 UNARY = (
     "Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "BitwiseNot", "Cast", "Ceil", "Celu", "Clip", "Cos",
@@ -128,7 +128,7 @@ def _inner(operand: int) -> Column:
     return Column(name, lambda c: operand < len(c.present) and c.present[operand][-1])
 
 
-COLUMNS: tuple[Column | Category, ...] = (
+COLUMNS: tuple[Column | Category | OnDevice, ...] = (
     OP,
     Column("size", lambda c: c.size),
     Column("rank", lambda c: len(c.dims)),
@@ -141,6 +141,7 @@ COLUMNS: tuple[Column | Category, ...] = (
     ITEM_BYTES,
     Category("to", lambda c: c.to),
     Category("constant", lambda c: c.constant if c.constant in ("", *KNOWN_EXPONENTS) else "other"),
+    cached(work),
 )
 
 

@@ -9,8 +9,8 @@ from math import prod
 import numpy as np
 
 from nn_meter.ir import Graph, GraphBuilder
-from nn_meter.kernels.kinds._shared import ACTIVATION, ITEM_BYTES, activate, some
-from nn_meter.kernels.schema import Column, KernelKind, Operator, Work, item_bytes
+from nn_meter.kernels.kinds._shared import ACTIVATION, ITEM_BYTES, activate, aligned, cached, some, tiled
+from nn_meter.kernels.schema import Category, Column, KernelKind, OnDevice, Operator, Work, item_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ def _intensity(c: GemmConfig) -> float:
     return done.flops / max(done.bytes, 1)
 
 
-COLUMNS = (
+COLUMNS: tuple[Column | Category | OnDevice, ...] = (
     Column("batch", lambda c: c.batch),
     Column("m", lambda c: c.m),
     Column("k", lambda c: c.k),
@@ -99,6 +99,11 @@ COLUMNS = (
     Column("intensity", _intensity),
     Column("flops_per_product", lambda c: 2.0 * c.m * c.k * c.n),
     ITEM_BYTES,
+    *tiled(lambda c: (c.batch, c.m, c.n)),
+    cached(work),
+    aligned("m", lambda c: c.m),
+    aligned("k", lambda c: c.k),
+    aligned("n", lambda c: c.n),
 )
 
 

@@ -9,8 +9,8 @@ from math import prod
 import numpy as np
 
 from nn_meter.ir import Graph, GraphBuilder
-from nn_meter.kernels.kinds._shared import ITEM_BYTES, OP, some
-from nn_meter.kernels.schema import Column, KernelKind, Operator, Work, item_bytes
+from nn_meter.kernels.kinds._shared import ITEM_BYTES, OP, aligned, cached, some
+from nn_meter.kernels.schema import Category, Column, KernelKind, OnDevice, Operator, Work, item_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ def work(c: RowsConfig) -> Work:
     return Work(8.0 * c.size, size_bytes, size_bytes)
 
 
-COLUMNS = (
+COLUMNS: tuple[Column | Category | OnDevice, ...] = (
     OP,
     Column("strided", lambda c: c.stride > 1),
     Column("stride", lambda c: c.stride),
@@ -80,6 +80,9 @@ COLUMNS = (
     Column("inputs", lambda c: c.inputs),
     Column("size", lambda c: c.size),
     ITEM_BYTES,
+    OnDevice("rounds", lambda c, speeds: c.rows / max(speeds.processors, 1)),
+    cached(work),
+    aligned("length", lambda c: c.length),
 )
 
 

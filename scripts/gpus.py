@@ -1,0 +1,126 @@
+"""Predictors of GPUs in PyTorch from NeuSight's kernels, and of GPUs left out from their data sheets."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nn_meter.devices.sheet import Sheet
+from nn_meter.errors import BuildError, ModelError
+from nn_meter.fitting import Errors
+from nn_meter.kernels.partition import Kernel, Partition
+from nn_meter.learning.sheets import LEFT_OUT, from_sheet, speeds_of
+from nn_meter.learning.training import train
+from nn_meter.measuring.records import Record
+from nn_meter.networks import published_neusight as neusight
+from nn_meter.predictors.bundle import Bundle
+from nn_meter.predictors.runtime import GraphEngine
+from nn_meter.runtimes import pytorch
+from nn_meter.storage import read_json
+
+ASKED = 4
+"""Of the kernels of a GPU left out, every so many are asked about."""
+
+
+def run(folder: Path, ship: bool, errors: bool = True) -> None:
+    """Fit each GPU; print errors of kernels held out, of language models, and of each GPU answered for by others."""
+    here = folder / "neusight"
+    sheets = neusight.read_sheets(here / "device_configs.json")
+    models = neusight.read_models(here / "end_to_end.csv.gz").records
+    configs = read_json(here / "model_configs.json", "the models' configurations", BuildError)
+    made: dict[str, Bundle] = {}
+    records: dict[str, tuple[Record, ...]] = {}
+    for name in neusight.GPUS:
+        start = time.monotonic()
+        found = neusight.read_kernels(here, name)
+        for text in found.left_out:
+            print("  left out", text)
+        records[name] = found.records
+        made[name] = _trained(name, found.records, sheets, made)
+        print(f"{made[name].name}: {len(found.records)} kernels, {time.monotonic() - start:.0f} s")
+        held: Any = made[name].environment["held_out"]
+        _say({operator: (each["kernels"], each["mean"], each["median"]) for operator, each in held.items()})
+        made[name] = _say_models(made[name], [m for m in models if _short(m) == name], configs)
+    if errors:
+        for name, sheet in ((n, sheets[neusight.GPUS[n][1][0]]) for n in made):
+            others = [bundle for other, bundle in made.items() if other != name]
+            found_ms, measured_ms, operators = _asked(from_sheet(sheet, others, name=name), records[name][::ASKED])
+            print(f"{name}, answered for by the others from its data sheet")
+            off = np.abs(found_ms / measured_ms - 1)
+            _say({o: (int((operators == o).sum()), float(off[operators == o].mean()),
+                      float(np.median(off[operators == o]))) for o in np.unique(operators)})  # fmt: skip
+            print(f"    all: mean {off.mean():.1%}, median {np.median(off):.1%}")
+            low, high = np.quantile(np.log(measured_ms / found_ms), (0.05, 0.95))
+            about = {"mean": round(float(off.mean()), 4), "median": round(float(np.median(off)), 4),
+                     "log_low": round(float(low), 4), "log_high": round(float(high), 4)}  # fmt: skip
+            made[name] = replace(made[name], environment={**made[name].environment, LEFT_OUT: about})
+            _say_models(from_sheet(sheet, others, name=name), [m for m in models if _short(m) == name], configs)
+        for device in sorted({_short(m) for m in models} - made.keys()):
+            print(f"{device}, of which no kernel was measured")
+            sheet = sheets[device]
+            _say_models(from_sheet(sheet, list(made.values()), name=device),
+                        [m for m in models if _short(m) == device], configs)  # fmt: skip
+    if ship:
+        from ship import add
+
+        add(list(made.values()))
+
+
+def _trained(
+    name: str, records: Sequence[Record], sheets: Mapping[str, Sheet], made: Mapping[str, Bundle]
+) -> Bundle:
+    """With the codes of those that are made, so that all can be merged."""
+    around = records[0].circumstances
+    codes = {k: p.categories for each in list(made.values())[:1] for k, p in each.kinds.items()}
+    sheet = sheets[neusight.GPUS[name][1][0]]
+    bundle = train(
+        records, name=neusight.predictor_name(around), rules=pytorch.RULES, sheet=speeds_of(sheet), codes=codes
+    )
+    text = f"{sheet.flops_per_s / 1e12:g} TFLOP/s, {sheet.bytes_per_s / 1e9:g} GB/s, {sheet.processors} processors, " \
+        f"{sheet.cache_bytes / 1e6:g} MB of cache, {sheet.board_watts:g} W"  # fmt: skip
+    facts = {"maker": around.device.maker, "source": around.source, "licence": around.licence, "batch": 1,
+             "sheet": text, "board_watts": sheet.board_watts}  # fmt: skip
+    return replace(bundle, environment={**bundle.environment, **facts})
+
+
+def _asked(bundle: Bundle, records: Sequence[Record]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Predicted and measured latencies of single kernels in ms, and their operators."""
+    kernels = [Kernel(k.kind, k.config, (), r.subject) for r in records for k in r.kernels]
+    found = GraphEngine(bundle).explain_partition(Partition("kernels", tuple(kernels)))
+    measured = [k.latency_ms for r in records for k in r.kernels]
+    return (np.array([k.latency_ms for k in found.kernels]), np.array(measured),
+            np.array([k.label for k in kernels]))  # fmt: skip
+
+
+def _say(errors: Mapping[str, tuple[int, float, float]]) -> None:
+    for operator, (count, mean, median) in errors.items():
+        print(f"    {operator:8s} {count:6d} kernels, mean {mean:6.1%}, median {median:6.1%}")
+
+
+def _say_models(bundle: Bundle, models: Sequence[Record], configs: Mapping[str, Any]) -> Bundle:
+    """Print each model's error; the bundle with all of them."""
+    predicted_ms, measured_ms = [], []
+    for each in models:
+        assert each.whole is not None
+        name, tokens = each.subject.split("@")
+        try:
+            graph = neusight.language_model(name, configs.get(name, {}), int(tokens), each.circumstances.batch)
+        except ModelError as error:
+            print(f"    {each.subject}: left out: {error}")
+            continue
+        predicted_ms.append(GraphEngine(bundle).latency_ms(graph))
+        measured_ms.append(each.whole.median_ms)
+        print(f"    {each.subject} at batch {each.circumstances.batch}: measured {measured_ms[-1]:.0f} ms, "
+              f"predicted {predicted_ms[-1]:.0f} ms, {predicted_ms[-1] / measured_ms[-1] - 1:+.1%}")  # fmt: skip
+    errors = Errors.of(np.array(predicted_ms), np.array(measured_ms)).written()
+    print(f"    language models: mean {errors['mean']:.1%}")
+    return replace(bundle, environment={**bundle.environment, "errors": errors})
+
+
+def _short(record: Record) -> str:
+    return str(record.circumstances.device.environment["short"])

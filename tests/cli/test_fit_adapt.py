@@ -1,0 +1,59 @@
+"""``nn-meter fit --sheet`` and ``nn-meter adapt --known``: a GPU by its data sheet, a device by tables of others."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+NETWORKS = {f"{a} {b} {c}": (a, b, c) for a, b, c in product(range(4), repeat=3)}
+COSTS = {"phone": (1, 2, 3), "board": (3, 1, 1), "server": (1, 1, 4), "watch": (4, 5, 6)}
+
+
+def latency_ms(name: str, costs: tuple[int, ...]) -> float:
+    return 5.0 + sum(cost * each for cost, each in zip(costs, NETWORKS[name], strict=True))
+
+
+def test_a_sheet_and_tables_are_one_too_many(run: Callable[..., object], tmp_path: Path) -> None:
+    for arguments in ((), ("table.csv", "--sheet", tmp_path / "l4.yaml")):
+        said = run("fit", *arguments, "--name", "l4")
+        assert said.code == 2
+        assert "one of them" in said.err
+
+
+@pytest.fixture
+def known(tmp_path: Path) -> Path:
+    path = tmp_path / "known.csv"
+    rows = [",".join([name, *(f"{latency_ms(name, costs)}" for costs in COSTS.values())]) for name in NETWORKS]
+    path.write_text("\n".join([f"architecture,{','.join(COSTS)}", *rows]), encoding="utf-8")
+    return path
+
+
+def test_a_device_is_adapted_to_by_tables_of_others(run: Callable[..., object], known: Path, tmp_path: Path) -> None:
+    mine, out, costs = tmp_path / "mine.csv", tmp_path / "predicted.csv", (2, 3, 2)
+    mine.write_text("model,latency_ms\n", encoding="utf-8")
+    first = run("adapt", "--measured", mine, "--known", known, "--name", "mine", "-o", out, "--suggest", 8)
+    asked = [line.split(": ")[1] for line in first.out.splitlines() if "measure next" in line]
+    assert len(asked) == 8
+    lines = [f"{name},{latency_ms(name, costs)}" for name in asked]
+    mine.write_text("\n".join(["model,latency_ms", *lines, "another,3"]), encoding="utf-8")
+    said = run("adapt", "--measured", mine, "--known", known, "--name", "mine", "-o", out, "--suggest", 2)
+    assert said.code == 0
+    assert f"{len(NETWORKS)} networks predicted from 8 measured and 4 known devices" in said.out
+    assert not {line.split(": ")[1] for line in said.out.splitlines() if "measure next" in line} & {*asked}
+    assert "1 measured networks are not in the known tables" in said.err
+    with out.open(encoding="utf-8") as file:
+        answer = {row["model"]: float(row["latency_ms"]) for row in csv.DictReader(file)}
+    assert all(answer[name] == pytest.approx(latency_ms(name, costs), rel=0.2) for name in NETWORKS)
+
+
+def test_what_cannot_be_adapted_to_is_said(run: Callable[..., object], known: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.csv"
+    mine.write_text("model,latency_ms\n0 0 0,5\n", encoding="utf-8")
+    said = run("adapt", "--measured", mine, "--known", known, "--name", "mine")
+    assert (said.code, "--output" in said.err) == (2, True)
+    said = run("adapt", "--measured", mine, "--known", mine, "--name", "mine", "-o", tmp_path / "out.csv")
+    assert (said.code, "devices do not show" in said.err) == (2, True)
