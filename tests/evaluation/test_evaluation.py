@@ -11,11 +11,13 @@ from nn_meter.api import Predictor
 from nn_meter.backends import Named
 from nn_meter.backends.replay import FakeClock, ReplayBackend, ReplayConfig
 from nn_meter.errors import InputError
-from nn_meter.evaluation import Bench, Score, Subject, blamed, calibrate, evaluate, subjects
+from nn_meter.evaluation import Bench, Evaluation, Score, Subject, blamed, calibrate, evaluate, subjects
 from nn_meter.ir import Graph, GraphBuilder
 from nn_meter.measuring import Journal, Measurement, Plan
 from nn_meter.predictors.bundle import Bundle
 from nn_meter.predictors.parts import Roofline
+from nn_meter.predictors.prediction import Prediction
+from nn_meter.predictors.trust import EVALUATED, trust
 from nn_meter.report import evaluation as report
 from nn_meter.report.json import dumps
 
@@ -154,6 +156,17 @@ def test_intervals_are_quantiles_corrected_for_the_number_of_models() -> None:
     assert interval.high == pytest.approx(0.1655, abs=1e-4)
     with pytest.raises(InputError, match="18 models are too few for intervals of 90%; measure at least 19"):
         calibrate(scores[:18])
+
+
+def test_errors_by_family_go_into_the_bundle_and_are_found_by_a_models_name() -> None:
+    pairs = (("resnet18", "resnet", 1.1), ("resnet34", "resnet", 1.2), ("vit_tiny", "vit", 0.5))
+    scores = tuple(replace(score(1.0, predicted_ms), model=name, family=family) for name, family, predicted_ms in pairs)
+    facts = Evaluation(scores, "replay", 2).errors(scores[0].predictor)
+    assert (facts["models"], facts["median"]) == (3, 0.2)
+    answer = Prediction("resnet50.onnx", "p", "1.0", "", "", 1.0, ())
+    found = trust(answer, replace(predictor().bundle, environment={EVALUATED: facts})).family
+    assert found is not None
+    assert (found.family, found.models, found.median, found.bias) == ("resnet", 2, 0.15, 0.15)
 
 
 def test_folders_give_families(tmp_path: Path) -> None:

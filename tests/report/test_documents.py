@@ -1,4 +1,4 @@
-"""Predictions as JSON and HTML."""
+"""Predictions as JSON."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json as stdlib
 
 from nn_meter.kernels.partition import FreeConfig, Kernel, NnMeterConfig, Unfused
 from nn_meter.predictors.prediction import KernelPrediction, Prediction
-from nn_meter.report import html, json
+from nn_meter.report import json
 
 CONV = Kernel(
     "conv-bn-relu", NnMeterConfig(((1, 8, 8, 3),), ((1, 8, 8, 4),), (3, 3)), ("a<b>",), "conv<&>relu"
@@ -51,12 +51,3 @@ def test_documents_keep_the_failed() -> None:
     document = json.documents([PREDICTION], [("bad.onnx", "no model")])
     assert [each["model"] for each in document["predictions"]] == ["net<script>.onnx"]
     assert document["failed"] == [{"model": "bad.onnx", "error": "no model"}]
-
-
-def test_html_escapes_what_models_say() -> None:
-    page = html.page([PREDICTION])
-    assert "<script" not in page
-    assert "net&lt;script&gt;.onnx" in page
-    assert "conv&lt;&amp;&gt;relu" in page
-    assert "a&lt;b&gt; -&gt; c" in page
-    assert "http" not in page

@@ -30,7 +30,7 @@ def configure(parser: argparse.ArgumentParser, command: str) -> None:
     parser.add_argument("--plot", metavar="FILE", help="draw predicted against measured, .png or .svg")
     parser.add_argument("--markdown", metavar="FILE", help="write the evaluation as a page")
     parser.add_argument(
-        "--calibrated", metavar="FILE", help="save the first predictor with intervals from these models"
+        "--calibrated", metavar="FILE", help="save the first predictor with intervals and errors from these models"
     )
     parser.set_defaults(run=run)
 
@@ -40,6 +40,7 @@ def run(args: argparse.Namespace) -> int:
     from nn_meter.evaluation import calibrate, evaluate, subjects
     from nn_meter.measuring import Journal
     from nn_meter.predictors import bundle as bundles
+    from nn_meter.predictors.trust import EVALUATED
     from nn_meter.report import evaluation as report
     from nn_meter.report.json import dumps
 
@@ -75,8 +76,10 @@ def run(args: argparse.Namespace) -> int:
             except OSError as error:
                 raise unwritable(path, error) from error
     if args.calibrated:
-        interval = calibrate(result.of(result.predictors[0]))
-        bundles.save(replace(predictors[0].bundle, interval=interval), Path(args.calibrated))
+        first, known = result.predictors[0], predictors[0].bundle
+        facts = {**known.environment, EVALUATED: result.errors(first)}
+        found = replace(known, interval=calibrate(result.of(first)), environment=facts)
+        bundles.save(found, Path(args.calibrated))
     print(report.table(result))
     return FAILED if result.failed else OK
 

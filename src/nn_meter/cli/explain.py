@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     predictors = load_predictors(args)
     answers = collect(wanted, predictors)
     if args.html:
-        write(args.html, html.page(answers.predictions))
+        write(args.html, html.page(answers.predictions, (each.bundle for each in predictors), answers.failed))
     if args.json:
         several = wanted.batch or len(predictors) > 1
         print(json.told(answers.predictions, answers.failed, several=several, explain=True))

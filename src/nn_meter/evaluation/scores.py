@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from nn_meter.devices.device import Value
 from nn_meter.errors import InputError
@@ -116,6 +117,20 @@ class Evaluation:
         """The share of models whose interval holds the measured latency; ``None`` without intervals."""
         inside = [score.covered for score in self.of(predictor) if score.covered is not None]
         return sum(inside) / len(inside) if inside else None
+
+    def errors(self, predictor: str) -> dict[str, Any]:
+        """For the entry ``EVALUATED`` of a bundle's ``environment``: errors over all models and by family."""
+        whole, scores = self.metrics(predictor), self.of(predictor)
+        families = {
+            family: {
+                "models": sorted(score.model for score in scores if score.family == family),
+                "median": round(found.median_ape, 4),
+                "bias": round(found.bias, 4),
+            }
+            for family, found in self.families(predictor).items()
+        }
+        figures = {"median": round(whole.median_ape, 4), "bias": round(whole.bias, 4)}
+        return {"models": whole.n, **figures, "families": families}
 
     def interval(self, predictor: str) -> Interval | None:
         """What :func:`calibrate` makes of its scores; ``None`` where they are too few."""

@@ -28,6 +28,13 @@ class OutOfRange:
     low: float
     high: float
 
+    @property
+    def doublings(self) -> float:
+        """How often the nearer end of the range has to be doubled, or halved, to get there; one is added to both, so
+        that 0 has a place."""
+        end = self.low if self.value < self.low else self.high
+        return abs(math.log2((max(self.value, 0.0) + 1) / (max(end, 0.0) + 1)))
+
     def __str__(self) -> str:
         return f"{self.column} {self.value:g} is outside the trained range {self.low:g}..{self.high:g}"
 
@@ -38,6 +45,7 @@ class Unseen:
 
     column: str
     name: str
+    doublings = 0.0
 
     def __str__(self) -> str:
         return f"{self.column} {self.name!r} was not seen in training"

@@ -18,7 +18,7 @@ from nn_meter.kernels.rules import RuleSet
 from nn_meter.predictors.bundle import Bundle
 from nn_meter.predictors.kind import KindPredictor
 from nn_meter.predictors.nnmeter_columns import ENCODERS, Facts, kernel_name
-from nn_meter.predictors.prediction import KernelPrediction, Prediction
+from nn_meter.predictors.prediction import KernelPrediction, Prediction, Status
 from nn_meter.runtimes.nnmeter import Ir, Partitioner, Plan, PlannedKernel
 
 Row = tuple[float, ...]
@@ -176,8 +176,10 @@ class NnMeterEngine:
         kernel = Kernel(name or planned.ops[0], config, nodes, planned.label)
         if kind is None or problem:
             return KernelPrediction(kernel, "estimated", 0.0, None, (problem,))
-        notes = tuple(map(str, kind.predictor.outside(row)))
-        return KernelPrediction(kernel, "extrapolated" if notes else "predicted", kind.known[row], None, notes)
+        outside = kind.predictor.outside(row)
+        beyond = max((each.doublings for each in outside), default=0.0)
+        status: Status = "extrapolated" if outside else "predicted"
+        return KernelPrediction(kernel, status, kind.known[row], None, tuple(map(str, outside)), "", beyond)
 
 
 def _free(name: str, operator: str, reason: str) -> KernelPrediction:

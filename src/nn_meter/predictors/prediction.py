@@ -27,6 +27,7 @@ class KernelPrediction:
     about more than it saw; the notes say about what. ``estimated``: by a fallback, because there is none. ``free``: it
     costs nothing, by a row in a table. ``interval_ms`` is the central 90 % where the predictor knows it. ``bound`` is
     what the device's roofline says that it waits for, empty where nobody knows: arithmetic, memory, or the call itself.
+    ``beyond`` is how far outside of what was trained on it lies: doublings of the farthest column, 0 within.
     """
 
     kernel: Kernel
@@ -35,6 +36,7 @@ class KernelPrediction:
     interval_ms: tuple[float, float] | None = None
     notes: tuple[str, ...] = ()
     bound: Bound = ""
+    beyond: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

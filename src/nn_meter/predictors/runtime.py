@@ -171,7 +171,8 @@ class GraphEngine:
         outside = predictor.outside(row, KINDS[kernel.kind].names(kernel.config))
         if outside:
             interval_ms = self._around(latency_ms, "extrapolated")
-            return KernelPrediction(kernel, "extrapolated", latency_ms, interval_ms, tuple(map(str, outside)), bound)
+            notes, beyond = tuple(map(str, outside)), max(each.doublings for each in outside)
+            return KernelPrediction(kernel, "extrapolated", latency_ms, interval_ms, notes, bound, beyond)
         low, high = (predictor.errors.get(key) for key in ("log_low", "log_high"))
         known = low is not None and high is not None
         interval_ms = _times(latency_ms, low, high) if known else None

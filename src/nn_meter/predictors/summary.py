@@ -77,8 +77,12 @@ def layer_name(node: str) -> str:
 
 
 def module_name(node: str, depth: int) -> str:
-    """The first ``depth`` levels of a node's module; a number counts with the name before it. ``"-"`` for a node that
-    is in none."""
+    """The first ``depth`` levels of a node's module; ``"-"`` for a node that is in none."""
+    return ".".join(module_levels(node)[:depth]) or "-"
+
+
+def module_levels(node: str) -> tuple[str, ...]:
+    """The modules that a node lies in, the outermost first; a number counts with the name before it."""
     path = _joined(node.strip("/").split("/")[:-1])
     levels: list[str] = []
     for part in filter(None, path.split(".")):
@@ -86,7 +90,7 @@ def module_name(node: str, depth: int) -> str:
             levels[-1] += f".{part}"
         else:
             levels.append(part)
-    return ".".join(levels[:depth]) or "-"
+    return tuple(levels)
 
 
 def _joined(path: Sequence[str]) -> str:
@@ -98,23 +102,23 @@ def _joined(path: Sequence[str]) -> str:
     return found.lstrip(".")
 
 
-def _first(each: KernelPrediction) -> str:
+def first_node(each: KernelPrediction) -> str:
     """The node that a kernel is known by; what the runtime inserts has none."""
     return each.kernel.nodes[0] if each.kernel.nodes else ""
 
 
-def _named(each: KernelPrediction) -> str:
+def layer_of(each: KernelPrediction) -> str:
     """The layer that a kernel is known by, without the operator where the kernel's label begins with it."""
     if not each.kernel.nodes:
         return "(inserted by the runtime)"
-    name = layer_name(_first(each))
+    name = layer_name(first_node(each))
     module, _, operator = name.rpartition("/")
     return module if module and re.match(rf"{re.escape(operator)}\b", each.kernel.label) else name
 
 
 def _alike(each: KernelPrediction) -> Hashable:
     kernel = each.kernel
-    return _NUMBERS.sub("#", _named(each)), kernel.kind, kernel.label, kernel.config, each.status
+    return _NUMBERS.sub("#", layer_of(each)), kernel.kind, kernel.label, kernel.config, each.status
 
 
 _KEYS: Mapping[By, Callable[[KernelPrediction, int, int], Hashable]] = MappingProxyType(
@@ -122,7 +126,7 @@ _KEYS: Mapping[By, Callable[[KernelPrediction, int, int], Hashable]] = MappingPr
         "layer": lambda each, index, depth: _alike(each),
         "kernel": lambda each, index, depth: index,
         "kind": lambda each, index, depth: each.kernel.kind,
-        "module": lambda each, index, depth: module_name(_first(each), depth),
+        "module": lambda each, index, depth: module_name(first_node(each), depth),
     }
 )
 
@@ -131,8 +135,9 @@ def _name(by: By, group: Sequence[KernelPrediction], depth: int) -> str:
     if by == "kind":
         return group[0].kernel.kind
     if by == "module":
-        return module_name(_first(group[0]), depth)
-    parts = [tuple(dict.fromkeys(part)) for part in zip(*(_NUMBERS.split(_named(each)) for each in group), strict=True)]
+        return module_name(first_node(group[0]), depth)
+    names = [_NUMBERS.split(layer_of(each)) for each in group]
+    parts = [tuple(dict.fromkeys(part)) for part in zip(*names, strict=True)]
     listed = len(group) <= _LISTED and sum(len(part) > 1 for part in parts) == 1
     return "".join(part[0] if len(part) == 1 else f"{{{','.join(part)}}}" if listed else "*" for part in parts)
 

@@ -1,71 +1,81 @@
-"""Predictions as one HTML file that needs nothing else."""
+"""Predictions as one HTML file that needs nothing else: their facts as JSON, and ``page/``'s script that shows them.
+
+What models say can have no effect: names are in the JSON alone, without a character that ends a script, and the script
+puts them on the page as text. The page may run its own script and nothing else, and fetches nothing.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import base64
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from html import escape
+from importlib.resources import files
+from typing import Any
 
-from nn_meter.predictors.prediction import Prediction
-from nn_meter.report.text import milliseconds, percent, total_line
+from nn_meter.predictors.bundle import Bundle
+from nn_meter.predictors.prediction import KernelPrediction, Prediction
+from nn_meter.predictors.summary import layer_name, layer_of, module_levels
+from nn_meter.predictors.trust import missed_ms, trust
+from nn_meter.report.text import total_line
 from nn_meter.storage import legible
 
+PARTS = ("base", "head", "icicle", "network", "table", "compare", "trust", "main")
+"""The script's files in the order in which they are put together."""
+
 _TEXT_MAX = 1000
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; color: #1c2430 }
-h1 { font-size: 1.4rem } h2 { font-size: 1.1rem; margin-top: 2rem }
-table { border-collapse: collapse; width: 100% }
-th, td { text-align: left; padding: .25rem .6rem; border-bottom: 1px solid #d8dee6; vertical-align: top }
-td.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
-td.label { overflow-wrap: anywhere }
-td.bar { width: 8rem } .bar div { background: #4878a8; height: .7rem; min-width: 1px }
-.estimated .bar div { background: #d08a3c }
-.scroll { overflow-x: auto } ul { margin: 0; padding-left: 1.2rem }
-"""
+_DIGITS = 6
 
 
-def page(predictions: Sequence[Prediction]) -> str:
-    """The HTML text: per prediction its total, coverage, kernels and the neighbours that did not fuse."""
-    title = ", ".join(dict.fromkeys(each.model for each in predictions))
-    body = "".join(map(_section, predictions))
+def page(
+    predictions: Sequence[Prediction], bundles: Iterable[Bundle] = (), failed: Iterable[tuple[str, str]] = ()
+) -> str:
+    """The HTML text.
+
+    Args:
+        predictions: of one or several models by one or several predictors.
+        bundles: of the predictors, as far as they are known; they say what errors to expect.
+        failed: models that could not be predicted, with the reason.
+    """
+    title = ", ".join(dict.fromkeys(each.model for each in predictions)) or "nothing predicted"
+    totals = f'<noscript><p>Without a script, the totals alone:</p><ul>{_totals(predictions)}</ul></noscript>'
+    return framed(title, f'{totals}<main id="page"></main>', PARTS, document(predictions, bundles, failed))
+
+
+def framed(title: str, body: str, parts: Sequence[str], facts: str, *, connects: bool = False) -> str:
+    """A page of ``body``, markup of ours, with the style and these parts of the script; ``facts`` are as
+    :func:`in_script` has them. It ``connects`` to where it came from, or to nothing."""
+    style, script = _file("page.css"), _script(parts)
+    policy = f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}"
+    policy += "; connect-src 'self'" if connects else ""
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta name="viewport" content="width=device-width"><title>{markup(title)}</title>'
-        f"<style>{_STYLE}</style></head><body>{body}</body></html>\n"
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<meta name="color-scheme" content="light dark">'
+        f"<title>{markup(title)}</title><style>{style}</style></head><body>{body}"
+        f'<script type="application/json" id="data">{facts}</script><script>{script}</script></body></html>\n'
     )
 
 
-def _section(prediction: Prediction) -> str:
-    device = f" ({prediction.device})" if prediction.device else ""
-    name = f"{prediction.model} on {prediction.predictor} {prediction.version}{device}"
-    largest = max((each.latency_ms for each in prediction.kernels), default=0.0) or 1.0
-    kernels = "".join(
-        f'<tr class="{each.status}"><td class="n">{number}</td>'
-        f'<td class="label">{markup(each.kernel.label)}</td>'
-        f"<td>{markup(each.kernel.kind)}</td><td>{markup(each.kernel.config.describe())}</td>"
-        f'<td class="n">{milliseconds(each.latency_ms)}</td>'
-        f'<td class="n">{percent(prediction.share(each.latency_ms))}</td>'
-        f'<td class="bar"><div style="width:{100 * each.latency_ms / largest:.1f}%"></div></td>'
-        f"<td>{markup('; '.join((each.status, *each.notes)))}</td></tr>"
-        for number, each in enumerate(prediction.charged, 1)
-    )
-    coverage = "".join(
-        f'<tr><td>{status}</td><td class="n">{part.kernels}</td><td class="n">{part.nodes}</td>'
-        f'<td class="n">{milliseconds(part.latency_ms)}</td><td class="n">{percent(part.share)}</td></tr>'
-        for status, part in prediction.coverage.items()
-    )
-    unfused = (
-        f"<details><summary>{len(pairs)} &times; {markup(reason)}</summary>"
-        f"{_items(f'{each.producer} -> {each.consumer}' for each in pairs)}</details>"
-        for reason, pairs in prediction.unfused_by_reason.items()
-    )
-    free = (f"{count} x {label}: {reason}" for label, reason, count in prediction.free_operators)
-    return (
-        f"<h1>{markup(name)}</h1><p>total {markup(total_line(prediction))}</p>"
-        f"<h2>What the total rests on</h2>{_table(('status', 'kernels', 'nodes', 'ms', 'share'), coverage)}"
-        f"<h2>Kernels</h2>{_table(('#', 'kernel', 'kind', 'shape', 'ms', 'share', '', 'status'), kernels)}"
-        f"<h2>Why neighbours did not fuse</h2>{''.join(unfused) or '<p>All did.</p>'}"
-        f"<h2>Free</h2>{_items(free)}<h2>Notes</h2>{_items(prediction.notes)}"
-    )
+def document(
+    predictions: Sequence[Prediction], bundles: Iterable[Bundle] = (), failed: Iterable[tuple[str, str]] = ()
+) -> str:
+    """The page's facts as JSON that may stand in a script: every text once, in ``texts``, elsewhere its place there;
+    numbers with six digits."""
+    known = {(each.name, each.version): each for each in bundles}
+    texts = _Texts()
+    found = [_prediction(each, known.get((each.predictor, each.version)), texts) for each in predictions]
+    missing = [[legible(model, _TEXT_MAX), legible(error, _TEXT_MAX)] for model, error in failed]
+    return in_script({"predictions": found, "failed": missing, "texts": texts.all})
+
+
+def in_script(facts: Mapping[str, Any]) -> str:
+    """JSON that may stand in a script, whatever its texts hold."""
+    told = json.dumps(facts, separators=(",", ":"), allow_nan=False)
+    return told.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
 def markup(text: str) -> str:
@@ -73,11 +83,118 @@ def markup(text: str) -> str:
     return escape(legible(text, _TEXT_MAX))
 
 
-def _table(heads: Iterable[str], rows: str) -> str:
-    head = "".join(f"<th>{head}</th>" for head in heads)
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+class _Texts:
+    """Texts by their places; each is kept once."""
+
+    def __init__(self) -> None:
+        self._places: dict[str, int] = {}
+
+    def __call__(self, text: str) -> int:
+        return self._places.setdefault(legible(text, _TEXT_MAX), len(self._places))
+
+    @property
+    def all(self) -> list[str]:
+        return list(self._places)
 
 
-def _items(texts: Iterable[str]) -> str:
-    items = "".join(f"<li>{markup(text)}</li>" for text in texts)
-    return f"<ul>{items}</ul>" if items else "<p>None.</p>"
+def _prediction(prediction: Prediction, bundle: Bundle | None, texts: _Texts) -> dict[str, Any]:
+    shapes = [f"{each.name} {'x'.join(map(str, each.shape)) or 'scalar'}" for each in prediction.inputs]
+    found = trust(prediction, bundle)
+    number = {id(each): place for place, each in enumerate(prediction.charged)}
+    places = [number.get(id(each)) for each in prediction.kernels]
+    facts = {
+        key: texts(getattr(prediction, key))
+        for key in ("model", "predictor", "version", "device", "runtime", "dtype", "statistic")
+    }
+    return {
+        **facts,
+        "threads": prediction.threads,
+        "inputs": [texts(each) for each in shapes],
+        "ms": _short(prediction.latency_ms),
+        "interval": _pair(prediction.interval_ms),
+        "size": None if prediction.size is None else asdict(prediction.size),
+        "call_ms": _short(prediction.call_ms),
+        "coverage": [
+            [texts(status), part.kernels, part.nodes, _short(part.latency_ms), _short(part.share)]
+            for status, part in prediction.coverage.items()
+            if part.kernels
+        ],
+        "kernels": [_kernel(each, texts) for each in prediction.charged],
+        "unfused": _unfused(prediction, bundle, places, texts),
+        "free": [[texts(label), texts(reason), count] for label, reason, count in prediction.free_operators],
+        "notes": [texts(each) for each in prediction.notes],
+        "trust": {
+            "level": found.level,
+            "reasons": [texts(each) for each in found.reasons],
+            "errors": None if found.errors is None else asdict(found.errors),
+            "family": None if found.family is None else {**asdict(found.family), "family": texts(found.family.family)},
+            "kinds": [
+                [
+                    texts(each.kind), each.kernels, _short(each.latency_ms), _short(each.share), each.rows,
+                    each.median_error and _short(each.median_error), each.doubtful, _short(each.beyond),
+                ]
+                for each in found.kinds
+            ],
+            "calibrated": _calibrated(bundle),
+            "notes": [texts(each) for each in (bundle.notes if bundle else ())],
+        },
+    }  # fmt: skip
+
+
+def _kernel(each: KernelPrediction, texts: _Texts) -> list[Any]:
+    """As ``KERNEL`` in page/base.js reads it."""
+    kernel = each.kernel
+    levels = module_levels(kernel.nodes[0]) if kernel.nodes else ()
+    return [
+        texts(layer_of(each)), texts(kernel.label), texts(kernel.kind), texts(kernel.config.describe()),
+        texts(each.status), _short(each.latency_ms), _pair(each.interval_ms), texts(each.bound), _short(each.beyond),
+        [texts(node) for node in kernel.nodes], [texts(note) for note in each.notes],
+        [texts(level) for level in levels],
+    ]  # fmt: skip
+
+
+def _unfused(
+    prediction: Prediction, bundle: Bundle | None, places: Sequence[int | None], texts: _Texts
+) -> list[list[Any]]:
+    """Reason, producer, consumer, their kernels' places among those that are not free, the least that it costs."""
+    return [
+        [
+            texts(each.reason), texts(layer_name(each.producer)), texts(layer_name(each.consumer)),
+            *((None, None) if each.kernels is None else (places[place] for place in each.kernels)),
+            least if least is None else _short(least),
+        ]
+        for each, least in zip(prediction.unfused, missed_ms(prediction, bundle), strict=True)
+    ]  # fmt: skip
+
+
+def _calibrated(bundle: Bundle | None) -> dict[str, Any] | None:
+    if bundle is None or bundle.interval is None:
+        return None
+    interval = bundle.interval
+    return {"level": interval.level, "models": interval.models, "networks": interval.networks}
+
+
+def _totals(predictions: Iterable[Prediction]) -> str:
+    lines = (f"{each.model} on {each.predictor} {each.version}: {total_line(each)}" for each in predictions)
+    return "".join(f"<li>{markup(line)}</li>" for line in lines)
+
+
+def _pair(interval_ms: tuple[float, float] | None) -> list[float] | None:
+    return None if interval_ms is None else [_short(end) for end in interval_ms]
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.{_DIGITS}g}")
+
+
+def _script(parts: Sequence[str]) -> str:
+    """The parts as one function, so that their names are nobody else's."""
+    return "(() => {\n" + "\n".join(_file(f"{part}.js") for part in parts) + "})();\n"
+
+
+def _file(name: str) -> str:
+    return (files("nn_meter.report") / "page" / name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

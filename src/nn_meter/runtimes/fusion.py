@@ -7,6 +7,7 @@ from nn_meter.kernels.kinds import read_kernel
 from nn_meter.kernels.partition import FreeConfig, Kernel, Partition, Unfused
 from nn_meter.kernels.rewriting import Op, Work
 from nn_meter.kernels.rules import RuleSet
+from nn_meter.kernels.schema import item_bytes
 from nn_meter.runtimes import find
 from nn_meter.runtimes.base import Runtime
 from nn_meter.runtimes.pairs import LAYOUT
@@ -49,12 +50,25 @@ def _end(op: Op) -> str:
 
 def _unfused(work: Work, rules: RuleSet) -> tuple[Unfused, ...]:
     """Each edge between two kernels with the reason why it is one."""
+    place = {id(op): number for number, op in enumerate(work.ops())}
     return tuple(
-        Unfused(_end(op), _end(reader), _reason(work, rules, op, reader, name))
+        Unfused(
+            _end(op),
+            _end(reader),
+            _reason(work, rules, op, reader, name),
+            (place[id(op)], place[id(reader)]),
+            _moved_bytes(work, name),
+        )
         for op in work.ops()
         for name in op.outputs
         for reader in (work.readers(name) if name else ())
     )
+
+
+def _moved_bytes(work: Work, name: str) -> float:
+    tensor = work.tensors[name]
+    needed = name in work.outputs or len(work.readers(name)) > 1
+    return tensor.size * item_bytes(tensor.dtype) * (1 if needed else 2)
 
 
 def _reason(work: Work, rules: RuleSet, op: Op, reader: Op, name: str) -> str:

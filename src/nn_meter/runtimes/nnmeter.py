@@ -238,6 +238,7 @@ def _partition(
 
     kernels: list[PlannedKernel] = []
     free: list[str] = []
+    number: dict[int, int] = {}
     for i, group in enumerate(groups):
         if root[i] != i:
             continue
@@ -245,10 +246,11 @@ def _partition(
         nodes = tuple(names[m] for op in members for m in ops.members[op])
         labels = tuple(ops.types[op] for op in members if ops.types[op] not in NOT_COMPUTED)
         if labels:
+            number[i] = len(kernels)
             kernels.append(PlannedKernel(labels, names[ops.heads[members[0]]], nodes))
         else:
             free += nodes
-    return Plan(tuple(kernels), tuple(free), _unfused(names, ops, order, kinds, root, rules))
+    return Plan(tuple(kernels), tuple(free), _unfused(names, ops, order, kinds, root, number, rules))
 
 
 def _unfused(
@@ -257,6 +259,7 @@ def _unfused(
     order: Sequence[int],
     kinds: Sequence[str],
     root: Sequence[int],
+    number: Mapping[int, int],
     rules: RuleSet,
 ) -> tuple[Unfused, ...]:
     """Each edge between two kernels with the reason why it is one."""
@@ -276,5 +279,6 @@ def _unfused(
                 reason = f"{len(readers)} consumers read it, and rule MON does not fuse such a producer"
             else:
                 reason = "another consumer was fused first (rule MON)"
-            result.append(Unfused(names[ops.heads[op]], names[ops.heads[order[j]]], reason))
+            pair = names[ops.heads[op]], names[ops.heads[order[j]]]
+            result.append(Unfused(*pair, reason, (number[start], number[root[j]])))
     return tuple(result)
