@@ -18,6 +18,7 @@ FRAMEWORKS = (
     "sklearn",
     "onnxruntime",
     "openvino",
+    "MNN",
     "matplotlib",
 )
 

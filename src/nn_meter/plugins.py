@@ -81,6 +81,7 @@ GROUPS: Mapping[str, Group] = MappingProxyType(
             {
                 "onnxruntime_cpu": "nn_meter.backends.onnxruntime_cpu:OnnxRuntimeCpu",
                 "openvino_cpu": "nn_meter.backends.openvino_cpu:OpenVinoCpu",
+                "mnn": "nn_meter.backends.mnn:Mnn",
                 "replay": "nn_meter.backends.replay:ReplayBackend",
             },
             section="backends",
@@ -95,6 +96,7 @@ GROUPS: Mapping[str, Group] = MappingProxyType(
             {
                 "onnxruntime": "nn_meter.runtimes.onnxruntime:RUNTIME",
                 "openvino": "nn_meter.runtimes.openvino:RUNTIME",
+                "mnn": "nn_meter.runtimes.mnn:RUNTIME",
                 "pytorch": "nn_meter.runtimes.pytorch:RUNTIME",
                 "tflite_cpu": "nn_meter.runtimes.tflite:CPU",
                 "tflite_gpu": "nn_meter.runtimes.tflite:GPU",

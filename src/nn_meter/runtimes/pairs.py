@@ -228,6 +228,11 @@ def _verdict(known: Mapping[tuple[str, ...], bool | None], *names: Sequence[str]
 
 
 def _names(work: Work, op: Op) -> tuple[str, ...]:
+    """What rules may call an operator, its own name in ONNX first."""
+    return tuple(dict.fromkeys((op.op_type, *_rule_names(work, op))))
+
+
+def _rule_names(work: Work, op: Op) -> tuple[str, ...]:
     """Rule names of an operator, its own first."""
     if op.op_type in _ARITHMETIC:
         if _operands(work, op) > 1:

@@ -73,6 +73,18 @@ class Table:
         """A string, empty where it is absent."""
         return str(self.content(slot), "utf-8", "replace")
 
+    def texts(self, slot: int) -> list[str]:
+        """A vector of strings."""
+        start, count = self._vector(slot)
+        found = []
+        for i, offset in enumerate(_numbers(self._data, start, count, "I")):
+            at = start + 4 * i + offset
+            length = _number(self._data, at, "I")
+            if at + 4 + length > len(self._data):
+                raise ModelFormatError(f"a flatbuffer string at byte {at} reaches beyond the file; it is damaged")
+            found.append(str(self._data[at + 4 : at + 4 + length], "utf-8", "replace"))
+        return found
+
     def _vector(self, slot: int) -> tuple[int, int]:
         at = self._field(slot)
         if not at:

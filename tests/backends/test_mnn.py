@@ -1,0 +1,138 @@
+"""MNN keeps the contract of backends, converts in a process of its own, and shows what it fuses."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from agreement import Agreement, agreement
+from onnx import TensorProto, helper
+
+from nn_meter.backends import Operand, load, mnn
+from nn_meter.backends.onnx_writer import with_random_weights
+from nn_meter.errors import BackendError, MissingDependencyError
+from nn_meter.frontends import onnx as reader
+from nn_meter.kernels.rules import read_rules
+from nn_meter.networks.generated import FAMILIES
+from nn_meter.runtimes import find
+from nn_meter.runtimes.executed import read_all
+from nn_meter.runtimes.fusion import fuse
+from nn_meter.testing import check_backend, sample_graph
+
+
+@pytest.fixture
+def there() -> None:
+    pytest.importorskip("MNN")
+
+
+@pytest.mark.heavy
+def test_it_keeps_the_contract(there: None) -> None:
+    check_backend(load("mnn"))
+
+
+@pytest.mark.heavy
+def test_a_kernel_names_the_nodes_that_it_covers(there: None) -> None:
+    graph = sample_graph()
+    executed = load("mnn").fused(graph)
+    covered = [each.nodes for each in read_all(executed, find("mnn"), graph)]
+    assert ("Conv_0", "Relu_0") in covered
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("family", FAMILIES)
+def test_it_runs_what_is_generated_or_names_the_operator(family: str, there: None) -> None:
+    graph = FAMILIES[family](1)
+    refused = ""
+    try:
+        kernels = load("mnn").fused(graph)
+    except BackendError as error:
+        refused = str(error)
+    if refused:
+        assert any(node.op_type in refused for node in graph.nodes)
+    else:
+        assert read_all(kernels, find("mnn"), graph)
+
+
+SHARED = sorted((Path(__file__).parents[2] / ".." / "shared" / "models").glob("*.onnx"))
+CONVOLUTIONAL = ("efficientnet_b0", "ghostnet_100", "mobilenetv2_100", "regnety_004", "resnet18")
+
+
+def compare(path: Path) -> Agreement:
+    data = with_random_weights(path).SerializeToString()
+    graph = reader.read(data)
+    kernels = fuse(graph, read_rules({"runtime": "mnn"})).kernels
+    return agreement(kernels, load("mnn").fused(data), "mnn", graph)
+
+
+@pytest.mark.heavy
+def test_kernels_are_those_that_it_executes(there: None) -> None:
+    """The bounds of all lie a little below what was found when they were written, 0.954 and 0.967."""
+    if not SHARED:
+        pytest.skip("the shared models are not beside the repository")
+    found = {path.stem: compare(path) for path in SHARED}
+    for name in CONVOLUTIONAL:
+        assert (found[name].precision, found[name].recall) == (1.0, 1.0)
+    whole = sum(found.values(), Agreement(0, 0, 0))
+    assert whole.precision >= 0.94
+    assert whole.recall >= 0.95
+
+
+FLOATS = [Operand((1, 4, 8, 8), "float32")]
+
+
+def test_a_kernel_that_moves_data_for_a_reader_covers_the_operators_that_move() -> None:
+    operators = [
+        mnn._Operator("x", 34, (), ("x",)),
+        mnn._Operator("a", 46, ("x",), ("a",)),  # Permute
+        mnn._Operator("b", 73, ("a", "shape"), ("b",)),  # Reshape
+        mnn._Operator("to", 129, ("b",), ("to",)),
+        mnn._Operator("c", 12, ("to",), ("d",)),  # Convolution, whose activation was node d
+        mnn._Operator("e", 73, ("d",), ("e",)),
+    ]
+    names = [("c_raster_0", "Raster"), ("c", "Convolution"), ("e_raster_0", "Raster")]
+    told = [mnn._Told(name, kind, FLOATS, FLOATS) for name, kind in names]
+    moving, convolution, last = mnn._kernels(told, {each.name: each for each in operators})
+    assert moving.nodes == ("a", "b", "to")
+    assert (moving.input_names, moving.output_names) == (("x",), ("to",))
+    assert convolution.nodes == ("c", "d")
+    assert convolution.input_names == ("to",)
+    assert (last.op_type, last.nodes) == ("ConvertTensor", ())
+
+
+@pytest.mark.heavy
+def test_an_operator_that_it_lacks_is_named(there: None) -> None:
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 8]) for name in ("x", "y")]
+    node = helper.make_node("Bessel", ["x"], ["y"], domain="mine")
+    graph = helper.make_graph([node], "g", values[:1], values[1:])
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("mine", 1)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    with pytest.raises(BackendError, match="has no operator ONNX::Bessel"):
+        load("mnn").prepare(model.SerializeToString())
+
+
+@pytest.mark.heavy
+def test_a_small_model_is_converted_once(there: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend, graph = load("mnn"), sample_graph()
+    mnn._convert_once.cache_clear()
+    backend.prepare(graph).close()
+    monkeypatch.setattr(subprocess, "run", lambda *args, **options: pytest.fail("converted again"))
+    with backend.prepare(graph) as again:
+        assert len(again.run(3)) == 3
+
+
+def test_a_missing_runtime_is_named_with_its_install_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "MNN", None)
+    for call in (load("mnn").check, lambda: load("mnn").prepare(sample_graph())):
+        with pytest.raises(MissingDependencyError, match=r"pip install 'nn-meter\[mnn\]'"):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "message"),
+    [("threads", 0, "threads is 0; use 1 or more"), ("precision", "f8", "no precision 'f8'; use one of normal, high")],
+)
+def test_a_setting_that_the_runtime_lacks_is_refused(setting: str, value: object, message: str) -> None:
+    with pytest.raises(BackendError, match=message):
+        load("mnn", **{setting: value})
