@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import os
 import warnings
@@ -113,7 +112,8 @@ class Predictor:
             input_shape: one shape, one per input, or shapes by name; ``input_shapes`` says the same. A file keeps its
                 own unless it is given.
             apply_nni: accepted for nn-Meter's sake and warned about: NNI is archived.
-            options: passed to the front end, as ``seq_len`` and ``batch_size``.
+            options: passed to the front end, as ``seq_len``, ``past``, ``batch_size``; of an ONNX model
+                ``input_values`` and ``counts`` say what its data decides.
 
         Raises:
             ModelError: the model cannot be read, or breaks its format.
@@ -152,6 +152,8 @@ class Predictor:
             runtime=f"{bundle.runtime} {bundle.runtime_version}".strip(),
             threads=bundle.threads if bundle.runtime and bundle.category == "cpu" else 0,
             dtype=bundle.dtype,
+            past=options.get("past"),
+            assumed=subject.assumed if isinstance(subject, Graph) else (),
             inputs=tuple(subject.tensors[name] for name in subject.inputs) if isinstance(subject, Graph) else (),
             size=model_size(subject) if isinstance(subject, Graph) else None,
         )
@@ -310,12 +312,6 @@ def _graph(
             raise InputError("both input_shape and input_shapes are given; state one of them")
         options = dict(options)
         given = options.pop("input_shapes")
-    if options:
-        front_end = frontends.find(model) if kind is None else frontends.front_end(kind)
-        accepted = inspect.signature(front_end.read).parameters
-        for option in options:
-            if option not in accepted:
-                raise InputError(f"{front_end.name} models take no {option}; state the input's shape instead")
     return frontends.read(model, kind, input_shapes=given, **options)
 
 

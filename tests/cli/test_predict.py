@@ -10,6 +10,7 @@ from pathlib import Path
 import jsonschema
 import onnx
 import pytest
+from onnx import TensorProto, helper
 
 from nn_meter.predictors.prediction import STATUSES
 
@@ -114,7 +115,7 @@ def test_json_is_one_document(run: Callable[..., object]) -> None:
     document = json.loads(run("predict", "--predictor", "tiny_cpu", "--json", EXAMPLE).out)
     assert list(document) == [
         "schema_version", "model", "predictor", "version", "device", "runtime", "threads", "dtype", "inputs",
-        "statistic", "latency_ms", "interval_ms", "size", "coverage", "kernels", "notes",
+        "past", "statistic", "latency_ms", "interval_ms", "size", "coverage", "kernels", "assumed", "notes",
     ]  # fmt: skip
     assert document["schema_version"] == 1
     assert (document["model"], document["predictor"], document["version"]) == (
@@ -195,3 +196,33 @@ def test_ir_files_are_read(run: Callable[..., object], tmp_path: Path) -> None:
     expected = RESULT.replace("small_net.onnx", "small_net_ir.json")
     assert run("predict", "-q", "--predictor", "tiny_cpu", "--nn-meter-ir", ir).out == expected
     assert run("predict", "-q", "--predictor", "tiny_cpu", ir).out == expected
+
+
+def test_the_answer_names_the_past_and_what_it_assumes(run: Callable[..., object], tmp_path: Path) -> None:
+    texts = [
+        helper.make_tensor_value_info("input_ids", TensorProto.INT64, ("batch", "sequence")),
+        *(
+            helper.make_tensor_value_info(f"past_key_values.{index}", TensorProto.FLOAT, ("batch", 2, "past", 4))
+            for index in range(6)
+        ),
+    ]
+    nodes = [
+        helper.make_node("NonZero", ["input_ids"], ["y"], "find"),
+        helper.make_node("Sum", [each.name for each in texts[1:]], ["z"], "sum"),
+    ]
+    ends = [helper.make_tensor_value_info(name, 1, None) for name in "yz"]
+    imports = [helper.make_opsetid("", 17)]
+    proto = helper.make_model(helper.make_graph(nodes, "g", texts, ends), opset_imports=imports, ir_version=8)
+    path = tmp_path / "step.onnx"
+    onnx.save(proto, path)
+    asked = ("predict", "--predictor", "tiny_cpu", path, "--past", "9")
+    told = run(*asked)
+    assert told.code == 0
+    assert "past 9, inputs 1x1 + 6 of 1x2x9x4" in told.out
+    assert "--count find=N states another number" in " ".join(told.out.split())
+    document = json.loads(run(*asked, "--json").out)
+    assert (document["past"], len(document["assumed"])) == (9, 1)
+    strict = run(*asked, "--strict")
+    assert strict.code == 3
+    assert "the data decides how many elements node 'find'" in strict.err
+    assert json.loads(run(*asked, "--count", "find=1", "--json").out)["assumed"] == []

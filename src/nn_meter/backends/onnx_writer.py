@@ -123,6 +123,7 @@ def with_random_weights(
     *,
     seed: int = 0,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
+    input_values: Mapping[str, Sequence[float]] | None = None,
 ) -> onnx.ModelProto:
     """A model that can run: weights whose external file is absent become random, those that exist are loaded.
 
@@ -131,6 +132,7 @@ def with_random_weights(
             left as it is.
         seed: Seed of the weights.
         input_shapes: Input name to shape, for inputs with free dimensions.
+        input_values: Input name to its elements: what it has where the caller gives it nothing.
 
     Raises:
         ModelFormatError: the source is no ONNX model.
@@ -146,6 +148,7 @@ def with_random_weights(
     else:
         model.CopyFrom(source)
     _fix_inputs(model, input_shapes or {})
+    _default_inputs(model, input_values or {})
     _fill(model, folder, seed)
     return model
 
@@ -319,6 +322,15 @@ def _fix_inputs(model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]]) -> 
             )
         for dim, size in zip(dims, shape, strict=True):
             dim.dim_value = size
+
+
+def _default_inputs(model: onnx.ModelProto, values: Mapping[str, Sequence[float]]) -> None:
+    """Initialisers of inputs, which a runtime takes for their defaults and does not fold."""
+    infos = {info.name: info for info in _free_inputs(model.graph)}
+    for name, value in values.items():
+        info = infos[name]
+        kind = info.type.tensor_type.elem_type
+        model.graph.initializer.append(helper.make_tensor(name, kind, _static_shape(info), value))
 
 
 def _fill(model: onnx.ModelProto, folder: Path | None, seed: int) -> None:

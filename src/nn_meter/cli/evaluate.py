@@ -11,7 +11,12 @@ from pathlib import Path
 
 from nn_meter.cli.build import seconds
 from nn_meter.cli.measure import add_backend_arguments, backend_of
-from nn_meter.cli.models import add_predictor_arguments, load_predictors
+from nn_meter.cli.models import (
+    add_input_arguments,
+    add_predictor_arguments,
+    input_options,
+    load_predictors,
+)
 from nn_meter.cli.output import FAILED, OK, note, progress
 from nn_meter.errors import InputError
 from nn_meter.storage import unwritable, write
@@ -22,6 +27,7 @@ def configure(parser: argparse.ArgumentParser, command: str) -> None:
     parser.description = "Measure models and predict them side by side; say how far the predictions are off."
     parser.add_argument("models", nargs="+", metavar="MODEL", help="files, or folders of models by family")
     add_predictor_arguments(parser)
+    add_input_arguments(parser)
     add_backend_arguments(parser)
     parser.add_argument("--rounds", type=int, default=8, metavar="N", help="turns of each model (8)")
     parser.add_argument("--budget", metavar="TIME", help="time to measure: 90s, 10m, 1h; unlimited if left out")
@@ -47,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     if args.rounds < 2:
         raise InputError(f"--rounds {args.rounds}: take at least 2, one early and one late")
     predictors = load_predictors(args)
-    models = subjects(args.models, lambda text: note(f"note: {text}"))
+    models = subjects(args.models, lambda text: note(f"note: {text}"), input_options(args))
     with Journal(Path(args.resume)) if args.resume else nullcontext() as journal:
         result = evaluate(
             predictors,
@@ -87,7 +93,8 @@ def run(args: argparse.Namespace) -> int:
 def _command(args: argparse.Namespace) -> str:
     """What repeats the page, wherever the models lie."""
     words = ["nn-meter", "evaluate"]
-    for option in ("predictor", "predictor_version", "backend", "threads", "rounds", "budget"):
+    inputs = ("input_shape", "seq_len", "past", "batch_size", "input_value", "count")
+    for option in ("predictor", "predictor_version", *inputs, "backend", "threads", "rounds", "budget"):
         value = getattr(args, option)
         for each in value if isinstance(value, list) else [value]:
             if each is not None:

@@ -6,6 +6,7 @@ import argparse
 import math
 from typing import TYPE_CHECKING, Any
 
+from nn_meter.cli.models import add_input_arguments, input_options
 from nn_meter.cli.output import OK, exit_code, note
 from nn_meter.errors import InputError
 from nn_meter.storage import legible
@@ -41,6 +42,7 @@ def configure(parser: argparse.ArgumentParser, command: str) -> None:
     """Arguments of ``measure``."""
     parser.description = "Time models on a runtime of this machine; weights that are absent are random."
     parser.add_argument("models", nargs="+", metavar="MODEL", help="files, names in a zoo, or folders of models")
+    add_input_arguments(parser)
     add_backend_arguments(parser)
     parser.add_argument("--seconds", type=float, default=3.0, metavar="S", help="time for each model (3)")
     parser.add_argument("--json", action="store_true", help="one JSON document instead of text")
@@ -55,14 +57,14 @@ def run(args: argparse.Namespace) -> int:
 
     if not args.seconds > 0:
         raise InputError(f"--seconds {args.seconds:g}: give each model some time, as in --seconds 3")
-    wanted = subjects(args.models, lambda text: note(f"note: {text}"))
+    wanted = subjects(args.models, lambda text: note(f"note: {text}"), input_options(args))
     plan = Plan(rounds=math.ceil(args.seconds / Plan().turn_s), budget_s=args.seconds)
     rows: list[dict[str, Any]] = []
     lost: list[dict[str, str]] = []
     code = OK
     with Bench(backend_of(args)) as bench:
         for subject in wanted:
-            (taken,) = bench.measure([subject.source], plan)
+            (taken,) = bench.measure([subject], plan)
             if isinstance(taken, Failure):
                 error = failed(subject.name, taken)
                 if len(wanted) == 1:

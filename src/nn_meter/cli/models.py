@@ -35,6 +35,11 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         source.add_argument(option, metavar="PATH", help=text)
     for option, _, text in _ZOOS:
         source.add_argument(option, nargs="+", metavar="NAME", help=text)
+    add_input_arguments(parser)
+
+
+def add_input_arguments(parser: argparse.ArgumentParser) -> None:
+    """What goes into a model, and what its data decides."""
     parser.add_argument(
         "--input-shape",
         action="append",
@@ -42,10 +47,23 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="[NAME=]1,3,224,224",
         help="shape of an input; once per input, by name where there are several",
     )
-    parser.add_argument("--seq-len", type=int, metavar="N", help="tokens per sequence, for language models")
+    parser.add_argument(
+        "--seq-len", type=int, metavar="N", help="tokens in one inference of a language model (128; 1 with a past)"
+    )
+    parser.add_argument(
+        "--past", type=int, metavar="N", help="tokens before them whose keys and values are in the model's cache"
+    )
     parser.add_argument(
         "--batch-size", type=int, metavar="N", help="samples per inference, for models from a zoo"
     )
+    parser.add_argument(
+        "--input-value", action="append", default=[], metavar="NAME=V[,V]",
+        help="value of an input, or of another tensor, that decides a shape or a branch of an ONNX model",
+    )  # fmt: skip
+    parser.add_argument(
+        "--count", action="append", default=[], metavar="NODE=N",
+        help="how often a loop of an ONNX model runs, how many elements an operator finds, where the data decides it",
+    )  # fmt: skip
 
 
 def add_predictor_arguments(parser: argparse.ArgumentParser) -> None:
@@ -88,13 +106,51 @@ def models(args: argparse.Namespace) -> Models:
     from nn_meter.frontends.sources import models as named
 
     sources = named(given, kind, lambda text: note(f"note: {text}"))
+    return Models(sources, kind, input_options(args), len(sources) > 1 or list(sources) != given)
+
+
+def input_options(args: argparse.Namespace) -> dict[str, Any]:
+    """What ``args`` say of the inputs, as front ends take it.
+
+    Raises:
+        InputError: a shape, a value or a count that is none.
+    """
     options: dict[str, Any] = {}
     if args.input_shape:
-        options["input_shape"] = input_shapes(args.input_shape)
-    for name in ("seq_len", "batch_size"):
+        options["input_shapes"] = input_shapes(args.input_shape)
+    for name in ("seq_len", "past", "batch_size"):
         if getattr(args, name) is not None:
             options[name] = getattr(args, name)
-    return Models(sources, kind, options, len(sources) > 1 or list(sources) != given)
+    if args.input_value:
+        options["input_values"] = {
+            name: tuple(map(_number, values.split(","))) for name, values in _named("--input-value", args.input_value)
+        }
+    if args.count:
+        counts = {name: _number(count) for name, count in _named("--count", args.count)}
+        for name, count in counts.items():
+            if not isinstance(count, int) or count < 0:
+                raise InputError(f"--count {name}={count}: give a whole number, 0 or more")
+        options["counts"] = counts
+    return options
+
+
+def _named(option: str, texts: Sequence[str]) -> Iterator[tuple[str, str]]:
+    for text in texts:
+        name, _, value = text.rpartition("=")
+        if not name or not value:
+            raise InputError(f"{option} {text}: write it as NAME=1")
+        yield name, value
+
+
+def _number(text: str) -> int | float:
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(f"{text!r} is no number; write values as 16000 or 1,2,3") from None
 
 
 def input_shapes(texts: Sequence[str]) -> Mapping[str, tuple[int, ...]] | tuple[int, ...]:
@@ -175,7 +231,7 @@ def collect(wanted: Models, predictors: Sequence[Predictor]) -> Answers:
             note(f"error: {answer}" if source in str(answer) else f"error: {source}: {answer}")
             continue
         predictions.append(answer)
-        for text in (*answer.notes, caution(answer)):
+        for text in (*answer.notes, *(answer.assumed if wanted.batch else ()), caution(answer)):
             if text:
                 note(f"note: {text}")
     return Answers(tuple(predictions), tuple(failed), code)

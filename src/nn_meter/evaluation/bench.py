@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
 from nn_meter import frontends
@@ -17,6 +17,7 @@ from nn_meter.devices.device import Value
 from nn_meter.devices.here import here
 from nn_meter.devices.link import Link, LocalLink
 from nn_meter.errors import NnMeterError
+from nn_meter.evaluation.subjects import Subject
 from nn_meter.ir import Graph
 from nn_meter.measuring import Failure, Measurement, Plan, Worker, ask, measure
 from nn_meter.progress import Progress
@@ -28,15 +29,18 @@ _TIMEOUT_S = 900.0
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A model as it crosses a link: a file that lies there, an ONNX model, or a graph."""
+    """A model as it crosses a link: a file that lies there, an ONNX model, or a graph; shapes and values of a
+    file's inputs where they are not its own."""
 
     path: Path | None = None
     onnx: bytes | None = None
     graph: Graph | None = None
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    values: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, source: Any, link: Link) -> Self:
-        """``source``: an ONNX file as it is, anything else as the graph that a front end reads.
+    def of(cls, source: Any, link: Link, options: Mapping[str, Any] = MappingProxyType({})) -> Self:
+        """``source``: an ONNX file as it is, anything else as the graph that a front end reads with ``options``.
 
         Raises:
             ModelError: it cannot be read.
@@ -45,18 +49,25 @@ class Source:
             return cls(graph=source)
         front = frontends.find(source)
         if front.name != "onnx":
-            return cls(graph=front.read(source))
+            return cls(graph=frontends.read(source, front.name, **options))
+        shapes: dict[str, tuple[int, ...]] = {}
+        values: dict[str, tuple[float, ...]] = {}
+        if options:
+            inputs = [graph.tensors[name] for graph in (frontends.read(source, **options),) for name in graph.inputs]
+            shapes = {each.name: each.shape for each in inputs}
+            values = {each.name: each.value for each in inputs if each.value is not None}
         if isinstance(source, str | Path):
-            return cls(path=Path(link.push(Path(source))))
-        return cls(onnx=as_bytes(with_random_weights(source)))
+            return cls(path=Path(link.push(Path(source))), shapes=shapes, values=values)
+        return cls(onnx=as_bytes(with_random_weights(source, input_shapes=shapes, input_values=values)), shapes=shapes)
 
     def model(self) -> Model:
         """As a backend takes it; weights that are absent become random."""
-        return self.graph or self.onnx or as_bytes(with_random_weights(self.path))
+        found = self.graph or self.onnx
+        return found or as_bytes(with_random_weights(self.path, input_shapes=self.shapes, input_values=self.values))
 
     def read(self) -> Graph:
         """Its graph."""
-        return self.graph or frontends.read(self.onnx or self.path)
+        return self.graph or frontends.read(self.onnx or self.path, input_shapes=self.shapes or None)
 
 
 def measure_models(
@@ -150,7 +161,7 @@ class Bench:
     def measure(
         self, models: Sequence[Any], plan: Plan, progress: Progress | None = None
     ) -> list[Measurement | Failure]:
-        """Models loaded together and timed by turns; where the process dies of it, each by itself."""
+        """Models, or subjects, loaded together and timed by turns; where the process dies of it, each by itself."""
         sources = [self._source(model) for model in models]
         sound = [source for source in sources if isinstance(source, Source)]
         taken = self._take(sound, plan, progress)
@@ -199,6 +210,8 @@ class Bench:
 
     def _source(self, model: Any) -> Source | Failure:
         try:
+            if isinstance(model, Subject):
+                return Source.of(model.source, self.link, model.options)
             return Source.of(model, self.link)
         except NnMeterError as error:
             return _failure(error)

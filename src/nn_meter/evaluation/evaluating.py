@@ -97,7 +97,9 @@ def evaluate(
     weights: dict[Subject, int] = {}
     for subject in models:
         try:
-            graph = subject.source if isinstance(subject.source, Graph) else frontends.read(subject.source)
+            graph = subject.source
+            if not isinstance(graph, Graph):
+                graph = frontends.read(subject.source, **subject.options)
             answers[subject] = [each.explain(graph) for each in predictors]
         except NnMeterError as error:
             failed[subject.name] = str(error)
@@ -158,7 +160,7 @@ class _Course:
                 left = len(todo) - before // self.turns
                 share_s = (budget_s - (clock() - begin)) * len(group) / left
                 taken = self.bench.measure(
-                    [s.source for s in group], Plan(rounds=self.turns, budget_s=max(0.0, share_s)), heard
+                    group, Plan(rounds=self.turns, budget_s=max(0.0, share_s)), heard
                 )
                 for subject, result in zip(group, taken, strict=True):
                     if isinstance(result, Failure):
@@ -185,7 +187,7 @@ class _Course:
         (key,) = self.journal.add([self._item(subject, half="trace")])
         known = {entry.key: entry.result for entry in self.journal.results()}.get(key)
         if known is None:
-            known = self.bench.trace(subject.source, min(20, max(4, round(_TRACE_MS / latency_ms))))
+            known = self.bench.trace(subject, min(20, max(4, round(_TRACE_MS / latency_ms))))
             if isinstance(known, Failure):
                 self.journal.fail(key, known)
             else:
@@ -200,6 +202,7 @@ class _Course:
             "settings": dict(self.bench.settings),
             "half": half,
             "turns": self.turns,
+            **({"inputs": repr(sorted(subject.options.items()))} if subject.options else {}),
         }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,26 +15,30 @@ from nn_meter.frontends.sources import models as named_models
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A model to evaluate on: a path, a zoo's name or a graph."""
+    """A model to evaluate on: a path, a zoo's name or a graph; ``options`` say what goes into it, as of front ends."""
 
     name: str
     family: str
     source: Any = field(compare=False)
+    options: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
 
 def subjects(
-    sources: Iterable[str | Path], note: Callable[[str], None] | None = None
+    sources: Iterable[str | Path],
+    note: Callable[[str], None] | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> tuple[Subject, ...]:
     """The models that files, folders (at any depth) and zoo names stand for.
 
-    A model's family is the folder that it lies in; ``note`` hears what in a folder is no model.
+    A model's family is the folder that it lies in; ``note`` hears what in a folder is no model; ``options`` say what
+    goes into each.
 
     Raises:
         InputError: a folder without models, or none at all.
     """
     paths = {each: Path(each) for each in named_models(list(sources), note=note)}
     found = [
-        Subject(path.stem, path.parent.name, path if os.path.exists(path) else each)
+        Subject(path.stem, path.parent.name, path if os.path.exists(path) else each, options or {})
         for each, path in paths.items()
     ]
     if not found:

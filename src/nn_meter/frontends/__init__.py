@@ -8,13 +8,14 @@ packages add theirs by an entry point of the group ``nn_meter.frontends`` whose 
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Protocol, cast
 
 from nn_meter import plugins
-from nn_meter.errors import ModelError, ModelFormatError
+from nn_meter.errors import InputError, ModelError, ModelFormatError
 from nn_meter.frontends._source import existing_file, path_of, title
 from nn_meter.ir import Graph
 
@@ -102,5 +103,13 @@ def read(source: Any, kind: str | None = None, **options: Any) -> Graph:
 
     Raises:
         ModelError: the source cannot be read; the subclass says why.
+        InputError: an option that the front end does not take; names those that it does.
     """
-    return (find(source) if kind is None else front_end(kind)).read(source, **options)
+    front = find(source) if kind is None else front_end(kind)
+    taken = inspect.signature(front.read).parameters
+    if not any(each.kind is each.VAR_KEYWORD for each in taken.values()):
+        for option in options:
+            if option not in taken:
+                others = ", ".join(name for name in list(taken)[1:] if name != "name")
+                raise InputError(f"{front.name} models take no {option}; what they take is {others}")
+    return front.read(source, **options)

@@ -10,6 +10,9 @@ from nn_meter.errors import ModelError
 
 HEAD_BYTES = 4096
 
+DEFAULT_SEQ_LEN = 128
+"""Tokens of a text where nobody says how many."""
+
 
 def path_of(source: Any) -> Path | None:
     """``source`` as a path, or ``None`` where it is something else."""

@@ -66,7 +66,8 @@ class Graph:
     """A model: nodes in the order of their source, tensors by name, what flows in and out.
 
     ``inputs`` are the tensors that the caller provides at inference; weights are not among them. ``notes``
-    say in words what reading the model had to assume.
+    say in words what reading the model had to assume; ``assumed`` what it
+    assumed of the data, and how to state it otherwise.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Graph:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    assumed: tuple[str, ...] = ()
 
     @cached_property
     def producer(self) -> Mapping[str, Node]:

@@ -40,7 +40,7 @@ _TOKEN = re.compile(
     )""",
     re.VERBOSE,
 )
-_KEYWORDS = frozenset(("graph", "input", "const", "tensor", "output", "note"))
+_KEYWORDS = frozenset(("graph", "input", "const", "tensor", "output", "note", "assumed"))
 
 
 def to_text(graph: Graph) -> str:
@@ -70,6 +70,7 @@ def to_text(graph: Graph) -> str:
         lines.append(line)
     lines += [f"output {_named(name)}" for name in graph.outputs]
     lines += [f"note {json.dumps(note)}" for note in graph.notes]
+    lines += [f"assumed {json.dumps(text)}" for text in graph.assumed]
     return "\n".join(lines) + "\n"
 
 
@@ -126,6 +127,7 @@ class _Reader:
         self._inputs: list[str] = []
         self._outputs: list[str] = []
         self._notes: list[str] = []
+        self._assumed: list[str] = []
         self._line = ""
         self._number = 0
         self._tokens: list[tuple[str, str]] = []
@@ -138,6 +140,7 @@ class _Reader:
             tuple(self._inputs),
             tuple(self._outputs),
             tuple(self._notes),
+            tuple(self._assumed),
         )
 
     def read(self, number: int, line: str) -> None:
@@ -153,6 +156,8 @@ class _Reader:
             self._name = self._text()
         elif word == "note":
             self._notes.append(self._text())
+        elif word == "assumed":
+            self._assumed.append(self._text())
         elif word == "output":
             self._outputs.append(self._text())
         else:

@@ -55,7 +55,8 @@ class Prediction:
     ``call_ms``, what a call costs outside them all.
 
     ``runtime`` with its version, ``threads`` (0 where unknown) and ``dtype`` are the predictor's; ``inputs`` and
-    ``size`` the model's, where it is a graph.
+    ``size`` the model's, where it is a graph. ``past`` tokens were asked for in the cache of a language model;
+    ``assumed`` says what the data decides, and what was taken for it.
     """
 
     model: str
@@ -74,6 +75,8 @@ class Prediction:
     inputs: tuple[Tensor, ...] = ()
     size: ModelSize | None = None
     call_ms: float = 0.0
+    past: int | None = None
+    assumed: tuple[str, ...] = ()
 
     @property
     def charged(self) -> tuple[KernelPrediction, ...]:
@@ -114,7 +117,7 @@ class Prediction:
     @property
     def strict_problems(self) -> tuple[str, ...]:
         """Why the answer does not rest on regressors and decisions alone; empty if it does."""
-        return tuple(
+        return self.assumed + tuple(
             f"{k.kernel.label} ({', '.join(k.kernel.nodes[:2] + ('...',) * (len(k.kernel.nodes) > 2))}): "
             f"{'; '.join(k.notes) or k.status}"
             for k in self.kernels

@@ -122,7 +122,7 @@ def _prediction(prediction: Prediction, bundle: Bundle | None, texts: _Texts) ->
         "kernels": [_kernel(each, texts) for each in prediction.charged],
         "unfused": _unfused(prediction, bundle, places, texts),
         "free": [[texts(label), texts(reason), count] for label, reason, count in prediction.free_operators],
-        "notes": [texts(each) for each in prediction.notes],
+        "notes": [texts(each) for each in (*prediction.assumed, *prediction.notes)],
         "trust": {
             "level": found.level,
             "reasons": [texts(each) for each in found.reasons],

@@ -25,6 +25,7 @@ def document(prediction: Prediction, explain: bool = False) -> dict[str, Any]:
         "threads": prediction.threads,
         "dtype": prediction.dtype,
         "inputs": {each.name: {"shape": each.shape, "dtype": each.dtype} for each in prediction.inputs},
+        "past": prediction.past,
         "statistic": prediction.statistic,
         "latency_ms": prediction.latency_ms,
         "interval_ms": prediction.interval_ms,
@@ -39,6 +40,7 @@ def document(prediction: Prediction, explain: bool = False) -> dict[str, Any]:
             for status, part in prediction.coverage.items()
         },
         "kernels": [_kernel(each) for each in prediction.kernels],
+        "assumed": prediction.assumed,
         "notes": prediction.notes,
     }
     if explain:

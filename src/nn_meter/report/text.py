@@ -5,6 +5,7 @@ What is given here are rich's renderables; ``nn_meter.cli.output.show`` prints t
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -30,6 +31,9 @@ _WIDE = 110
 
 _LEAST = 0.0005
 """A kind's share of the total from which on it is worth a word."""
+
+_FEW_INPUTS = 4
+"""So many inputs are shown one by one, more of them by shape: a cache has two for each layer."""
 
 _STYLES: Mapping[str, str] = MappingProxyType({"predicted": "green", "free": "dim"})
 _DOUBTFUL_STYLE = "yellow"
@@ -229,6 +233,8 @@ def _facts(prediction: Prediction) -> Table:
         grid.add_row("model", _items(model))
     grid.add_row("latency", _items(total_line(prediction).split(", ")))
     grid.add_row("rests on", Items(tuple(_rests_on(prediction))))
+    for text in prediction.assumed:
+        grid.add_row("assumed", Words(text, 0))
     if prediction.call_ms:
         share = percent(prediction.share(prediction.call_ms))
         grid.add_row("call", _items((f"{milliseconds(prediction.call_ms)} ms", share, "outside all kernels")))
@@ -251,8 +257,12 @@ def _model(prediction: Prediction) -> Iterator[str]:
     if prediction.inputs:
         batch = prediction.inputs[0].shape[:1]
         yield from (f"batch {size}" for size in batch)
+        if prediction.past is not None:
+            yield f"past {prediction.past}"
         shapes = ["x".join(map(str, each.shape)) or "scalar" for each in prediction.inputs]
-        yield f"input{'s' if len(shapes) > 1 else ''} {' + '.join(shapes)}"
+        if len(shapes) > _FEW_INPUTS:
+            shapes = [f"{count} of {shape}" if count > 1 else shape for shape, count in Counter(shapes).items()]
+        yield f"input{'s' if len(prediction.inputs) > 1 else ''} {' + '.join(shapes)}"
     if (size := prediction.size) is not None:
         yield f"{scaled(size.parameters, '').strip()} parameters"
         yield f"{scaled(size.multiply_adds, '').strip()} multiply-adds"

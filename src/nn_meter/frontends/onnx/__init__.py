@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from nn_meter.errors import ModelFormatError
 from nn_meter.frontends._source import existing_file, head, path_of, title
 from nn_meter.frontends.onnx import wire
 from nn_meter.frontends.onnx.external import External
-from nn_meter.frontends.onnx.reading import Reading, Shapes
+from nn_meter.frontends.onnx.inputs import Asked, Shapes, Values
+from nn_meter.frontends.onnx.reading import Reading
 from nn_meter.ir import Graph
 
 name = "onnx"
@@ -35,7 +37,16 @@ def sniff(source: Any) -> bool:
     return len(start) > 2 and start[0] == 0x08 and 0 < start[1] < 0x40 and start[2] in _MODEL_KEYS
 
 
-def read(source: Any, *, input_shapes: Shapes | None = None, name: str | None = None) -> Graph:
+def read(
+    source: Any,
+    *,
+    input_shapes: Shapes | None = None,
+    name: str | None = None,
+    seq_len: int | None = None,
+    past: int | None = None,
+    input_values: Values | None = None,
+    counts: Mapping[str, int] | None = None,
+) -> Graph:
     """Read an ONNX model of opset 7 or newer. Weights are not read; their files may be absent.
 
     Args:
@@ -43,22 +54,29 @@ def read(source: Any, *, input_shapes: Shapes | None = None, name: str | None = 
         input_shapes: Shapes of inputs by name, or one shape for the only input; they take the place of the
             file's. An unset first dimension becomes 1, and ``Graph.notes`` says so.
         name: The graph's name; the file's stem if left out.
+        seq_len: Tokens of a language model in this inference; with a past 1, else 128 where left out.
+        past: Tokens before them whose keys and values are in its cache; the attention mask covers both.
+        input_values: Values of inputs, or of other tensors, that decide shapes or branches, by name.
+        counts: By the names of nodes: how often a loop runs, how many elements an operator finds, where the data
+            decides that. What is assumed without it ``Graph.assumed`` says.
 
     Raises:
         ModelFormatError: not an ONNX file, or a damaged one.
         GraphError: a cycle, a tensor that nothing computes, an unset dimension, shapes that do not fit.
-        UnsupportedOperatorError: an operator without a shape rule, or control flow that depends on data.
+        UnsupportedOperatorError: an operator without a shape rule, or a loop that runs until the data ends it.
+        InputError: tokens that the model does not take, values or counts of what it does not have.
         ModelError: no such file.
     """
     where = title(source)
+    asked = Asked(input_shapes, seq_len, past, input_values or {}, counts or {})
     path = path_of(source)
     if path is not None:
         with existing_file(path).open("rb") as file:
             size = path.stat().st_size
             if size <= _WHOLE_FILE_BYTES:
-                return _read(file.read(), where, path.parent, input_shapes, name or path.stem)
+                return _read(file.read(), where, path.parent, asked, name or path.stem)
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as buffer:
-                return _read(buffer, where, path.parent, input_shapes, name or path.stem)
+                return _read(buffer, where, path.parent, asked, name or path.stem)
     folder = None
     if hasattr(source, "SerializeToString"):
         data = _serialised(source)
@@ -69,7 +87,7 @@ def read(source: Any, *, input_shapes: Shapes | None = None, name: str | None = 
         data = source
     if not isinstance(data, bytes | bytearray | memoryview):
         raise ModelFormatError(f"{where}: no ONNX model; give a path, bytes, a binary file or a ModelProto")
-    return _read(bytes(data), where, folder, input_shapes, name)
+    return _read(bytes(data), where, folder, asked, name)
 
 
 def _serialised(proto: Any) -> bytes:
@@ -97,7 +115,7 @@ def _serialised(proto: Any) -> bytes:
 
 
 def _read(
-    buffer: wire.Buffer, where: str, folder: Path | None, shapes: Shapes | None, name: str | None
+    buffer: wire.Buffer, where: str, folder: Path | None, asked: Asked, name: str | None
 ) -> Graph:
     try:
         model = wire.read_model(buffer)
@@ -112,6 +130,6 @@ def _read(
     if not raw.nodes and not raw.outputs:
         raise ModelFormatError(f"{where}: not an ONNX model: its graph has neither nodes nor outputs")
     try:
-        return Reading(reader, where, raw, functions, external).graph(model, shapes, name)
+        return Reading(reader, where, raw, functions, external, asked).graph(model, name)
     except (wire.WireError, struct.error, UnicodeDecodeError, RecursionError) as error:
         raise ModelFormatError(f"{where}: damaged: {error}") from error

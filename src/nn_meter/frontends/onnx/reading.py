@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-from collections import ChainMap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from math import prod
 from types import MappingProxyType
 
-from nn_meter.errors import GraphError, UnsupportedOperatorError
-from nn_meter.frontends.onnx import wire
+from nn_meter.errors import GraphError, InputError, UnsupportedOperatorError
+from nn_meter.frontends.onnx import control, sequences, wire
 from nn_meter.frontends.onnx.external import External
+from nn_meter.frontends.onnx.inputs import Asked, Inputs
 from nn_meter.frontends.onnx.scope import OLDEST_OPSET, Scope
 from nn_meter.ir import Attr, Graph, Node, ShapeError, Tensor, infer, verify
-from nn_meter.ir.shapes import RULES
+from nn_meter.ir.shapes import FOUND, RULES, ValueNeeded
 from nn_meter.limits import DIMENSION, NESTING, NODES, RANK
-
-Shapes = Mapping[str, Sequence[int]] | Sequence[int]
-"""Shape by input name, or the one shape of the only input."""
 
 _TRAINING_OUTPUTS = frozenset(("BatchNormalization", "Dropout"))
 """Operators whose further outputs exist for training; those that nothing reads are left out."""
-
-_NO_BATCH = frozenset(("seq_len", "sequence_length", "num_nodes", "num_edges"))
-"""Names of a first dimension that is no batch."""
 
 _OLDER_DEFAULTS: Mapping[str, tuple[int, Mapping[str, Attr]]] = MappingProxyType(
     {
@@ -42,129 +36,95 @@ Functions = Mapping[tuple[str, str], wire.RawFunction]
 
 
 class Reading:
-    """One model on its way to a graph."""
+    """One model on its way to a graph: what is known of it so far, and how its parts add to that."""
 
     def __init__(
-        self, reader: wire.GraphReader, where: str, raw: wire.RawGraph, functions: Functions, external: External
+        self,
+        reader: wire.GraphReader,
+        where: str,
+        raw: wire.RawGraph,
+        functions: Functions,
+        external: External,
+        asked: Asked,
     ) -> None:
-        self._reader = reader
-        self._where = where
+        self.reader = reader
+        self.where = where
+        self.tensors: dict[str, Tensor] = {}
+        self.sequences: dict[str, tuple[str, ...]] = {}
+        self.notes: list[str] = []
+        self.assumed: list[str] = []
         self._raw = raw
         self._functions = functions
         self._external = external
+        self._asked = asked
+        self._unused = {*asked.values, *asked.counts}
         self._nodes: list[Node] = []
-        self._tensors: dict[str, Tensor] = {}
-        self._notes: list[str] = []
         self._given = {node.name for node in raw.nodes if node.name}
         self._taken: set[str] = set()
         self._counts: dict[str, int] = {}
         self._sizes: dict[tuple[str, str], int] = {}
-        self._symbols: dict[str, int] = {}
-        self._batch = 1
         self._stated: dict[str, wire.RawValue] | None = None
         self._captured: dict[wire.Span, frozenset[str]] = {}
+        # Before IR version 4, initialisers are listed among the inputs.
+        weights = {tensor.name for tensor in raw.initializers}
+        self._inputs = Inputs(where, [each for each in raw.inputs if each.name not in weights], asked)
 
-    def graph(self, model: wire.RawModel, shapes: Shapes | None, name: str | None) -> Graph:
+    def graph(self, model: wire.RawModel, name: str | None) -> Graph:
         """The graph, verified."""
         raw = self._raw
         opset = model.opsets.get("", OLDEST_OPSET)
         if opset < OLDEST_OPSET:
-            self._notes.append(
+            self.notes.append(
                 f"opset {opset} is older than {OLDEST_OPSET}; read as if it were {OLDEST_OPSET}"
             )
         for tensor in raw.initializers:
-            self._tensors[tensor.name] = tensor
-        inputs = self._inputs(shapes)
+            self.tensors[tensor.name] = tensor
+        inputs = self._inputs.tensors()
+        self.notes += self._inputs.notes
+        for tensor in inputs:
+            self.tensors[tensor.name] = self._valued(tensor)
         if self._functions:
-            NODES.check(self._size(raw.nodes, 0), self._where, GraphError)
+            NODES.check(self.size(raw.nodes, 0), self.where, GraphError)
         outputs = [value.name for value in raw.outputs]
         self._add_all(raw.nodes, outputs, Scope(opset=max(opset, OLDEST_OPSET)))
+        if self._unused:
+            raise InputError(
+                f"{self.where}: a value or a count is stated for {', '.join(sorted(self._unused))}, which is no tensor "
+                "and no node whose number the data decides; nn-meter explain --json shows nodes by name"
+            )
         try:
             return verify(
                 Graph(
                     name or raw.name or "model",
                     tuple(self._nodes),
-                    MappingProxyType(self._tensors),
-                    inputs,
-                    tuple(value.name for value in raw.outputs),
-                    tuple(self._notes),
+                    MappingProxyType(self.tensors),
+                    tuple(tensor.name for tensor in inputs),
+                    tuple(each for out in outputs for each in self.sequences.get(out, (out,))),
+                    tuple(self.notes),
+                    tuple(self.assumed),
                 )
             )
         except GraphError as error:
-            raise GraphError(f"{self._where}: {error}") from None
+            raise GraphError(f"{self.where}: {error}") from None
 
-    # Inputs
-
-    def _inputs(self, shapes: Shapes | None) -> tuple[str, ...]:
-        # Before IR version 4, initialisers are listed among the inputs.
-        values = [value for value in self._raw.inputs if value.name not in self._tensors]
-        names = [value.name for value in values]
-        given: dict[str, tuple[int, ...]] = {}
-        if isinstance(shapes, Mapping):
-            given = {key: tuple(shape) for key, shape in shapes.items()}
-        elif shapes is not None:
-            if len(names) != 1:
-                raise GraphError(
-                    f"{self._where}: one shape is given for {len(names)} inputs ({', '.join(names)}); "
-                    f"name each: --input-shape {names[0] if names else 'name'}=1,3,224,224"
-                )
-            given = {names[0]: tuple(shapes)}
-        for key in given:
-            if key not in names:
-                raise GraphError(
-                    f"{self._where}: there is no input {key!r}; the inputs are {', '.join(names)}"
-                )
-        for value in values:
-            shape = given.get(value.name)
-            if shape is None:
-                continue
-            RANK.check(len(shape), f"{self._where}: the input {value.name!r}", GraphError)
-            if value.dims is not None and len(shape) != len(value.dims):
-                raise GraphError(
-                    f"{self._where}: the input {value.name!r} has {len(value.dims)} dimensions, "
-                    f"the given shape {shape}"
-                )
-            if any(dim < 0 for dim in shape):
-                raise GraphError(
-                    f"{self._where}: the shape {shape} given for the input {value.name!r} is negative"
-                )
-            for dim, size in zip(value.dims or (), shape, strict=False):
-                if isinstance(dim, str) and dim:
-                    self._symbols[dim] = size
-            if value.dims and shape and not isinstance(value.dims[0], int):
-                self._batch = shape[0]
-        for value in values:
-            shape = given[value.name] if value.name in given else self._settled(value)
-            for size in shape:
-                DIMENSION.check(size, f"{self._where}: the input {value.name!r}", GraphError)
-            self._tensors[value.name] = Tensor(value.name, shape, value.dtype or "float32")
-        return tuple(names)
-
-    def _settled(self, value: wire.RawValue) -> tuple[int, ...]:
-        """The input's shape; symbols that another input settles are known, an unset batch is 1."""
-        if value.dims is None:
-            raise GraphError(
-                f"{self._where}: the input {value.name!r} has no shape; "
-                f"give one: --input-shape {value.name}=1,3,224,224"
+    def _valued(self, tensor: Tensor) -> Tensor:
+        """``tensor`` with the value that the caller states."""
+        if tensor.name not in self._asked.values:
+            return tensor
+        self._unused.discard(tensor.name)
+        stated = self._asked.values[tensor.name]
+        value = (stated,) if isinstance(stated, int | float) else tuple(stated)
+        if len(value) != tensor.size:
+            raise InputError(
+                f"{self.where}: {len(value)} values are stated for {tensor.name!r}, whose shape is {tensor.shape}; "
+                f"give {tensor.size}, separated by commas"
             )
-        RANK.check(len(value.dims), f"{self._where}: the input {value.name!r}", GraphError)
-        shape = []
-        for index, dim in enumerate(value.dims):
-            size = dim if isinstance(dim, int) else self._symbols.get(dim, -1)
-            if size < 0 or (dim == 0 and not index):
-                if index or dim in _NO_BATCH:
-                    raise GraphError(
-                        f"{self._where}: dimension {index} ({dim or 'unnamed'}) of the input {value.name!r} "
-                        f"is unset; give its shape: --input-shape {value.name}={_wanted(value.dims)}"
-                    )
-                size = 1
-                self._notes.append(
-                    f"the unset batch ({dim or 'unnamed'}) of the input {value.name!r} became 1"
-                )
-                if isinstance(dim, str) and dim:
-                    self._symbols[dim] = 1
-            shape.append(size)
-        return tuple(shape)
+        return replace(tensor, const=True, value=value)
+
+    def count(self, label: str) -> int | None:
+        """How often the caller says that a loop runs, or how many elements an operator finds."""
+        self._unused.discard(label)
+        return self._asked.counts.get(label)
 
     # Nodes
 
@@ -175,20 +135,20 @@ class Reading:
         for node in self._sorted(nodes, scope):
             self._add(node, positions[id(node)], scope, read)
 
-    def _size(self, nodes: Sequence[wire.RawNode], depth: int) -> int:
+    def size(self, nodes: Sequence[wire.RawNode], depth: int) -> int:
         """Nodes that ``nodes`` become where functions are written out, the larger branch of each ``If``."""
-        NESTING.check(depth, self._where, GraphError)
+        NESTING.check(depth, self.where, GraphError)
         size = 0
         for node in nodes:
             key = node.domain, node.op_type
             function = self._functions.get(key)
             if function is not None:
                 if key not in self._sizes:
-                    self._sizes[key] = self._size(function.nodes, depth + 1)
+                    self._sizes[key] = self.size(function.nodes, depth + 1)
                 size += self._sizes[key]
                 continue
             branches = [value.span for value in node.attrs.values() if isinstance(value, wire.Subgraph)]
-            size += 1 + max((self._size(self._reader.graph(b).nodes, depth + 1) for b in branches), default=0)
+            size += 1 + max((self.size(self.reader.graph(b).nodes, depth + 1) for b in branches), default=0)
         return size
 
     def _reads(self, node: wire.RawNode) -> Iterable[str]:
@@ -202,8 +162,8 @@ class Reading:
         """What the graph at ``span`` reads and does not compute."""
         found = self._captured.get(span)
         if found is None:
-            NESTING.check(depth, self._where, GraphError)
-            inner = self._reader.graph(span)
+            NESTING.check(depth, self.where, GraphError)
+            inner = self.reader.graph(span)
             names = {name for node in inner.nodes for name in node.inputs if name}
             for node in inner.nodes:
                 for value in node.attrs.values():
@@ -221,9 +181,9 @@ class Reading:
         producer: dict[str, int] = {}
         for index, node in enumerate(nodes):
             for out in node.outputs:
-                if out and (out in producer or scope[out] in self._tensors):
+                if out and (out in producer or self._known(scope[out])):
                     raise GraphError(
-                        f"{self._where}: tensor {out!r} is computed or given twice; names must be unique"
+                        f"{self.where}: tensor {out!r} is computed or given twice; names must be unique"
                     )
                 producer[out] = index
         waiting = []
@@ -236,9 +196,9 @@ class Reading:
                 if source is not None:
                     sources.add(source)
                     in_order = in_order and source < index
-                elif scope[read] not in self._tensors and scope[read]:
+                elif scope[read] and not self._known(scope[read]):
                     raise GraphError(
-                        f"{self._where}: node {node.name or node.op_type!r} ({node.op_type}) reads {read!r}, "
+                        f"{self.where}: node {node.name or node.op_type!r} ({node.op_type}) reads {read!r}, "
                         "which nothing computes"
                     )
             waiting.append(len(sources))
@@ -255,9 +215,13 @@ class Reading:
         if len(ready) < len(nodes):
             stuck = next(node for node, count in zip(nodes, waiting, strict=True) if count)
             raise GraphError(
-                f"{self._where}: the graph has a cycle through or before node {stuck.name or stuck.op_type!r}"
+                f"{self.where}: the graph has a cycle through or before node {stuck.name or stuck.op_type!r}"
             )
         return [nodes[index] for index in ready]
+
+
+    def _known(self, name: str) -> bool:
+        return name in self.tensors or name in self.sequences
 
     def _add(self, raw: wire.RawNode, index: int, scope: Scope, read: set[str]) -> None:
         op_type = raw.op_type
@@ -271,27 +235,52 @@ class Reading:
             self._constant(raw, label, outputs, scope)
             return
         inputs = [scope[each] for each in raw.inputs]
-        if op_type == "If" and not raw.domain:
-            self._resolve(raw, label, inputs, outputs, scope)
+        if op_type in control.ROWS and not raw.domain:
+            control.ROWS[op_type](self, raw, label, inputs, outputs, scope)
             return
         if op_type in _TRAINING_OUTPUTS:
             while len(outputs) > 1 and raw.outputs[len(outputs) - 1] not in read:
                 outputs.pop()
         attrs = self._attrs(raw, label, scope)
+        if op_type in sequences.ROWS and not raw.domain:
+            sequences.ROWS[op_type](self, label, inputs, outputs, attrs)
+            return
+        if op_type == "Identity" and inputs and inputs[0] in self.sequences:
+            self.same(inputs[0], outputs[0], label)
+            return
         if not raw.domain and op_type in _OLDER_DEFAULTS:
             opset, defaults = _OLDER_DEFAULTS[op_type]
             if scope.opset < opset:
                 attrs = {**defaults, **attrs}
                 if op_type in _FLATTENING and self._flattened(raw, label, inputs, outputs, attrs):
                     return
-        name = self._unique(f"{scope.prefix}{raw.name}" if raw.name else "", label)
+        name = self.unique(f"{scope.prefix}{raw.name}" if raw.name else "", label)
         self._place(Node(name, op_type, tuple(inputs), tuple(outputs), MappingProxyType(attrs), raw.domain))
+
+    def write(self, op_type: str, label: str, inputs: Sequence[str], outputs: Sequence[str], **attrs: Attr) -> None:
+        """Add a node of ONNX's own domain; ``label`` is its name where that is not taken."""
+        name = self.unique(label, label)
+        self._place(Node(name, op_type, tuple(inputs), tuple(outputs), MappingProxyType(attrs)))
+
+    def same(self, source: str, out: str, label: str) -> None:
+        """``out`` is ``source`` under another name."""
+        if source in self.sequences:
+            self.sequences[out] = self.sequences[source]
+        elif source in self.tensors:
+            self.write("Identity", f"{label}/{out}", (source,), (out,))
+        else:
+            raise GraphError(f"{self.where}: node {label!r} gives {source!r}, which nothing computes")
+
+    def hold(self, name: str, dtype: str, value: int) -> str:
+        """A scalar constant; returns its name."""
+        self.tensors[name] = Tensor(name, (), dtype, True, (value,))
+        return name
 
     def _flattened(
         self, raw: wire.RawNode, label: str, inputs: Sequence[str], outputs: Sequence[str], attrs: dict[str, Attr]
     ) -> bool:
         """Write a softmax over several dimensions at once as one over the rows of a matrix, where it is that."""
-        x = self._tensors.get(inputs[0]) if len(inputs) == 1 and len(outputs) == 1 else None
+        x = self.tensors.get(inputs[0]) if len(inputs) == 1 and len(outputs) == 1 else None
         axis = attrs["axis"]
         if x is None or not isinstance(axis, int) or not -len(x.shape) <= axis < len(x.shape):
             return False
@@ -302,29 +291,35 @@ class Reading:
             return False
         matrix = Tensor(f"{label}/matrix", (2,), "int64", True, (prod(x.shape[:axis]), prod(x.shape[axis:])))
         back = Tensor(f"{label}/shape", (len(x.shape),), "int64", True, x.shape)
-        self._tensors |= {matrix.name: matrix, back.name: back}
+        self.tensors |= {matrix.name: matrix, back.name: back}
         rows, done = f"{label}/rows", f"{label}/done"
-        self._place(Node(self._unique("", rows), "Reshape", (x.name, matrix.name), (rows,)))
-        name = self._unique(raw.name, label)
+        self.write("Reshape", rows, (x.name, matrix.name), (rows,))
+        name = self.unique(raw.name, label)
         self._place(Node(name, raw.op_type, (rows,), (done,), MappingProxyType({**attrs, "axis": -1})))
-        allowed = MappingProxyType({"allowzero": 1})
-        self._place(Node(self._unique("", done), "Reshape", (done, back.name), (outputs[0],), allowed))
+        self.write("Reshape", done, (done, back.name), (outputs[0],), allowzero=1)
         return True
 
     def _place(self, node: Node) -> None:
-        tensors = self._tensors
-        NODES.check(len(self._nodes) + 1, self._where, GraphError)
-        inputs = [tensors[read] if read else None for read in node.inputs]
+        tensors = self.tensors
+        NODES.check(len(self._nodes) + 1, self.where, GraphError)
+        inputs = [tensors.get(read) if read else None for read in node.inputs]
+        if None in inputs and any(read in self.sequences for read in node.inputs):
+            raise UnsupportedOperatorError(
+                f"{self.where}: node {node.name!r} ({node.op_type}) reads a sequence, and has no rule for one; export "
+                "the model with tensors in its place"
+            )
         if node.op_type in RULES.get(node.domain, ()):
             results = self._inferred(node, inputs)
+            if node.op_type in FOUND:
+                results = self._found(node, inputs, results)
         else:
             results = self._stated_outputs(node)
         for tensor in results:
             if len(tensor.shape) > RANK.most or max(tensor.shape, default=0) > DIMENSION.most:
-                place = f"{self._where}: node {node.name!r} ({node.op_type})"
+                place = f"{self.where}: node {node.name!r} ({node.op_type})"
                 RANK.check(len(tensor.shape), place, GraphError)
                 DIMENSION.check(max(tensor.shape), place, GraphError)
-            tensors[tensor.name] = tensor
+            tensors[tensor.name] = self._valued(tensor)
         self._nodes.append(node)
 
     def _inferred(self, node: Node, inputs: Sequence[Tensor | None]) -> Sequence[Tensor]:
@@ -335,9 +330,48 @@ class Reading:
             if self._external.absent and any(each and each.const and each.value is None for each in inputs):
                 files = ", ".join(repr(name) for name in list(self._external.absent)[:3])
                 advice = f"; values lie in {files}, not found: give the model by the path beside that file"
-            raise ShapeError(f"{self._where}: {error}{advice}") from None
+            elif isinstance(error, ValueNeeded):
+                name = error.tensor
+                advice = f"; state them: --input-value {name}=1,2 (in Python input_values={{{name!r}: (1, 2)}})"
+            raise ShapeError(f"{self.where}: {error}{advice}") from None
 
-    def _unique(self, given: str, label: str) -> str:
+    def _found(
+        self, node: Node, inputs: Sequence[Tensor | None], results: Sequence[Tensor]
+    ) -> Sequence[Tensor]:
+        """Results whose size the data decides: as many as the caller states, else as the file does, else the most."""
+        place, axes_of = FOUND[node.op_type]
+        decides = inputs[place] if place < len(inputs) else None
+        if decides is None or decides.value is not None:
+            return results
+        axes = axes_of(node.attrs)
+        stated = self.count(node.name)
+        sizes = {}
+        for index, axis in axes.items():
+            if index < len(node.outputs) and node.outputs[index]:
+                value = self._stated_value(node.outputs[index])
+                dims = (value.dims if value is not None else None) or ()
+                size = self._inputs.size(dims[axis]) if -len(dims) <= axis < len(dims) else -1
+                sizes[node.outputs[index]] = axis, size
+        counts = {size for _, size in sizes.values() if size >= 0}
+        count = stated if stated is not None else counts.pop() if len(counts) == 1 else None
+        if count is None:
+            first = next((each for each in results if each.name in sizes), None)
+            if first is None:
+                return results
+            count = first.shape[sizes[first.name][0]]
+            self.assumed.append(
+                f"the data decides how many elements node {node.name!r} ({node.op_type}) finds; {count}, the most "
+                f"there can be, were assumed: --count {node.name}=N states another number"
+            )
+        fixed = []
+        for tensor in results:
+            shape = list(tensor.shape)
+            if tensor.name in sizes:
+                shape[sizes[tensor.name][0]] = count
+            fixed.append(replace(tensor, shape=tuple(shape)))
+        return fixed
+
+    def unique(self, given: str, label: str) -> str:
         """``label``, or with a number behind it where it is taken: the first of equal names keeps it."""
         count = self._counts.get(label, 0)
         found = f"{label}_{count}" if count else label
@@ -358,65 +392,37 @@ class Reading:
                 attrs[key] = value
             elif isinstance(value, wire.Subgraph):
                 raise UnsupportedOperatorError(
-                    f"{self._where}: node {label!r} ({raw.op_type}) runs a subgraph a number of times that "
-                    "shapes do not tell; export the model without loops, or with them unrolled"
+                    f"{self.where}: node {label!r} ({raw.op_type}) runs a subgraph in a way that shapes do not tell; "
+                    "export the model without it"
                 )
             elif isinstance(value, Tensor) and raw.op_type == "ConstantOfShape":
                 attrs["value"] = value.value[0] if value.value else 0
                 attrs["dtype"] = value.dtype
             else:
                 what = value.what if isinstance(value, wire.Opaque) else "a tensor"
-                self._notes.append(
+                self.notes.append(
                     f"node {label!r} ({raw.op_type}): the attribute {key!r} ({what}) was left out"
                 )
         return attrs
 
     def _constant(self, raw: wire.RawNode, label: str, outputs: Sequence[str], scope: Scope) -> None:
         if not outputs:
-            raise GraphError(f"{self._where}: node {label!r} (Constant) has no output")
+            raise GraphError(f"{self.where}: node {label!r} (Constant) has no output")
         for stated in raw.attrs.values():
             value = scope.values.get(stated.name) if isinstance(stated, wire.Reference) else stated
             if isinstance(value, Tensor):
-                self._tensors[outputs[0]] = Tensor(outputs[0], value.shape, value.dtype, True, value.value)
+                self.tensors[outputs[0]] = Tensor(outputs[0], value.shape, value.dtype, True, value.value)
                 return
         attrs = MappingProxyType(self._attrs(raw, label, scope))
-        (self._tensors[outputs[0]],) = self._inferred(Node(label, raw.op_type, (), tuple(outputs), attrs), ())
+        (self.tensors[outputs[0]],) = self._inferred(Node(label, raw.op_type, (), tuple(outputs), attrs), ())
 
     # Bodies put in the place of the node that holds or calls them
-
-    def _resolve(
-        self, raw: wire.RawNode, label: str, inputs: Sequence[str], outputs: Sequence[str], scope: Scope
-    ) -> None:
-        """Put the branch that is taken in the place of an ``If``."""
-        condition = self._tensors[inputs[0]] if inputs and inputs[0] else None
-        if condition is None or not condition.value:
-            raise UnsupportedOperatorError(
-                f"{self._where}: node {label!r} (If) takes a branch that depends on the input; "
-                "export the model with the branch resolved"
-            )
-        taken = "then_branch" if condition.value[0] else "else_branch"
-        branch = raw.attrs.get(taken)
-        if not isinstance(branch, wire.Subgraph):
-            raise GraphError(f"{self._where}: node {label!r} (If) has no {taken}")
-        self._notes.append(f"node {label!r} (If) is constant; its {taken} was taken")
-        label = self._unique(raw.name, label)
-        graph = self._reader.graph(branch.span)
-        if len(graph.outputs) != len(outputs):
-            raise GraphError(
-                f"{self._where}: node {label!r} (If): its {taken} has {len(graph.outputs)} outputs"
-            )
-        own = {tensor.name: f"{label}/{tensor.name}" for tensor in graph.initializers}
-        for tensor in graph.initializers:
-            self._tensors[own[tensor.name]] = replace(tensor, name=own[tensor.name])
-        outer = scope.names.maps if isinstance(scope.names, ChainMap) else [scope.names]
-        inner = replace(scope, names=ChainMap(own, *outer), depth=scope.depth + 1)
-        self._inline(graph.nodes, [value.name for value in graph.outputs], outputs, own, inner, label)
 
     def _call(self, raw: wire.RawNode, function: wire.RawFunction, label: str, scope: Scope) -> None:
         """Put the nodes of a function of the model in the place of its call."""
         if len(raw.inputs) > len(function.inputs) or len(raw.outputs) > len(function.outputs):
-            raise GraphError(f"{self._where}: node {label!r} gives its function {raw.op_type!r} too much")
-        label = self._unique(label if raw.name else "", label)
+            raise GraphError(f"{self.where}: node {label!r} gives its function {raw.op_type!r} too much")
+        label = self.unique(label if raw.name else "", label)
         given = [scope[read] for read in raw.inputs]
         own = dict(zip(function.inputs, given + [""] * (len(function.inputs) - len(given)), strict=True))
         values = {**function.defaults}
@@ -426,9 +432,9 @@ class Reading:
                 values[key] = known
         opset = max(function.opsets.get("", scope.opset), OLDEST_OPSET)
         inner = Scope(own, values, opset, scope.depth + 1, f"{label}/")
-        self._inline(function.nodes, function.outputs, [scope[out] for out in raw.outputs], own, inner, label)
+        self.inline(function.nodes, function.outputs, [scope[out] for out in raw.outputs], own, inner, label)
 
-    def _inline(
+    def inline(
         self,
         nodes: Sequence[wire.RawNode],
         results: Sequence[str],
@@ -442,7 +448,7 @@ class Reading:
         Bodies may use the names of other bodies: within one, names start with the node's. ``own`` is where
         ``scope`` looks first.
         """
-        NESTING.check(scope.depth, f"{self._where}: node {label!r}", GraphError)
+        NESTING.check(scope.depth, f"{self.where}: node {label!r}", GraphError)
         computed = {out for node in nodes for out in node.outputs if out and node.op_type != "Constant"}
         own.update((out, f"{label}/{out}") for node in nodes for out in node.outputs if out)
         copies = []
@@ -455,44 +461,29 @@ class Reading:
                 copies.append((result, out))
         self._add_all(nodes, results, scope)
         for result, out in copies:
-            if scope[result] not in self._tensors:
-                raise GraphError(f"{self._where}: node {label!r} gives {result!r}, which nothing computes")
-            self._place(Node(self._unique("", f"{label}/{out}"), "Identity", (scope[result],), (out,)))
+            self.same(scope[result], out, label)
 
-    # Shapes that the file states, for operators without a rule
+    # Shapes that the file states
+
+    def _stated_value(self, out: str) -> wire.RawValue | None:
+        """What ``value_info`` or the outputs state of a tensor."""
+        if self._stated is None:
+            values = [self.reader.value(span) for span in self._raw.stated] + self._raw.outputs
+            self._stated = {value.name: value for value in values}
+        return self._stated.get(out)
 
     def _stated_outputs(self, node: Node) -> tuple[Tensor, ...]:
-        if self._stated is None:
-            values = [self._reader.value(span) for span in self._raw.stated] + self._raw.outputs
-            self._stated = {value.name: value for value in values}
         found = []
         for out in node.outputs:
             if not out:
                 continue
-            value = self._stated.get(out)
-            shape = self._filled(value.dims) if value is not None and value.dims is not None else None
+            value = self._stated_value(out)
+            shape = self._inputs.filled(value.dims) if value is not None and value.dims is not None else None
             if value is None or shape is None:
                 operator = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
                 raise UnsupportedOperatorError(
-                    f"{self._where}: node {node.name!r}: the operator {operator} has no shape rule and the "
+                    f"{self.where}: node {node.name!r}: the operator {operator} has no shape rule and the "
                     f"file does not state the shape of {out!r}; add it to the file's value_info"
                 )
             found.append(Tensor(out, shape, value.dtype or "float32"))
         return tuple(found)
-
-    def _filled(self, dims: Sequence[int | str]) -> tuple[int, ...] | None:
-        """``dims`` with what the inputs say of symbols and of an unnamed batch."""
-        shape = []
-        for index, dim in enumerate(dims):
-            size = dim if isinstance(dim, int) else self._symbols.get(dim, -1)
-            if size < 0 or (dim == 0 and not index):
-                if index or (isinstance(dim, str) and dim):
-                    return None
-                size = self._batch
-            shape.append(size)
-        return tuple(shape)
-
-
-def _wanted(dims: Sequence[int | str]) -> str:
-    """Dimensions as ``--input-shape`` takes them, those to be filled in by name."""
-    return ",".join(str(dim) if isinstance(dim, int) and dim > 0 else str(dim or "N").upper() for dim in dims)

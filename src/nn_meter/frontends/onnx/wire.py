@@ -74,6 +74,7 @@ class RawValue:
     name: str
     dtype: str = ""
     dims: tuple[int | str, ...] | None = None
+    is_sequence: bool = False
 
 
 @dataclass(slots=True)
@@ -122,11 +123,8 @@ _FORMATS = {
     "int32": "i",
     "int64": "q",
     "bool": "?",
-    "float16": "e",
-    "float64": "d",
-    "uint32": "I",
-    "uint64": "Q",
-}
+    "float16": "e", "float64": "d", "uint32": "I", "uint64": "Q",
+}  # fmt: skip
 _FLOATS = frozenset(("float16", "float32", "float64"))
 
 
@@ -294,6 +292,8 @@ class GraphReader:
                 for kind, start, stop in fields(buffer, a, b):
                     if kind == 0x0A:
                         self._tensor_type(value, start, stop)
+                    elif kind == 0x22:
+                        value.is_sequence = True
         return value
 
     def _tensor_type(self, value: RawValue, at: int, stop: int) -> None:

@@ -24,7 +24,8 @@ suffixes = (".pt2",)
 DEFAULT_SHAPE = (1, 3, 224, 224)
 
 InputSpec = Any
-"""A shape; a pair of shape and dtype name (``((1, 128), "int64")``); an example tensor; by name also a plain value."""
+"""A shape; a pair of shape and dtype name (``((1, 128), "int64")``); an example tensor; a dictionary or a list of them;
+by name also a plain value."""
 
 _TOKEN_INPUTS = frozenset(
     (
@@ -43,6 +44,8 @@ _TOKEN_INPUTS = frozenset(
 
 _PLAIN = (bool, int, float, str, type(None))
 """What ``forward`` may get by name as it is."""
+
+_NESTED = (Mapping, list, tuple)
 
 
 def sniff(source: Any) -> bool:
@@ -72,11 +75,12 @@ def read(
             evaluation, one of ``torch.compile`` as what it was made from.
         input_shapes: One shape, several, or one for each parameter of ``forward`` by name; ``(1, 3, 224,
             224)`` where left out. Instead of a shape, a pair of shape and dtype name or an example tensor
-            may stand, and by name a number, truth value, text or ``None``, which ``forward`` gets as it is.
+            may stand, a dictionary or a list of these where ``forward`` takes one, and by name a number, truth value,
+            text or ``None``, which ``forward`` gets as it is.
             Inputs take the dtype of the module's weights, or int64 where the parameter's name says that it
             holds tokens.
         name: Name of the graph; the class of the module where left out.
-        kwargs: Further arguments of ``forward`` that are no tensors.
+        kwargs: Further arguments of ``forward`` as they are; tensors in them are inputs.
 
     Raises:
         MissingDependencyError: PyTorch is not installed.
@@ -105,18 +109,15 @@ def read(
     title = name or type(source).__name__
     weights = {id(tensor): path for path, tensor in (*source.named_parameters(), *source.named_buffers())}
     recorder = Recorder(title, weights)
-    positional, named, plain = _inputs(source, input_shapes)
-    values = {**plain, **(kwargs or {})}
-    _check_arguments(source, positional, {**dict(named), **values})
-    for key, tensor in (*positional, *named):
+    positional, named, tensors = _inputs(source, input_shapes, kwargs or {})
+    _check_arguments(source, positional, named)
+    for key, tensor in tensors:
         recorder.input(tensor, key)
     paths = {
         id(module): f"/{path.replace('.', '/')}" if path else "" for path, module in source.named_modules()
     }
     with _evaluating(source):
-        return record(
-            source, recorder, [tensor for _, tensor in positional], {**dict(named), **values}, paths
-        )
+        return record(source, recorder, positional, named, paths)
 
 
 _SCRIPT = (
@@ -242,19 +243,45 @@ def _is_spec(spec: Any) -> bool:
 Named = list[tuple[str, Any]]
 
 
-def _inputs(module: Any, specs: Any) -> tuple[Named, Named, Mapping[str, Any]]:
-    """Meta tensors for the inputs, the positional ones and those by name, and plain values by name."""
+def _inputs(module: Any, specs: Any, kwargs: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any], Named]:
+    """Positional arguments, those by name, and the meta tensors that are in them, by their paths."""
+    tensors: Named = []
     if specs is None:
         specs = (DEFAULT_SHAPE,)
+    given = {key: _with_inputs(module, key, value, tensors) for key, value in kwargs.items()}
     if isinstance(specs, Mapping):
-        plain = {key: spec for key, spec in specs.items() if isinstance(spec, _PLAIN)}
-        named = [(key, _tensor(module, key, spec)) for key, spec in specs.items() if key not in plain]
-        return [], named, plain
+        named = {key: _argument(module, key, spec, tensors, named=True) for key, spec in specs.items()}
+        return [], {**named, **given}, tensors
     if _is_spec(specs) or not isinstance(specs, list | tuple) or isinstance(specs[0], Number):
         specs = (specs,)
     names = _parameters(module)
     keys = [names[index] if index < len(names) else f"input_{index}" for index in range(len(specs))]
-    return [(key, _tensor(module, key, spec)) for key, spec in zip(keys, specs, strict=True)], [], {}
+    return [_argument(module, *each, tensors) for each in zip(keys, specs, strict=True)], given, tensors
+
+
+def _argument(module: Any, key: str, spec: Any, tensors: Named, named: bool = False) -> Any:
+    """What ``spec`` describes: a meta tensor, or a dictionary or list of them; each goes to ``tensors`` by its path."""
+    if named and isinstance(spec, _PLAIN):
+        return spec
+    if isinstance(spec, Mapping):
+        return {name: _argument(module, f"{key}.{name}", each, tensors, named=True) for name, each in spec.items()}
+    several = isinstance(spec, list | tuple) and not _is_spec(spec)
+    if several and all(isinstance(each, _NESTED) or _is_spec(each) for each in spec):
+        return [_argument(module, f"{key}.{place}", each, tensors) for place, each in enumerate(spec)]
+    tensor = _tensor(module, key, spec)
+    tensors.append((key, tensor))
+    return tensor
+
+
+def _with_inputs(module: Any, key: str, value: Any, tensors: Named) -> Any:
+    """``value`` with meta tensors in the place of its tensors; each goes to ``tensors`` by its path."""
+    if hasattr(value, "untyped_storage"):
+        return _argument(module, key, value, tensors)
+    if type(value) is dict:
+        return {name: _with_inputs(module, f"{key}.{name}", each, tensors) for name, each in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_with_inputs(module, f"{key}.{place}", each, tensors) for place, each in enumerate(value))
+    return value
 
 
 def _parameters(module: Any) -> list[str]:
@@ -274,7 +301,7 @@ def _tensor(module: Any, key: str, spec: InputSpec) -> Any:
         return torch.empty(spec.shape, dtype=spec.dtype, device="meta")
     if _is_shape(spec):
         floating = (p.dtype for p in module.parameters() if p.is_floating_point())
-        dtype = torch.int64 if key in _TOKEN_INPUTS else next(floating, torch.float32)
+        dtype = torch.int64 if key.rpartition(".")[2] in _TOKEN_INPUTS else next(floating, torch.float32)
     else:
         spec, dtype_name = spec
         dtype = getattr(torch, dtype_name, None)

@@ -117,6 +117,12 @@ def _explained(recorder: Recorder, error: Exception) -> str:
             f"{where}: the code asks for the value of a tensor ({text}), which is not known before running; "
             "make it depend on shapes only, or read an ONNX file of the model"
         )
+    if "indices" in text and "Long" in text:
+        shape = next((recorder.shape(name) for name in recorder._inputs if "float" in recorder.dtype(name)), (1, 128))
+        return (
+            f"{where}: the code looks something up by whole numbers and gets others; say so of that input: "
+            f"input_shapes=[({shape}, 'int64')], or by name as in {{'ids': ({shape}, 'int64')}}"
+        )
     inputs = ", ".join(f"{name} {recorder.dtype(name)}{recorder.shape(name)}" for name in recorder._inputs)
     return (
         f"{where}: {type(error).__name__}: {text}; the inputs were {inputs}: "

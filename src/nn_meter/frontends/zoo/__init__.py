@@ -12,18 +12,19 @@ from typing import Any
 
 from nn_meter.errors import InputError
 from nn_meter.frontends import torch as pytorch
+from nn_meter.frontends._source import DEFAULT_SEQ_LEN
 from nn_meter.ir import Graph
-
-DEFAULT_SEQ_LEN = 128
 
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """An architecture: a ``torch.nn.Module`` on ``meta``, and what it takes for a batch and a sequence length."""
+    """An architecture: a ``torch.nn.Module`` on ``meta``, and what it takes for a batch and a sequence length. Where it
+    has a cache, ``behind`` puts so many tokens into it, and says what the module takes then."""
 
     title: str
     module: Any
     inputs: Callable[[int, int], pytorch.InputSpec]
+    behind: Callable[[int, int, int], pytorch.InputSpec] | None = None
 
 
 def _no_other(source: Any) -> bool:
@@ -57,6 +58,7 @@ class Zoo:
         name: str | None = None,
         batch_size: int = 1,
         seq_len: int | None = None,
+        past: int | None = None,
     ) -> Graph:
         """The graph of the architecture ``source``.
 
@@ -65,16 +67,27 @@ class Zoo:
             input_shapes: As of the PyTorch front end; what the model takes where left out.
             name: Name of the graph; the architecture where left out.
             batch_size: Images, texts or recordings at once.
-            seq_len: Tokens of a text, 128 where left out.
+            seq_len: Tokens of a text; with a past 1, else 128 where left out.
+            past: Tokens before them whose keys and values are in the cache of a language model.
 
         Raises:
             ModelError: no such architecture (near names are listed), or one whose inputs have to be given.
-            InputError: a length of text for a zoo without texts.
+            InputError: a length of text, or of its past, for what has none.
             MissingDependencyError: the library is not installed.
         """
-        if seq_len is not None and not self.texts:
-            raise InputError(f"{self.name} models take no seq_len; state the input's shape instead")
+        for option, value, least in (("seq_len", seq_len, 1), ("past", past, 0)):
+            if value is not None and not self.texts:
+                raise InputError(f"{self.name} models take no {option}; state the input's shape instead")
+            if value is not None and value < least:
+                raise InputError(f"{option} is {value}; give {least} or more")
         built = self.build(source.removeprefix(f"{self.name}:") if isinstance(source, str) else source)
+        if past:
+            if built.behind is None or input_shapes is not None:
+                raise InputError(
+                    f"{built.title} takes no past{' beside input_shapes' if built.behind else ''}; it is for language "
+                    "models that decode with a cache, of so many tokens (seq_len) in a batch (batch_size)"
+                )
+            input_shapes = built.behind(batch_size, 1 if seq_len is None else seq_len, past)
         if input_shapes is None:
             input_shapes = built.inputs(batch_size, DEFAULT_SEQ_LEN if seq_len is None else seq_len)
         return pytorch.read(built.module, input_shapes=input_shapes, name=name or built.title)

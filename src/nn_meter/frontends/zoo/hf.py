@@ -18,10 +18,14 @@ from types import MappingProxyType
 from typing import Any
 
 from nn_meter.errors import ModelError, ModelFormatError
+from nn_meter.frontends import torch as pytorch
 from nn_meter.frontends.zoo import Built, Zoo
 from nn_meter.frontends.zoo.modules import imported, nearest, without_weights
 
 _AUDIO_SECOND = 16000
+
+_CACHES = ("cache", "past_key_values")
+"""What models call their cache: transformers 5 has the newer name, and warns of the older one."""
 
 _PADDING_CHECK = "warn_if_padding_and_no_attention_mask"
 """Method of transformers' models that asks whether tokens are padding."""
@@ -239,7 +243,11 @@ def build(source: Any) -> Built:
 
 
 def _built(title: str, module: Any) -> Built:
-    return Built(title, module, partial(inputs, module))
+    config = module.config
+    cache = next((name for name in _CACHES if name in signature(module.forward).parameters), "")
+    causal = any(getattr(part, "is_causal", False) for part in module.modules())
+    decodes = cache and causal and not config.is_encoder_decoder
+    return Built(title, module, partial(inputs, module), partial(behind, module, cache) if decodes else None)
 
 
 def inputs(module: Any, batch_size: int, seq_len: int) -> dict[str, Any]:
@@ -273,6 +281,45 @@ def inputs(module: Any, batch_size: int, seq_len: int) -> dict[str, Any]:
         )
     if config.is_encoder_decoder and "decoder_input_ids" in signature(module.forward).parameters:
         shapes["decoder_input_ids"] = text
+    return shapes
+
+
+def behind(module: Any, name: str, batch_size: int, seq_len: int, past: int) -> dict[str, Any]:
+    """What ``module`` takes for ``seq_len`` tokens behind ``past``: token ids, and of each layer keys and values.
+
+    A run of one token says what the layers keep; from then on the module's forward reads it from its inputs, and hands
+    it on under the ``name`` that it has for a cache.
+
+    Raises:
+        ModelError: it has no cache, or one that holds more than keys and values.
+    """
+    cached = imported("transformers", "hf").DynamicCache
+    probe, forward, config = cached(config=module.config), module.forward, module.config
+    one = {"input_ids": ((batch_size, 1), "int64")}
+    pytorch.read(module, input_shapes=one, kwargs={name: probe, "use_cache": True})
+    shapes: dict[str, Any] = {"input_ids": ((batch_size, seq_len), "int64")}
+    for index, layer in enumerate(probe.layers):
+        if getattr(layer, "keys", None) is None:
+            raise ModelError(
+                f"{type(module).__name__} keeps no keys and values in its layer {index}, so that it takes no past; ask "
+                "for its tokens alone"
+            )
+        kept = min(past, getattr(layer, "sliding_window", past + 1) - 1)
+        for part, held in (("key", layer.keys), ("value", layer.values)):
+            dtype = str(held.dtype).removeprefix("torch.")
+            shapes[f"past_key_values.{index}.{part}"] = ((*held.shape[:-2], kept, held.shape[-1]), dtype)
+
+    def step(input_ids: Any, **states: Any) -> Any:
+        cache = cached(config=config)
+        for index, layer in enumerate(cache.layers):
+            layer.keys, layer.values = (states[f"past_key_values.{index}.{part}"] for part in ("key", "value"))
+            layer.dtype, layer.device, layer.is_initialized = layer.keys.dtype, layer.keys.device, True
+            if hasattr(layer, "cumulative_length"):
+                layer.cumulative_length = past
+        result = forward(input_ids=input_ids, use_cache=True, **{name: cache})
+        return result, [(layer.keys, layer.values) for layer in cache.layers]
+
+    module.forward = step
     return shapes
 
 

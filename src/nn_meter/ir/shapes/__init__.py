@@ -14,9 +14,12 @@ from nn_meter.ir.shapes import _classical, _contributed, _elementwise, _layout, 
 from nn_meter.ir.shapes._dtypes import DTYPES, dtype_of
 from nn_meter.ir.shapes._fold import MAX_ELEMENTS, fold
 from nn_meter.ir.shapes._forms import check, check_attributes
-from nn_meter.ir.shapes._site import Rule, ShapeError, Site
+from nn_meter.ir.shapes._layout import FOUND
+from nn_meter.ir.shapes._site import Rule, ShapeError, Site, ValueNeeded
 
-__all__ = ["DTYPES", "MAX_ELEMENTS", "RULES", "ShapeError", "check_attributes", "dtype_of", "infer"]
+__all__ = [
+    "DTYPES", "FOUND", "MAX_ELEMENTS", "RULES", "ShapeError", "ValueNeeded", "check_attributes", "dtype_of", "infer",
+]  # fmt: skip
 
 _ONNX: dict[str, Rule] = {**_elementwise.RULES, **_spatial.RULES, **_linear.RULES, **_layout.RULES}
 _MICROSOFT: dict[str, Rule] = {
@@ -46,7 +49,8 @@ _MALFORMED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueErro
 def infer(node: Node, inputs: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
     """The tensors that ``node`` computes, one for each output that is not ``""``.
 
-    A tensor is ``const`` where every input is, and holds its ``value`` where those of all inputs are known
+    Where the data decides how many elements an operator finds (``FOUND``) it is the most that there can be. A tensor is
+    ``const`` where every input is, and holds its ``value`` where those of all inputs are known
     and it has at most ``MAX_ELEMENTS`` elements. ``Shape`` and ``Size`` are constant whatever they read.
 
     Args:
@@ -78,6 +82,8 @@ def infer(node: Node, inputs: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
             values: Sequence[tuple[int | float, ...] | None] = (None,) * len(outs)
         else:
             values = fold(site, outs)
+    except ValueNeeded as error:
+        raise ValueNeeded(f"node {node.name!r} ({op_type}): {error}", error.tensor) from None
     except ShapeError as error:
         raise ShapeError(f"node {node.name!r} ({op_type}): {error}") from None
     except _MALFORMED as error:

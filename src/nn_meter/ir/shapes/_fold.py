@@ -127,6 +127,10 @@ def _mod(s: Site, arrays: Sequence[Array], outs: Sequence[Out]) -> Sequence[Arra
     return (np.fmod(*arrays) if s.whole("fmod", 0) else np.mod(*arrays),)
 
 
+def _non_zero(s: Site, arrays: Sequence[Array], outs: Sequence[Out]) -> Sequence[Array]:
+    return (np.stack(np.nonzero(np.atleast_1d(arrays[0]))),)
+
+
 def _relu(s: Site, arrays: Sequence[Array], outs: Sequence[Out]) -> Sequence[Array]:
     return (np.maximum(arrays[0], 0),)
 
@@ -193,6 +197,7 @@ FOLDS: dict[str, Fold] = {
     "Range": _range,
     "ConstantOfShape": _filled,
     "CumSum": _cumsum,
+    "NonZero": _non_zero,
     "Clip": _clip,
     "Relu": _relu,
 }

@@ -75,7 +75,7 @@ _MICROSOFT: Mapping[tuple[int, int], str] = {
     (3, 12): "DynamicQuantizeLSTM",
     (18, 18): "QEmbedLayerNormalization",
     (7, 9): "EmbedLayerNormalization",
-    (7, 17): "GroupQueryAttention",
+    (1, 17): "GroupQueryAttention",  # one of packed queries, keys and values does
 }
 _ML: Mapping[tuple[int, int], str] = {
     (1, 1): "Binarizer CategoryMapper Imputer LabelEncoder LinearClassifier LinearRegressor Normalizer OneHotEncoder "

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import ceil
 
+from nn_meter.ir.graph import Attr
 from nn_meter.ir.shapes._dtypes import dtype_of
 from nn_meter.ir.shapes._site import Out, Rule, Shape, ShapeError, Site, axes_in, axis_in, broadcast, product
 
@@ -119,6 +120,33 @@ def _split(s: Site) -> Sequence[Out]:
     return tuple([((*x.shape[:axis], part, *x.shape[axis + 1 :]), x.dtype) for part in parts])
 
 
+def _each(s: Site) -> Sequence[Out]:
+    """Tensors that become elements of a sequence, or leave one."""
+    return tuple((s.shape(index), s.dtype(index)) for index in range(len(s.inputs)))
+
+
+def _split_to_sequence(s: Site) -> Sequence[Out]:
+    x = s.tensor(0)
+    axis = axis_in(s.whole("axis", 0), len(x.shape))
+    parts = s.ints("split") or ()
+    if sum(parts) != x.shape[axis]:
+        raise ShapeError(f"the parts {parts} do not add up to the dimension {x.shape[axis]} of {x.shape}")
+    head, tail = x.shape[:axis], x.shape[axis + 1 :]
+    if s.whole("keepdims", 1):
+        return tuple(((*head, part, *tail), x.dtype) for part in parts)
+    return tuple(((*head, *tail), x.dtype) for _ in parts)
+
+
+def _concat_from_sequence(s: Site) -> Sequence[Out]:
+    if not s.whole("new_axis", 0):
+        return _concat(s)
+    first = s.tensor(0)
+    if any(s.shape(index) != first.shape for index in range(len(s.inputs))):
+        raise ShapeError("elements of different shapes cannot be stacked")
+    axis = axis_in(s.whole("axis"), len(first.shape) + 1)
+    return (((*first.shape[:axis], len(s.inputs), *first.shape[axis:]), first.dtype),)
+
+
 def slices(s: Site) -> dict[int, slice]:
     """What a Slice takes of each axis, as Python slices within bounds."""
     shape = s.shape(0)
@@ -196,7 +224,9 @@ def _compress(s: Site) -> Sequence[Out]:
     x = s.tensor(0)
     whole = "axis" not in s.attrs
     axis = 0 if whole else axis_in(s.whole("axis"), len(x.shape))
-    taken = sum(1 for value in s.values(1)[: x.size if whole else x.shape[axis]] if value)
+    most = min(s.tensor(1).size, x.size if whole else x.shape[axis])
+    chosen = s.tensor(1).value
+    taken = most if chosen is None else sum(1 for value in chosen[:most] if value)
     if whole:
         return (((taken,), x.dtype),)
     return (((*x.shape[:axis], taken, *x.shape[axis + 1 :]), x.dtype),)
@@ -267,10 +297,44 @@ def _present(s: Site) -> Sequence[Out]:
     return (((), "bool"),)
 
 
-def _data_dependent(s: Site) -> Sequence[Out]:
-    raise ShapeError(
-        "the shape of its output depends on the values of its input; no latency follows from shapes alone"
-    )
+def _non_zero(s: Site) -> Sequence[Out]:
+    x = s.tensor(0)
+    count = x.size if x.value is None else sum(1 for value in x.value if value)
+    return (((max(1, len(x.shape)), count), "int64"),)
+
+
+def _unique(s: Site) -> Sequence[Out]:
+    x = s.tensor(0)
+    axis = axis_in(s.whole("axis"), len(x.shape)) if "axis" in s.attrs else None
+    most = (len(set(x.value)) if x.value is not None else x.size) if axis is None else x.shape[axis]
+    places = ((most,), "int64")
+    return (((most,) if axis is None else x.shape, x.dtype), places, places, places)
+
+
+def _suppression(s: Site) -> Sequence[Out]:
+    """Of each class of each sample as many boxes as may be kept; none where that is not said."""
+    batch, boxes = s.shape(0)[:2]
+    kept = 0
+    if s.optional(2) is not None:
+        most = s.tensor(2).value
+        kept = boxes if not most else max(0, min(boxes, int(most[0])))
+    return (((batch * s.shape(1)[1] * kept, 3), "int64"),)
+
+
+def _flat_or_axis(attrs: Mapping[str, Attr]) -> int:
+    axis = attrs.get("axis", 0)
+    return axis if isinstance(axis, int) else 0
+
+
+FOUND: Mapping[str, tuple[int, Callable[[Mapping[str, Attr]], Mapping[int, int]]]] = {
+    "NonZero": (0, lambda attrs: {0: 1}),
+    "Compress": (1, lambda attrs: {0: _flat_or_axis(attrs)}),
+    "Unique": (0, lambda attrs: {0: _flat_or_axis(attrs), 1: 0, 3: 0}),
+    "NonMaxSuppression": (0, lambda attrs: {0: 0}),
+}
+"""Operators that find as many elements as the data has: the input whose values decide, and by the attributes each
+output with its dimension that counts them. Where those values are not known their rules give the most that there can
+be."""
 
 
 def reduced(shape: Shape, axes: Sequence[int], keepdims: int) -> Shape:
@@ -315,6 +379,9 @@ RULES: dict[str, Rule] = {
     "Tile": _tile,
     "Concat": _concat,
     "Split": _split,
+    **dict.fromkeys(("SequenceConstruct", "SequenceInsert", "SequenceAt"), _each),
+    "SplitToSequence": _split_to_sequence,
+    "ConcatFromSequence": _concat_from_sequence,
     "Slice": _slice,
     "Pad": _pad,
     "CenterCropPad": _center_crop_pad,
@@ -334,9 +401,9 @@ RULES: dict[str, Rule] = {
     "Multinomial": _multinomial,
     "TfIdfVectorizer": _tf_idf,
     "OptionalHasElement": _present,
-    "NonZero": _data_dependent,
-    "Unique": _data_dependent,
-    "NonMaxSuppression": _data_dependent,
+    "NonZero": _non_zero,
+    "Unique": _unique,
+    "NonMaxSuppression": _suppression,
     "ArgMax": _arg,
     "ArgMin": _arg,
     "TopK": _top_k,

@@ -157,9 +157,12 @@ def _ms_group_query(s: Site) -> Sequence[Out]:
     batch, length, width = q.shape
     heads, key_heads = s.whole("num_heads"), s.whole("kv_num_heads")
     size = width // heads if s.optional(1) is not None else width // (heads + 2 * key_heads)
-    past = s.optional(3)
-    present = (batch, key_heads, max(length, past.shape[2] if past is not None else 0), size)
-    return (((batch, length, heads * size), q.dtype), (present, q.dtype), (present, q.dtype))
+    past, total = s.optional(3), s.optional(6)
+    before = past.shape[2] if past is not None else 0
+    known = int(total.value[0]) if total is not None and total.value else before + length
+    present = (batch, key_heads, max(known, before), size)  # a buffer for more than there is stays as long
+    kept = past.dtype if past is not None else q.dtype
+    return (((batch, length, heads * size), q.dtype), (present, kept), (present, kept))
 
 
 def _embed_layer_norm(s: Site) -> Sequence[Out]:
@@ -256,6 +259,7 @@ RULES: dict[str, Rule] = {
 
 MICROSOFT: dict[str, Rule] = {
     "FusedMatMul": _fused_matmul,
+    "TransposeMatMul": _fused_matmul,
     "FusedGemm": _gemm,
     "MatMulNBits": _matmul_nbits,
     "Attention": _ms_attention,

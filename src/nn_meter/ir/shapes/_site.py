@@ -18,6 +18,14 @@ class ShapeError(GraphError):
     """The shapes of a node's outputs do not follow from its inputs and attributes."""
 
 
+class ValueNeeded(ShapeError):
+    """They follow from the values of ``tensor``, which are not known."""
+
+    def __init__(self, message: str, tensor: str) -> None:
+        super().__init__(message)
+        self.tensor = tensor
+
+
 class Site:
     """A node together with the tensors that it reads."""
 
@@ -51,8 +59,8 @@ class Site:
         """The elements of input ``index``, which must be a constant."""
         tensor = self.tensor(index)
         if tensor.value is None:
-            raise ShapeError(
-                f"the values of input {index} ({tensor.name!r}) decide the shape, but are not constant"
+            raise ValueNeeded(
+                f"the values of input {index} ({tensor.name!r}) decide the shape, but are not constant", tensor.name
             )
         return tensor.value
 

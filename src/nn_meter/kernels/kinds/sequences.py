@@ -73,38 +73,65 @@ def _space_recurrent(rng: np.random.Generator) -> RecurrentConfig:
 
 @dataclass(frozen=True, slots=True)
 class AttentionConfig:
-    """Attention in one operator: ``heads`` of ``width`` over ``queries`` and ``keys``."""
+    """Attention in one operator: ``heads`` of ``width`` over ``queries`` and ``keys``, those of the past included.
+
+    ``key_heads`` are shared by as many heads each; ``kept`` keys are written out again for the next step, ``projected``
+    is the width of what the operator makes queries, keys and values of itself, 0 where it does not.
+    """
 
     op: str
     batch: int
     heads: int
+    key_heads: int
     queries: int
     keys: int
     width: int
+    kept: int
+    projected: int
     dtype: str
 
     def describe(self) -> str:
         """Sizes in words."""
-        return f"{self.heads} heads of {self.width}, {self.queries} x {self.keys}"
+        shared = f" ({self.key_heads} of keys)" if self.key_heads != self.heads else ""
+        return f"{self.heads} heads{shared} of {self.width}, {self.queries} x {self.keys}"
+
+
+_PAST: Mapping[str, int] = MappingProxyType({"Attention": 4, "MultiHeadAttention": 6, "GroupQueryAttention": 3})
+"""Operator to the input that holds the keys of earlier tokens, which lie along the last axis but one."""
 
 
 def read_attention(op: Operator) -> AttentionConfig:
-    """Config of MultiHeadAttention, Attention, GroupQueryAttention over (batch, sequence, hidden) or with heads."""
+    """Config of attention over (batch, sequence, hidden), with heads of their own axis, or packed."""
     q = op.shape(0)
-    k = op.shape(1) if len(op.inputs) > 1 and op.inputs[1] is not None else q
+    k = op.shape(1) if len(op.inputs) > 1 else ()
     heads = op.int("num_heads", op.int("q_num_heads", q[1] if len(q) == 4 else 1))
-    if len(q) == 4:
-        return AttentionConfig(op.op_type, q[0], q[1], q[2], k[2], q[3], op.dtype)
-    return AttentionConfig(op.op_type, q[0], heads, q[1], k[1], q[2] // max(heads, 1), op.dtype)
+    key_heads = op.int("kv_num_heads", k[1] if len(q) == 4 and len(k) == 4 else heads)
+    projected = q[2] if len(k) == 2 and len(q) == 3 else 0
+    queries = q[2] if len(q) == 4 else q[1]
+    if len(q) > 3:
+        width = q[-1]
+    elif projected:
+        width = k[1] // 3 // max(heads, 1)
+    else:
+        width = q[2] // max(heads + (0 if k else 2 * key_heads), 1)
+    past = op.shape(_PAST[op.op_type]) if len(op.inputs) > _PAST[op.op_type] else ()
+    keys = queries if projected or not k else k[2] if len(k) == 4 else k[1]
+    keys += past[-2] if len(past) > 3 else 0
+    present = [t.shape[-2] for t in op.outputs[1:3] if len(t.shape) > 3]
+    if op.op_type == "GroupQueryAttention" and present:
+        keys = present[0]
+    kept = present[0] if present else 0
+    return AttentionConfig(op.op_type, q[0], heads, key_heads, queries, keys, width, kept, projected, op.dtype)
 
 
 def work_attention(c: AttentionConfig) -> Work:
-    """Two products; queries, keys and values are read, the result is as large as the queries."""
-    heads, unit = c.batch * c.heads, item_bytes(c.dtype)
+    """Two products, and the projections inside; each key head is read once, what the next step needs is written."""
+    heads, shared, unit = c.batch * c.heads, c.batch * c.key_heads, item_bytes(c.dtype)
+    weights = 3.0 * c.projected * c.heads * c.width
     return Work(
-        4.0 * heads * c.queries * c.keys * c.width,
-        heads * c.width * (c.queries + 2 * c.keys) * unit,
-        heads * c.width * c.queries * unit,
+        4.0 * heads * c.queries * c.keys * c.width + 2.0 * c.batch * c.queries * weights,
+        (c.width * (heads * c.queries + 2 * shared * c.keys) + weights) * unit,
+        c.width * (heads * c.queries + 2 * shared * c.kept) * unit,
     )
 
 
@@ -140,6 +167,9 @@ KINDS = (
             Column("queries", lambda c: c.queries),
             Column("keys", lambda c: c.keys),
             Column("width", lambda c: c.width),
+            Column("key_heads", lambda c: c.key_heads),
+            Column("kept", lambda c: c.kept),
+            Column("projected", lambda c: c.projected),
             ITEM_BYTES,
         ),
         work_attention,

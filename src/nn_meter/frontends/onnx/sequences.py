@@ -1,0 +1,136 @@
+"""Sequences of tensors, element by element: what is in one is known, so that a graph of tensors says the same.
+
+Nodes keep their operators, since the runtime executes them: a SplitToSequence has its parts as outputs, a
+ConcatFromSequence as inputs, a SequenceAt reads the one tensor that it takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Protocol
+
+from nn_meter.errors import GraphError, UnsupportedOperatorError
+from nn_meter.ir import Attr, Tensor
+
+Elements = tuple[str, ...]
+
+
+class Writer(Protocol):
+    """What a row asks, and writes with."""
+
+    where: str
+    tensors: dict[str, Tensor]
+    sequences: dict[str, Elements]
+
+    def write(self, op_type: str, label: str, inputs: Sequence[str], outputs: Sequence[str], **attrs: Attr) -> None:
+        """Add a node."""
+
+
+Row = Callable[[Writer, str, Sequence[str], Sequence[str], Mapping[str, Attr]], None]
+
+
+def _elements(w: Writer, label: str, name: str) -> Elements:
+    if name not in w.sequences:
+        raise GraphError(f"{w.where}: node {label!r} reads {name!r} as a sequence, which it is not")
+    return w.sequences[name]
+
+
+def _place(w: Writer, label: str, inputs: Sequence[str], index: int, length: int, default: int) -> int:
+    """Which element an optional input says, counted from the front."""
+    if index >= len(inputs) or not inputs[index]:
+        return default
+    tensor = w.tensors.get(inputs[index])
+    if tensor is None or not tensor.value:
+        raise UnsupportedOperatorError(
+            f"{w.where}: node {label!r} takes an element whose place ({inputs[index]}) depends on the data; state it: "
+            f"--input-value {inputs[index]}=0 (in Python input_values={{{inputs[index]!r}: 0}})"
+        )
+    place = int(tensor.value[0])
+    if not -length <= place <= length:
+        raise GraphError(f"{w.where}: node {label!r} takes element {place} of {length}")
+    return place + length if place < 0 else place
+
+
+def _empty(w: Writer, label: str, inputs: Sequence[str], outputs: Sequence[str], attrs: Mapping[str, Attr]) -> None:
+    w.sequences[outputs[0]] = ()
+
+
+def _construct(w: Writer, label: str, inputs: Sequence[str], outputs: Sequence[str], attrs: Mapping[str, Attr]) -> None:
+    parts = tuple(f"{outputs[0]}:{index}" for index in range(len(inputs)))
+    w.write("SequenceConstruct", label, inputs, parts)
+    w.sequences[outputs[0]] = parts
+
+
+def _insert(w: Writer, label: str, inputs: Sequence[str], outputs: Sequence[str], attrs: Mapping[str, Attr]) -> None:
+    parts = _elements(w, label, inputs[0])
+    place = _place(w, label, inputs, 2, len(parts), len(parts))
+    copy = f"{outputs[0]}:{place}"
+    w.write("SequenceInsert", label, inputs[1:2], (copy,))
+    w.sequences[outputs[0]] = (*parts[:place], copy, *parts[place:])
+
+
+def _erase(w: Writer, label: str, inputs: Sequence[str], outputs: Sequence[str], attrs: Mapping[str, Attr]) -> None:
+    parts = _elements(w, label, inputs[0])
+    place = _place(w, label, inputs, 1, len(parts), len(parts) - 1)
+    w.sequences[outputs[0]] = (*parts[:place], *parts[place + 1 :])
+
+
+def _at(w: Writer, label: str, inputs: Sequence[str], outputs: Sequence[str], attrs: Mapping[str, Attr]) -> None:
+    parts = _elements(w, label, inputs[0])
+    place = _place(w, label, inputs, 1, len(parts), 0)
+    if place >= len(parts):
+        raise GraphError(f"{w.where}: node {label!r} takes element {place} of {len(parts)}")
+    w.write("SequenceAt", label, (parts[place],), outputs)
+
+
+def _length(w: Writer, label: str, inputs: Sequence[str], outputs: Sequence[str], attrs: Mapping[str, Attr]) -> None:
+    count = len(_elements(w, label, inputs[0]))
+    w.tensors[outputs[0]] = Tensor(outputs[0], (), "int64", True, (count,))
+
+
+def _split(w: Writer, label: str, inputs: Sequence[str], outputs: Sequence[str], attrs: Mapping[str, Attr]) -> None:
+    shape = w.tensors[inputs[0]].shape
+    axis = attrs.get("axis", 0)
+    if not isinstance(axis, int) or not -len(shape) <= axis < len(shape):
+        raise GraphError(f"{w.where}: node {label!r} splits {shape} along axis {axis}")
+    size = shape[axis]
+    given = w.tensors.get(inputs[1]) if len(inputs) > 1 and inputs[1] else None
+    keep = int(attrs.get("keepdims", 1) == 1) if given is None else 1
+    sizes = [1] * size
+    if given is not None:
+        if given.value is None:
+            raise UnsupportedOperatorError(
+                f"{w.where}: node {label!r} splits into parts whose sizes ({given.name}) depend on the data; state "
+                f"them: --input-value {given.name}={size} (in Python input_values={{{given.name!r}: {size}}})"
+            )
+        sizes = [int(v) for v in given.value]
+        if not given.shape:
+            step = max(1, sizes[0])
+            sizes = [min(step, size - start) for start in range(0, size, step)]
+    parts = tuple(f"{outputs[0]}:{index}" for index in range(len(sizes)))
+    if parts:
+        w.write("SplitToSequence", label, inputs[:1], parts, axis=axis, keepdims=keep, split=tuple(sizes))
+    w.sequences[outputs[0]] = parts
+
+
+def _concat(w: Writer, label: str, inputs: Sequence[str], outputs: Sequence[str], attrs: Mapping[str, Attr]) -> None:
+    parts = _elements(w, label, inputs[0])
+    if not parts:
+        raise GraphError(f"{w.where}: node {label!r} (ConcatFromSequence) joins the tensors of an empty sequence")
+    w.write("ConcatFromSequence", label, parts, outputs, **attrs)
+
+
+ROWS: Mapping[str, Row] = MappingProxyType(
+    {
+        "SequenceEmpty": _empty,
+        "SequenceConstruct": _construct,
+        "SequenceInsert": _insert,
+        "SequenceErase": _erase,
+        "SequenceAt": _at,
+        "SequenceLength": _length,
+        "SplitToSequence": _split,
+        "ConcatFromSequence": _concat,
+    }
+)
+"""Operator to what it does to sequences: (writer, label of the node, inputs, outputs, attributes)."""

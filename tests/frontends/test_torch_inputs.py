@@ -1,0 +1,113 @@
+"""What goes into PyTorch modules: dictionaries, lists, whole numbers, and the cache of a language model."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Any
+
+import pytest
+
+from nn_meter.errors import InputError, ModelError
+from nn_meter.frontends import front_end
+from nn_meter.frontends import torch as pytorch
+from nn_meter.frontends.zoo.modules import imported
+
+pytestmark = [
+    pytest.mark.heavy,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+]
+
+for package in ("torch", "torchvision", "transformers"):
+    if find_spec(package) is None:
+        pytest.skip(f"{package} is not installed", allow_module_level=True)
+
+import torch  # noqa: E402
+
+hf, torchvision = front_end("hf"), front_end("torchvision")
+nn = torch.nn
+
+# Inputs that are dictionaries and lists
+
+
+class OfDictionaries(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(16, 4)
+
+    def forward(self, batch: Any) -> Any:
+        return {"logits": self.head(batch["features"]), "aux": [batch["features"] * 2]}
+
+
+class OfLists(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(16, 4)
+
+    def forward(self, xs: Any) -> Any:
+        return [self.head(x) for x in xs]
+
+
+@pytest.mark.parametrize(
+    ("module", "options", "inputs"),
+    [
+        (OfDictionaries, {"input_shapes": {"batch": {"features": (2, 16)}}}, {"batch.features": (2, 16)}),
+        (OfDictionaries, {"input_shapes": [{"features": torch.zeros(2, 16)}]}, {"batch.features": (2, 16)}),
+        (
+            OfDictionaries,
+            {"input_shapes": {}, "kwargs": {"batch": {"features": torch.zeros(2, 16)}}},
+            {"batch.features": (2, 16)},
+        ),
+        (OfLists, {"input_shapes": [[(1, 16), (2, 16)]]}, {"xs.0": (1, 16), "xs.1": (2, 16)}),
+    ],
+)
+def test_dictionaries_and_lists_are_inputs(module: Any, options: Any, inputs: dict[str, tuple[int, ...]]) -> None:
+    graph = pytorch.read(module(), **options)
+    assert {name.removesuffix("_0"): graph.tensors[name].shape for name in graph.inputs} == inputs
+    assert "Gemm" in {node.op_type for node in graph.nodes}
+
+
+def test_the_advice_for_an_embedding_that_gets_floats_works() -> None:
+    with pytest.raises(ModelError, match=r"input_shapes=\[\(\(1, 10\), 'int64'\)\]"):
+        pytorch.read(nn.Embedding(100, 8), input_shapes=(1, 10))
+    graph = pytorch.read(nn.Embedding(100, 8), input_shapes=[((1, 10), "int64")])
+    assert graph.tensors[graph.outputs[0]].shape == (1, 10, 8)
+
+
+# A cache
+
+
+@pytest.mark.parametrize("family", ["Llama", "GPT2", "Mistral"])
+def test_a_step_of_a_language_model_reads_and_gives_back_its_cache(family: str) -> None:
+    transformers = imported("transformers", "hf")
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+    sizes["vocab_size"] = 99
+    options = {
+        "Llama": sizes | {"num_key_value_heads": 2},
+        "Mistral": sizes | {"num_key_value_heads": 2, "sliding_window": 11},
+        "GPT2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "vocab_size": 99},
+    }[family]
+    config = getattr(transformers, f"{family}Config")(**options)
+    config.architectures = [f"{family}{'LMHeadModel' if family == 'GPT2' else 'ForCausalLM'}"]
+    graph = hf.read(config, past=20)
+    heads, kept = 4 if family == "GPT2" else 2, 10 if family == "Mistral" else 20
+    shapes = [graph.tensors[name].shape for name in graph.inputs]
+    assert shapes == [(1, 1), *[(1, heads, kept, 8)] * 4]
+    scores = [node for node in graph.nodes if node.op_type == "Softmax"]
+    # scores of four heads, those that share keys beside each other
+    assert [graph.tensors[each.outputs[0]].size for each in scores] == [4 * (kept + 1)] * 2
+    assert (1, heads, 10 if family == "Mistral" else 21, 8) in [graph.tensors[name].shape for name in graph.outputs]
+    assert len(hf.read(config, past=0, seq_len=5).inputs) == 1
+
+
+def test_what_has_no_cache_takes_no_past() -> None:
+    transformers = imported("transformers", "hf")
+    small = transformers.T5Config(d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4)
+    with pytest.raises(InputError, match=r"takes no past"):
+        hf.read(small, past=4)
+    encoder = transformers.BertConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=48)
+    with pytest.raises(InputError, match=r"BertConfig takes no past; it is for language models"):
+        hf.read(encoder, past=4)
+    with pytest.raises(InputError, match=r"torchvision models take no past"):
+        torchvision.read("torchvision:resnet18", past=4)
