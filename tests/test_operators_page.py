@@ -1,0 +1,45 @@
+"""The command that makes the table of operators, on a few of them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("onnxruntime")
+sys.path.append(str(Path(__file__).parents[1] / "scripts"))
+import operator_cases
+import operators
+
+FEW = ["Softmax", "Neg", "MatMul", "NonZero", "Loop", "com.microsoft.GroupQueryAttention", "com.microsoft.QLinearAdd"]
+
+
+def test_the_page_has_a_line_for_each_operator_with_both_times(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "page.md"
+    assert operators.main(["--budget", "3", "--out", str(out), *FEW]) == 0
+    lines = {line.split(" | ")[0].removeprefix("| "): line.split(" | ") for line in out.read_text().splitlines()}
+    for name in FEW[:3]:
+        _, shape, work, executed, status, alone, context = lines[name]
+        assert (shape, executed) == ("as executed", name)
+        assert work.startswith("kind ")
+        assert status in ("predicted", "extrapolated", "estimated")
+        assert float(alone.split(", ")[1]) > 0
+        assert float(context.split(", ")[1]) > 0
+    assert "not measured: it holds graphs" in " ".join(lines["Loop"])
+    assert "GroupQueryAttention" in lines["com.microsoft.GroupQueryAttention"][3]
+    assert len(capsys.readouterr().out.splitlines()) == len(FEW) + 1
+
+
+def test_every_operator_has_a_case_or_a_reason() -> None:
+    named = {*operator_cases.CASES, *operator_cases.WHY_NOT}
+    assert set(operators.operators()) - named == set()
+
+
+@pytest.mark.parametrize("name", sorted(operator_cases.CASES))
+def test_a_case_is_a_graph_alone_and_between_others(name: str) -> None:
+    for around in ("", "Neg"):
+        graph = operator_cases.CASES[name].graph(name, around)
+        assert sum(node.op_type == name.rpartition(".")[2] for node in graph.nodes) >= 1
