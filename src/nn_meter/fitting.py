@@ -392,7 +392,7 @@ def _lowered(read: Reader, lowering: Lowering) -> Callable[[str, int], Kernels]:
     rules = read_rules(lowering.rules, "rules of the runtime")
 
     def lower(subject: str, batch: int) -> Kernels:
-        return [(k.kind, k.config) for k in fuse(read(subject, batch), rules).kernels if not k.free]
+        return [(k.kind, k.config) for k in fuse(read(subject, batch), rules, known=()).kernels if not k.free]
 
     return lower
 

@@ -8,7 +8,7 @@ import pytest
 from onnx import defs
 
 from nn_meter.ir import Tensor
-from nn_meter.kernels.kinds import KIND_OF
+from nn_meter.kernels.kinds import KIND_OF, KINDS
 from nn_meter.kernels.schema import Operator
 from nn_meter.kernels.work import FLOPS, GENERATING, work_of
 
@@ -34,7 +34,8 @@ def test_every_operator_that_onnxruntime_runs_has_a_kind_or_a_row_or_a_reason() 
 
 
 def test_no_operator_is_counted_in_two_places() -> None:
-    assert FLOPS.keys() & KIND_OF.keys() == set()
+    """Quantised kinds aside: predictors from before there were any read their operators as ``other``."""
+    assert FLOPS.keys() & {op for op, kind in KIND_OF.items() if not KINDS[kind].quantised} == set()
     assert FLOPS.keys() & GENERATING.keys() == set()
 
 

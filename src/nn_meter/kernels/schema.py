@@ -179,7 +179,9 @@ class KernelKind:
     ``operators`` become one; ``read`` gives the config of an executed one. Of the kinds that read one operator all but
     one say which configs they take: ``accepts``. ``columns`` and ``work`` are functions of the config. ``build`` writes
     a graph of one kernel of a config, ``space`` draws a plausible config; both are ``None`` where only a runtime makes
-    such kernels, so that they are measured in networks alone.
+    such kernels, so that they are measured in networks alone. One that is ``quantised`` computes otherwise than in
+    floats: it says nothing of how fast a device does those, and bundles from before there were such kinds read its
+    operators as ``other``.
     """
 
     name: str
@@ -191,6 +193,7 @@ class KernelKind:
     build: Callable[[Any], Graph] | None = None
     space: Callable[[np.random.Generator], Any] | None = None
     accepts: Callable[[Any], bool] | None = None
+    quantised: bool = False
 
     @property
     def schema(self) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ from nn_meter.networks import _blocks_tokens as tokens
 from nn_meter.networks._blocks import LARGEST, Pen, Step
 from nn_meter.networks._blocks_micro import MICRO
 from nn_meter.networks._blocks_operators import OPERATORS
+from nn_meter.networks.quantised import PRECISIONS
 
 MAX_FLOPS = 4.0e8 * LARGEST
 """No network does more floating-point operations than this in its convolutions and matrix products."""
@@ -34,12 +35,14 @@ class Family:
     """One row of ``FAMILIES``: calling it draws a network.
 
     ``write`` draws with the pen it is given and returns the tensor that the network answers with; ``weight``
-    is the family's share among all samples, relative to the others.
+    is the family's share among all samples, relative to the others. The network is written in one of the
+    ``precisions``, where there are any.
     """
 
     name: str
     weight: float
     write: Callable[[Pen], str]
+    precisions: tuple[str, ...] = ()
 
     def __call__(self, seed: int, *, dtype: str = "float32") -> Graph:
         """The network of this family that ``seed`` stands for, of element type ``dtype``; verified."""
@@ -48,7 +51,8 @@ class Family:
             pen = Pen(f"{self.name}_{seed}", rng, dtype)
             output = self.write(pen)
             if pen.nodes and 2 * pen.macs <= MAX_FLOPS * pen.scale / LARGEST:
-                return pen.graph(output)
+                graph = pen.graph(output)
+                return PRECISIONS[pen.pick(*self.precisions)](graph) if self.precisions else graph
         raise AssertionError("unreachable: attempts do not end")
 
 
@@ -119,7 +123,7 @@ def _on_tokens(
 
 # The numbers of `_on_map` and `_on_tokens`: the widths to draw from, and the multiply-adds of one block in
 # units of width**2 a position.
-_ROWS: tuple[Family, ...] = (
+_ON_MAPS: tuple[Family, ...] = (
     Family("plain", 4, _on_map(maps.plain, 8, 768, 9)),
     Family("residual_basic", 5, _on_map(maps.residual_basic, 16, 640, 18)),
     Family("residual_bottleneck", 6, _on_map(maps.residual_bottleneck, 32, 2048, 2)),
@@ -138,6 +142,8 @@ _ROWS: tuple[Family, ...] = (
     Family("convnext", 6, _on_map(mixers.convnext, 16, 1024, 8)),
     Family("pool_mixer", 4, _on_map(mixers.pool_mixer, 32, 768, 8)),
     Family("map_attention", 6, _on_map(tokens.map_attention, 16, 512, 10)),
+)
+_ON_TOKENS: tuple[Family, ...] = (
     Family("vision_transformer", 9, _on_tokens(tokens.vision_transformer, 48, 1024, 12)),
     Family("windowed", 5, _window_network),
     Family("token_mixer", 4, _on_tokens(tokens.token_mixer, 48, 1024, 10)),
@@ -146,6 +152,27 @@ _ROWS: tuple[Family, ...] = (
     Family("encoder", 4, language.encoder),
     Family("decoder", 5, language.decoder),
     Family("recurrent", 2, language.recurrent),
+)
+
+
+def _any_of(rows: tuple[Family, ...]) -> Callable[[Pen], str]:
+    """What a family of ``rows`` writes, drawn by their weights."""
+    share = np.array([row.weight for row in rows])
+    return lambda pen: rows[int(pen.rng.choice(len(rows), p=share / share.sum()))].write(pen)
+
+
+_QDQ = ("qdq_int8", "qdq_int8_tensor", "qdq_int8_signed")
+_PACKED = ("int4_weights", "int4_weights_int8", "int4_weights_wide", "int8_weights")
+
+# A fifth of the networks is quantised: what a build measures of floats is what its accuracy on them rests on.
+_ROWS: tuple[Family, ...] = (
+    *_ON_MAPS,
+    *_ON_TOKENS,
+    Family("qdq_maps", 17, _any_of(_ON_MAPS), _QDQ),
+    Family("qdq_tokens", 8, _any_of(_ON_TOKENS), _QDQ),
+    Family("dynamic_maps", 4, _any_of(_ON_MAPS), ("dynamic_uint8",)),
+    Family("dynamic_tokens", 7, _any_of(_ON_TOKENS), ("dynamic_int8", "dynamic_uint8")),
+    Family("packed_tokens", 6, _any_of(_ON_TOKENS), _PACKED),
     *(Family(f"micro_{name}", 0.7, write) for name, write in MICRO.items()),
     *(Family(f"operators_{name}", 0.9, write) for name, write in OPERATORS.items()),
 )

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from math import prod
 from types import MappingProxyType
 
 from nn_meter.ir import Attr, Graph, Node, Tensor, verify
 
-_BLOCK = 32
 _SCALE = 0.02
 """Of every tensor; a bias has that of its operand times that of the weights, else the runtime fuses nothing."""
 
@@ -18,7 +18,7 @@ _INTEGERS = frozenset(
     (
         *("Conv", "Gemm", "MatMul", "Add", "Mul", "Concat", "AveragePool", "GlobalAveragePool", "MaxPool", "Softmax"),
         *("Sigmoid", "LeakyRelu", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Split", "Resize"),
-        "Gather",
+        *("Gather", "Slice"),
     )
 )
 """Operators that a quantiser puts between DequantizeLinear and QuantizeLinear."""
@@ -53,9 +53,10 @@ class _Writer:
         return verify(replace(self.graph, nodes=tuple(self.nodes), tensors=MappingProxyType(self.tensors)))
 
 
-def qdq_int8(graph: Graph) -> Graph:
-    """``graph`` as a static quantiser writes it: uint8 activations, int8 weights with a scale for each channel, int32
-    biases, each between QuantizeLinear and DequantizeLinear."""
+def qdq_int8(graph: Graph, *, per_channel: bool = True, activations: str = "uint8") -> Graph:
+    """``graph`` as a static quantiser writes it: ``activations`` of uint8 or int8, int8 weights with a scale for each
+    channel or one for all, int32 biases, each between QuantizeLinear and DequantizeLinear."""
+    least = 0 if activations == "uint8" else -128
     writer = _Writer(graph)
     floats: dict[str, str] = {}
 
@@ -73,16 +74,16 @@ def qdq_int8(graph: Graph) -> Graph:
         if name in floats or tensor.dtype != "float32" or clipped(name):
             return floats.get(name, name)
         maker = graph.producer.get(name)
-        zero = 0 if maker is not None and maker.op_type in _CLIPPING else 128
+        zero = least + (0 if maker is not None and maker.op_type in _CLIPPING else 128)
         scales = [
             writer.const(f"{name}_scale", (), "float32", _SCALE),
-            writer.const(f"{name}_zero_point", (), "uint8", zero),
+            writer.const(f"{name}_zero_point", (), activations, zero),
         ]
-        source = name
+        quantised = Tensor(f"{name}_quantized", tensor.shape, activations)
         if tensor.const:
-            source = writer.const(f"{name}_quantized", tensor.shape, "uint8")
+            source = writer.const(quantised.name, tensor.shape, activations)
         else:
-            source = writer.op("QuantizeLinear", [name, *scales], Tensor(f"{name}_quantized", tensor.shape, "uint8"))
+            source = writer.op("QuantizeLinear", [name, *scales], quantised)
         out = replace(tensor, name=f"{name}_dequantized", value=None)
         floats[name] = writer.op("DequantizeLinear", [source, *scales], out)
         return floats[name]
@@ -90,7 +91,7 @@ def qdq_int8(graph: Graph) -> Graph:
     def weight(name: str, dtype: str, axis: int) -> str:
         if name not in floats:
             tensor = graph.tensors[name]
-            shape = tensor.shape[axis : axis + 1]
+            shape = tensor.shape[axis : axis + 1] if per_channel else ()
             scale = _SCALE if dtype == "int8" else _SCALE * _SCALE
             inputs = [
                 writer.const(f"{name}_quantized", tensor.shape, dtype),
@@ -118,7 +119,7 @@ def qdq_int8(graph: Graph) -> Graph:
             if tensor.const and node.op_type in _WEIGHTED and place in (1, 2):
                 axis = 0 if node.op_type == "Conv" or place == 2 or node.attrs.get("transB") else len(tensor.shape) - 1
                 inputs[place] = weight(name, "int8" if place == 1 else "int32", axis)
-            elif node.op_type not in ("Resize", "Gather") or place == 0:
+            elif node.op_type not in ("Resize", "Gather", "Slice") or place == 0:
                 inputs[place] = activation(name)
         writer.nodes.append(replace(node, inputs=tuple(inputs)))
         for out in node.outputs:
@@ -144,14 +145,16 @@ def _scaled(writer: _Writer, whole: str, out: Tensor, scale: str, weight: str, b
         writer.op("Add", [result.name, bias], out)
 
 
-def dynamic_int8(graph: Graph) -> Graph:
-    """``graph`` as a dynamic quantiser writes it: DynamicQuantizeLinear before ConvInteger and MatMulInteger with uint8
-    weights, their results scaled, and biases added, behind."""
+def dynamic_int8(graph: Graph, *, dtype: str = "int8") -> Graph:
+    """``graph`` as a dynamic quantiser writes it: DynamicQuantizeLinear before ConvInteger and MatMulInteger with
+    weights of type ``dtype``, their results scaled, and biases added, behind. Convolutions of int8 weights, which ONNX
+    Runtime refuses, stay in floats."""
+    taken = ("Conv", "MatMul") if dtype == "uint8" else ("MatMul",)
     writer = _Writer(graph)
     done: set[str] = set()
     for node in graph.nodes:
         weight = graph.tensors.get(node.inputs[1]) if len(node.inputs) > 1 else None
-        plain = node.op_type in ("Conv", "MatMul") and weight is not None and weight.const
+        plain = node.op_type in taken and weight is not None and weight.const
         if not plain or weight is None or weight.dtype != "float32" or graph.tensors[node.inputs[0]].const:
             writer.nodes.append(node)
             continue
@@ -163,8 +166,8 @@ def dynamic_int8(graph: Graph) -> Graph:
                 writer.tensors[name] = Tensor(name, shape, dtype)
             writer.nodes.append(Node(f"quantize:{x.name}", "DynamicQuantizeLinear", (x.name,), tuple(parts)))
         w = [
-            writer.const(f"{weight.name}_quantized", weight.shape, "uint8"),
-            writer.const(f"{weight.name}_zero_point", (), "uint8", 128),
+            writer.const(f"{weight.name}_quantized", weight.shape, dtype),
+            writer.const(f"{weight.name}_zero_point", (), dtype, 128 if dtype == "uint8" else 0),
         ]
         scale = writer.const(f"{weight.name}_scale", (), "float32", _SCALE)
         whole = Tensor(f"{out.name}_whole", out.shape, "int32")
@@ -179,8 +182,9 @@ def dynamic_int8(graph: Graph) -> Graph:
     return writer.done()
 
 
-def int4_weights(graph: Graph) -> Graph:
-    """``graph`` with the constant matrices of its products in 4 bits, a scale for each block of 32 along a column."""
+def packed_weights(graph: Graph, *, bits: int = 4, block: int = 32, level: int = 0, zeros: bool = False) -> Graph:
+    """``graph`` with the constant matrices of its products in ``bits`` each, a scale, and with ``zeros`` a zero point,
+    for each block along a column; ``level`` is the accuracy that is asked for."""
     writer = _Writer(graph)
     for node in graph.nodes:
         weight = graph.tensors.get(node.inputs[1]) if node.op_type == "MatMul" else None
@@ -188,19 +192,31 @@ def int4_weights(graph: Graph) -> Graph:
             writer.nodes.append(node)
             continue
         rows, columns = weight.shape
-        blocks = -(-rows // _BLOCK)
+        blocks = -(-rows // block)
         inputs = [
             node.inputs[0],
-            writer.const(f"{weight.name}_q4", (columns, blocks, _BLOCK // 2), "uint8"),
+            writer.const(f"{weight.name}_q4", (columns, blocks, block * bits // 8), "uint8"),
             writer.const(f"{weight.name}_scales", (columns, blocks), "float32"),
         ]
+        if zeros:
+            inputs.append(writer.const(f"{weight.name}_zeros", (columns, -(-blocks * bits // 8)), "uint8"))
         out = graph.tensors[node.outputs[0]]
-        attrs: dict[str, Attr] = {"K": rows, "N": columns, "bits": 4, "block_size": _BLOCK}
+        attrs: dict[str, Attr] = {"K": rows, "N": columns, "bits": bits, "block_size": block, "accuracy_level": level}
         writer.op("MatMulNBits", inputs, out, "com.microsoft", **attrs)
     return writer.done()
 
 
 PRECISIONS: Mapping[str, Callable[[Graph], Graph]] = MappingProxyType(
-    {"qdq_int8": qdq_int8, "dynamic_int8": dynamic_int8, "int4_weights": int4_weights}
+    {
+        "qdq_int8": qdq_int8,
+        "qdq_int8_tensor": partial(qdq_int8, per_channel=False),
+        "qdq_int8_signed": partial(qdq_int8, per_channel=False, activations="int8"),
+        "dynamic_int8": dynamic_int8,
+        "dynamic_uint8": partial(dynamic_int8, dtype="uint8"),
+        "int4_weights": packed_weights,
+        "int4_weights_int8": partial(packed_weights, level=4),
+        "int4_weights_wide": partial(packed_weights, block=128, level=4, zeros=True),
+        "int8_weights": partial(packed_weights, bits=8, level=4),
+    }
 )
-"""What a float graph can be written in, by name."""
+"""What a float graph can be written in, by name: as quantisers write it by default, and with what users ask of them."""

@@ -130,7 +130,10 @@ class GraphEngine:
         )
 
     def _fuse(self, graph: Graph, reasons: bool = True) -> Partition:
-        return fuse(graph, self._rules, self._runtime, self._bundle.runtime_version, reasons=reasons)
+        bundle = self._bundle
+        return fuse(
+            graph, self._rules, self._runtime, bundle.runtime_version, reasons=reasons, known=bundle.kinds
+        )
 
     def _rows(self, partition: Partition) -> list[tuple[str, Row]]:
         asked = [kernel for kernel in partition.kernels if not kernel.free]

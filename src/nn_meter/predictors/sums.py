@@ -103,7 +103,7 @@ class SumsEngine:
 
     def explain(self, graph: Graph) -> Prediction:
         """The answer with all that it rests on."""
-        partition = fuse(graph, self._rules)
+        partition = fuse(graph, self._rules, known=())
         batch = next((graph.tensors[name].shape[0] for name in graph.inputs if graph.tensors[name].shape), 1)
         return self.explain_partition(partition, self._limits(partition, batch))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 from nn_meter.ir import Graph
 from nn_meter.kernels.kinds import read_kernel
 from nn_meter.kernels.partition import FreeConfig, Kernel, Partition, Unfused
@@ -14,7 +16,13 @@ from nn_meter.runtimes.pairs import LAYOUT
 
 
 def fuse(
-    graph: Graph, rules: RuleSet, runtime: Runtime | None = None, version: str = "", *, reasons: bool = True
+    graph: Graph,
+    rules: RuleSet,
+    runtime: Runtime | None = None,
+    version: str = "",
+    *,
+    reasons: bool = True,
+    known: Container[str] | None = None,
 ) -> Partition:
     """Kernels in execution order. Kernels without nodes are what the runtime inserts: changes of layout.
 
@@ -22,6 +30,7 @@ def fuse(
         runtime: By default the one that ``rules`` name.
         version: Of the runtime; an empty one stands for the newest that is known.
         reasons: Whether to say why neighbours did not fuse.
+        known: Kinds that whoever asks can tell apart, as ``read_kernel`` takes them.
 
     Raises:
         RuleError: the rules name a runtime that does not exist.
@@ -29,7 +38,7 @@ def fuse(
     work = (runtime or find(rules.runtime)).optimise(Work(graph), rules, version)
     kernels: list[Kernel] = []
     for op in work.ops():
-        kind, config = read_kernel(work.executed(op))
+        kind, config = read_kernel(work.executed(op), known)
         kernels.append(Kernel(kind, config, op.members, _label(op)))
     unfused = _unfused(work, rules) if reasons else ()
     kernels += [

@@ -9,7 +9,7 @@ point of the group ``nn_meter.kernels`` that loads to a tuple of ``KernelKind``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from types import MappingProxyType
 
 from nn_meter import plugins
@@ -21,6 +21,11 @@ from nn_meter.kernels.kinds.movement import VIEWS, CopyConfig, PiecesConfig, Reo
 from nn_meter.kernels.kinds.other import OtherConfig
 from nn_meter.kernels.kinds.places import AxisConfig, PlacesConfig
 from nn_meter.kernels.kinds.products import GemmConfig
+from nn_meter.kernels.kinds.quantised_products import (
+    PackedGemmConfig,
+    QuantisedConvConfig,
+    QuantisedGemmConfig,
+)
 from nn_meter.kernels.kinds.rows import RowsConfig
 from nn_meter.kernels.kinds.sequences import AttentionConfig, RecurrentConfig
 from nn_meter.kernels.kinds.windows import PoolConfig, ReduceConfig, ResizeConfig
@@ -41,9 +46,12 @@ __all__ = [
     "KernelKind",
     "Operator",
     "OtherConfig",
+    "PackedGemmConfig",
     "PiecesConfig",
     "PlacesConfig",
     "PoolConfig",
+    "QuantisedConvConfig",
+    "QuantisedGemmConfig",
     "RecurrentConfig",
     "ReduceConfig",
     "ReorderConfig",
@@ -102,10 +110,16 @@ _READERS = _readers()
 _OTHER = (KINDS["other"],)
 
 
-def read_kernel(op: Operator) -> tuple[str, KernelConfig]:
-    """Kind and config of an executed operator; ``other`` where it has no row."""
+def read_kernel(op: Operator, known: Container[str] | None = None) -> tuple[str, KernelConfig]:
+    """Kind and config of an executed operator; ``other`` where it has no row.
+
+    Args:
+        known: names of kinds; quantised ones that are not among them are ``other``. By default all are.
+    """
     read = None
     for kind in _READERS.get(op.op_type, _OTHER):
+        if kind.quantised and known is not None and kind.name not in known:
+            continue
         if kind.read is not read:
             read = kind.read
             config: KernelConfig = read(op)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from math import ceil
 from types import MappingProxyType
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 
 from nn_meter.ir import GraphBuilder
 from nn_meter.kernels.partition import Shape
-from nn_meter.kernels.schema import Category, Column, OnDevice, Speeds, Work, item_bytes
+from nn_meter.kernels.schema import Category, Column, OnDevice, Operator, Speeds, Work, item_bytes
 
 ACTIVATIONS: Mapping[str, str] = MappingProxyType(
     {
@@ -136,3 +137,22 @@ def window(rng: np.random.Generator, rank: int, *, widest: int = 7) -> tuple[Sha
     pads = [int(rng.integers(0, k // 2 + 1)) for k in kernel]
     rows = zip(size, kernel, strides, pads, strict=True)
     return size, kernel, strides, tuple((i + 2 * p - k) // s + 1 for i, k, s, p in rows)
+
+
+def scale_and_zero(b: GraphBuilder, dtype: str, channels: int = 1) -> tuple[str, str]:
+    """A scale and a zero point, one for all or one for each channel."""
+    shape = (channels,) if channels > 1 else ()
+    return b.weight(shape), b.weight(shape, dtype)
+
+
+def channels_first(op: Operator) -> Operator:
+    """The same with the shapes that it would have with channels first."""
+    inputs = op.inputs[0]
+    assert inputs is not None
+
+    def turned(shape: tuple[int, ...]) -> tuple[int, ...]:
+        return (shape[0], shape[-1], *shape[1:-1])
+
+    first = replace(inputs, shape=turned(inputs.shape), value=None)
+    outputs = tuple(replace(each, shape=turned(each.shape), value=None) for each in op.outputs)
+    return replace(op, inputs=(first, *op.inputs[1:]), outputs=outputs, layout="nhwc")

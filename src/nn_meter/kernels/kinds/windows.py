@@ -85,6 +85,25 @@ def work_pool(c: PoolConfig) -> Work:
     return Work(float(c.n * c.c * prod(c.out) * prod(c.kernel)), c.in_bytes, c.out_bytes)
 
 
+POOL = (
+    OP,
+    Column("n", lambda c: c.n),
+    Column("channels", lambda c: c.c),
+    Column("out_pixels", lambda c: prod(c.out)),
+    Column("out_w", lambda c: c.out[-1]),
+    Column("in_pixels", lambda c: prod(c.size)),
+    Column("kernel_area", lambda c: prod(c.kernel)),
+    Column("kernel_w", lambda c: c.kernel[-1]),
+    Column("stride_w", lambda c: c.strides[-1]),
+    Column("spatial", lambda c: len(c.kernel)),
+    Column("inside", lambda c: inside(c.size, c.out, c.kernel, c.strides, (1,) * len(c.size))),
+    LAYOUT,
+    Column("in_bytes", lambda c: c.in_bytes),
+    Column("out_bytes", lambda c: c.out_bytes),
+    ITEM_BYTES,
+)
+
+
 def build_pool(c: PoolConfig) -> Graph:
     """One pooling."""
     b = GraphBuilder("pool")
@@ -252,23 +271,7 @@ KINDS = (
         (*_WINDOWED, *_GLOBAL),
         PoolConfig,
         read_pool,
-        (
-            OP,
-            Column("n", lambda c: c.n),
-            Column("channels", lambda c: c.c),
-            Column("out_pixels", lambda c: prod(c.out)),
-            Column("out_w", lambda c: c.out[-1]),
-            Column("in_pixels", lambda c: prod(c.size)),
-            Column("kernel_area", lambda c: prod(c.kernel)),
-            Column("kernel_w", lambda c: c.kernel[-1]),
-            Column("stride_w", lambda c: c.strides[-1]),
-            Column("spatial", lambda c: len(c.kernel)),
-            Column("inside", lambda c: inside(c.size, c.out, c.kernel, c.strides, (1,) * len(c.size))),
-            LAYOUT,
-            Column("in_bytes", lambda c: c.in_bytes),
-            Column("out_bytes", lambda c: c.out_bytes),
-            ITEM_BYTES,
-        ),
+        POOL,
         work_pool,
         build_pool,
         _space_pool,

@@ -48,6 +48,7 @@ PASSES: tuple[Pass, ...] = (
     Pass("fuse_tanh_gelu", rewriting(TANH_GELU), "FastGeluFusion"),
     Pass("fuse_layer_norm", rewriting(LAYER_NORM, RMS_NORM), "LayerNormFusion, SimplifiedLayerNormFusion"),
     Pass("drop_clipping", quantised.drop_clipping, "ReluQuantFusion, ClipQuantFusion"),
+    Pass("to_uint8", quantised.to_uint8, "QDQS8ToU8Transformer"),
     Pass("fuse_quantised", quantised.fuse_quantised, "QDQSelectorActionTransformer, EnsureUniqueDQForNodeUnit"),
     Pass("gather_to_split", views.gather_to_split, "GatherSliceToSplitFusion"),
     Pass("push_transpose_through_elementwise", pushes.push_transpose_through_elementwise, "TransposeOptimizer"),

@@ -180,4 +180,19 @@ class _ChannelsLast:
             if maker is None or name in work.producer:
                 continue
             if work.readers(name) or name in work.outputs:
-                work.add(Op("Transpose", [last], [name], {"perm": _TO_FIRST}), behind=maker)
+                self._back(last, name, maker)
+
+    def _back(self, last: str, name: str, maker: Op) -> None:
+        """A Transpose to channels first; behind a DequantizeLinear the runtime makes integers of its result and floats
+        again, lest a QuantizeLinear further on lose its partner."""
+        work, turned = self.work, name
+        wrapped = maker.op_type == "DequantizeLinear" and not all(
+            reader.op_type == "QuantizeLinear" for reader in work.readers(name)
+        )
+        if wrapped:
+            turned = work.fresh("first", work.shape(name), name)
+        work.add(Op("Transpose", [last], [turned], {"perm": _TO_FIRST}), behind=maker)
+        if wrapped:
+            whole = work.fresh("first", work.shape(name), maker.inputs[0])
+            work.add(Op("QuantizeLinear", [turned, *maker.inputs[1:]], [whole], maker.attrs), behind=maker)
+            work.add(Op("DequantizeLinear", [whole, *maker.inputs[1:]], [name], maker.attrs), behind=maker)

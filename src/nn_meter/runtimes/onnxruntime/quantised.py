@@ -4,6 +4,7 @@ products of integers whose results are scaled."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 from nn_meter.kernels.rewriting import Op, Work
@@ -64,6 +65,17 @@ def _bound(work: Work, op: Op, place: int, name: str) -> float | None:
     if isinstance(value, int | float):
         return float(value)
     return work.scalar(op.inputs[place]) if len(op.inputs) > place else None
+
+
+def to_uint8(work: Work, options: Options) -> None:
+    """Activations of int8 that are read once become uint8, for which x86 has instructions: each reader of a
+    DequantizeLinear has its own by then, and what has several of them stays as it is."""
+    for op in work.ops("QuantizeLinear"):
+        name, after = op.outputs[0], work.only_reader(op.outputs[0])
+        if work.tensors[name].dtype == "int8" and after is not None and after.op_type == "DequantizeLinear":
+            floats = after.outputs[0]
+            if len(work.readers(floats)) + (floats in work.outputs) == 1:
+                work.tensors[name] = replace(work.tensors[name], dtype="uint8")
 
 
 def fuse_quantised(work: Work, options: Options) -> None:
@@ -128,6 +140,16 @@ def _same(work: Work, a: str, b: str) -> bool:
     return x is None or y is None or x == y
 
 
+def _alike(work: Work, sources: list[_Quantised], target: Op) -> bool:
+    """Whether what is read and what is written is of one type: else the runtime has no operator for it."""
+    return {work.tensors[s.inputs[0]].dtype for s in sources} == {work.tensors[target.outputs[0]].dtype}
+
+
+def _signed(work: Work, source: _Quantised) -> bool:
+    """Whether activations are int8, of which the runtime makes no convolution or product on x86."""
+    return work.tensors[source.inputs[0]].dtype == "int8"
+
+
 def _replace(work: Work, sources: list[_Quantised], op: Op, target: Op | None, op_type: str, inputs: list[str]) -> Op:
     """One operator for ``op`` and the changes of type around it that nothing else reads."""
     alone = [s.op for s in sources if s.op is not None and _reads_alone(work, s.op, op)]
@@ -142,27 +164,27 @@ def _reads_alone(work: Work, source: Op, op: Op) -> bool:
 
 def _unary(work: Work, op: Op) -> None:
     source, target = _source(work, op.inputs[0]), _target(work, op)
-    if source is not None and target is not None:
+    if source is not None and target is not None and _alike(work, [source], target):
         _replace(work, [source], op, target, f"QLinear{op.op_type}", [*source.inputs, *_scale(target)])
 
 
 def _binary(work: Work, op: Op) -> None:
     sources, target = _sources(work, op), _target(work, op)
-    if sources is not None and target is not None:
+    if sources is not None and target is not None and _alike(work, sources, target):
         inputs = [i for s in sources for i in s.inputs]
         _replace(work, sources, op, target, f"QLinear{op.op_type}", [*inputs, *_scale(target)])
 
 
 def _concat(work: Work, op: Op) -> None:
     sources, target = _sources(work, op), _target(work, op)
-    if sources is not None and target is not None:
+    if sources is not None and target is not None and _alike(work, sources, target):
         _replace(work, sources, op, target, "QLinearConcat", [*_scale(target), *(i for s in sources for i in s.inputs)])
 
 
 def _where(work: Work, op: Op) -> None:
     sources, target = [_source(work, i) for i in op.inputs[1:]], _target(work, op)
     found = [s for s in sources if s is not None]
-    if len(found) == len(sources) and target is not None:
+    if len(found) == len(sources) and target is not None and _alike(work, found, target):
         inputs = [op.inputs[0], *(i for s in found for i in s.inputs), *_scale(target)]
         _replace(work, found, op, target, "QLinearWhere", inputs)
 
@@ -179,6 +201,8 @@ def _conv(work: Work, op: Op) -> None:
     bias = _source(work, op.inputs[2]) if len(op.inputs) > 2 else None
     if x is None or w is None or target is None or (len(op.inputs) > 2 and op.inputs[2] and bias is None):
         return
+    if not _alike(work, [x], target) or _signed(work, x):
+        return
     inputs = [*x.inputs, *w.inputs, *_scale(target), *([bias.inputs[0]] if bias else [])]
     _replace(work, [x, w], op, target, "QLinearConv", inputs)
 
@@ -188,7 +212,9 @@ def _matmul(work: Work, op: Op) -> None:
     if sources is None:
         return
     a, b = sources
-    if target is not None:
+    if _signed(work, a):
+        return
+    if target is not None and _alike(work, [a], target):
         _replace(work, sources, op, target, "QLinearMatMul", [*a.inputs, *b.inputs, *_scale(target)])
     elif work.tensors[a.inputs[0]].dtype in _LEAST and work.tensors[b.inputs[0]].dtype in _LEAST:
         scales = [s.inputs[place] for place in (1, 2) for s in (a, b)]
@@ -200,6 +226,8 @@ def _gemm(work: Work, op: Op) -> None:
     bias = _source(work, op.inputs[2]) if len(op.inputs) > 2 else None
     if a is None or b is None or (len(op.inputs) > 2 and op.inputs[2] and bias is None):
         return
+    if target is not None and not _alike(work, [a], target):
+        return
     inputs = [*a.inputs, *b.inputs, bias.inputs[0] if bias else "", *(_scale(target) if target else [])]
     _replace(work, [a, b], op, target, "QGemm", inputs)
 
@@ -208,7 +236,7 @@ def _move(work: Work, op: Op) -> None:
     source, target = _source(work, op.inputs[0]), _target(work, op)
     if source is None or target is None:
         return
-    if op.attrs.get("mode") == "cubic":
+    if op.attrs.get("mode") == "cubic" or not _alike(work, [source], target):
         return
     if all(_same(work, a, b) for a, b in zip(source.inputs[1:], _scale(target), strict=True)):
         _replace(work, [source], op, target, op.op_type, [source.inputs[0], *op.inputs[1:]])
@@ -218,7 +246,7 @@ def _split(work: Work, op: Op) -> None:
     source = _source(work, op.inputs[0])
     targets = [work.only_reader(o) for o in op.outputs]
     found = [t for t in targets if t is not None and t.op_type == "QuantizeLinear"]
-    if source is None or len(found) != len(targets):
+    if source is None or len(found) != len(targets) or not all(_alike(work, [source], t) for t in found):
         return
     if all(_same(work, a, b) for t in found for a, b in zip(source.inputs[1:], _scale(t), strict=True)):
         alone = [source.op] if source.op is not None and _reads_alone(work, source.op, op) else []
