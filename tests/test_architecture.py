@@ -34,12 +34,13 @@ ALLOWED: dict[str, frozenset[str]] = {
     "detection": GROUND | {"ir", "kernels", "runtimes", "devices", "backends", "measuring"},
     "evaluation": GROUND
     | {"ir", "frontends", "kernels", "runtimes", "predictors", "devices", "backends", "measuring", "learning"},
+    "block_table": frozenset({"errors"}),
     "report": GROUND | frozenset({"ir", "kernels", "predictors", "learning", "detection", "evaluation"}),
 }
-"""Room to the rooms that it may import. ``api``, ``building``, ``builder``, ``cli`` and ``testing`` string rooms
-together and may import any but ``cli``, which only ``__main__`` imports."""
+"""Room to the rooms that it may import. Those of ``STRINGING`` string rooms together and may import any but ``cli``,
+which only ``__main__`` imports."""
 
-STRINGING = ("api", "building", "builder", "fitting", "testing", "cli", "__init__", "__main__")
+STRINGING = ("api", "building", "builder", "fitting", "spreading", "testing", "cli", "__init__", "__main__")
 """They may import every room."""
 
 LONGEST = 500

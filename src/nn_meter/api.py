@@ -7,15 +7,15 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, lru_cache, partial
 from importlib import import_module
 from operator import itemgetter
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
 from nn_meter import frontends, settings
-from nn_meter.errors import DownloadError, GraphError, InputError, ModelError, PredictorError
+from nn_meter.errors import DownloadError, GraphError, InputError, ModelError, NnMeterError, PredictorError
 from nn_meter.frontends import nnmeter_ir
 from nn_meter.ir import Graph
 from nn_meter.ir.size import model_size
@@ -23,11 +23,17 @@ from nn_meter.kernels import terms
 from nn_meter.kernels.rules import read_rules
 from nn_meter.kernels.schema import SCHEMA
 from nn_meter.predictors import catalogue, onnx_1
-from nn_meter.predictors.bundle import Bundle
+from nn_meter.predictors.bundle import Bundle, pack, unpack
 from nn_meter.predictors.nnmeter import NnMeterEngine
 from nn_meter.predictors.nnmeter_columns import SCHEMAS
 from nn_meter.predictors.prediction import Prediction
 from nn_meter.progress import Progress
+
+if TYPE_CHECKING:
+    from nn_meter.spreading import Executor
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 InputShape = Sequence[int] | Sequence[Sequence[int]] | Mapping[str, Sequence[int]]
 """One shape, one per input, or shapes by the inputs' names."""
@@ -94,6 +100,13 @@ class Predictor:
     def __repr__(self) -> str:
         return f"Predictor({self.bundle.name!r}, version={self.bundle.version!r})"
 
+    def __reduce__(self) -> tuple[Callable[[bytes, str], Predictor], tuple[bytes, str]]:
+        return _unpacked, (self._packed, self.bundle.name)
+
+    @cached_property
+    def _packed(self) -> bytes:
+        return pack(self.bundle)
+
     def predict(
         self,
         model: Any,
@@ -119,21 +132,37 @@ class Predictor:
             ModelError: the model cannot be read, or breaks its format.
             MissingDependencyError: reading it needs a package that is not installed.
         """
-        return self._terms.latencies_ms([self._subject(model, model_type, input_shape, apply_nni, options)])[
-            0
-        ]
+        subject = self._subject(model, model_type, _stated(input_shape), apply_nni, options)
+        return self._terms.latencies_ms([subject])[0]
 
     def predict_many(
         self,
         models: Iterable[Any],
         model_type: str | None = None,
         input_shape: InputShape = _NO_SHAPE,
+        *,
+        workers: int = 1,
+        executor: Executor | None = None,
         **options: Any,
-    ) -> list[float]:
-        """Milliseconds of one inference of each; kernels that the models share are computed once."""
-        return self._terms.latencies_ms(
-            [self._subject(model, model_type, input_shape, False, options) for model in models]
-        )
+    ) -> list[float | NnMeterError]:
+        """Milliseconds of one inference of each, in their order; in the place of a model that fails stands the error.
+
+        Kernels that models share are computed once.
+
+        Args:
+            models: As ``predict`` takes them, of any kinds.
+            model_type, input_shape, options: Of all of them, as in ``predict``.
+            workers: Processes to share the work among. Models go there pickled, so that a module built on PyTorch's
+                ``meta`` device travels lighter than one with weights.
+            executor: What takes the work instead: anything with the ``submit`` of ``concurrent.futures``, or a
+                ``nn_meter.spreading.RayExecutor``; ``workers`` is then about how many tasks it does at a time.
+
+        Raises:
+            InputError: fewer workers than one.
+        """
+        from nn_meter.spreading import spread
+
+        return spread(partial(_answers, self, model_type, _stated(input_shape), options), models, workers, executor)
 
     def explain(
         self,
@@ -144,25 +173,19 @@ class Predictor:
         **options: Any,
     ) -> Prediction:
         """The same answer with its kernels, what each rests on, and why neighbours did not fuse."""
-        subject = self._subject(model, model_type, input_shape, apply_nni, options)
+        subject = self._subject(model, model_type, _stated(input_shape), apply_nni, options)
         found = self._terms.explain(subject, _title(model, subject))
-        bundle = self.bundle
-        return replace(
-            found,
-            runtime=f"{bundle.runtime} {bundle.runtime_version}".strip(),
-            threads=bundle.threads if bundle.runtime and bundle.category == "cpu" else 0,
-            dtype=bundle.dtype,
-            past=options.get("past"),
-            assumed=subject.assumed if isinstance(subject, Graph) else (),
-            inputs=tuple(subject.tensors[name] for name in subject.inputs) if isinstance(subject, Graph) else (),
-            size=model_size(subject) if isinstance(subject, Graph) else None,
-        )
+        if not isinstance(subject, Graph):
+            return found
+        inputs = tuple(subject.tensors[name] for name in subject.inputs)
+        past = options.get("past")
+        return replace(found, past=past, assumed=subject.assumed, inputs=inputs, size=model_size(subject))
 
     def _subject(
         self,
         model: Any,
         model_type: str | None,
-        input_shape: InputShape,
+        input_shape: InputShape | None,
         apply_nni: bool,
         options: Mapping[str, Any],
     ) -> Graph | dict[str, Any]:
@@ -175,6 +198,43 @@ class Predictor:
 
 
 nnMeterPredictor = Predictor  # noqa: N816  nn-Meter's name
+
+
+@lru_cache(maxsize=4)
+def _unpacked(packed: bytes, name: str) -> Predictor:
+    """Remembered, so that the pieces of work that a process gets share what was computed."""
+    return Predictor(unpack(packed, name))
+
+
+def _answers(
+    predictor: Predictor,
+    model_type: str | None,
+    input_shape: InputShape | None,
+    options: Mapping[str, Any],
+    models: Sequence[Any],
+) -> list[float | NnMeterError]:
+    subjects = [_caught(predictor._subject, model, model_type, input_shape, False, options) for model in models]
+    latencies_ms = predictor._terms.latencies_ms
+    good = [each for each in subjects if not isinstance(each, NnMeterError)]
+    found: list[float | NnMeterError]
+    try:
+        found = [*latencies_ms(good)]
+    except Exception:  # of one of them
+        found = [_caught(lambda each: latencies_ms([each])[0], each) for each in good]
+    answers = iter(found)
+    return [each if isinstance(each, NnMeterError) else next(answers) for each in subjects]
+
+
+def _caught(call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R | NnMeterError:
+    """What ``call`` gives, or its error; one that is none of nn-Meter's becomes one, which crosses processes."""
+    try:
+        return call(*args, **kwargs)
+    except NnMeterError as error:
+        return error
+    except Exception as error:
+        found = ModelError(f"predicting this model raised {type(error).__name__}: {error}")
+        found.__cause__ = error
+        return found
 
 
 class _NnMeterTerms:
@@ -288,7 +348,7 @@ def model_to_graph(
     """nn-Meter's dictionary of a model. Arguments and errors as in :meth:`Predictor.predict`."""
     if _is_ir(model, model_type):
         return nnmeter_ir.load(model)
-    return nnmeter_ir.write(_graph(model, model_type, input_shape, apply_nni, options))
+    return nnmeter_ir.write(_graph(model, model_type, _stated(input_shape), apply_nni, options))
 
 
 def _is_ir(model: Any, model_type: str | None) -> bool:
@@ -296,7 +356,11 @@ def _is_ir(model: Any, model_type: str | None) -> bool:
 
 
 def _graph(
-    model: Any, model_type: str | None, input_shape: InputShape, apply_nni: bool, options: Mapping[str, Any]
+    model: Any,
+    model_type: str | None,
+    input_shape: InputShape | None,
+    apply_nni: bool,
+    options: Mapping[str, Any],
 ) -> Graph:
     if isinstance(model, Graph):
         return model
@@ -306,13 +370,17 @@ def _graph(
             stacklevel=4,
         )
     kind = _kind(model, model_type)
-    given: Any = None if input_shape is _NO_SHAPE else input_shape
+    given: Any = input_shape
     if "input_shapes" in options:  # as front ends and their errors call it
         if given is not None:
             raise InputError("both input_shape and input_shapes are given; state one of them")
         options = dict(options)
         given = options.pop("input_shapes")
     return frontends.read(model, kind, input_shapes=given, **options)
+
+
+def _stated(input_shape: InputShape) -> InputShape | None:
+    return None if input_shape is _NO_SHAPE else input_shape
 
 
 def _kind(model: Any, model_type: str | None) -> str | None:

@@ -97,6 +97,10 @@ class MissingDependencyError(NnMeterError):
         )
         self.package = package
         self.extra = extra
+        self._purpose = purpose
+
+    def __reduce__(self) -> tuple[type[MissingDependencyError], tuple[str, str, str]]:
+        return MissingDependencyError, (self.package, self.extra, self._purpose)
 
 
 class MeasurementError(NnMeterError):

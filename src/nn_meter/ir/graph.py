@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
+from typing import Any
 
 from nn_meter.errors import GraphError
 
@@ -60,6 +61,11 @@ class Node:
     domain: str = ""
     origin: str = ""
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Node, (
+            self.name, self.op_type, self.inputs, self.outputs, dict(self.attrs), self.domain, self.origin
+        )  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Graph:
@@ -77,6 +83,9 @@ class Graph:
     outputs: tuple[str, ...]
     notes: tuple[str, ...] = ()
     assumed: tuple[str, ...] = ()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Graph, (self.name, self.nodes, dict(self.tensors), self.inputs, self.outputs, self.notes)
 
     @cached_property
     def producer(self) -> Mapping[str, Node]:

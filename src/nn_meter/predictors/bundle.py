@@ -95,12 +95,16 @@ class _Folder:
 class _Zip:
     """A bundle that is a zip, or with ``folder`` one of several in a zip."""
 
-    def __init__(self, path: Path, folder: str = "") -> None:
-        self.where = str(path / folder)
+    def __init__(self, stored: bytes, where: str, folder: str = "") -> None:
+        self.where = where
         self._folder = f"{folder}/" if folder else ""
-        # in memory: the kinds' files are opened later, when another build may have replaced the zip
+        self._archive = Archive(stored, where, BundleError, _ADVICE)
+
+    @classmethod
+    def at(cls, path: Path, folder: str = "") -> _Zip:
+        """Of a file; read at once: the kinds' files are opened later, when another build may have replaced it."""
         stored = read_bytes(path, "the bundle", BundleError, limit=limits.ARCHIVE_BYTES)
-        self._archive = Archive(stored, self.where, BundleError, _ADVICE)
+        return cls(stored, str(path / folder), folder)
 
     def read(self, name: str, limit: Limit = limits.FILE_BYTES) -> bytes:
         return self._archive.read(f"{self._folder}{name}", limit)
@@ -189,11 +193,24 @@ def load(path: Path | str) -> Bundle:
     path = Path(path)
     files: _Files
     if path.parent.suffix == ".zip" and os.path.isfile(path.parent):
-        files = _Zip(path.parent, path.name)
+        files = _Zip.at(path.parent, path.name)
     elif not exists(path):
         raise BundleError(f"{path}: no such file or folder")
     else:
-        files = _Folder(path) if path.is_dir() else _Zip(path)
+        files = _Folder(path) if path.is_dir() else _Zip.at(path)
+    return _read(files, path)
+
+
+def unpack(stored: bytes, where: str) -> Bundle:
+    """The bundle that :func:`pack` made bytes of; ``where`` names it in errors.
+
+    Raises:
+        BundleError: as of :func:`load`.
+    """
+    return _read(_Zip(stored, where), None)
+
+
+def _read(files: _Files, path: Path | None) -> Bundle:
     top = _object(files, MANIFEST)
     version = top.whole("format_version")
     if version > FORMAT_VERSION:
@@ -245,13 +262,28 @@ def save(bundle: Bundle, path: Path | str) -> None:
     zipped = path.suffix == ".zip"
     with replacing(path, folder=not zipped) as stage:
         if zipped:
-            with zipfile.ZipFile(stage, "w") as archive:
-                for name, stored in files.items():
-                    archive.writestr(zipfile.ZipInfo(name), stored)
+            stage.write_bytes(_zipped(files))
         else:
             for name, stored in files.items():
                 (stage / name).parent.mkdir(parents=True, exist_ok=True)
                 (stage / name).write_bytes(stored)
+
+
+def pack(bundle: Bundle) -> bytes:
+    """``bundle`` as the bytes of a zip; equal bundles give equal bytes.
+
+    Raises:
+        BundleError: a kind whose file cannot be read or does not fit.
+    """
+    return _zipped(_written(verify(bundle)))
+
+
+def _zipped(files: Mapping[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, stored in files.items():
+            archive.writestr(zipfile.ZipInfo(name), stored)
+    return buffer.getvalue()
 
 
 def _written(bundle: Bundle) -> dict[str, bytes]:

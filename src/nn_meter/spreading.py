@@ -1,0 +1,174 @@
+"""A task over many items in pieces: one after the other, over processes, or over whatever takes tasks."""
+
+from __future__ import annotations
+
+import multiprocessing
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from itertools import islice
+from typing import Any, Protocol, TypeVar
+
+from nn_meter.errors import InputError, MissingDependencyError, ModelError, NnMeterError
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+PIECE = 256
+"""So many items are taken at a time: enough for what they share to be computed once, few enough to be held."""
+
+_PIECES_OF_EACH = 4
+"""A process gets its share in so many pieces, so that none waits long for the slowest."""
+
+
+class Future(Protocol):
+    """A result that is still to come."""
+
+    def result(self) -> Any:
+        """The result, once it is there; raises what the task raised."""
+
+
+class Executor(Protocol):
+    """What takes tasks, as those of ``concurrent.futures``, of dask and of mpi4py do."""
+
+    def submit(self, task: Callable[..., Any], /, *args: Any) -> Future:
+        """Have ``task(*args)`` run somewhere; both are pickled."""
+
+
+class RayExecutor:
+    """Tasks for a Ray cluster (the extra ``ray``); ``options`` are those of ``ray.remote``, such as ``num_cpus``.
+
+    Raises:
+        MissingDependencyError: Ray is not installed.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        try:
+            import ray
+        except ImportError as error:
+            raise MissingDependencyError("ray", "ray", "RayExecutor") from error
+        self._task = ray.remote(_run)
+        if options:
+            self._task = self._task.options(**options)
+
+    def submit(self, task: Callable[..., Any], /, *args: Any) -> Future:
+        """See :class:`Executor`."""
+        future: Future = self._task.remote(task, *args).future()
+        return future
+
+
+def spread(
+    task: Callable[[Sequence[T]], list[R | NnMeterError]],
+    items: Iterable[T],
+    workers: int = 1,
+    executor: Executor | None = None,
+) -> list[R | NnMeterError]:
+    """What ``task`` answers for each item, in their order; it gets pieces of them.
+
+    A piece whose task raises, or whose process dies, is asked again item by item, so that what one item does costs one
+    answer: an error takes its place.
+
+    Args:
+        workers: Processes of this machine; with one and without ``executor`` nothing leaves this process.
+        executor: What takes the pieces in place of processes of this machine; it stays open.
+
+    Raises:
+        InputError: fewer workers than one, or processes that begin by running the calling script again.
+    """
+    if workers < 1:
+        raise InputError(f"workers={workers}: give at least one process")
+    if executor is None and workers == 1:
+        return [answer for piece in _pieces(items, PIECE) for answer in task(piece)]
+    known = list(items)
+    size = min(PIECE, -(-len(known) // (workers * _PIECES_OF_EACH))) or 1
+    pieces = list(_pieces(known, size))
+    place: AbstractContextManager[Executor] = _Processes(workers) if executor is None else nullcontext(executor)
+    with place as taker:
+        futures = [_submitted(taker, task, piece) for piece in pieces]
+        return [
+            answer
+            for future, piece in zip(futures, pieces, strict=True)
+            for answer in _asked(taker, task, piece, future)
+        ]
+
+
+def _run(task: Callable[..., Any], *args: Any) -> Any:
+    return task(*args)
+
+
+def _pieces(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    left = iter(items)
+    while piece := list(islice(left, size)):
+        yield piece
+
+
+def _submitted(executor: Executor, task: Callable[..., Any], piece: Sequence[Any]) -> Future | None:
+    try:
+        return executor.submit(task, piece)
+    except Exception:
+        return None  # it is asked again, item by item, when its turn comes
+
+
+def _asked(
+    executor: Executor, task: Callable[..., Any], piece: Sequence[Any], future: Future | None = None, sure: bool = False
+) -> list[Any]:
+    """The answers of a piece; ``sure`` says that nothing else is under way that a process could have died of."""
+    try:
+        answers: list[Any] = (future or executor.submit(task, piece)).result()
+        return answers
+    except Exception as error:
+        if isinstance(error, BrokenExecutor) and not sure:
+            return _asked(executor, task, piece, sure=True)
+        if len(piece) == 1:
+            return [_blamed(error)]
+        return [answer for item in piece for answer in _asked(executor, task, [item], sure=sure)]
+
+
+def _blamed(error: Exception) -> NnMeterError:
+    if isinstance(error, NnMeterError):
+        return error
+    if isinstance(error, BrokenExecutor):
+        found = ModelError("the process that predicted this model died, as one does that runs out of memory")
+    else:
+        found = ModelError(f"this model could not be handed to another process: {type(error).__name__}: {error}")
+    found.__cause__ = error
+    return found
+
+
+class _Processes:
+    """Processes of this machine, begun anew after one of them died."""
+
+    def __init__(self, workers: int) -> None:
+        if getattr(multiprocessing.process.current_process(), "_inheriting", False):
+            raise InputError(
+                "predict_many(workers=...) is called while its own processes begin, which run the script again on this "
+                'system; put the call under: if __name__ == "__main__":'
+            )
+        self._workers = workers
+        self._pool = self._begun()
+
+    def _begun(self) -> ProcessPoolExecutor:
+        # forked processes know the classes of a notebook or of a script without a guard; elsewhere than on Linux
+        # forking is not safe
+        way = "fork" if sys.platform == "linux" else "spawn"
+        return ProcessPoolExecutor(self._workers, multiprocessing.get_context(way))
+
+    def submit(self, task: Callable[..., Any], /, *args: Any) -> Future:
+        """See :class:`Executor`."""
+        with warnings.catch_warnings():
+            # of forking beside threads: the child runs nothing but this package, which holds no lock
+            warnings.simplefilter("ignore", DeprecationWarning)
+            try:
+                return self._pool.submit(task, *args)
+            except BrokenExecutor:
+                self._pool.shutdown(wait=False)
+                self._pool = self._begun()
+                return self._pool.submit(task, *args)
+
+    def __enter__(self) -> Executor:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
