@@ -12,6 +12,7 @@ import nn_meter
 
 def test_names() -> None:
     assert nn_meter.__all__ == [
+        "BlockTable",
         "BuildPlan",
         "NnMeterError",
         "Prediction",

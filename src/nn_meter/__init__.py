@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         model_to_graph,
         nnMeterPredictor,
     )
+    from nn_meter.block_table import BlockTable
     from nn_meter.building import BuildPlan, build
     from nn_meter.errors import NnMeterError
     from nn_meter.fitting import adapt, fit
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __version__ = "3.0.0.dev0"
 
 _HOMES = {
+    "BlockTable": "nn_meter.block_table",
     "BuildPlan": "nn_meter.building",
     "NnMeterError": "nn_meter.errors",
     "Prediction": "nn_meter.predictors.prediction",
@@ -47,6 +49,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "BlockTable",
     "BuildPlan",
     "NnMeterError",
     "Prediction",
