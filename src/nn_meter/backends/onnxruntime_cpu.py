@@ -19,8 +19,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter_ns
-from types import MappingProxyType, TracebackType
-from typing import Any, ClassVar, Self
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import numpy as np
 import onnx
@@ -32,6 +32,7 @@ from nn_meter.errors import BackendError, MissingDependencyError
 from nn_meter.ir.graph import Attr
 from nn_meter.ir.shapes import dtype_of
 from nn_meter.runtimes.trace import ExecutedKernel, KernelTrace, Operand
+from nn_meter.storage import Closing
 
 EXECUTION_MODES = ("sequential", "parallel")
 OPTIMISATIONS = ("none", "basic", "extended", "all")
@@ -128,7 +129,7 @@ class OnnxRuntimeCpu:
         return [trace.executed for trace in traces]
 
 
-class OnnxRuntimePrepared:
+class OnnxRuntimePrepared(Closing):
     """``Prepared`` around one session; tracing opens a second one, since profiling slows every run.
 
     Sessions live in a thread of their own: treating denormal numbers as zero is a state of the processor that
@@ -171,14 +172,6 @@ class OnnxRuntimePrepared:
         """Free the session."""
         self._session = None
         self._thread.shutdown()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _onnxruntime() -> Any:

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from io import BytesIO
 from time import perf_counter_ns
-from types import MappingProxyType, TracebackType
-from typing import Any, ClassVar, Self
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from nn_meter.backends.base import Model
 from nn_meter.backends.onnx_writer import as_bytes, random_inputs
 from nn_meter.errors import BackendError, MissingDependencyError
 from nn_meter.runtimes.trace import ExecutedKernel, KernelTrace, Operand
+from nn_meter.storage import Closing
 
 PRECISIONS = ("f32", "bf16", "f16")
 
@@ -101,7 +102,7 @@ class OpenVinoCpu:
         return _layers(_compile(as_bytes(model), self.config))
 
 
-class OpenVinoPrepared:
+class OpenVinoPrepared(Closing):
     """``Prepared`` around one inference request; tracing compiles the model a second time."""
 
     def __init__(
@@ -152,14 +153,6 @@ class OpenVinoPrepared:
     def close(self) -> None:
         """Free the request."""
         self._request = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _openvino() -> Any:

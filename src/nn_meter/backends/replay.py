@@ -7,8 +7,8 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from types import MappingProxyType, TracebackType
-from typing import ClassVar, Self
+from types import MappingProxyType
+from typing import ClassVar
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from nn_meter.errors import BackendError
 from nn_meter.frontends import onnx
 from nn_meter.ir.graph import Graph, Node
 from nn_meter.runtimes.trace import ExecutedKernel, KernelTrace, Operand
+from nn_meter.storage import Closing
 
 
 class FakeClock:
@@ -105,7 +106,7 @@ class ReplayBackend:
         return graph
 
 
-class ReplayPrepared:
+class ReplayPrepared(Closing):
     """``Prepared`` that computes or looks up its latencies."""
 
     def __init__(self, graph: Graph, config: ReplayConfig, number: int = 0) -> None:
@@ -132,14 +133,6 @@ class ReplayPrepared:
 
     def close(self) -> None:
         """Nothing is held."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _next_ms(self) -> float:
         recorded = self._config.recorded_ms.get(self._graph.name)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import MappingProxyType, TracebackType
+from types import MappingProxyType
 from typing import Any, Self
 
 from nn_meter import frontends
@@ -22,6 +22,7 @@ from nn_meter.ir import Graph
 from nn_meter.measuring import Failure, Measurement, Plan, Worker, ask, measure
 from nn_meter.progress import Progress
 from nn_meter.runtimes.executed import read_all
+from nn_meter.storage import Closing
 
 _TIMEOUT_S = 900.0
 """Longest silence of the measuring process: loading a group of models and a turn of each."""
@@ -125,7 +126,7 @@ def trace_model(backend: Named, source: Source, repeats: int) -> dict[str, list[
     return sums
 
 
-class Bench:
+class Bench(Closing):
     """A backend and the process that it runs in.
 
     Args:
@@ -199,14 +200,6 @@ class Bench:
         """End the process."""
         if self._worker is not None:
             self._worker.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _source(self, model: Any) -> Source | Failure:
         try:

@@ -8,12 +8,12 @@ import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
-from types import TracebackType
-from typing import Literal, ParamSpec, Self, TypeVar, get_type_hints
+from typing import Literal, ParamSpec, TypeVar, get_type_hints
 
 from nn_meter.devices.link import Channel, Link, LocalLink
 from nn_meter.errors import DeviceError
 from nn_meter.measuring import wire
+from nn_meter.storage import Closing
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -32,7 +32,7 @@ class Failure:
     reason: str
 
 
-class Worker:
+class Worker(Closing):
     """One process that works off tasks one by one, and is replaced after a crash or a hang.
 
     On this machine it dies with the thread that started it, even by SIGKILL (elsewhere than on Linux, and across a
@@ -102,14 +102,6 @@ class Worker:
         if self._channel is not None:
             self._channel.close()
         self._channel = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _connect(self) -> Channel | Failure:
         if self._channel is not None:

@@ -13,12 +13,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, cast, get_args
+from typing import Any, cast, get_args
 
 from nn_meter.errors import BuildError, StorageError
 from nn_meter.measuring.isolation import Failure, FailureKind
-from nn_meter.storage import Fields, parse_json, unwritable
+from nn_meter.storage import Closing, Fields, parse_json, unwritable
 
 SCHEMA_VERSION = 2
 
@@ -58,7 +57,7 @@ def key_of(item: Mapping[str, Any]) -> str:
     return hashlib.sha256(_canonical(item).encode()).hexdigest()
 
 
-class Journal:
+class Journal(Closing):
     """The journal in the file ``path``, made where there is none; use it as a context manager.
 
     Raises:
@@ -115,14 +114,6 @@ class Journal:
     def close(self) -> None:
         """Close the file."""
         self._db.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _open(self) -> None:
         # before anything is read: the file is then ours until it is closed, or this process ends

@@ -1,6 +1,7 @@
 """The ground floor's files: read with errors that say where, written whole or not at all, locked, unpacked, fetched."""
 
 from nn_meter.storage.archives import Archive
+from nn_meter.storage.closing import Closing
 from nn_meter.storage.downloads import Fetched, download
 from nn_meter.storage.files import exists, expanded, locked, reason, replacing, unwritable, write
 from nn_meter.storage.reading import (
@@ -16,6 +17,7 @@ from nn_meter.storage.reading import (
 
 __all__ = [
     "Archive",
+    "Closing",
     "Fetched",
     "Fields",
     "download",

@@ -11,12 +11,11 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from nn_meter import limits
 from nn_meter.errors import NnMeterError
 from nn_meter.limits import Limit
+from nn_meter.storage.closing import Closing
 from nn_meter.storage.files import reason
 from nn_meter.storage.reading import legible
 
@@ -29,7 +28,7 @@ _END = struct.Struct("<4s4H2LH")
 _END_LONGEST = _END.size + (1 << 16)
 
 
-class Archive:
+class Archive(Closing):
     """The zip ``source``; ``where`` names it in errors of the kind ``error``, ``advice`` follows where it is damaged.
 
     Use it as a context manager; of bytes there is nothing to close.
@@ -71,14 +70,6 @@ class Archive:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     @contextmanager
     def _guard(self, what: str = "no zip that can be read") -> Iterator[None]:
