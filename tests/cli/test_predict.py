@@ -115,7 +115,7 @@ def test_json_is_one_document(run: Callable[..., object]) -> None:
     document = json.loads(run("predict", "--predictor", "tiny_cpu", "--json", EXAMPLE).out)
     assert list(document) == [
         "schema_version", "model", "predictor", "version", "device", "runtime", "threads", "dtype", "inputs",
-        "past", "statistic", "latency_ms", "interval_ms", "size", "coverage", "kernels", "assumed", "notes",
+        "past", "statistic", "latency_ms", "interval_ms", "call_ms", "size", "coverage", "kernels", "assumed", "notes",
     ]  # fmt: skip
     assert document["schema_version"] == 1
     assert (document["model"], document["predictor"], document["version"]) == (

@@ -141,3 +141,18 @@ def test_shortened_text_fits(width: int) -> None:
     short = text.shortened(long, width)
     assert len(short) == min(width, len(long))
     assert short == long or (short[0], short[-1]) == (long[0], long[-1])
+
+
+@pytest.mark.parametrize(
+    ("runtime", "threads", "said"),
+    [
+        ("onnxruntime 1.32.0", 1, "nn-meter measure 'my net.onnx' --backend onnxruntime_cpu"),
+        ("openvino 2026.4", 4, "nn-meter measure 'my net.onnx' --backend openvino_cpu --threads 4"),
+        ("tflite 2.13", 4, ""),
+        ("onnxruntime 1.32.0", 0, ""),
+    ],
+)
+def test_an_answer_says_how_to_verify_it_where_a_backend_can(runtime: str, threads: int, said: str) -> None:
+    asked = replace(MIXED, model="my net.onnx", runtime=runtime, threads=threads)
+    lines = [line for line in printed(text.answer(asked)).splitlines() if line.startswith("verify by")]
+    assert lines == ([f"verify by    {said}"] if said else [])

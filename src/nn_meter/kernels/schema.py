@@ -48,6 +48,7 @@ ITEM_BYTES: Mapping[str, float] = MappingProxyType(
 )  # fmt: skip
 
 Row = tuple[float, ...]
+Bound = Literal["compute", "memory", "call"]
 Codes = Mapping[str, Mapping[str, int]]
 """Of each category column: name to code."""
 
@@ -136,7 +137,7 @@ class Speeds:
     processors: int = 0
     cache_bytes: float = 0.0
 
-    def bound(self, work: Work) -> Literal["compute", "memory", "call"]:
+    def bound(self, work: Work) -> Bound:
         """What a kernel waits for: arithmetic, memory, or, where both take less, the call itself."""
         compute_ms, memory_ms = 1e3 * work.flops / self.flops_per_s, 1e3 * work.bytes / self.bytes_per_s
         if max(compute_ms, memory_ms) < self.overhead_ms:
@@ -266,6 +267,11 @@ class Encoder:
             known = work.bytes, (work.flops, work.bytes, self._speeds.roofline_ms(work), *own)
             self._half_known[config] = known
         return known
+
+    def bound(self, config: Any) -> Bound:
+        """What a kernel of ``config`` waits for on the device."""
+        moved, (flops, *_) = self.half(config)
+        return self._speeds.bound(Work(flops, moved, 0.0))
 
     def row(self, half: Row, footprint: float) -> Row:
         """The row of a kernel in an inference of that footprint, in bytes."""

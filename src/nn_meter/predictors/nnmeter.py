@@ -112,19 +112,7 @@ class NnMeterEngine:
             kernels.append(_free(name, operator, f"{operator} is not computed at inference"))
         for name, operator in (free or {}).items():
             kernels.append(_free(name, operator, "its result is known before inference"))
-        bundle = self._bundle
-        return Prediction(
-            model,
-            bundle.name,
-            bundle.version,
-            bundle.device,
-            bundle.statistic,
-            sum(k.latency_ms for k in kernels),
-            tuple(kernels),
-            None,
-            plan.unfused,
-            notes,
-        )
+        return Prediction.of(self._bundle, model, kernels, plan.unfused, notes)
 
     def _asked(self, plan: Plan) -> list[tuple[str, _Kind]]:
         """The kernels of ``plan`` that have a regressor: head node and kind."""

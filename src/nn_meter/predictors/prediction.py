@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from math import floor, log10
 from types import MappingProxyType
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
+from nn_meter.errors import MissingDependencyError
 from nn_meter.ir import Tensor
 from nn_meter.ir.size import ModelSize
 from nn_meter.kernels.partition import Kernel, Unfused
+from nn_meter.kernels.schema import Bound
 
-Bound = Literal["compute", "memory", "call", ""]
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from nn_meter.predictors.bundle import Bundle
+
 Status = Literal["predicted", "extrapolated", "estimated", "free"]
 STATUSES: tuple[Status, ...] = ("predicted", "extrapolated", "estimated", "free")
 DOUBTFUL: tuple[Status, ...] = tuple(status for status in STATUSES if status not in ("predicted", "free"))
 """What ``strict`` refuses, and people are warned of."""
+
+
+
+def milliseconds(value: float) -> str:
+    """Four significant milliseconds, as people read milliseconds."""
+    return f"{value:.{max(0, 3 - floor(log10(abs(value))))}f}" if value else "0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +48,14 @@ class KernelPrediction:
     latency_ms: float
     interval_ms: tuple[float, float] | None = None
     notes: tuple[str, ...] = ()
-    bound: Bound = ""
+    bound: Bound | Literal[""] = ""
     beyond: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """How many kernels and nodes have a status, their time, and its share of the total (0 to 1)."""
+    """How many kernels and nodes have a status, their time, and its share of the total (0 to 1). What a call costs was
+    measured, and counts as predicted."""
 
     kernels: int
     nodes: int
@@ -49,7 +63,7 @@ class Coverage:
     share: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Prediction:
     """Latency of one inference of ``model`` in milliseconds, and its parts: ``kernels``, and
     ``call_ms``, what a call costs outside them all.
@@ -77,6 +91,64 @@ class Prediction:
     call_ms: float = 0.0
     past: int | None = None
     assumed: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        bundle: Bundle,
+        model: str,
+        kernels: Iterable[KernelPrediction],
+        unfused: tuple[Unfused, ...] = (),
+        notes: tuple[str, ...] = (),
+        call_ms: float = 0.0,
+    ) -> Self:
+        """What a predictor with this bundle says of a model: the sum of its kernels and the call, without interval."""
+        parts = tuple(kernels)
+        return cls(
+            model,
+            bundle.name,
+            bundle.version,
+            bundle.device,
+            bundle.statistic,
+            sum(each.latency_ms for each in parts) + call_ms,
+            parts,
+            unfused=unfused,
+            notes=notes,
+            runtime=f"{bundle.runtime} {bundle.runtime_version}".strip(),
+            threads=bundle.threads if bundle.runtime and bundle.category == "cpu" else 0,
+            dtype=bundle.dtype,
+            call_ms=call_ms,
+        )
+
+    def __repr__(self) -> str:
+        name = f"{self.model} on {self.predictor} {self.version}"
+        return f"<Prediction: {name}: {milliseconds(self.latency_ms)} ms, {len(self.charged)} kernels>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the answer, what it rests on, the rows that take the longest."""
+        from nn_meter.predictors.notebook import html
+
+        return html(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as ``nn-meter explain --json`` prints them; ``docs/schema.json`` says what the keys mean."""
+        from nn_meter.predictors.documents import document
+
+        return document(self, explain=True)
+
+    def to_pandas(self) -> DataFrame:
+        """A row for each kernel in the order of execution, in the columns of ``nn-meter predict --csv``.
+
+        Raises:
+            MissingDependencyError: pandas is not installed.
+        """
+        try:
+            from pandas import DataFrame
+        except ImportError as error:
+            raise MissingDependencyError("pandas", "pandas", "Prediction.to_pandas") from error
+        from nn_meter.predictors.documents import COLUMNS, table
+
+        return DataFrame(table(self), columns=list(COLUMNS))
 
     @property
     def charged(self) -> tuple[KernelPrediction, ...]:
@@ -109,7 +181,7 @@ class Prediction:
         result: dict[Status, Coverage] = {}
         for status in STATUSES:
             some = [k for k in self.kernels if k.status == status]
-            latency_ms = sum(k.latency_ms for k in some)
+            latency_ms = sum(k.latency_ms for k in some) + (self.call_ms if status == "predicted" else 0.0)
             nodes = sum(len(k.kernel.nodes) for k in some)
             result[status] = Coverage(len(some), nodes, latency_ms, self.share(latency_ms))
         return MappingProxyType(result)

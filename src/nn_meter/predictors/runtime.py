@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 
 import numpy as np
@@ -112,22 +113,11 @@ class GraphEngine:
         asked = [k for k in partition.kernels if not k.free]
         items = {id(k): item for k, item in zip(asked, self._rows(partition), strict=True)}
         self._learn(items.values())
-        predictions = tuple(self._explain(k, items.get(id(k))) for k in partition.kernels)
-        bundle = self._bundle
-        total_ms = sum(p.latency_ms for p in predictions) + bundle.call_ms
-        return Prediction(
-            partition.model,
-            bundle.name,
-            bundle.version,
-            bundle.device,
-            bundle.statistic,
-            total_ms,
-            predictions,
-            self._interval(predictions),
-            partition.unfused,
-            partition.notes,
-            call_ms=bundle.call_ms,
+        kernels = [self._explain(k, items.get(id(k))) for k in partition.kernels]
+        found = Prediction.of(
+            self._bundle, partition.model, kernels, partition.unfused, partition.notes, self._bundle.call_ms
         )
+        return replace(found, interval_ms=self._interval(found))
 
     def _fuse(self, graph: Graph, reasons: bool = True) -> Partition:
         bundle = self._bundle
@@ -164,7 +154,7 @@ class GraphEngine:
             return KernelPrediction(kernel, "free", 0.0)
         predictor = self._kind(kernel.kind).predictor
         latency_ms = self._known[item]
-        bound = self._speeds.bound(KINDS[kernel.kind].work(kernel.config))
+        bound = self._kind(kernel.kind).encoder.bound(kernel.config)
         if predictor is None or not self._fallback.measured:
             unknown = f"no regressor for kind {kernel.kind!r}: estimated from flops and bytes"
             note = _FROM_SHEET if predictor else unknown
@@ -187,13 +177,12 @@ class GraphEngine:
         interval = self._bundle.interval
         return interval.around(latency_ms, _WEIGHT_OF_ESTIMATES[status]) if interval else None
 
-    def _interval(self, predictions: Iterable[KernelPrediction]) -> tuple[float, float] | None:
+    def _interval(self, prediction: Prediction) -> tuple[float, float] | None:
         """The parts' ends, added: the errors of kernels that rest on the same are not independent."""
         parts = dict.fromkeys(_WEIGHT_OF_ESTIMATES, 0.0)
-        for each in predictions:
-            if each.status != "free":
-                parts[each.status] += each.latency_ms
-        parts["predicted"] += self._bundle.call_ms
+        for each in prediction.charged:
+            parts[each.status] += each.latency_ms
+        parts["predicted"] += prediction.call_ms
         ends = [found for status, part_ms in parts.items() if (found := self._around(part_ms, status)) is not None]
         return (sum(low for low, _ in ends), sum(high for _, high in ends)) if ends else None
 

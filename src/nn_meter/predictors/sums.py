@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from nn_meter.errors import BundleError
 from nn_meter.ir import Graph
-from nn_meter.kernels.partition import FreeConfig, Kernel, Partition
+from nn_meter.kernels.partition import Kernel, Partition
 from nn_meter.kernels.rules import read_rules
 from nn_meter.kernels.terms import CALL, LAUNCH, TERMS, rows
 from nn_meter.predictors.bundle import Bundle
@@ -109,23 +109,11 @@ class SumsEngine:
 
     def explain_partition(self, partition: Partition, notes: tuple[str, ...] = ()) -> Prediction:
         """The answer for kernels that are known already."""
-        call = Kernel(CALL, FreeConfig(CALL), (), "call of the runtime")
-        found = [self._explain(kernel) for kernel in partition.kernels]
-        predictions = (*found, KernelPrediction(call, "predicted", self._term(CALL).latency_ms((0.0,))))
-        total_ms = sum(p.latency_ms for p in predictions)
-        bundle = self._bundle
-        return Prediction(
-            partition.model,
-            bundle.name,
-            bundle.version,
-            bundle.device,
-            bundle.statistic,
-            total_ms,
-            predictions,
-            self._interval(total_ms, predictions),
-            partition.unfused,
-            (*partition.notes, *notes),
-        )
+        kernels = [self._explain(kernel) for kernel in partition.kernels]
+        call_ms = self._term(CALL).latency_ms((0.0,))
+        notes = (*partition.notes, *notes)
+        found = Prediction.of(self._bundle, partition.model, kernels, partition.unfused, notes, call_ms)
+        return replace(found, interval_ms=self._interval(found))
 
     def _term(self, name: str) -> LearnedTerm:
         found = self._learned.get(name)
@@ -157,13 +145,11 @@ class SumsEngine:
             notes.append("only convolutional networks were measured, this one multiplies activations: estimated")
         return tuple(notes)
 
-    def _interval(
-        self, total_ms: float, predictions: tuple[KernelPrediction, ...]
-    ) -> tuple[float, float] | None:
-        interval = self._bundle.interval
+    def _interval(self, prediction: Prediction) -> tuple[float, float] | None:
+        interval, total_ms = self._bundle.interval, prediction.latency_ms
         if not interval or not total_ms:
             return None
-        guessed = sum(p.latency_ms for p in predictions if p.status == "estimated") / total_ms
+        guessed = prediction.coverage["estimated"].share
         low, high = interval.low, interval.high
         # what is estimated may be off by a factor of two either way
         return total_ms * math.exp(low - guessed * math.log(2)), total_ms * math.exp(high + guessed * math.log(2))

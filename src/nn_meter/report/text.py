@@ -5,11 +5,11 @@ What is given here are rich's renderables; ``nn_meter.cli.output.show`` prints t
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from math import floor, log10
 from textwrap import wrap
 from types import MappingProxyType
 
@@ -18,7 +18,9 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from nn_meter import plugins
 from nn_meter.predictors.prediction import DOUBTFUL, STATUSES, KernelPrediction, Prediction, Status
+from nn_meter.predictors.prediction import milliseconds as milliseconds
 from nn_meter.predictors.summary import By, Row, Sort, layer_name, rows
 from nn_meter.report.lines import LINE_LETTERS
 from nn_meter.storage import legible
@@ -86,7 +88,7 @@ def comparison(predictions: Sequence[Prediction]) -> Table:
     statuses = [s for s in DOUBTFUL if any(each.coverage[s].kernels for each in predictions)]
     devices = any(each.device for each in predictions)
     intervals = any(each.interval_ms for each in predictions)
-    table = _table(
+    table = plain_table(
         ("model", "predictor", *(("device",) if devices else ())),
         ("ms", *(("90 % interval",) if intervals else ()), "predicted", *statuses),
     )
@@ -121,7 +123,7 @@ def caution(prediction: Prediction) -> str:
 
 def coverage_table(prediction: Prediction) -> RenderableType:
     """What the total rests on, a line per status that occurs."""
-    table = _table(("what the total rests on",), ("kernels", "nodes", "ms", "share"))
+    table = plain_table(("what the total rests on",), ("kernels", "nodes", "ms", "share"))
     for status, part in prediction.coverage.items():
         if not part.kernels:
             continue
@@ -130,13 +132,6 @@ def coverage_table(prediction: Prediction) -> RenderableType:
             Text(status, _style(status)), *counts, milliseconds(part.latency_ms), percent(part.share)
         )
     return table
-
-
-def milliseconds(value: float) -> str:
-    """Four significant digits."""
-    if not value:
-        return "0"
-    return f"{value:.{max(0, 3 - floor(log10(abs(value))))}f}"
 
 
 def percent(share: float) -> str:
@@ -241,7 +236,18 @@ def _facts(prediction: Prediction) -> Table:
     kinds = [f"{each.name} {percent(each.share)}" for each in rows(prediction, "kind") if each.share >= _LEAST]
     if kinds:
         grid.add_row("by kind", _items(kinds))
+    if command := _measuring(prediction):
+        grid.add_row("verify by", Text(command))
     return grid
+
+
+def _measuring(prediction: Prediction) -> str:
+    """The command that measures the model on such a device, where a backend runs its runtime."""
+    runtime = prediction.runtime.partition(" ")[0]
+    if not prediction.threads or f"{runtime}_cpu" not in plugins.names("backend"):
+        return ""
+    threads = f" --threads {prediction.threads}" if prediction.threads > 1 else ""
+    return f"nn-meter measure {legible(shlex.quote(prediction.model))} --backend {runtime}_cpu{threads}"
 
 
 def _answerer(prediction: Prediction) -> Iterator[str]:
@@ -309,7 +315,7 @@ class RowsTable:
             yield plain if _fits(plain, console, options) else tight
 
     def _groups(self) -> Table:
-        table = _table((self.view.by,), ("kernels", "ms", "share", "sum"))
+        table = plain_table((self.view.by,), ("kernels", "ms", "share", "sum"))
         for row in self.rows:
             table.add_row(Squeezed(row.name, least=20), str(row.count), *_numbers(row))
         return table
@@ -318,7 +324,7 @@ class RowsTable:
         doubtful = any(row.one(_status) != "predicted" for row in self.rows)
         bound = any(row.one(_bound) for row in self.rows)
         folded = any(row.count > 1 for row in self.rows)
-        table = _table(("layer", "kernel", *(("shape",) if shapes else ())), (), gap)
+        table = plain_table(("layer", "kernel", *(("shape",) if shapes else ())), (), gap)
         for head, there in (("", folded), ("ms", True), ("share", True), ("sum", True)):
             if there:
                 table.add_column(head, justify="right", no_wrap=True)
@@ -363,7 +369,8 @@ def _shape(each: KernelPrediction) -> str:
     return each.kernel.config.describe()
 
 
-def _table(left: Sequence[str], right: Sequence[str], gap: int = 2) -> Table:
+def plain_table(left: Sequence[str], right: Sequence[str], gap: int = 2) -> Table:
+    """A table without lines: names, which may be shortened, then numbers."""
     table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="bold")
     for head in left:
         table.add_column(head, min_width=len(head))
