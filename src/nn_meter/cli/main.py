@@ -36,6 +36,7 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "explain", "nn_meter.cli.explain", "show a model's kernels and what its predicted latency rests on"
     ),
+    Command("check", "nn_meter.cli.check", "hold models against a limit and a baseline, for continuous integration"),
     Command("get_ir", "nn_meter.cli.get_ir", "convert a model to an nn-Meter IR graph"),
     Command(
         "register", "nn_meter.cli.registry", "register a predictor, backend, kernel, operator or test case"
