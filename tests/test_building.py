@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -163,3 +164,20 @@ def test_a_bundle_keeps_verdicts_and_leaves_out_what_was_not_measured() -> None:
         "BF_conv_conv": {"obey": None, "evidence": {"verdict": "undecided", "reason": "noise"}},
         "RT": {"obey": True, "evidence": {}},
     }
+
+
+def test_a_script_without_a_main_guard_measures(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from pathlib import Path\n"
+        "from nn_meter import BuildPlan, NnMeterError, build\n"
+        "try:\n"
+        "    build(BuildPlan(budget_s=0.5, runs_ms=1, detect_s=0), name='x', journal=Path('j.sqlite'))\n"
+        "except NnMeterError as error:\n"
+        "    print(error)\n"
+    )
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "NN_METER_HOME": str(tmp_path / "home")}
+    command = [sys.executable, str(script)]
+    run = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
+    assert re.fullmatch(r"[1-9]\d* measured networks are too few to train on, 30 are needed; .*\n", run.stdout), run
+    assert "failed" not in run.stdout

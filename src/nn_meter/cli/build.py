@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import re
+import shlex
 from pathlib import Path
 
-from nn_meter.cli.output import progress
+from nn_meter.cli.output import OK, progress
 from nn_meter.errors import BuildError, RuleError
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
@@ -93,4 +94,9 @@ def run(args: argparse.Namespace) -> int:
         )
         print(f"(nn-Meter) [Kernel] {kind.kind}: {kind.rows} measurements{error}")
     print(f"(nn-Meter) Successfully register predictor: {info.name}")
-    return 0
+    print(f"(nn-Meter) ask it: nn-meter predict --predictor {info.name} MODEL")
+    if args.output:
+        path = shlex.quote(args.output)
+        print(f"(nn-Meter) on another machine: nn-meter predict --predictor {path} MODEL")
+        print(f"(nn-Meter) keep it there: nn-meter register --predictor {path}")
+    return OK
