@@ -24,7 +24,6 @@ from nn_meter.kernels.rules import read_rules
 from nn_meter.kernels.schema import SCHEMA
 from nn_meter.predictors import catalogue, onnx_1
 from nn_meter.predictors.bundle import Bundle, pack, unpack
-from nn_meter.predictors.nnmeter import NnMeterEngine
 from nn_meter.predictors.nnmeter_columns import SCHEMAS
 from nn_meter.predictors.prediction import Prediction
 from nn_meter.progress import Progress
@@ -243,6 +242,8 @@ class _NnMeterTerms:
     takes_ir = True
 
     def __init__(self, bundle: Bundle) -> None:
+        from nn_meter.predictors.nnmeter import NnMeterEngine
+
         self._rules = read_rules(bundle.rules, f"fusion rules of {bundle.name}")
         self._engine = NnMeterEngine(bundle, self._rules)
 

@@ -106,8 +106,8 @@ def test_no_line_is_wider_than_the_terminal_and_no_word_is_broken(width: int) ->
 
 def test_caution_is_silent_without_estimates() -> None:
     sure = Prediction("net.onnx", "some_cpu", "1.0", "", "", 3.0, (conv(3.0, "a"), FREE))
-    assert text.caution(sure) == ""
-    assert text.caution(MIXED).startswith(
+    assert sure.caution == ""
+    assert MIXED.caution.startswith(
         "net.onnx on some_cpu: 1 of 3 kernels (25% of the total) are estimated, not predicted"
     )
 

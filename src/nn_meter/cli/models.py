@@ -219,8 +219,6 @@ def ask(wanted: Models, predictors: Sequence[Predictor]) -> Iterator[tuple[str, 
 
 def collect(wanted: Models, predictors: Sequence[Predictor]) -> Answers:
     """All answers; says on stderr which models failed, and what the others had to assume."""
-    from nn_meter.report.text import caution
-
     predictions: list[Prediction] = []
     failed: list[tuple[str, str]] = []
     code = OK
@@ -231,7 +229,7 @@ def collect(wanted: Models, predictors: Sequence[Predictor]) -> Answers:
             note(f"error: {answer}" if source in str(answer) else f"error: {source}: {answer}")
             continue
         predictions.append(answer)
-        for text in (*answer.notes, *(answer.assumed if wanted.batch else ()), caution(answer)):
+        for text in (*answer.notes, *(answer.assumed if wanted.batch else ()), answer.caution):
             if text:
                 note(f"note: {text}")
     return Answers(tuple(predictions), tuple(failed), code)

@@ -81,11 +81,11 @@ def add_view_arguments(parser: argparse.ArgumentParser) -> None:
 
 def view_of(args: argparse.Namespace) -> View | None:
     """What ``add_view_arguments`` read; ``None`` where nothing was asked for."""
-    from nn_meter.report.text import EVERY_KERNEL, View
-
     asked = {name: getattr(args, name) for name in ("by", "sort", "top", "depth") if getattr(args, name) is not None}
     if not asked:
         return None
+    from nn_meter.report.text import EVERY_KERNEL, View
+
     return replace(EVERY_KERNEL if args.verbose and not args.by else View(), **asked)
 
 

@@ -35,7 +35,7 @@ def configure(parser: argparse.ArgumentParser, command: str) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print a line per model with what it rests on; with several predictors a comparison."""
-    from nn_meter.report import csv, json, text
+    from nn_meter.report import csv, json
 
     wanted = models(args)
     predictors = load_predictors(args)
@@ -48,7 +48,9 @@ def run(args: argparse.Namespace) -> int:
         print(csv.table(answers.predictions), end="")
     elif len(predictors) > 1:
         if answers.predictions:
-            show(text.comparison(answers.predictions))
+            from nn_meter.report.text import comparison
+
+            show(comparison(answers.predictions))
         for each in answers.predictions if args.verbose or view else ():
             print(f"\n{each.model} on {each.predictor} {each.version}")
             show(_told(each, view, args.verbose))

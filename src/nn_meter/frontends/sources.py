@@ -30,9 +30,12 @@ def models(
         InputError: a folder without models.
         ModelError: there is no front end of that name.
     """
-    fronts = tuple(available()) if kind is None else (front_end(kind),)
     found: list[str] = []
     for each in map(str, given):
+        if not os.path.isdir(each):  # before front ends are imported, which takes longer than a prediction
+            found.append(each)
+            continue
+        fronts = tuple(available()) if kind is None else (front_end(kind),)
         if any(front.suffixes for front in fronts) and _is_collection(Path(each), fronts):
             found += _in_folder(Path(each), fronts, kind is None, note)
         else:

@@ -160,9 +160,7 @@ class Work:
         """A new tensor with the element type of ``like``."""
         self._names += 1
         name = f"{stem}#{self._names}"
-        self.tensors[name] = replace(
-            self.tensors[like], name=name, shape=tuple(shape), const=False, value=None
-        )
+        self.tensors[name] = Tensor(name, tuple(shape), self.tensors[like].dtype)
         return name
 
     def revive(self, op: Op) -> None:

@@ -15,7 +15,6 @@ from typing import Literal
 from nn_meter import limits, plugins, settings
 from nn_meter.errors import BundleError, RegistrationError, UnknownPredictorError
 from nn_meter.predictors.bundle import MANIFEST, Bundle, load
-from nn_meter.predictors.published import fetch
 from nn_meter.progress import Progress
 from nn_meter.storage import Archive, exists, legible, parse_json, plain_name, shown, write
 
@@ -271,6 +270,8 @@ def load_predictor(
         return load(found.location)
     target = stored_path("published", found.name, found.version)
     if not target.exists():
+        from nn_meter.predictors.published import fetch  # the reader of pickles is for those alone
+
         meta = {
             "name": found.name,
             "version": found.version,

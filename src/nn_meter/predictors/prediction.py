@@ -195,3 +195,16 @@ class Prediction:
             for k in self.kernels
             if k.status in DOUBTFUL
         )
+
+    @property
+    def caution(self) -> str:
+        """One line where not all of the total is predicted or free, else empty."""
+        said = []
+        for status, part in self.coverage.items():
+            if status in DOUBTFUL and part.kernels:
+                share = f"{part.share:.0%} of the total" if part.latency_ms else "they count 0 ms, which is too little"
+                kernels = f"{len(self.kernels)} kernel{'s' if len(self.kernels) > 1 else ''}"
+                said.append(f"{part.kernels} of {kernels} ({share}) are {status}")
+        which = ", ".join(said)
+        where = f"{self.model} on {self.predictor}"
+        return f"{where}: {which}, not predicted; nn-meter explain says which and why" if said else ""

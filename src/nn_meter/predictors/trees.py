@@ -195,11 +195,18 @@ class _Shape:
         self.leaves_max = int(self.leaves[trees.roots].max())
         self.words = -(-self.leaves_max // _WORD_BITS)
         self.thresholds = {
-            int(column): np.unique(trees.threshold[self.inner][trees.feature[self.inner] == column])
-            for column in np.unique(trees.feature[self.inner])
+            column: _distinct(trees.threshold[self.inner][trees.feature[self.inner] == column])
+            for column in sorted(set(trees.feature[self.inner].tolist()))
         }
         ranks = sum(len(known) + 1 for known in self.thresholds.values())
         self.mask_bytes = 8 * ranks * len(trees.roots) * self.words
+
+
+def _distinct(values: Floats) -> Floats:
+    """Each value once, sorted; ``np.unique`` would import numpy's masked arrays first."""
+    found = np.sort(values)
+    once: Floats = found[np.concatenate([[True], found[1:] != found[:-1]])]
+    return once
 
 
 class _Masks:

@@ -106,21 +106,6 @@ def comparison(predictions: Sequence[Prediction]) -> Table:
     return table
 
 
-def caution(prediction: Prediction) -> str:
-    """One line where not all of the total is predicted or free, else empty."""
-    coverage = prediction.coverage
-    found = [(status, coverage[status]) for status in DOUBTFUL if coverage[status].kernels]
-    if not found:
-        return ""
-    kernels = counted(len(prediction.kernels), "kernel")
-    said = []
-    for status, part in found:
-        share = f"{part.share:.0%} of the total" if part.latency_ms else "they count 0 ms, which is too little"
-        said.append(f"{part.kernels} of {kernels} ({share}) are {status}")
-    which = ", ".join(said)
-    return f"{prediction.model} on {prediction.predictor}: {which}, not predicted; nn-meter explain says which and why"
-
-
 def coverage_table(prediction: Prediction) -> RenderableType:
     """What the total rests on, a line per status that occurs."""
     table = plain_table(("what the total rests on",), ("kernels", "nodes", "ms", "share"))

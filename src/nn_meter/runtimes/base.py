@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from types import MappingProxyType
 
 from nn_meter.kernels.kinds import Operator
@@ -101,6 +102,7 @@ class Runtime:
         return work
 
 
+@cache
 def _numbers(version: str) -> tuple[int, ...]:
     """``1.32.0`` as numbers, without what follows them; empty where it begins with none."""
     match = re.match(r"\d+(\.\d+)*", version)
