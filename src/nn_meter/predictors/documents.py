@@ -41,7 +41,10 @@ def document(prediction: Prediction, explain: bool = False) -> dict[str, Any]:
         "notes": prediction.notes,
     }
     if explain:
-        result["unfused"] = [asdict(each) for each in prediction.unfused]
+        result["unfused"] = [
+            {"producer": each.producer, "consumer": each.consumer, "reason": each.reason}
+            for each in prediction.unfused
+        ]
     return result
 
 
