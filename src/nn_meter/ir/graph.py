@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any
@@ -62,9 +62,7 @@ class Node:
     origin: str = ""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Node, (
-            self.name, self.op_type, self.inputs, self.outputs, dict(self.attrs), self.domain, self.origin
-        )  # fmt: skip
+        return Node, tuple(dict(value) if isinstance(value, Mapping) else value for value in _values(self))
 
 
 @dataclass(frozen=True)
@@ -85,7 +83,7 @@ class Graph:
     assumed: tuple[str, ...] = ()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Graph, (self.name, self.nodes, dict(self.tensors), self.inputs, self.outputs, self.notes)
+        return Graph, tuple(dict(value) if isinstance(value, Mapping) else value for value in _values(self))
 
     @cached_property
     def producer(self) -> Mapping[str, Node]:
@@ -114,6 +112,10 @@ class Graph:
     def output_tensors(self, node: Node) -> tuple[Tensor, ...]:
         """The tensors that ``node`` computes."""
         return tuple(self.tensors[name] for name in node.outputs if name)
+
+
+def _values(of: Node | Graph) -> Iterator[Any]:
+    return (getattr(of, each.name) for each in fields(of))
 
 
 def verify(graph: Graph) -> Graph:
