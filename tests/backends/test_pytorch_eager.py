@@ -1,0 +1,75 @@
+"""PyTorch without its compiler keeps the contract of backends, and computes what ONNX Runtime computes."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+
+from nn_meter.backends import load
+from nn_meter.backends.onnx_writer import as_bytes, random_inputs
+from nn_meter.errors import BackendError, MissingDependencyError
+from nn_meter.kernels.rules import read_rules
+from nn_meter.networks.generated import FAMILIES
+from nn_meter.runtimes import find
+from nn_meter.runtimes.executed import read_all
+from nn_meter.runtimes.fusion import fuse
+from nn_meter.testing import check_backend, sample_graph
+
+
+@pytest.fixture
+def there() -> None:
+    pytest.importorskip("torch")
+
+
+@pytest.mark.heavy
+def test_it_keeps_the_contract(there: None) -> None:
+    check_backend(load("pytorch_eager"))
+
+
+LIKE_ONNX = [name for name in FAMILIES if not name.startswith("operators_") and name != "micro_resizes"]
+"""``operators_``: see below; torch resizes with other rules of rounding."""
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("family", LIKE_ONNX)
+def test_it_computes_what_onnxruntime_does_by_the_kernels_that_are_predicted(family: str, there: None) -> None:
+    runtime = pytest.importorskip("onnxruntime")
+    graph = FAMILIES[family](1)
+    data = as_bytes(graph)
+    wanted = runtime.InferenceSession(data).run(list(graph.outputs), random_inputs(data))
+    with load("pytorch_eager").prepare(graph) as prepared:
+        assert len(prepared.run(1)) == 1
+        executed = [trace.executed for trace in prepared.trace(1)]
+        found = [prepared._values[prepared._place[name]] for name in graph.outputs]  # type: ignore[attr-defined]
+    made = [(np.asarray(mine), theirs) for mine, theirs in zip(found, wanted, strict=True) if mine is not None]
+    for mine, theirs in made:  # what an operator that is not executed would make is left out
+        np.testing.assert_allclose(mine, theirs, rtol=1e-2, atol=1e-3 * max(1.0, float(np.abs(theirs).max())))
+    ours = [(k.kind, k.config) for k in fuse(graph, read_rules({"runtime": "pytorch_eager"})).kernels if not k.free]
+    assert ours == [(k.kind, k.config) for k in read_all(executed, find("pytorch_eager"), graph)]
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("family", [name for name in FAMILIES if name.startswith("operators_")])
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_it_runs_single_operators_or_names_them(family: str, seed: int, there: None) -> None:
+    graph = FAMILIES[family](seed)
+    refused = ""
+    try:
+        load("pytorch_eager").prepare(graph).close()
+    except BackendError as error:
+        refused = str(error)
+    assert not refused or any(node.op_type in refused for node in graph.nodes)
+
+
+def test_a_missing_runtime_is_named_with_its_install_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    for call in (load("pytorch_eager").check, lambda: load("pytorch_eager").prepare(sample_graph())):
+        with pytest.raises(MissingDependencyError, match=r"pip install 'nn-meter\[torch\]'"):
+            call()
+
+
+def test_a_number_of_threads_that_is_none_is_refused() -> None:
+    with pytest.raises(BackendError, match="threads is 0; use 1 or more"):
+        load("pytorch_eager", threads=0)
