@@ -40,7 +40,7 @@ ALLOWED: dict[str, frozenset[str]] = {
 """Room to the rooms that it may import. Those of ``STRINGING`` string rooms together and may import any but ``cli``,
 which only ``__main__`` imports."""
 
-STRINGING = ("api", "building", "builder", "fitting", "spreading", "testing", "cli", "__init__", "__main__")
+STRINGING = ("api", "building", "builder", "fitting", "spreading", "serving", "testing", "cli", "__init__", "__main__")
 """They may import every room."""
 
 LONGEST = 500

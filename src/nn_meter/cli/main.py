@@ -51,6 +51,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("export", "nn_meter.cli.sharing", "write a predictor to one file, to hand on"),
     Command("use", "nn_meter.cli.sharing", "choose the predictor that answers where none is named"),
     Command("completion", "nn_meter.cli.completion", "print what makes bash, zsh or fish complete nn-meter's words"),
+    Command("serve", "nn_meter.cli.serve", "predictions over HTTP, for a team: a page, a JSON API, a history"),
     Command("create", "nn_meter.cli.workspace", "create a workspace folder for the builder"),
     Command("connect", "nn_meter.cli.workspace", "test the connection to a backend"),
 )

@@ -1,0 +1,267 @@
+"""``nn-meter serve`` over real HTTP: answers, refusals, and what is left after the worst uploads."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import browser
+import jsonschema
+import pytest
+
+pytest.importorskip("starlette", reason="the extra serve is not installed")
+pytest.importorskip("uvicorn", reason="the extra serve is not installed")
+pytestmark = pytest.mark.heavy
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = (ROOT / "examples" / "small_net.onnx").read_bytes()
+SCHEMA = json.loads((ROOT / "docs" / "schema.json").read_text())
+XEON, ZEN = "xeoncpu_onnxruntime132", "zen4cpu_onnxruntime132"
+
+
+@dataclass(frozen=True)
+class Server:
+    port: int
+    pid: int
+    token: str
+    folder: Path
+
+    def ask(
+        self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
+    ) -> tuple[int, bytes, dict[str, str]]:
+        """Status, body and headers of one request on a connection of its own."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
+        try:
+            connection.request(method, path, body, headers or {})
+            answer = connection.getresponse()
+            return answer.status, answer.read(), dict(answer.getheaders())
+        finally:
+            connection.close()
+
+    def predict(self, model: bytes = EXAMPLE, query: str = "name=small.onnx") -> tuple[int, dict[str, Any]]:
+        status, body, _ = self.ask("POST", f"/predict?{query}", model)
+        return status, json.loads(body)
+
+    def workers(self) -> list[int]:
+        """Its processes."""
+        found = Path(f"/proc/{self.pid}/task").glob("*/children")
+        return [int(each) for path in found for each in path.read_text().split()]
+
+    def uploads(self) -> list[Path]:
+        return [*self.folder.glob("upload_*")]
+
+
+@contextmanager
+def serving(folder: Path, *options: str, before: Callable[[], None] | None = None) -> Iterator[Server]:
+    """A server of its own, ended at the end."""
+    command = [sys.executable, "-m", "nn_meter", "serve", "--port", "0", "--folder", str(folder / "serve"), *options]
+    with (folder / "server.log").open("wb") as log:
+        server = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=log, env={**os.environ, "NN_METER_HOME": str(folder)},
+            preexec_fn=before,
+        )  # fmt: skip
+    assert server.stdout is not None
+    try:
+        said = server.stdout.readline().decode()
+        assert said.startswith("serving on "), (said, (folder / "server.log").read_text())
+        address = said.split()[-1]
+        token = address.partition("token=")[2]
+        yield Server(int(address.split(":")[-1].partition("/")[0]), server.pid, token, folder / "serve")
+        assert server.poll() is None, "the server has ended"
+    finally:
+        server.terminate()
+        server.wait(20)
+        server.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with serving(tmp_path_factory.mktemp("home"), "--max-seconds", "20", "--max-mb", "8") as found:
+        yield found
+        assert found.uploads() == []
+
+
+def test_a_model_is_answered_and_kept(server: Server) -> None:
+    status, told = server.predict(query=f"name=small.onnx&predictor={ZEN}&predictor={XEON}")
+    assert status == 200
+    assert [each["predictor"] for each in told["predictions"]] == [ZEN, XEON]
+    jsonschema.validate({key: told[key] for key in ("schema_version", "predictions", "failed")}, SCHEMA)
+    status, page, _ = server.ask("GET", told["page"])
+    assert (status, b'id="page"' in page) == (200, True)
+    kept = json.loads(server.ask("GET", f"/results/{told['id']}/json")[1])
+    assert kept["predictions"] == told["predictions"]
+    latest = json.loads(server.ask("GET", "/history")[1])["answers"][0]
+    assert (latest["id"], latest["model"]) == (told["id"], "small.onnx")
+    assert b"small.onnx" in server.ask("GET", "/")[1]
+
+
+def test_it_answers_what_the_command_line_does(server: Server) -> None:
+    said = subprocess.run(
+        [sys.executable, "-m", "nn_meter", "predict", "-q", "--predictor", ZEN, "examples/small_net.onnx"],
+        cwd=ROOT,
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    told = server.predict(query=f"predictor={ZEN}")[1]
+    assert f": {told['predictions'][0]['latency_ms']} ms" in said
+
+
+def test_the_shape_is_the_askers(server: Server) -> None:
+    told = server.predict(query="input_shape=1,3,64,64")[1]
+    assert next(iter(told["predictions"][0]["inputs"].values()))["shape"] == [1, 3, 64, 64]
+
+
+@pytest.mark.parametrize(
+    ("model", "query", "status", "why"),
+    [
+        (b"", "", 422, "no body"),
+        (b"this is no model", "name=a.bin", 422, "a.bin: not recognised as a model"),
+        (EXAMPLE[: len(EXAMPLE) // 2], "name=a.onnx", 422, "a.onnx"),
+        (b"PK\x03\x04" + b"\0" * 100, "name=a.keras", 422, "reading a file of Keras or PyTorch runs it"),
+        (b"\x89HDF\r\n\x1a\n" + b"\0" * 100, "name=a.h5", 422, "reading a file of Keras or PyTorch runs it"),
+        (EXAMPLE, "predictor=nobody", 422, "there is no predictor 'nobody' here"),
+        (EXAMPLE, "predictor=/etc/passwd", 422, "there is no predictor '/etc/passwd' here"),
+        (EXAMPLE, "input_shape=1,x", 422, "write it as 1,3,224,224"),
+        (b"\0" * (9 << 20), "", 413, "more than 8,388,608 bytes"),
+    ],
+)
+def test_what_cannot_be_answered_says_why(server: Server, model: bytes, query: str, status: int, why: str) -> None:
+    found, told = server.predict(model, query)
+    assert (found, why in told["error"]) == (status, True), told
+    assert "upload_" not in told["error"]
+
+
+def test_a_name_leads_out_of_no_folder(server: Server) -> None:
+    status, told = server.predict(query="name=..%2F..%2F..%2Fetc%2Fevil%3Cscript%3E")
+    assert (status, told["predictions"][0]["model"]) == (200, "_.._.._etc_evil_script_")
+
+
+def test_no_other_site_may_ask(server: Server) -> None:
+    assert server.ask("GET", "/", headers={"host": "evil.example"})[0] == 403
+    assert server.ask("POST", "/predict", EXAMPLE, {"origin": "https://evil.example"})[0] == 403
+    own = f"127.0.0.1:{server.port}"
+    assert server.ask("POST", "/predict", EXAMPLE, {"origin": f"http://{own}"})[0] == 200
+
+
+def test_uploads_that_break_off_leave_nothing(server: Server) -> None:
+    for part in (0, 1, len(EXAMPLE) // 2, len(EXAMPLE) - 1):
+        with socket.create_connection(("127.0.0.1", server.port)) as cut:
+            head = f"POST /predict?name=a.onnx HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: {len(EXAMPLE)}\r\n\r\n"
+            cut.sendall(head.encode() + EXAMPLE[:part])
+    end_s = time.monotonic() + 30
+    while server.uploads() and time.monotonic() < end_s:
+        time.sleep(0.05)
+    assert server.uploads() == []
+    assert server.predict()[0] == 200
+
+
+def test_a_killed_worker_costs_one_request_at_most(server: Server) -> None:
+    server.predict()
+    old = server.workers()
+    with ThreadPoolExecutor(50) as clients:
+        asked = [clients.submit(server.predict) for _ in range(100)]
+        while sum(each.done() for each in asked) < 10:
+            time.sleep(0.01)
+        os.kill(old[0], signal.SIGKILL)
+        found = [each.result() for each in asked]
+    lost = [told["error"] for status, told in found if status != 200]
+    assert len(lost) <= 1
+    assert all("killed" in each for each in lost)
+    assert server.predict()[0] == 200
+    assert old[0] not in server.workers()
+
+
+def test_more_than_may_wait_are_sent_away(tmp_path: Path) -> None:
+    with serving(tmp_path, "--workers", "1") as server, ThreadPoolExecutor(150) as clients:
+        found = [*clients.map(lambda _: server.predict(), range(150))]
+        assert {status for status, _ in found} <= {200, 503}
+        assert sum(status == 200 for status, _ in found) >= 101
+        assert server.predict()[0] == 200
+
+
+def test_a_model_that_takes_too_long_or_too_much_takes_down_its_request_alone(tmp_path: Path) -> None:
+    with serving(tmp_path, "--max-seconds", "0.001", "--workers", "1") as server:
+        status, told = server.predict()
+        assert (status, "the process was stopped" in told["error"]) == (504, True)
+    (tmp_path / "small").mkdir()
+    with serving(tmp_path / "small", "--max-memory-mb", "400", "--workers", "1") as server:
+        status, told = server.predict(b'{"a": {"attr": {"type": "relu", "x": [' + b"1.5," * (12 << 20) + b"1]}}}")
+        assert status == 413, told
+        assert server.predict()[0] == 200
+
+
+def test_a_full_disk_is_said(tmp_path: Path) -> None:
+    """No file may grow above a megabyte there."""
+
+    def small() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+
+    with serving(tmp_path, before=small) as server:
+        status, told = server.predict(b"\0" * (4 << 20))
+        assert (status, "no room for the upload" in told["error"]) == (507, True)
+        assert server.predict()[0] == 200
+        assert server.uploads() == []
+
+
+def test_elsewhere_a_token_is_asked_for(tmp_path: Path) -> None:
+    with serving(tmp_path, "--host", "0.0.0.0") as server:
+        assert len(server.token) > 20
+        assert server.ask("GET", "/")[0] == 401
+        assert server.ask("POST", "/predict", EXAMPLE, {"authorization": "Bearer wrong"})[0] == 401
+        assert server.ask("POST", "/predict", EXAMPLE, {"authorization": f"Bearer {server.token}"})[0] == 200
+        status, _, headers = server.ask("GET", f"/?token={server.token}")
+        assert (status, headers["location"]) == (303, "/")
+        cookie = headers["set-cookie"].partition(";")[0]
+        assert server.ask("GET", "/", headers={"cookie": cookie})[0] == 200
+
+
+def test_the_gallery_shows_models_by_every_predictor(tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "one.onnx").write_bytes(EXAMPLE)
+    (tmp_path / "models" / "bad.onnx").write_bytes(b"no model")
+    with serving(tmp_path, "--gallery", str(tmp_path / "models")) as server:
+        names = [each["name"] for each in json.loads(server.ask("GET", "/predictors")[1])["predictors"]]
+        assert len(names) > 50
+        end_s = time.monotonic() + 60
+        while b"one.onnx" not in (page := server.ask("GET", "/gallery")[1]) and time.monotonic() < end_s:
+            time.sleep(0.1)
+        assert b"1 of 2 models" in page
+        assert all(name.encode() in page for name in names)
+
+
+def test_openapi_names_every_route_and_status(server: Server) -> None:
+    told = json.loads(server.ask("GET", "/openapi.json")[1])
+    assert set(told["paths"]) == {
+        "/predict", "/predictors", "/history", "/results/{id}", "/results/{id}/json", "/gallery",
+    }  # fmt: skip
+    answer = told["components"]["schemas"]["answer"]
+    jsonschema.Draft202012Validator(answer).validate(server.predict()[1])
+    assert server.ask("GET", "/results/none")[0] == 404
+
+
+@pytest.mark.skipif(browser.found() is None, reason="no Chromium is installed")
+def test_a_person_drops_a_model_and_sees_its_page(server: Server, tmp_path: Path) -> None:
+    with browser.opened(tmp_path / "profile") as page:
+        page.open(f"http://127.0.0.1:{server.port}/")
+        found = page.ask("DOM.getDocument")["root"]["nodeId"]
+        field = page.ask("DOM.querySelector", nodeId=found, selector="#file")["nodeId"]
+        page.ask("DOM.setFileInputFiles", nodeId=field, files=[str(ROOT / "examples" / "small_net.onnx")])
+        page.click("button[type=submit]")
+        page.wait("document.querySelector('#answer h1') !== null")
+        assert page.texts("#answer h1") == ["small_net.onnx"]
+        page.open(f"http://127.0.0.1:{server.port}/")
+        page.click("button[type=submit]")
+        assert page.texts("#said") == ["Choose a model first."]
+        assert page.errors == []
