@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -64,6 +65,30 @@ def test_onnxruntime_shows_what_it_fuses() -> None:
     assert len(gemm.constant_inputs) == 2
     assert gemm.outputs[0] is not None
     assert gemm.outputs[0].dtype == "float32"
+
+
+_TINY = """
+import numpy as np
+from nn_meter.backends.onnx_writer import as_bytes
+from nn_meter.backends.onnxruntime_cpu import OnnxRuntimeConfig, OnnxRuntimePrepared, _thread
+from nn_meter.ir import GraphBuilder
+
+for _ in range(2):  # the second session is the one that onnxruntime sets no state for
+    b = GraphBuilder("tiny")
+    x = b.input((4,))
+    graph = b.graph(b.op("Mul", x, b.const(1.0, "float32")))
+    inputs = {x: np.full(4, 1e-40, np.float32)}
+    prepared = OnnxRuntimePrepared(as_bytes(graph), OnnxRuntimeConfig(), inputs)
+    (products,) = _thread().submit(prepared._session.run, None, inputs).result()
+assert not products.any(), products
+assert inputs[x].any() and np.float32(1e-40) * np.float32(1)  # this thread is as it was
+"""
+
+
+def test_denormal_numbers_slow_no_session_of_a_process() -> None:
+    pytest.importorskip("onnxruntime")
+    done = subprocess.run([sys.executable, "-c", _TINY], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_without_optimisation_every_node_is_a_kernel() -> None:

@@ -12,10 +12,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from nn_meter.errors import RegistrationError
+from nn_meter.ir import GraphBuilder
 from nn_meter.kernels.kinds import KIND_OF, KINDS, ConvConfig, PoolConfig, ResizeConfig, collapse, table
 from nn_meter.kernels.partition import Kernel, KernelConfig
 from nn_meter.kernels.rules import read_rules
-from nn_meter.kernels.schema import UNKNOWN, Encoder, Speeds, encode
+from nn_meter.kernels.schema import UNKNOWN, Encoder, Operator, Speeds, encode
 from nn_meter.measuring.records import config_from_json, config_to_json
 from nn_meter.networks import FAMILIES
 from nn_meter.runtimes.fusion import fuse
@@ -112,6 +113,27 @@ def test_every_node_ends_in_exactly_one_kernel(network: tuple[str, int]) -> None
     graph = FAMILIES[network[0]](network[1])
     covered = Counter(node for k in fuse(graph, RULES).kernels for node in k.nodes)
     assert covered == Counter(node.name for node in graph.nodes)
+
+
+@pytest.mark.parametrize(
+    ("shape", "perm", "dims", "merged", "one"),
+    [
+        ((1, 196, 384), (0, 2, 1), (196, 384), (1, 0), True),
+        ((1, 196, 8, 48), (0, 2, 3, 1), (196, 384), (1, 0), True),
+        ((226, 1, 384), (2, 1, 0), (226, 384), (1, 0), False),
+        ((1, 196, 3, 8, 48), (2, 0, 3, 4, 1), (196, 1152), (1, 0), False),
+        ((4, 5), (0, 1), (20,), (0,), True),
+    ],
+)
+def test_a_transpose_says_whether_one_axis_moves_as_it_was_written(
+    shape: tuple[int, ...], perm: tuple[int, ...], dims: tuple[int, ...], merged: tuple[int, ...], one: bool
+) -> None:
+    b = GraphBuilder("transpose")
+    graph = b.graph(b.op("Transpose", b.input(shape), perm=perm))
+    (node,) = graph.nodes
+    given, made = graph.tensors[node.inputs[0]], graph.tensors[node.outputs[0]]
+    config = KINDS["transpose"].read(Operator("Transpose", (given,), (made,), node.attrs))
+    assert (config.dims, config.perm, config.one) == (dims, merged, one)
 
 
 @given(network=NETWORKS)

@@ -101,6 +101,15 @@ def test_quiet_is_a_quantile_of_all_the_probes_runs_and_not_the_fastest_of_them(
         assert latencies(network.samples) == pytest.approx(latencies(as_it_is.kernels))
 
 
+def test_a_probe_that_scatters_makes_no_kernel_cheaper() -> None:
+    around = [record(number, probe_ms=1.0 + 0.01 * (number * 7 % 11 - 5)) for number in range(300)]
+    scattered = [replace(each, whole=as_it_is.whole) for each, as_it_is in zip(around, records(300), strict=True)]
+    found = corrected(scattered)
+    assert found.disturbed == 0
+    for network, as_it_is in zip(found.networks, records(300), strict=True):
+        assert latencies(network.samples) == pytest.approx(latencies(as_it_is.kernels), rel=0.01)
+
+
 def test_kernels_add_up_to_their_networks_quiet_latency_without_profiler_and_call() -> None:
     empty = [Record("nothing", WHERE, (), taken(0.006), taken(0.0), taken(1.0), CALL)] * 3
     found = corrected(records(100, profiler_ms=0.002, call_ms=0.006) + empty)

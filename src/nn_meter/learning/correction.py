@@ -2,9 +2,9 @@
 
 Three things are taken out of what a network's records say. A neighbour on the machine slows whole stretches: a fixed
 probe took turns with each network. Networks whose probe was slow are left out, and what is slow about the stretch of
-the others is divided out, relative to the quiet latency of all the probe's runs. The runtime's profiler costs time in
-every kernel: the same network run without it tells how much. And what is left of the kernels is scaled so that they add
-up to the quiet latency of their network, less what a call costs outside all kernels.
+the others is divided out, relative to the quietest stretches. The runtime's profiler costs time in every kernel: the
+same network run without it tells how much. And what is left of the kernels is scaled so that they add up to the quiet
+latency of their network, less what a call costs outside all kernels.
 """
 
 from __future__ import annotations
@@ -67,7 +67,11 @@ def corrected(records: Sequence[Record]) -> Corrected:
 
 def _undisturbed(records: Sequence[Record]) -> list[tuple[Record, float]]:
     """Records whose probes were quiet in each turn, and how much slower than quiet the machine was around then: the
-    median over records nearby of their probe's quiet latency, relative to that of all the probe's runs."""
+    median over records nearby of their probe's quiet latency, relative to the same median in the quietest stretches.
+
+    A median is compared with medians: the quickest of all the probe's runs is no stretch that a model could be judged
+    in, and to divide by it makes every kernel a few percent too cheap.
+    """
     if not records:
         return []
     probes = [record.probe for record in records if record.probe is not None]
@@ -81,9 +85,9 @@ def _undisturbed(records: Sequence[Record]) -> list[tuple[Record, float]]:
     excess = slowest / levels
     kept = np.flatnonzero(excess <= max(_DISTURBED, float(np.quantile(excess, 0.3)))).tolist()
     own = np.array([probe.quiet_ms for probe in probes])[kept]
-    overall = _pooled(probes)
-    slow = [float(np.median(own[max(0, n - _NEAR) : n + _NEAR])) / overall for n in range(len(kept))]
-    return [(records[i], each) for i, each in zip(kept, slow, strict=True)]
+    nearby = [float(np.median(own[max(0, n - _NEAR) : n + _NEAR])) for n in range(len(kept))]
+    quiet_ms = quantile(nearby)
+    return [(records[i], each / quiet_ms) for i, each in zip(kept, nearby, strict=True)]
 
 
 def _turns(taken: Measurement) -> list[tuple[float, ...]]:

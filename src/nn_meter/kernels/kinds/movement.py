@@ -20,11 +20,13 @@ VIEWS = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 
 @dataclass(frozen=True, slots=True)
 class TransposeConfig:
-    """A permutation of axes, those that stay together merged; no sizes of 1."""
+    """A permutation of axes, those that stay together merged; no sizes of 1. ``one`` says that as it was written, with
+    axes of size 1, one axis moves and the others keep their order: runtimes have quick code for that alone."""
 
     dims: Shape
     perm: Shape
     dtype: str
+    one: bool = True
 
     def describe(self) -> str:
         """Sizes in words."""
@@ -48,7 +50,13 @@ def read_transpose(op: Operator) -> TransposeConfig:
         tuple(by_start[s] for s in starts) or (1,),
         tuple(starts.index(g[0]) for g in groups) or (0,),
         op.dtype,
+        _moves_one(perm),
     )
+
+
+def _moves_one(perm: Shape) -> bool:
+    """Whether ``perm`` takes one axis elsewhere and leaves the others in their order."""
+    return any(list(perm[:i] + perm[i + 1 :]) == sorted(perm[:i] + perm[i + 1 :]) for i in range(len(perm))) or not perm
 
 
 def _next_axis(axis: int, shape: Shape) -> int:
@@ -63,8 +71,10 @@ def work_transpose(c: TransposeConfig) -> Work:
 
 
 def build_transpose(c: TransposeConfig) -> Graph:
-    """One transpose."""
+    """One transpose; two axes of size 1 that change places keep it from moving one axis alone."""
     b = GraphBuilder("transpose")
+    if _moves_one(c.perm) and not c.one:
+        return b.graph(b.op("Transpose", b.input((1, 1, *c.dims), c.dtype), perm=(1, 0, *(p + 2 for p in c.perm))))
     return b.graph(b.op("Transpose", b.input(c.dims, c.dtype), perm=c.perm))
 
 
@@ -73,7 +83,8 @@ def _space_transpose(rng: np.random.Generator) -> TransposeConfig:
     perm = tuple(range(rank))
     while any(b == a + 1 for a, b in pairwise(perm)):
         perm = tuple(int(p) for p in rng.permutation(rank))
-    return TransposeConfig(tuple(some(rng, 2, 40) for _ in perm), perm, "float32")
+    one = _moves_one(perm) and bool(rng.random() < 0.7)
+    return TransposeConfig(tuple(some(rng, 2, 40) for _ in perm), perm, "float32", one)
 
 
 def _dim(place: int) -> Column:
@@ -301,6 +312,7 @@ KINDS = (
             Column("size", lambda c: prod(c.dims)),
             Column("rank", lambda c: len(c.dims)),
             Category("perm", lambda c: ",".join(map(str, c.perm))),
+            Column("one", lambda c: c.one),
             Column("keeps_last", lambda c: c.perm[-1] == len(c.dims) - 1),
             Column("last", lambda c: c.dims[-1]),
             Column("new_last", lambda c: c.dims[c.perm[-1]]),
