@@ -6,11 +6,15 @@ import pytest
 from agreement import Agreement, agreement
 
 from nn_meter.backends.onnxruntime_cpu import OnnxRuntimeCpu
+from nn_meter.errors import BackendError, UnsupportedOperatorError
 from nn_meter.ir import Graph, parse
+from nn_meter.kernels.kinds import KINDS
 from nn_meter.kernels.rules import read_rules
 from nn_meter.networks import FAMILIES
 from nn_meter.networks.quantised import PRECISIONS
+from nn_meter.runtimes.executed import read_all
 from nn_meter.runtimes.fusion import fuse
+from nn_meter.runtimes.onnxruntime import RUNTIME
 
 pytest.importorskip("onnxruntime")
 
@@ -27,6 +31,76 @@ def test_quantised_networks_fuse_as_the_runtime_does(family: str, precision: str
     found = sum((compare(PRECISIONS[precision](FAMILIES[family](seed))) for seed in range(2)), Agreement(0, 0, 0))
     assert found.precision >= 0.95
     assert found.recall >= 0.95
+
+
+QUANTISED = [name for name, family in FAMILIES.items() if family.precisions]
+
+
+@pytest.mark.parametrize("family", QUANTISED)
+def test_every_quantised_family_runs_and_its_integer_kernels_have_kinds(family: str) -> None:
+    kinds: set[str] = set()
+    for seed in range(8):
+        graph = FAMILIES[family](seed)
+        found = read_all(OnnxRuntimeCpu().fused(graph), RUNTIME, graph)
+        kinds.update(each.kind for each in found)
+        odd = [each.config for each in found if each.kind == "other" and "uint8" in str(each.config)]
+        assert odd == []
+    assert any(KINDS[kind].quantised for kind in kinds)
+
+
+def test_a_fifth_of_a_build_is_quantised() -> None:
+    share = sum(FAMILIES[name].weight for name in QUANTISED) / sum(f.weight for f in FAMILIES.values())
+    assert 0.2 <= share <= 0.25
+
+
+def residual(dtype: str) -> Graph:
+    zero = -128 if dtype == "int8" else 0
+    return parse(
+        f"""
+        input x: float32[1,8,6,6]
+        const s: float32[](0.02)
+        const z: {dtype}[]({zero})
+        const wq: int8[8,8,1,1]
+        const wz: int8[](0)
+        q = QuantizeLinear(x, s, z)
+        d = DequantizeLinear(q, s, z)
+        w = DequantizeLinear(wq, s, wz)
+        c = Conv(d, w)
+        cq = QuantizeLinear(c, s, z)
+        cd = DequantizeLinear(cq, s, z)
+        a = Add(cd, d)
+        aq = QuantizeLinear(a, s, z)
+        y = DequantizeLinear(aq, s, z)
+        output y
+        """
+    )
+
+
+@pytest.mark.parametrize(("dtype", "integers"), [("uint8", True), ("int8", False)])
+def test_int8_activations_that_are_read_twice_keep_their_neighbours_in_floats(dtype: str, integers: bool) -> None:
+    """ONNX Runtime makes uint8 of int8 where one reader asks for it, and has no convolution of int8 on x86."""
+    graph = residual(dtype)
+    found = compare(graph)
+    assert found.ours == found.truth == found.both
+    assert ("conv_int8" in {k.kind for k in fuse(graph, RULES).kernels}) == integers
+
+
+def test_a_predictor_from_before_there_were_such_kinds_reads_them_as_other() -> None:
+    graph = FAMILIES["qdq_maps"](0)
+    kinds = {k.kind for k in fuse(graph, RULES, known=("conv", "other")).kernels}
+    assert not any(KINDS[kind].quantised for kind in kinds if kind != "free")
+    assert "other" in kinds
+    now = {k.kind for k in fuse(graph, RULES).kernels}
+    assert "other" not in now
+
+
+def test_what_the_runtime_refuses_says_what_to_do_instead() -> None:
+    graph = "input x: {0}[1,8]\nconst w: {0}[8,8]\ny = MatMul(x, w)\noutput y\n"
+    with pytest.raises(UnsupportedOperatorError, match=r"MatMul of bfloat16.*export it in float32"):
+        fuse(parse(graph.format("bfloat16")), RULES)
+    with pytest.raises(BackendError):
+        OnnxRuntimeCpu().fused(parse(graph.format("bfloat16")))
+    assert [k.kind for k in fuse(parse(graph.format("float32")), RULES).kernels] == ["matmul"]
 
 
 def test_what_is_computed_from_dequantised_weights_is_executed() -> None:

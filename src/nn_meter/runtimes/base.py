@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from types import MappingProxyType
 
+from nn_meter.errors import UnsupportedOperatorError
 from nn_meter.kernels.kinds import Operator
 from nn_meter.kernels.patterns import Pattern
 from nn_meter.kernels.rewriting import Op, Work
@@ -79,6 +80,7 @@ class Runtime:
         layout_kernels: operators of executed kernels that only change a layout; they come and go with what
             surrounds an operator.
         precisions: numpy's names of the element types that its passes are known to hold for.
+        few: element types that only these of its operators take; it refuses a model that has others of them.
     """
 
     name: str
@@ -88,6 +90,7 @@ class Runtime:
     read: Callable[[ExecutedKernel], Operator] | None = None
     layout_kernels: frozenset[str] = frozenset()
     precisions: tuple[str, ...] = ("float32",)
+    few: Mapping[str, frozenset[str]] = field(default_factory=lambda: MappingProxyType({}))
 
     def passes_of(self, version: str = "") -> tuple[Pass, ...]:
         """The passes that a version runs; an empty or unreadable one stands for the newest."""
@@ -95,11 +98,27 @@ class Runtime:
         return tuple(each for each in self.passes if each.holds(known))
 
     def optimise(self, work: Work, rules: RuleSet, version: str = "") -> Work:
-        """Run the passes on ``work``; returns it. What ``rules`` deny or leave undecided is not fused."""
+        """Run the passes on ``work``; returns it. What ``rules`` deny or leave undecided is not fused.
+
+        Raises:
+            UnsupportedOperatorError: the runtime refuses an operator for its element type.
+        """
+        self._check(work)
         options = Options(rules, self.facts)
         for each in self.passes_of(version):
             each.run(work, options)
         return work
+
+
+    def _check(self, work: Work) -> None:
+        for op in work.ops() if self.few else ():
+            for name in (*op.inputs, *op.outputs):
+                dtype = work.tensors[name].dtype if name else ""
+                if dtype in self.few and op.op_type not in self.few[dtype]:
+                    raise UnsupportedOperatorError(
+                        f"{op.members[0]} is a {op.op_type} of {dtype}, for which {self.name} has no kernel on a CPU: "
+                        "it does not load the model; export it in float32 (in PyTorch: model.float())"
+                    )
 
 
 @cache

@@ -8,6 +8,8 @@ processor: 16 channels with AVX-512, 8 with AVX2.
 
 from __future__ import annotations
 
+from types import MappingProxyType
+
 from nn_meter.kernels.no_ops import eliminate_no_ops
 from nn_meter.kernels.spellings import SWISH
 from nn_meter.runtimes.base import Pass, Runtime, rewriting
@@ -80,10 +82,21 @@ PASSES: tuple[Pass, ...] = (
 )
 """In the order in which they run; to what ONNX Runtime calls its transformers."""
 
+_BFLOAT16 = (
+    *("BitCast", "Cast", "Celu", "Compress", "Concat", "ConcatFromSequence", "ConstantOfShape", "Einsum", "Flatten"),
+    *("Gather", "GatherElements", "GatherND", "Identity", "IsInf", "IsNaN", "LayerNormalization", "OneHot", "Pad"),
+    *("Reshape", "ReverseSequence", "ScatterElements", "ScatterND", "Shape", "Shrink", "Sign", "Size", "Slice"),
+    *("Split", "Squeeze", "TensorScatter", "Transpose", "Unique", "Unsqueeze", "SimplifiedLayerNormalization"),
+    *("ExpandDims", "SkipLayerNormalization", "SkipSimplifiedLayerNormalization", "QMoE", "GatedRMSNorm", "Dropout"),
+    "ScaledSiLU",
+)
+"""Operators with kernels of bfloat16, of those that models hold (``get_all_opkernel_def`` of ONNX Runtime 1.32)."""
+
 RUNTIME = Runtime(
     "onnxruntime",
     PASSES,
     known_as=("onnxruntime_cpu",),
     read=read,
     layout_kernels=frozenset({"ReorderInput", "ReorderOutput"}),
+    few=MappingProxyType({"bfloat16": frozenset(_BFLOAT16)}),
 )
