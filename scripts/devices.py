@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import gpus
+import measured
 import numpy as np
 import transfer
 from published import PHONES, TIMM, Source
@@ -42,7 +43,7 @@ def table(study: Study, blind: np.ndarray, seen: frozenset[str]) -> list[str]:
 
 SOURCES: Mapping[str, Source] = {"phones": PHONES, "timm": TIMM}
 OTHERS: Mapping[str, Callable[[Path, bool, bool], None]] = {
-    "gpus": gpus.run, "transfer": transfer.run
+    "gpus": gpus.run, "measured": measured.run, "transfer": transfer.run
 }  # fmt: skip
 """What is not fitted through whole models: kernels of GPUs, and devices left out by tables of the same networks."""
 NAMES: Mapping[str, Callable[[Circumstances], str]] = {"timm": predictor_name}

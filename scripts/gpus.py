@@ -47,28 +47,42 @@ def run(folder: Path, ship: bool, errors: bool = True) -> None:
         _say({operator: (each["kernels"], each["mean"], each["median"]) for operator, each in held.items()})
         made[name] = _say_models(made[name], [m for m in models if _short(m) == name], configs)
     if errors:
-        for name, sheet in ((n, sheets[neusight.GPUS[n][1][0]]) for n in made):
-            others = [bundle for other, bundle in made.items() if other != name]
-            found_ms, measured_ms, operators = _asked(from_sheet(sheet, others, name=name), records[name][::ASKED])
-            print(f"{name}, answered for by the others from its data sheet")
-            off = np.abs(found_ms / measured_ms - 1)
-            _say({o: (int((operators == o).sum()), float(off[operators == o].mean()),
-                      float(np.median(off[operators == o]))) for o in np.unique(operators)})  # fmt: skip
-            print(f"    all: mean {off.mean():.1%}, median {np.median(off):.1%}")
-            low, high = np.quantile(np.log(measured_ms / found_ms), (0.05, 0.95))
-            about = {"mean": round(float(off.mean()), 4), "median": round(float(np.median(off)), 4),
-                     "log_low": round(float(low), 4), "log_high": round(float(high), 4)}  # fmt: skip
-            made[name] = replace(made[name], environment={**made[name].environment, LEFT_OUT: about})
-            _say_models(from_sheet(sheet, others, name=name), [m for m in models if _short(m) == name], configs)
-        for device in sorted({_short(m) for m in models} - made.keys()):
-            print(f"{device}, of which no kernel was measured")
-            sheet = sheets[device]
-            _say_models(from_sheet(sheet, list(made.values()), name=device),
-                        [m for m in models if _short(m) == device], configs)  # fmt: skip
+        made = left_out(made, records, sheets, models, configs)
     if ship:
         from ship import add
 
         add(list(made.values()))
+
+
+def left_out(
+    made: Mapping[str, Bundle],
+    records: Mapping[str, Sequence[Record]],
+    sheets: Mapping[str, Sheet],
+    models: Sequence[Record],
+    configs: Mapping[str, Any],
+) -> dict[str, Bundle]:
+    """Print how each GPU is answered for by the others, and GPUs of which no kernel was measured by all; the bundles
+    with that."""
+    told = {}
+    for name, bundle in made.items():
+        sheet = sheets[neusight.GPUS[name][1][0]]
+        guessed = from_sheet(sheet, [each for other, each in made.items() if other != name], name=name)
+        print(f"{name}, answered for from its data sheet; {guessed.notes[0]}")
+        found_ms, measured_ms, operators = _asked(guessed, records[name][::ASKED])
+        off = np.abs(found_ms / measured_ms - 1)
+        which = {operator: operators == operator for operator in np.unique(operators)}
+        _say({o: (int(w.sum()), float(off[w].mean()), float(np.median(off[w]))) for o, w in which.items()})
+        print(f"    all: mean {off.mean():.1%}, median {np.median(off):.1%}")
+        low, high = np.quantile(np.log(measured_ms / found_ms), (0.05, 0.95))
+        about = {"mean": off.mean(), "median": np.median(off), "log_low": low, "log_high": high}
+        about = {key: round(float(value), 4) for key, value in about.items()}
+        told[name] = replace(bundle, environment={**bundle.environment, LEFT_OUT: about})
+        _say_models(guessed, [m for m in models if _short(m) == name], configs)
+    for device in sorted({_short(m) for m in models} - made.keys()):
+        print(f"{device}, of which no kernel was measured")
+        guessed = from_sheet(sheets[device], list(told.values()), name=device)
+        _say_models(guessed, [m for m in models if _short(m) == device], configs)
+    return told
 
 
 def _trained(

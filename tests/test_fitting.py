@@ -18,7 +18,7 @@ from nn_meter.kernels.terms import TERMS, rows
 from nn_meter.learning.sums import Prior, parameters_of
 from nn_meter.measuring.measure import Measurement
 from nn_meter.measuring.records import Circumstances, Record
-from nn_meter.networks import published_phones, published_timm
+from nn_meter.networks import published_neusight, published_phones, published_timm
 from nn_meter.networks.published import read_csv
 from nn_meter.predictors import bundle as bundles
 from nn_meter.predictors import catalogue
@@ -270,3 +270,16 @@ def test_the_list_opens_no_shipped_bundle_of_an_archive(monkeypatch: pytest.Monk
 
 def test_the_archive_stays_small() -> None:
     assert (catalogue.SHIPPED / "published.zip").stat().st_size < 25e6
+
+
+def test_gpus_of_data_centres_ship_and_say_what_they_were_not_trained_on() -> None:
+    config = {"model_type": "bert", "hidden_size": 512, "num_attention_heads": 8, "num_hidden_layers": 2}
+    graph = published_neusight.language_model("bert", {**config, "vocab_size": 8000}, 128, 8)
+    answers = {
+        name: nn_meter.load_latency_predictor(f"{name}_fp32_pytorch21").explain(graph)
+        for name in ("p4", "p100", "v100", "t4", "a100")
+    }
+    assert answers["a100"].latency_ms < answers["v100"].latency_ms < answers["t4"].latency_ms < answers["p4"].latency_ms
+    status = {(k.kernel.kind, k.status) for k in answers["v100"].kernels}
+    assert {("matmul", "predicted"), ("softmax", "predicted"), ("norm", "predicted")} <= status
+    assert ("transpose", "estimated") in status

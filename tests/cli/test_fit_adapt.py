@@ -9,12 +9,25 @@ from pathlib import Path
 
 import pytest
 
+SHEET = "device: NVIDIA L4\npeak_tflops: 30.3\nbandwidth_gb_per_s: 300\nprocessors: 58\ncache_mb: 48\nsource: NVIDIA\n"
 NETWORKS = {f"{a} {b} {c}": (a, b, c) for a, b, c in product(range(4), repeat=3)}
 COSTS = {"phone": (1, 2, 3), "board": (3, 1, 1), "server": (1, 1, 4), "watch": (4, 5, 6)}
 
 
 def latency_ms(name: str, costs: tuple[int, ...]) -> float:
     return 5.0 + sum(cost * each for cost, each in zip(costs, NETWORKS[name], strict=True))
+
+
+def test_a_gpu_is_estimated_from_its_data_sheet(run: Callable[..., object], tmp_path: Path) -> None:
+    sheet, model = tmp_path / "l4.yaml", Path(__file__).parents[2] / "examples" / "small_net.onnx"
+    sheet.write_text(SHEET, encoding="utf-8")
+    said = run("fit", "--sheet", sheet, "--name", "l4")
+    assert said.code == 0
+    assert "estimated: nobody measured NVIDIA L4; its data sheet (NVIDIA)" in said.out
+    assert "NVIDIA Tesla T4" in said.out
+    answer = run("predict", "--predictor", "l4", model)
+    assert answer.code == 0
+    assert run("predict", "--strict", "--predictor", "l4", model).code != 0
 
 
 def test_a_sheet_and_tables_are_one_too_many(run: Callable[..., object], tmp_path: Path) -> None:

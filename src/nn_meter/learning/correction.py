@@ -100,16 +100,13 @@ def _pooled(probes: Iterable[Measurement]) -> float:
 
 
 def _profiler_ms(records: Iterable[Record], call_ms: float) -> float:
-    """What the profiler adds to each kernel: the median over networks of many kernels. Of published measurements, which
-    have no probe, it may be less than nothing: what the profiler of others does not see between kernels."""
-    records = list(records)
+    """What the profiler adds to each kernel: the median over networks of many kernels."""
     added = [
         (record.traced.quiet_ms - record.whole.quiet_ms + call_ms) / len(record.kernels)
         for record in records
         if record.traced and record.whole and len(record.kernels) >= _MANY_KERNELS
     ]
-    found = float(np.median(added)) if added else 0.0
-    return found if all(record.probe is None for record in records) else max(0.0, found)
+    return max(0.0, float(np.median(added))) if added else 0.0
 
 
 def _network(record: Record, slowness: float, profiler_ms: float, call_ms: float) -> Network:

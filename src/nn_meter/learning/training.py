@@ -93,18 +93,12 @@ def train(
         call_ms=correction.call_ms,
         notes=(
             f"{len(records)} networks measured{taken}, {correction.disturbed} of them left out as disturbed",
-            _profiler(correction.profiler_ms),
+            f"{1e3 * correction.profiler_ms:.2f} microseconds taken off each traced kernel for the profiler",
             *(f"measured by {source}" for source in _sources(records)),
         ),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         environment={**where.facts(), **_held_out(correction, fitted.held_ms)},
     )
-
-
-def _profiler(profiler_ms: float) -> str:
-    if profiler_ms < 0:
-        return f"{-1e3 * profiler_ms:.2f} microseconds added to each traced kernel for what the profiler does not see"
-    return f"{1e3 * profiler_ms:.2f} microseconds taken off each traced kernel for the profiler"
 
 
 def _held_out(correction: Corrected, held_ms: Mapping[int, float]) -> dict[str, Any]:

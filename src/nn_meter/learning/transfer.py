@@ -31,13 +31,13 @@ FEWEST_DEVICES = 3
 _LEVEL, _GAIN = 3.0, 0.5
 """Standard deviations of the level, and of how much more or less of what is common a device shows."""
 
-_OWN, _PARTS, _NOISE = (0.5, 1.0, 2.0, 4.0), (0.02, 0.05, 0.1, 0.2), (0.01, 0.03, 0.1)
+_OWN, _PARTS, _NOISE = (0.5, 1.0, 3.0), (0.03, 0.1, 0.3), (0.01, 0.03)
 """What is tried for the other standard deviations: of departures, of parts, and of one measurement."""
 
-_TRIED = 600
+_TRIED = 400
 """Networks on which they are tried, and among which the most telling are looked for."""
 
-_DRAWS = 3
+_DRAWS = 2
 
 
 @dataclass(frozen=True)
