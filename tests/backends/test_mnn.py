@@ -11,7 +11,7 @@ from agreement import Agreement, agreement
 from onnx import TensorProto, helper
 
 from nn_meter.backends import Operand, load, mnn
-from nn_meter.backends.onnx_writer import with_random_weights
+from nn_meter.backends.onnx_writer import as_bytes, with_random_weights
 from nn_meter.errors import BackendError, MissingDependencyError
 from nn_meter.frontends import onnx as reader
 from nn_meter.kernels.rules import read_rules
@@ -120,6 +120,25 @@ def test_a_small_model_is_converted_once(there: None, monkeypatch: pytest.Monkey
     monkeypatch.setattr(subprocess, "run", lambda *args, **options: pytest.fail("converted again"))
     with backend.prepare(graph) as again:
         assert len(again.run(3)) == 3
+
+
+@pytest.mark.heavy
+def test_of_sessions_with_several_threads_one_is_alive_at_a_time(there: None) -> None:
+    backend = load("mnn", threads=2)
+    with backend.prepare(sample_graph()) as first, backend.prepare(sample_graph()) as second:
+        for running, waiting in ((first, second), (second, first), (first, second)):
+            assert len(running.run(3)) == 3
+            assert waiting._session is None  # type: ignore[attr-defined]
+    alone = load("mnn")
+    with alone.prepare(sample_graph()) as first, alone.prepare(sample_graph()) as second:
+        assert len(second.run(3)) == 3
+        assert first._session is not None  # type: ignore[attr-defined]
+
+
+def test_a_converter_that_dies_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mnn, "_CONVERT", "import os; print('halfway', flush=True); os.abort()")
+    with pytest.raises(BackendError, match=r"which is of Conv, .*: its converter ended with -6 and said halfway"):
+        mnn._convert(as_bytes(sample_graph()))
 
 
 def test_a_missing_runtime_is_named_with_its_install_line(monkeypatch: pytest.MonkeyPatch) -> None:

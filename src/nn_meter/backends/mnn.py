@@ -144,16 +144,19 @@ class Mnn:
 
 
 class MnnPrepared:
-    """``Prepared`` around one session."""
+    """``Prepared`` around one session; one of several threads is freed where another such begins to run, and made anew
+    for its own next run, since sessions share the threads of a process."""
+
+    _threaded: ClassVar[MnnPrepared | None] = None
 
     def __init__(self, converted: bytes, config: MnnConfig, inputs: Mapping[str, np.ndarray]) -> None:
         self._converted = converted
+        self._config = config
+        self._inputs = inputs
         self._dtypes = _dtypes()
-        self._net = _interpreter(converted)
-        settings = {"backend": "CPU", "numThread": config.threads, "precision": config.precision}
-        self._session = self._net.createSession(settings)
-        self._fill(inputs)
-        self.run(1)
+        self._net: Any = None
+        self._session: Any = None
+        self._open()
 
     def run(self, repeats: int) -> list[float]:
         """Milliseconds of each of ``repeats`` runs.
@@ -161,6 +164,7 @@ class MnnPrepared:
         Raises:
             BackendError: MNN cannot run the model.
         """
+        self._open()
         run, session = self._net.runSession, self._session
         latencies_ms = []
         for _ in range(repeats):
@@ -168,11 +172,12 @@ class MnnPrepared:
             code = run(session)
             latencies_ms.append((perf_counter_ns() - start_ns) / 1e6)
             if code:
-                raise BackendError(f"MNN cannot run the model: its error code is {code}")
+                raise _failed(code)
         return latencies_ms
 
     def trace(self, repeats: int) -> list[KernelTrace]:
         """The time between the two calls around each kernel in each of ``repeats`` runs."""
+        self._open()
         kernels = _kernels(self._told(), _operators(self._converted))
         starts_ns: list[int] = []
         ends_ns: list[int] = []
@@ -193,6 +198,8 @@ class MnnPrepared:
 
     def close(self) -> None:
         """Free the session."""
+        if MnnPrepared._threaded is self:
+            MnnPrepared._threaded = None
         self._session = self._net = None
 
     def __enter__(self) -> Self:
@@ -203,12 +210,25 @@ class MnnPrepared:
     ) -> None:
         self.close()
 
-    def _fill(self, inputs: Mapping[str, np.ndarray]) -> None:
+    def _open(self) -> None:
+        """See that there is a session, that has its inputs and has run once."""
+        if self._config.threads > 1 and MnnPrepared._threaded is not self:
+            if MnnPrepared._threaded is not None:
+                MnnPrepared._threaded.close()
+            MnnPrepared._threaded = self
+        if self._session is not None:
+            return
         mnn = _mnn()
+        self._net = _interpreter(self._converted)
+        settings = {"backend": "CPU", "numThread": self._config.threads, "precision": self._config.precision}
+        self._session = self._net.createSession(settings)
         for name, tensor in self._net.getSessionInputAll(self._session).items():
             kind = tensor.getDataType()
-            values = np.ascontiguousarray(inputs[name], self._dtypes[kind])
+            values = np.ascontiguousarray(self._inputs[name], self._dtypes[kind])
             tensor.copyFrom(mnn.Tensor(tensor.getShape(), kind, values, mnn.Tensor_DimensionType_Caffe))
+        code = self._net.runSession(self._session)
+        if code:
+            raise _failed(code)
 
     def _told(self) -> list[_Told]:
         """The kernels of one run."""
@@ -237,14 +257,19 @@ def _mnn() -> Any:
     return MNN
 
 
+def _failed(code: int) -> BackendError:
+    return BackendError(f"MNN cannot run the model: its error code is {code}; measure another, or report it to MNN")
+
+
 def _dtypes() -> dict[Any, str]:
-    """MNN's element types to numpy's names; it computes indices and truth values in 32 bits."""
+    """MNN's element types to numpy's names. Indices and truth values are of 32 bits; int8 has no name in Python."""
     mnn = _mnn()
     return {
         mnn.Halide_Type_Float: "float32",
         mnn.Halide_Type_Int: "int32",
         mnn.Halide_Type_Int64: "int64",
         mnn.Halide_Type_Uint8: "uint8",
+        None: "int8",
     }
 
 
