@@ -215,6 +215,20 @@ def test_a_full_disk_is_said(tmp_path: Path) -> None:
         assert server.uploads() == []
 
 
+def test_where_the_history_has_no_room_the_answer_is_given_all_the_same(tmp_path: Path) -> None:
+    """No file may grow there above what the model needs, which its history does after some answers."""
+
+    def small() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(EXAMPLE) + 100, len(EXAMPLE) + 100))
+
+    with serving(tmp_path, before=small) as server:
+        found = [server.predict() for _ in range(len(EXAMPLE) // 10_000 + 2)]
+        assert {status for status, _ in found} == {200}
+        told = found[-1][1]
+        assert (told["id"], "the history cannot be used" in told["not_kept"]) == (None, True)
+        assert told["predictions"][0]["latency_ms"] > 0
+
+
 def test_elsewhere_a_token_is_asked_for(tmp_path: Path) -> None:
     with serving(tmp_path, "--host", "0.0.0.0") as server:
         assert len(server.token) > 20

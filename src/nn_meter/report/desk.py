@@ -44,18 +44,20 @@ def front(predictors: Mapping[str, str], default: str, answers: Iterable[Mapping
 
 
 def gallery(latencies_ms: Mapping[str, Mapping[str, float]], models: int) -> str:
-    """A table of models and predictors; ``models`` is how many there will be."""
+    """A table with a row for each predictor, a column for each model; ``models`` is how many there will be."""
     names = tuple(dict.fromkeys(name for each in latencies_ms.values() for name in each))
-    heads = "".join(f'<th class="n">{markup(name)}</th>' for name in names)
+    heads = "".join(f'<th class="n">{markup(model)}</th>' for model in latencies_ms)
     rows = "".join(
-        f'<tr><td class="name">{markup(model)}</td>'
-        + "".join(f'<td class="n">{milliseconds(each[name]) if name in each else "–"}</td>' for name in names)
+        f'<tr><td class="name">{markup(name)}</td>'
+        + "".join(
+            f'<td class="n">{milliseconds(each[name]) if name in each else "–"}</td>' for each in latencies_ms.values()
+        )
         + "</tr>"
-        for model, each in latencies_ms.items()
+        for name in names
     )
     body = (
         f'<main><section><h2>Gallery</h2><p class="hint">{len(latencies_ms)} of {models} models, milliseconds of one '
         'inference by every predictor that is here. <a href="/">back</a></p><div class="scroll tall gallery"><table>'
-        f"<thead><tr><th>model</th>{heads}</tr></thead><tbody>{rows}</tbody></table></div></section></main>"
+        f"<thead><tr><th>predictor</th>{heads}</tr></thead><tbody>{rows}</tbody></table></div></section></main>"
     )
     return framed("nn-meter: gallery", body, (), in_script({}))
