@@ -151,8 +151,7 @@ class Predictor:
         Args:
             models: As ``predict`` takes them, of any kinds.
             model_type, input_shape, options: Of all of them, as in ``predict``.
-            workers: Processes to share the work among. Models go there pickled, so that a module built on PyTorch's
-                ``meta`` device travels lighter than one with weights.
+            workers: Processes to share the work among. They are forked on Linux, and have the models as they are here.
             executor: What takes the work instead: anything with the ``submit`` of ``concurrent.futures``, or a
                 ``nn_meter.spreading.RayExecutor``; ``workers`` is then about how many tasks it does at a time.
 

@@ -12,12 +12,16 @@ from itertools import islice
 from typing import Any, Protocol, TypeVar
 
 from nn_meter.errors import InputError, MissingDependencyError, ModelError, NnMeterError
+from nn_meter.storage import Closing
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 PIECE = 256
 """So many items are taken at a time: enough for what they share to be computed once, few enough to be held."""
+
+FORKS = sys.platform == "linux"
+"""Elsewhere forking is not safe, or not there."""
 
 _PIECES_OF_EACH = 4
 """A process gets its share in so many pieces, so that none waits long for the slowest."""
@@ -83,14 +87,15 @@ def spread(
         return [answer for piece in _pieces(items, PIECE) for answer in task(piece)]
     known = list(items)
     size = min(PIECE, -(-len(known) // (workers * _PIECES_OF_EACH))) or 1
-    pieces = list(_pieces(known, size))
-    place: AbstractContextManager[Executor] = _Processes(workers) if executor is None else nullcontext(executor)
+    pieces = [range(start, min(start + size, len(known))) for start in range(0, len(known), size)]
+    place: AbstractContextManager[_Taker]
+    place = nullcontext(_Elsewhere(executor, task, known)) if executor else _Processes(workers, task, known)
     with place as taker:
-        futures = [_submitted(taker, task, piece) for piece in pieces]
+        futures = [_submitted(taker, piece) for piece in pieces]
         return [
             answer
             for future, piece in zip(futures, pieces, strict=True)
-            for answer in _asked(taker, task, piece, future)
+            for answer in _asked(taker, piece, future)
         ]
 
 
@@ -104,26 +109,31 @@ def _pieces(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield piece
 
 
-def _submitted(executor: Executor, task: Callable[..., Any], piece: Sequence[Any]) -> Future | None:
+class _Taker(Protocol):
+    """Takes pieces: places of items."""
+
+    def submit(self, piece: range, /) -> Future:
+        """Have the task done for the items at these places."""
+
+
+def _submitted(taker: _Taker, piece: range) -> Future | None:
     try:
-        return executor.submit(task, piece)
+        return taker.submit(piece)
     except Exception:
         return None  # it is asked again, item by item, when its turn comes
 
 
-def _asked(
-    executor: Executor, task: Callable[..., Any], piece: Sequence[Any], future: Future | None = None, sure: bool = False
-) -> list[Any]:
+def _asked(taker: _Taker, piece: range, future: Future | None = None, sure: bool = False) -> list[Any]:
     """The answers of a piece; ``sure`` says that nothing else is under way that a process could have died of."""
     try:
-        answers: list[Any] = (future or executor.submit(task, piece)).result()
+        answers: list[Any] = (future or taker.submit(piece)).result()
         return answers
     except Exception as error:
         if isinstance(error, BrokenExecutor) and not sure:
-            return _asked(executor, task, piece, sure=True)
+            return _asked(taker, piece, sure=True)
         if len(piece) == 1:
             return [_blamed(error)]
-        return [answer for item in piece for answer in _asked(executor, task, [item], sure=sure)]
+        return [answer for place in piece for answer in _asked(taker, range(place, place + 1), sure=sure)]
 
 
 def _blamed(error: Exception) -> NnMeterError:
@@ -132,43 +142,70 @@ def _blamed(error: Exception) -> NnMeterError:
     if isinstance(error, BrokenExecutor):
         found = ModelError("the process that predicted this model died, as one does that runs out of memory")
     else:
-        found = ModelError(f"this model could not be handed to another process: {type(error).__name__}: {error}")
+        found = ModelError(f"this model could not be predicted in another process: {type(error).__name__}: {error}")
     found.__cause__ = error
     return found
 
 
-class _Processes:
-    """Processes of this machine, begun anew after one of them died."""
+class _Elsewhere:
+    """Somebody's executor: task and items go there pickled."""
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, executor: Executor, task: Callable[..., Any], items: Sequence[Any]) -> None:
+        self._executor, self._task, self._items = executor, task, items
+
+    def submit(self, piece: range, /) -> Future:
+        """See :class:`_Taker`."""
+        return self._executor.submit(self._task, [self._items[place] for place in piece])
+
+
+_held: tuple[Callable[..., Any], Sequence[Any]]
+"""In a process of ``_Processes``: the task and all items."""
+
+
+def _hold(task: Callable[..., Any], items: Sequence[Any]) -> None:
+    global _held
+    _held = task, items
+
+
+def _done(piece: range | list[Any]) -> Any:
+    task, items = _held
+    return task([items[place] for place in piece] if isinstance(piece, range) else piece)
+
+
+class _Processes(Closing):
+    """Processes of this machine, begun anew after one of them died.
+
+    A forked process has task and items as they are here, all that was computed before included, and nothing is pickled
+    but answers; one that starts anew gets them pickled.
+    """
+
+    def __init__(self, workers: int, task: Callable[..., Any], items: Sequence[Any]) -> None:
         if getattr(multiprocessing.process.current_process(), "_inheriting", False):
             raise InputError(
                 "predict_many(workers=...) is called while its own processes begin, which run the script again on this "
                 'system; put the call under: if __name__ == "__main__":'
             )
-        self._workers = workers
+        self._workers, self._task, self._items = workers, task, items
         self._pool = self._begun()
 
     def _begun(self) -> ProcessPoolExecutor:
-        # forked processes know the classes of a notebook or of a script without a guard; elsewhere than on Linux
-        # forking is not safe
-        way = "fork" if sys.platform == "linux" else "spawn"
-        return ProcessPoolExecutor(self._workers, multiprocessing.get_context(way))
+        # forked processes know the classes of a notebook or of a script without a guard, too
+        way = multiprocessing.get_context("fork" if FORKS else "spawn")
+        return ProcessPoolExecutor(self._workers, way, _hold, (self._task, self._items if FORKS else ()))
 
-    def submit(self, task: Callable[..., Any], /, *args: Any) -> Future:
-        """See :class:`Executor`."""
+    def submit(self, piece: range, /) -> Future:
+        """See :class:`_Taker`."""
+        work = piece if FORKS else [self._items[place] for place in piece]
         with warnings.catch_warnings():
             # of forking beside threads: the child runs nothing but this package, which holds no lock
             warnings.simplefilter("ignore", DeprecationWarning)
             try:
-                return self._pool.submit(task, *args)
+                return self._pool.submit(_done, work)
             except BrokenExecutor:
                 self._pool.shutdown(wait=False)
                 self._pool = self._begun()
-                return self._pool.submit(task, *args)
+                return self._pool.submit(_done, work)
 
-    def __enter__(self) -> Executor:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """End the processes."""
         self._pool.shutdown(cancel_futures=True)

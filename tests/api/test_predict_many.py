@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from nn_meter import frontends, model_to_graph
+from nn_meter import frontends, model_to_graph, spreading
 from nn_meter.api import Predictor
 from nn_meter.errors import GraphError, InputError, MissingDependencyError, ModelError, NnMeterError
 from nn_meter.ir import Graph, GraphBuilder
@@ -45,13 +45,19 @@ def convolutions(count: int) -> Graph:
 class Fatal:
     """A candidate that takes down the process that reads it."""
 
-    def __reduce__(self) -> tuple[Call, tuple[int, int]]:
-        return _kill, (os.getpid(), signal.SIGKILL)
+    def __init__(self) -> None:
+        self.parent = os.getpid()
 
+    def read(self) -> bytes:
+        return b""
 
-def _kill(parent: int, sign: int) -> None:
-    assert os.getpid() != parent
-    os.kill(os.getpid(), sign)
+    def seek(self, place: int) -> None:
+        pass
+
+    def tell(self) -> int:
+        assert os.getpid() != self.parent
+        os.kill(os.getpid(), signal.SIGKILL)
+        return 0
 
 
 class Unpicklable:
@@ -118,10 +124,20 @@ def test_a_process_that_dies_costs_one_model(predictor: Predictor) -> None:
 
 
 def test_a_model_that_cannot_travel_costs_one_answer(predictor: Predictor) -> None:
-    answers = predictor.predict_many([EXAMPLE, Unpicklable(), EXAMPLE], workers=2)
+    answers = predictor.predict_many([EXAMPLE, Unpicklable(), EXAMPLE], executor=Elsewhere())
     assert answers[::2] == [TOTAL_MS, TOTAL_MS]
     assert isinstance(answers[1], ModelError)
     assert "TypeError: stays where it is" in str(answers[1])
+
+
+def test_where_processes_start_anew_they_answer_the_same(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spreading, "FORKS", False)
+    *answers, lost = predictor.predict_many([*MIXED, Unpicklable()], workers=2)
+    assert_mixed(answers)
+    assert isinstance(lost, ModelError)
+    assert "stays where it is" in str(lost)
 
 
 def test_no_workers_are_refused(predictor: Predictor) -> None:
