@@ -25,6 +25,7 @@ from nn_meter.api import Predictor, load_latency_predictor
 from nn_meter.backends.onnxruntime_cpu import OnnxRuntimeConfig, OnnxRuntimeCpu
 from nn_meter.errors import NnMeterError
 from nn_meter.ir import Graph
+from nn_meter.ir.shapes import FOUND
 from nn_meter.kernels.kinds import KIND_OF
 from nn_meter.kernels.work import FLOPS, GENERATING
 from nn_meter.measuring import Plan, measure
@@ -170,6 +171,8 @@ def _shapes(graph: Graph, kernels: Sequence[ExecutedKernel]) -> str:
         for name, operand in zip(kernel.output_names, kernel.outputs, strict=False)
         if operand is not None
     }
+    if any(node.op_type in FOUND for node in graph.nodes):
+        return "the most that the data may have"
     wrong = [
         f"{graph.tensors[name].shape}, executed {executed[name]}"
         for name in graph.outputs
@@ -202,7 +205,7 @@ def page(found: Found, predictor: str, command: str) -> str:
         "|---|---|---:|---:|---:|---:|",
     ]
     for where in ("alone", "context"):
-        for status in ("predicted", *DOUBTFUL, "free"):
+        for status in ("predicted", *DOUBTFUL):
             ratios = [pair.ratio for row in told if row.status == status and (pair := getattr(row, where)) is not None]
             if ratios:
                 off = [sum(not 1 / times <= ratio <= times for ratio in ratios) for times in (2, 4)]

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from nn_meter.kernels.rewriting import Op, Work
 
 _NO_OPS = ("Identity", "Dropout")
+_ARITHMETIC = ("Mul", "Div", "Add", "Sub")
 
 
-def eliminate_no_ops(work: Work) -> None:
+def eliminate_no_ops(work: Work, kept: Collection[str] = (), of_inputs: bool = True) -> None:
     """Identity, Dropout at inference, casts to the same type, slices and expansions that change nothing.
 
-    A Reshape to the shape that is there already stays, unless a view stands before or behind it.
+    A Reshape to the shape that is there already stays, unless a view stands before or behind it. Operators in ``kept``
+    are executed whatever they change, and without ``of_inputs`` so is arithmetic on an input of the model.
     """
     for op in work.ops():
         source, out = op.inputs[0] if op.inputs else "", op.outputs[0]
         if not source or not _data(work, op):
+            continue
+        if op.op_type in kept:
             continue
         if op.op_type in _NO_OPS:
             work.bypass(op, f"{op.op_type} is not executed at inference")
@@ -28,7 +34,7 @@ def eliminate_no_ops(work: Work) -> None:
                 same = same and _is_open(work, op)
             if same:
                 work.bypass(op, f"the {op.op_type} changes nothing")
-        elif op.op_type in ("Mul", "Div", "Add", "Sub"):
+        elif op.op_type in _ARITHMETIC and (of_inputs or work.inputs.isdisjoint(op.inputs)):
             neutral = 1.0 if op.op_type in ("Mul", "Div") else 0.0
             sides = (0, 1) if op.op_type in ("Mul", "Add") else (1,)
             side = next((i for i in sides if work.scalar(op.inputs[i]) == neutral), None)

@@ -51,9 +51,8 @@ SWISH = Pattern(
     check=_one_shape,
 )
 
-def over_the_last_axis(work: Work, match: Match) -> str:
-    """Whether the means of a normalisation, named ``m`` and ``v``, are over the last axis and its weight ``w`` has a
-    value for each place there."""
+def means_over_the_last_axis(work: Work, match: Match) -> str:
+    """Whether the means of a normalisation, named ``m`` and ``v``, are over the last axis."""
     last = len(work.shape(match["x"])) - 1
     for name in ("m", "v"):
         if name in match.ops:
@@ -61,6 +60,14 @@ def over_the_last_axis(work: Work, match: Match) -> str:
             axes = work.tensors[mean.inputs[1]].value if len(mean.inputs) > 1 else mean.attrs.get("axes")
             if axes not in ((-1,), (last,)):
                 return "the normalisation is over other axes than the last"
+    return ""
+
+
+def over_the_last_axis(work: Work, match: Match) -> str:
+    """Whether that is so, and its weight ``w`` has a value for each place there."""
+    reason = means_over_the_last_axis(work, match)
+    if reason:
+        return reason
     fits = work.shape(match["w"])[-1:] == work.shape(match["x"])[-1:]
     return "" if fits else "the weight of the normalisation is not one value for each place of the last axis"
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from types import MappingProxyType
 
-from nn_meter.kernels.no_ops import eliminate_no_ops
 from nn_meter.kernels.spellings import SWISH
 from nn_meter.runtimes.base import Pass, Runtime, rewriting
 from nn_meter.runtimes.onnxruntime import (
@@ -39,7 +38,7 @@ from nn_meter.runtimes.onnxruntime.spellings import (
 
 PASSES: tuple[Pass, ...] = (
     Pass("keep_behind_dequantised", quantised.keep_behind_dequantised, "ConstantFolding"),
-    Pass("eliminate_no_ops", lambda work, options: eliminate_no_ops(work), "EliminateIdentity, EliminateDropout, ..."),
+    Pass("eliminate_no_ops", views.eliminate_no_ops, "EliminateIdentity, EliminateDropout, NoopElimination, ..."),
     Pass("merge_equals", equals.merge_equals, "ConstantSharing, CommonSubexpressionElimination"),
     Pass("fold_pad", convolutions.fold_pad("Conv", "AveragePool", "MaxPool"), "Pad_Fusion", until="1.32"),
     Pass("fold_pad", convolutions.fold_pad("Conv", "AveragePool"), "Pad_Fusion", since="1.32"),
@@ -78,6 +77,7 @@ PASSES: tuple[Pass, ...] = (
     Pass("to_channels_last", channels_last.to_channels_last, "NhwcTransformer"),
     Pass("block_channels", blocked.block_channels, "NchwcTransformer"),
     Pass("split_hard_swish", convolutions.split_hard_swish, "function body of HardSwish"),
+    Pass("split_mish", convolutions.split_mish, "function body of Mish"),
     Pass("fuse_conv_add", convolutions.fuse_conv_add, "ConvAddActivationFusion"),
 )
 """In the order in which they run; to what ONNX Runtime calls its transformers."""

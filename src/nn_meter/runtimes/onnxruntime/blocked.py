@@ -83,7 +83,7 @@ class _Blocks:
             "BatchNormalization": self.batch_norm,
             "Resize": self.resize,
             "Upsample": self.resize,
-            **dict.fromkeys(("Gelu", "QuickGelu", "FastGelu"), self.through),
+            **dict.fromkeys(("Gelu", "QuickGelu"), self.through),
             **dict.fromkeys(ACTIVATIONS, self.activation),
         }
         for op in self.work.ops():

@@ -27,6 +27,18 @@ TANH_GELU = replace(
     """,
 )
 
+def _weights_of_one_axis(work: Work, match: Match) -> str:
+    """Weights are of one axis and alike: one value for each place of the last axis, or one for all."""
+    reason = spellings.means_over_the_last_axis(work, match)
+    if reason:
+        return reason
+    last = work.shape(match["x"])[-1]
+    shapes = {work.shape(match[name]) for name in ("w", "b") if name in match.tensors}
+    if len(shapes) == 1 and shapes <= {(last,), (1,)}:
+        return ""
+    return "the weights of the normalisation are no values for each place of the last axis"
+
+
 LAYER_NORM = replace(
     spellings.LAYER_NORM,
     text="""
@@ -40,6 +52,7 @@ LAYER_NORM = replace(
     n = Div(d, s) | Div(Sub(x, m), s)
     y = Add(Mul(n, w), b)
     """,
+    check=_weights_of_one_axis,
 )
 
 RMS_NORM = replace(
@@ -51,6 +64,7 @@ RMS_NORM = replace(
     s = Sqrt(Add(v, e))
     y = Mul(Div(x, s), w)
     """,
+    check=_weights_of_one_axis,
 )
 
 

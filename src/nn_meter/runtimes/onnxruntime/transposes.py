@@ -91,8 +91,13 @@ def push_transpose_through_view(work: Work, options: Options) -> None:
         turn = tuple(i for axis in order for i, (owner, _) in enumerate(by_source) if owner == axis)
         work.remove(before)
         work.remove(op)
-        work.add(Op("Reshape", before.inputs[:1], [split], op.attrs, op.members), at=before)
+        moved = work.add(Op("Reshape", before.inputs[:1], [split], op.attrs, op.members), at=before)
         work.add(Op("Transpose", [split], op.outputs, {"perm": turn}, before.members), at=op)
+        view = work.made_by(moved.inputs[0], "Reshape")
+        if view is None or work.only_reader(view.outputs[0]) is not moved:
+            continue
+        if work.shape(view.inputs[0]) == work.shape(split):
+            work.bypass(work.fuse((view, moved), "Reshape", view.inputs[:1], [split]), "the views cancel out")
 
 
 def _split_axes(shape: tuple[int, ...], wanted: tuple[int, ...]) -> list[tuple[int, ...]] | None:

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from nn_meter.kernels import no_ops
 from nn_meter.kernels.rewriting import Op, Work
 from nn_meter.runtimes.base import Options
+
+
+def eliminate_no_ops(work: Work, options: Options) -> None:
+    """What changes nothing. A Tile or Transpose is executed all the same, and so is arithmetic on an input."""
+    no_ops.eliminate_no_ops(work, kept=("Tile", "Transpose"), of_inputs=False)
 
 
 def gather_to_split(work: Work, options: Options) -> None:
@@ -69,7 +75,7 @@ def _cut(work: Work, op: Op) -> tuple[int, int, int] | None:
 
 def merge_views(work: Work, options: Options) -> None:
     """A view of a view is one, unless one of them has ``allowzero``: the runtime leaves those alone. Views of integers
-    have stood behind one another only since the changes of type between them went."""
+    have stood behind one another only since the changes of type between them went. One that changes nothing stays."""
     for op in work.ops("Reshape", "Squeeze", "Unsqueeze"):
         if work.tensors[op.inputs[0]].dtype in ("uint8", "int8"):
             continue
@@ -81,10 +87,6 @@ def merge_views(work: Work, options: Options) -> None:
             and not _open_beside_own(work, before, op)
         ):
             op = work.fuse((before, op), "Reshape", before.inputs[:1], op.outputs)
-            if work.shape(op.inputs[0]) == work.shape(op.outputs[0]) and work.bypass(
-                op, "the views cancel out"
-            ):
-                break
             before = work.made_by(op.inputs[0], "Reshape")
 
 

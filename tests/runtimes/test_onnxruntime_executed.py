@@ -1,0 +1,118 @@
+"""Small graphs become the operators that ONNX Runtime executes of them, here and now."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+
+from nn_meter.ir import Graph, GraphBuilder
+from nn_meter.kernels.rules import read_rules
+from nn_meter.runtimes import find
+from nn_meter.runtimes.executed import read_all
+from nn_meter.runtimes.fusion import fuse
+
+pytest.importorskip("onnxruntime")
+from nn_meter.backends.onnxruntime_cpu import OnnxRuntimeCpu
+
+Make = Callable[[GraphBuilder], str]
+MAP = (1, 64, 28, 28)
+
+
+def _between(*ops: tuple[object, ...]) -> Make:
+    """Operators one behind the other, each with its further operands as constants, between two that stay."""
+
+    def make(b: GraphBuilder) -> str:
+        x = b.op("Relu", b.input((8, 64)))
+        for op_type, *operands in ops:
+            attrs = operands.pop() if operands and isinstance(operands[-1], dict) else {}
+            held = [each if isinstance(each, str) else _const(b, each) for each in operands]
+            x = b.op(str(op_type), x, *held, **attrs)
+        return b.op("Neg", x)
+
+    return make
+
+
+def _const(b: GraphBuilder, value: object) -> str:
+    return b.const(value, "float32" if isinstance(value, float) else "int64")  # type: ignore[arg-type]
+
+
+def _on_an_input(b: GraphBuilder) -> str:
+    return b.op("Relu", b.op("Mul", b.input((8, 64)), b.const(1.0, "float32")))
+
+
+def _normed(scale: tuple[int, ...], bias: tuple[int, ...]) -> Make:
+    def make(b: GraphBuilder) -> str:
+        x = b.input((1, 8, 64))
+        axes = b.const((-1,))
+        d = b.op("Sub", x, b.op("ReduceMean", x, axes))
+        v = b.op("ReduceMean", b.op("Pow", d, b.const(2.0, "float32")), axes)
+        n = b.op("Div", d, b.op("Sqrt", b.op("Add", v, b.const(1e-6, "float32"))))
+        return b.op("Add", b.op("Mul", n, b.weight(scale)), b.weight(bias))
+
+    return make
+
+
+def _products(b: GraphBuilder) -> str:
+    x = b.input((1, 8, 64))
+    for _ in range(2):
+        x = b.op("Add", b.op("MatMul", x, b.weight((64, 64))), b.weight((64,)))
+    return b.op("Relu", x)
+
+
+def _heads(shape: tuple[int, ...]) -> Make:
+    def make(b: GraphBuilder) -> str:
+        x = b.op("Add", b.op("MatMul", b.input((1, 8, 64)), b.weight((64, 64))), b.weight((64,)))
+        return b.op("Transpose", b.op("Reshape", x, b.const(shape)), perm=(0, 2, 1, 3))
+
+    return make
+
+
+def _conv(b: GraphBuilder, x: str) -> str:
+    return b.op("Conv", x, b.weight((64, 64, 3, 3)), pads=(1, 1, 1, 1))
+
+
+def _between_convolutions(make: Callable[[GraphBuilder, str], str]) -> Make:
+    return lambda b: _conv(b, make(b, _conv(b, b.input(MAP))))
+
+
+def _tanh_gelu(b: GraphBuilder, x: str) -> str:
+    cube = b.op("Mul", b.op("Pow", x, b.const(3.0, "float32")), b.const(0.044715, "float32"))
+    t = b.op("Tanh", b.op("Mul", b.op("Add", x, cube), b.const(0.7978845608, "float32")))
+    return b.op("Mul", b.op("Mul", x, b.const(0.5, "float32")), b.op("Add", t, b.const(1.0, "float32")))
+
+
+CASES: dict[str, Make] = {
+    "a view to the same shape": _between(("Reshape", (8, 64))),
+    "views there and back": _between(("Reshape", (64, 8)), ("Reshape", (8, 64))),
+    "views that Reshape leads": _between(("Reshape", (8, 64)), ("Unsqueeze", (0,)), ("Squeeze", (0,))),
+    "Unsqueeze and Squeeze": _between(("Unsqueeze", (0,)), ("Squeeze", (0,))),
+    "products behind each other": _products,
+    "heads of a product": _heads((1, 8, 4, 16)),
+    "Tile by 1": _between(("Tile", (1, 1))),
+    "Transpose that turns nothing": _between(("Transpose", {"perm": (0, 1)})),
+    "Expand to the same shape": _between(("Expand", (8, 64))),
+    "times 1": _between(("Mul", 1.0)),
+    "times 1, of an input": _on_an_input,
+    "over 1, less 0": _between(("Div", 1.0), ("Sub", 0.0)),
+    "Clip behind Clip": _between(("Clip", 0.0, 6.0), ("Clip", 0.0, 6.0)),
+    "layer normalisation": _normed((64,), (64,)),
+    "layer normalisation, one weight": _normed((1,), (1,)),
+    "layer normalisation, weights of two axes": _normed((1, 64), (64,)),
+    "tanh-GELU between convolutions": _between_convolutions(_tanh_gelu),
+    "GELU between convolutions": _between_convolutions(lambda b, x: b.op("Gelu", x)),
+    "Mish between convolutions": _between_convolutions(lambda b, x: b.op("Mish", x)),
+    "Mish": _between(("Mish",)),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_becomes_of_it_is_what_is_executed(name: str) -> None:
+    b = GraphBuilder()
+    graph: Graph = b.graph(CASES[name](b))
+    runtime = find("onnxruntime")
+    executed = read_all(OnnxRuntimeCpu().fused(graph), runtime, graph)
+    kernels = fuse(graph, read_rules({"runtime": "onnxruntime"})).kernels
+    ours = Counter((each.kind, repr(each.config)) for each in kernels if not each.free)
+    assert ours == Counter((each.kind, repr(each.config)) for each in executed)
