@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console, RenderableType
 
+from nn_meter.ir import Tensor
 from nn_meter.kernels.partition import FreeConfig, Kernel, NnMeterConfig, Unfused
 from nn_meter.predictors.prediction import DOUBTFUL, STATUSES, KernelPrediction, Prediction
 from nn_meter.report import lines, text
@@ -156,3 +157,12 @@ def test_an_answer_says_how_to_verify_it_where_a_backend_can(runtime: str, threa
     asked = replace(MIXED, model="my net.onnx", runtime=runtime, threads=threads)
     lines = [line for line in printed(text.answer(asked)).splitlines() if line.startswith("verify by")]
     assert lines == ([f"verify by    {said}"] if said else [])
+
+
+def test_the_command_that_measures_asks_for_the_same_tokens() -> None:
+    step = replace(
+        MIXED, model="step.onnx", runtime="onnxruntime 1.32.0", threads=1, past=9,
+        inputs=(Tensor("input_ids", (1, 4), "int64"), Tensor("past_key_values.0.key", (1, 2, 9, 8))),
+    )  # fmt: skip
+    lines = [line for line in printed(text.answer(step)).splitlines() if line.startswith("verify by")]
+    assert lines == ["verify by    nn-meter measure step.onnx --past 9 --seq-len 4 --backend onnxruntime_cpu"]

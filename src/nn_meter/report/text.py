@@ -232,7 +232,11 @@ def _measuring(prediction: Prediction) -> str:
     if not prediction.threads or f"{runtime}_cpu" not in plugins.names("backend"):
         return ""
     threads = f" --threads {prediction.threads}" if prediction.threads > 1 else ""
-    return f"nn-meter measure {legible(shlex.quote(prediction.model))} --backend {runtime}_cpu{threads}"
+    tokens = ""
+    if prediction.past is not None:  # a text's first input is its tokens, a row for each text
+        lengths = (each.shape[1] for each in prediction.inputs if len(each.shape) == 2)
+        tokens = f" --past {prediction.past}{''.join(f' --seq-len {length}' for length in list(lengths)[:1])}"
+    return f"nn-meter measure {legible(shlex.quote(prediction.model))}{tokens} --backend {runtime}_cpu{threads}"
 
 
 def _answerer(prediction: Prediction) -> Iterator[str]:
