@@ -147,3 +147,13 @@ def test_models_are_sound_after_each_pass(path: Path, runtime: Runtime) -> None:
     graph = reader.read(path)
     optimised_step_by_step(runtime, graph)
     check_runtime(runtime, graph)
+
+
+def test_views_are_free_in_pytorch_and_cost_something_in_onnx_runtime() -> None:
+    b = GraphBuilder("view")
+    y = b.op("Reshape", b.op("Relu", b.input((2, 3, 4))), b.const((6, 4)))
+    graph = b.graph(b.op("Softmax", y, axis=-1))
+    for runtime, free in (("pytorch", True), ("onnxruntime_cpu", False)):
+        found = {k.kind: bool(k.free) for k in fuse(graph, read_rules({"runtime": runtime})).kernels}
+        assert found["reshape"] is free
+        assert not found["softmax"]

@@ -80,6 +80,7 @@ class Runtime:
         layout_kernels: operators of executed kernels that only change a layout; they come and go with what
             surrounds an operator.
         precisions: numpy's names of the element types that its passes are known to hold for.
+        views: why what only looks at data another way costs nothing there; empty where it costs something.
         few: element types that only these of its operators take; it refuses a model that has others of them.
     """
 
@@ -90,6 +91,7 @@ class Runtime:
     read: Callable[[ExecutedKernel], Operator] | None = None
     layout_kernels: frozenset[str] = frozenset()
     precisions: tuple[str, ...] = ("float32",)
+    views: str = ""
     few: Mapping[str, frozenset[str]] = field(default_factory=lambda: MappingProxyType({}))
 
     def passes_of(self, version: str = "") -> tuple[Pass, ...]:

@@ -35,11 +35,13 @@ def fuse(
     Raises:
         RuleError: the rules name a runtime that does not exist.
     """
-    work = (runtime or find(rules.runtime)).optimise(Work(graph), rules, version)
+    runtime = runtime or find(rules.runtime)
+    work = runtime.optimise(Work(graph), rules, version)
     kernels: list[Kernel] = []
     for op in work.ops():
         kind, config = read_kernel(work.executed(op), known)
-        kernels.append(Kernel(kind, config, op.members, _label(op)))
+        free = runtime.views if kind == "reshape" else ""
+        kernels.append(Kernel(kind, config, op.members, _label(op), free))
     unfused = _unfused(work, rules) if reasons else ()
     kernels += [
         Kernel("free", FreeConfig(op_type), (node,), op_type, reason) for node, op_type, reason in work.free
