@@ -97,6 +97,7 @@ CASES: dict[str, Make] = {
     "times 1, of an input": _on_an_input,
     "over 1, less 0": _between(("Div", 1.0), ("Sub", 0.0)),
     "Clip behind Clip": _between(("Clip", 0.0, 6.0), ("Clip", 0.0, 6.0)),
+    "Clip behind Relus": _between(("Neg",), ("Relu",), ("Relu",), ("Clip", 0.0, 6.0)),
     "layer normalisation": _normed((64,), (64,)),
     "layer normalisation, one weight": _normed((1,), (1,)),
     "layer normalisation, weights of two axes": _normed((1, 64), (64,)),

@@ -81,8 +81,8 @@ def _unfit_pad(work: Work, op: Op) -> str:
 
 
 def drop_relu(work: Work, options: Options) -> None:
-    """A Relu before a Clip with constant bounds becomes part of it."""
-    for op in work.ops("Relu"):
+    """A Relu before a Clip with constant bounds becomes part of it, several do one by one."""
+    for op in reversed(list(work.ops("Relu"))):
         after = work.only_reader(op.outputs[0])
         if after is not None and after.op_type == "Clip" and all(not i or work.const(i) for i in after.inputs[1:]):
             work.bypass(op, "the Clip behind it cuts off as much")
