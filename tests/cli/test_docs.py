@@ -32,6 +32,8 @@ SKIPPED = {
     "scripts/test": "would run this test; .ci/run does it in a fresh clone",
     "pip install": "installs from the network",
     "nn-meter build": "measures for twenty minutes; tests/test_building.py builds in seconds",
+    "curl": "asks a server; tests/serving does",
+    "nn-meter serve": "serves until it is stopped; tests/serving asks it",
     "nn-meter detect-rules": "measures for minutes; tests/detection detects single rules",
 }
 """Beginning of a command to why it is not run here."""
