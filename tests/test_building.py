@@ -17,11 +17,15 @@ from nn_meter import building
 from nn_meter.building import BuildPlan, build, kept_rules, measure_network
 from nn_meter.detection import DetectionPlan
 from nn_meter.detection.decision import NOT_MEASURED
+from nn_meter.devices.device import Device
 from nn_meter.errors import BackendError, BuildError, DeviceError
-from nn_meter.measuring import Failure, Journal, Worker, ask
+from nn_meter.measuring import Circumstances, Failure, Journal, Worker, ask
+from nn_meter.progress import Progress
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("sklearn")
+
+WHERE = Circumstances(Device("abacus"), "replay", "0")
 
 
 def test_one_network_is_measured_with_all_its_kernels() -> None:
@@ -181,3 +185,50 @@ def test_a_script_without_a_main_guard_measures(tmp_path: Path) -> None:
     run = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
     assert re.fullmatch(r"[1-9]\d* measured networks are too few to train on, 30 are needed; .*\n", run.stdout), run
     assert "failed" not in run.stdout
+
+
+def test_a_row_of_the_journal_that_is_no_record_is_named(tmp_path: Path) -> None:
+    with Journal(tmp_path / "j.sqlite") as book:
+        (key,) = book.add([{"family": "plain", "seed": 7}])
+        book.record(key, {"subject": "plain_7"})
+    with pytest.raises(BuildError, match=r"j\.sqlite: the journal is damaged .*'plain'.*move the file away"):
+        build(BuildPlan("replay", budget_s=0.01, detect_s=0), name="x", journal=tmp_path / "j.sqlite")
+
+
+def test_training_counts_to_the_budget_and_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    heard: list[str] = []
+
+    def judged(records: object, *, seed: int, kept: Journal, progress: Progress) -> dict[str, float]:
+        clock[0] += 0.3
+        (key,) = kept.add([{"fit": "x"}])
+        kept.record(key, {"trees": "", "elapsed_s": 0.3})
+        progress(1, 2, None, "training, conv")
+        return {}
+
+    class Quick:
+        def __init__(self, **_: object) -> None:
+            self.link = None
+
+        def __enter__(self) -> Quick:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def call(self, *_: object) -> Failure:
+            clock[0] += 0.1
+            return Failure("refused", "not now")
+
+    monkeypatch.setattr(building, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(building, "worst_families", judged)
+    monkeypatch.setattr(building, "ask", lambda *_: WHERE)
+    monkeypatch.setattr(building, "Worker", Quick)
+    with pytest.raises(BuildError, match="too few to train on"):
+        build(
+            BuildPlan("replay", budget_s=4.0, detect_s=0), name="x", journal=tmp_path / "j.sqlite",
+            progress=lambda done, total, eta_s, what: heard.append(what),
+        )  # fmt: skip
+    assert heard.count("judging which families are predicted worst") == 1
+    # 4 s less 0.3 s of judging less three times that for training
+    assert clock[0] == pytest.approx(4.0 - 3 * 0.3, abs=0.11)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property, lru_cache, partial
 from importlib import import_module
@@ -27,6 +28,7 @@ from nn_meter.predictors.bundle import Bundle, pack, unpack
 from nn_meter.predictors.nnmeter_columns import SCHEMAS
 from nn_meter.predictors.prediction import Prediction
 from nn_meter.progress import Progress
+from nn_meter.storage import legible
 
 if TYPE_CHECKING:
     from nn_meter.spreading import Executor
@@ -132,7 +134,8 @@ class Predictor:
             MissingDependencyError: reading it needs a package that is not installed.
         """
         subject = self._subject(model, model_type, _stated(input_shape), apply_nni, options)
-        return self._terms.latencies_ms([subject])[0]
+        with _fitting(_is_ir(model, model_type)):
+            return self._terms.latencies_ms([subject])[0]
 
     def predict_many(
         self,
@@ -172,7 +175,8 @@ class Predictor:
     ) -> Prediction:
         """The same answer with its kernels, what each rests on, and why neighbours did not fuse."""
         subject = self._subject(model, model_type, _stated(input_shape), apply_nni, options)
-        found = self._terms.explain(subject, _title(model, subject))
+        with _fitting(_is_ir(model, model_type)):
+            found = self._terms.explain(subject, _title(model, subject))
         if not isinstance(subject, Graph):
             return found
         inputs = tuple(subject.tensors[name] for name in subject.inputs)
@@ -303,7 +307,21 @@ ENGINES: Mapping[str, Callable[[Bundle], _NnMeterTerms | _GraphTerms]] = Mapping
 
 
 _SHAPES = itemgetter("input_shape", "output_shape")
-_FORMAT_ERRORS = (AttributeError, IndexError, KeyError, TypeError, ValueError)
+_FORMAT_ERRORS = (ArithmeticError, AttributeError, IndexError, KeyError, TypeError, ValueError)
+
+
+@contextmanager
+def _fitting(ir: bool) -> Iterator[None]:
+    """Of nn-Meter's files nothing says that nodes have the inputs and dimensions that their operators work on."""
+    try:
+        yield
+    except _FORMAT_ERRORS as error:
+        if not ir:
+            raise
+        raise GraphError(
+            f"nn-Meter IR: a node has not the inputs or dimensions that its operator works on ({type(error).__name__}: "
+            f"{legible(str(error))}); export the model to ONNX"
+        ) from error
 
 
 def _terms(bundle: Bundle) -> _NnMeterTerms | _GraphTerms:

@@ -21,11 +21,12 @@ from nn_meter.detection.decision import NOT_MEASURED
 from nn_meter.devices.link import open_link
 from nn_meter.errors import BackendError, BuildError
 from nn_meter.learning.correction import CALL
+from nn_meter.learning.fit import spent_on_fits
 from nn_meter.learning.training import check_kinds, train, worst_families
 from nn_meter.measuring import wire
 from nn_meter.measuring.asking import ask, failed
 from nn_meter.measuring.isolation import Failure, Worker
-from nn_meter.measuring.journal import Entry, Journal
+from nn_meter.measuring.journal import Journal
 from nn_meter.measuring.measure import Plan, measure, quiet_parts
 from nn_meter.measuring.records import Circumstances, MeasuredKernel, Record
 from nn_meter.networks.fixed import nothing, probe
@@ -44,6 +45,10 @@ MIN_NETWORKS = 30
 """A build that ends with fewer measured networks trains nothing."""
 
 _DRAWN_AT_ONCE = 50
+TRAINING_GROWTH = 3.0
+"""Training takes so many times what judging the families took half-way: all networks in place of three quarters of half
+of them."""
+
 _LOSSES = 3
 """A device that is lost so often in a row ends the build; what is measured stays in the journal."""
 
@@ -104,6 +109,8 @@ def build(
         rules: parsed fusion rules; by default they are detected.
         progress: hears what is being detected, measured and trained.
 
+    Regressors that are fitted are kept beside the journal too, so that a build that is killed while it trains goes on.
+
     Raises:
         BackendError: an unknown backend or setting, or a runtime that does not answer on the device.
         DeviceError: an unknown device.
@@ -121,23 +128,25 @@ def build(
             begin = monotonic()
             rules = _detected(plan, journal.with_suffix(".rules.sqlite"), progress)
             plan = replace(plan, budget_s=max(plan.budget_s - (monotonic() - begin), 1.0))
-        _measure(plan, book, where, progress)
-        records, failures = _read(book.results())
-    if len(records) < MIN_NETWORKS:
-        why = f"; {len(failures)} failed, the first because: {failures[0].reason}" if failures else ""
-        raise BuildError(
-            f"{len(records)} measured networks are too few to train on, {MIN_NETWORKS} are needed{why}; "
-            "give the build a larger budget"
-        )
-    bundle = train(
-        records,
-        name=name,
-        version=version,
-        rules={"runtime": runtime.name, **(rules or {})},
-        kinds=plan.kinds,
-        seed=plan.seed,
-        progress=progress,
-    )
+        with Journal(journal.with_suffix(".fits.sqlite")) as fits:
+            _measure(plan, book, fits, where, progress)
+            records, failures = measured(book)
+            if len(records) < MIN_NETWORKS:
+                why = f"; {len(failures)} failed, the first because: {failures[0].reason}" if failures else ""
+                raise BuildError(
+                    f"{len(records)} measured networks are too few to train on, {MIN_NETWORKS} are needed{why}; "
+                    "give the build a larger budget"
+                )
+            bundle = train(
+                records,
+                name=name,
+                version=version,
+                rules={"runtime": runtime.name, **(rules or {})},
+                kinds=plan.kinds,
+                seed=plan.seed,
+                kept=fits,
+                progress=progress,
+            )
     return replace(bundle, notes=(*bundle.notes, f"{len(failures)} networks failed")) if failures else bundle
 
 
@@ -218,17 +227,27 @@ def kept_rules(rules: Mapping[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def _measure(plan: BuildPlan, book: Journal, where: Circumstances, progress: Progress | None) -> None:
-    """Fill the journal until the budget is spent."""
+def _measure(
+    plan: BuildPlan, book: Journal, fits: Journal, where: Circumstances, progress: Progress | None
+) -> None:
+    """Fill the journal until the budget is spent, less what training will take."""
     weights: Mapping[str, float] = {family: row.weight for family, row in FAMILIES.items()}
-    records, failures = _read(book.results())
+    records, failures = measured(book)
     spent_s, done, adapted = sum(record.elapsed_s for record in records), len(records) + len(failures), False
-    lost = 0
+    lost, budget_s = 0, plan.budget_s
+
+    def judging(*_: object) -> None:
+        if progress is not None:
+            left_s = max(plan.budget_s - spent_s, 0.0)
+            progress(min(spent_s, plan.budget_s), plan.budget_s, left_s, "judging which families are predicted worst")
+
     with Worker(timeout_s=plan.timeout_s, processors=where.threads, link=open_link(plan.device)) as worker:
-        while spent_s < plan.budget_s:
+        while spent_s < budget_s:
             if not adapted and spent_s > plan.budget_s / 2:
-                adapted = True
-                worse = worst_families(_read(book.results())[0], seed=plan.seed)
+                adapted, begin = True, monotonic()
+                worse = worst_families(measured(book)[0], seed=plan.seed, kept=fits, progress=judging)
+                spent_s += monotonic() - begin
+                budget_s = max(budget_s - TRAINING_GROWTH * spent_on_fits(fits), spent_s)
                 weights = {f: w * min(max(worse.get(f, 1.0), 0.5), 3.0) for f, w in weights.items()}
             pending = book.pending()
             if not pending:
@@ -237,7 +256,7 @@ def _measure(plan: BuildPlan, book: Journal, where: Circumstances, progress: Pro
                 continue
             for entry in pending:
                 begin = monotonic()
-                family, seed = str(entry.item["family"]), int(entry.item["seed"])
+                family, seed = entry.item.get("family", ""), entry.item.get("seed", 0)
                 result = worker.call(measure_network, family, seed, plan, where)
                 if isinstance(result, Failure) and result.kind == "lost":
                     lost += 1
@@ -254,10 +273,20 @@ def _measure(plan: BuildPlan, book: Journal, where: Circumstances, progress: Pro
                 if progress is not None:
                     left_s = max(plan.budget_s - spent_s, 0.0)
                     progress(min(spent_s, plan.budget_s), plan.budget_s, left_s, f"measuring, {done} networks")
-                if spent_s >= plan.budget_s:
+                if spent_s >= budget_s:
                     break
 
 
-def _read(entries: list[Entry]) -> tuple[list[Record], list[Failure]]:
-    failures = [entry.result for entry in entries if isinstance(entry.result, Failure)]
-    return [wire.from_json(Record, e.result) for e in entries if isinstance(e.result, Mapping)], failures
+def measured(book: Journal) -> tuple[list[Record], list[Failure]]:
+    """Records of the networks that a build measured, and why it has none of the others.
+
+    Raises:
+        BuildError: a row of the journal that is neither.
+    """
+    told = [book.understood(entry, _record) for entry in book.results()]
+    return [each for each in told if isinstance(each, Record)], [each for each in told if isinstance(each, Failure)]
+
+
+def _record(result: Mapping[str, Any] | Failure) -> Record | Failure:
+    return result if isinstance(result, Failure) else wire.from_json(Record, result)
+

@@ -27,9 +27,14 @@ Each message says what went wrong, where (file, node, kernel) and what to do abo
 
 from __future__ import annotations
 
+_LONGEST, _KEPT = 10_000, 4_000
+
 
 class NnMeterError(Exception):
-    """Root of the tree; never raised itself."""
+    """Root of the tree; never raised itself. Of a message that repeats something endless the middle is left out."""
+
+    def __init__(self, text: str = "") -> None:
+        super().__init__(text if len(text) <= _LONGEST else f"{text[:_KEPT]} ... {text[-_KEPT:]}")
 
 
 class InputError(NnMeterError):

@@ -18,6 +18,7 @@ from nn_meter.cli import predict
 from nn_meter.cli.main import COMMANDS
 from nn_meter.cli.output import exit_code
 from nn_meter.errors import BundleError, DownloadError, StorageError
+from nn_meter.frontends import onnx
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "small_net.onnx"
 
@@ -251,3 +252,29 @@ def test_debug_shows_the_traceback(run: Callable[..., object], monkeypatch: pyte
     monkeypatch.setenv("NN_METER_DEBUG", "1")
     with pytest.raises(Exception, match="no such file"):
         run("predict", "--predictor", "tiny_cpu", "absent.onnx")
+
+
+def test_a_fault_of_ours_costs_one_model_of_a_folder(
+    run: Callable[..., object], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = onnx.read
+
+    def broken(source: object, **options: object) -> object:
+        return {}["x"] if str(source).endswith("b.onnx") else read(source, **options)
+
+    monkeypatch.setattr(onnx, "read", broken)
+    result = run("predict", "--predictor", "tiny_cpu", folder)
+    assert result.code == 1
+    assert result.out.count("[RESULT]") == 2
+    assert "b.onnx: unexpected KeyError: 'x'; the fault is nn-meter's: please report it" in result.err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_output_that_cannot_be_written_is_no_fault_of_ours(home: Path) -> None:
+    line = [sys.executable, "-m", "nn_meter", "--list-predictors"]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(line, env=env, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1
+    (told,) = done.stderr.splitlines()
+    assert told.startswith("nn-meter: error: what to print cannot be written (No space left on device); free some")

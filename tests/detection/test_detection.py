@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sqlite3
 from dataclasses import replace
 from pathlib import Path
 
@@ -266,3 +267,16 @@ def test_a_rule_file_without_evidence_is_shown_too() -> None:
     rules = {"BF_conv_relu": {"obey": None}, "RT": {"obey": True}}
     assert "?" in matrix(rules)
     assert "<td" in page(rules)
+
+
+@pytest.mark.parametrize(
+    "told", ['{"rounds": [{}], "elapsed_s": 1}', '{"elapsed_s": 1}', '{"rounds": 3, "elapsed_s": "x"}']
+)
+def test_a_row_of_the_journal_that_holds_no_rounds_is_named(tmp_path: Path, told: str) -> None:
+    asked = plan("BF_conv_relu", method="timing")
+    detect_rules(asked, journal=tmp_path / "j.sqlite", backend=pretender())
+    with sqlite3.connect(tmp_path / "j.sqlite") as database:
+        database.execute("UPDATE work SET result = ?", (told,))
+    database.close()
+    with pytest.raises(BuildError, match=r"the journal is damaged .*'timing'.*is none"):
+        detect_rules(asked, journal=tmp_path / "j.sqlite", backend=pretender())

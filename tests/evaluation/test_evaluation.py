@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from nn_meter.api import Predictor
 from nn_meter.backends import Named
 from nn_meter.backends.replay import FakeClock, ReplayBackend, ReplayConfig
-from nn_meter.errors import InputError
+from nn_meter.errors import BuildError, InputError
 from nn_meter.evaluation import Bench, Evaluation, Score, Subject, blamed, calibrate, evaluate, subjects
 from nn_meter.ir import Graph, GraphBuilder
 from nn_meter.measuring import Journal, Measurement, Plan
@@ -201,3 +202,20 @@ def test_a_plot_is_a_picture(tmp_path: Path) -> None:
     assert "<svg" in (tmp_path / "plot.svg").read_text()
     with pytest.raises(InputError, match=r"name the plot \.png or \.svg"):
         report.plot(result, "roof 1", tmp_path / "plot.nothing")
+
+
+def test_a_row_of_the_journal_that_is_no_measurement_is_named(tmp_path: Path) -> None:
+    backend, clock = replay(us_per_kernel=500.0)
+    with Journal(tmp_path / "j") as journal:
+        evaluate([predictor()], backend, MODELS[:1], journal=journal, clock=clock)
+    for half, result in ((0, '{"values_ms": [-1]}'), ("trace", '{"conv": ["x"]}')):
+        with sqlite3.connect(tmp_path / "j") as database:
+            where = f"json_extract(item, '$.half') = {half!r}"
+            ((kept,),) = database.execute(f"SELECT result FROM work WHERE {where}")
+            database.execute(f"UPDATE work SET result = ? WHERE {where}", (result,))
+        database.close()
+        with Journal(tmp_path / "j") as journal, pytest.raises(BuildError, match=r"the journal is damaged .*'net8'"):
+            evaluate([predictor()], backend, MODELS[:1], journal=journal, clock=clock)
+        with sqlite3.connect(tmp_path / "j") as database:
+            database.execute(f"UPDATE work SET result = ? WHERE {where}", (kept,))
+        database.close()

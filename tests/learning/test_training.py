@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from nn_meter.devices.device import Device
 from nn_meter.errors import BuildError
 from nn_meter.kernels.rules import read_rules
+from nn_meter.learning import fit
 from nn_meter.learning.correction import CALL, corrected
+from nn_meter.learning.fit import spent_on_fits
 from nn_meter.learning.training import train, worst_families
-from nn_meter.measuring import Circumstances, MeasuredKernel, Measurement, Record
+from nn_meter.measuring import Circumstances, Journal, MeasuredKernel, Measurement, Record
 from nn_meter.networks import FAMILIES
 from nn_meter.predictors import bundle as bundles
 from nn_meter.predictors.runtime import GraphEngine
@@ -156,3 +159,38 @@ def test_records_that_do_not_belong_together_are_refused() -> None:
         train([*records(30), elsewhere], name="x")
     with pytest.raises(BuildError, match="no records to train on"):
         train([], name="x")
+
+
+def test_what_was_fitted_is_not_fitted_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    taught = records(120)
+    alone = train(taught, name="taught")
+    with Journal(tmp_path / "fits.sqlite") as kept:
+        first = train(taught, name="taught", kept=kept)
+        fits = len(kept.results())
+        assert spent_on_fits(kept) > 0
+        monkeypatch.setattr(fit, "_boost", lambda *rows: pytest.fail("fitted again"))
+        again = train(taught, name="taught", kept=kept)
+        assert len(kept.results()) == fits >= 2 * len(first.kinds)
+    for bundle in (first, again):
+        assert {kind: each.regressor.to_bytes() for kind, each in bundle.kinds.items()} == {
+            kind: each.regressor.to_bytes() for kind, each in alone.kinds.items()
+        }
+        assert {kind: each.errors for kind, each in bundle.kinds.items()} == {
+            kind: each.errors for kind, each in alone.kinds.items()
+        }
+        assert bundle.interval == alone.interval
+
+
+def test_training_takes_so_many_rows_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    boost = fit._boost
+
+    def counted(rows: Any, *more: Any) -> Any:
+        sizes.append(len(rows))
+        return boost(rows, *more)
+
+    monkeypatch.setattr(fit, "_boost", counted)
+    monkeypatch.setattr(fit, "MOST_ROWS", 150)
+    bundle = train(records(60), name="taught")
+    assert max(sizes) == 150
+    assert max(kind.rows for kind in bundle.kinds.values()) > 150

@@ -195,3 +195,36 @@ def test_a_damaged_row_says_what_to_do(tmp_path: Path, result: str, words: str) 
     db.close()
     with Journal(tmp_path / "j") as journal, pytest.raises(BuildError, match=rf"({words}).*; move the file away"):
         journal.results()
+
+
+def test_one_item_is_found_by_its_key(tmp_path: Path) -> None:
+    with Journal(tmp_path / "journal.db") as journal:
+        first, second = journal.add(ITEMS[:2])
+        journal.record(first, {"ms": 1.0})
+        found = journal.find(first)
+        assert found is not None
+        assert found.result == {"ms": 1.0}
+        pending = journal.find(second)
+        assert pending is not None
+        assert pending.result is None
+        assert journal.find("x") is None
+
+
+def test_a_result_that_is_none_names_its_item(tmp_path: Path) -> None:
+    with Journal(tmp_path / "journal.db") as journal:
+        (key,) = journal.add(ITEMS[:1])
+        journal.record(key, {"sm": 1.0})
+        (entry,) = journal.results()
+        with pytest.raises(BuildError, match=r"the result of \{.*'conv'.*\} is none: KeyError: 'ms'.* begin anew"):
+            journal.understood(entry, lambda told: told["ms"])
+
+
+def test_a_journal_whose_texts_are_damaged_says_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    with Journal(path) as journal:
+        journal.add(ITEMS)
+    stored = path.read_bytes()
+    for word in (b"work_by_state", b"CREATE TABLE"):
+        path.write_bytes(stored.replace(word, b"\xff" + word[1:]))
+        with pytest.raises(BuildError, match="the journal is damaged"):
+            Journal(path)

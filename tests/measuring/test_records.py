@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,7 +37,7 @@ def graph() -> Graph:
 def test_records_come_back_as_they_were(tmp_path: Path) -> None:
     runs = Measurement((1.0, 1.5), (2.0,), (1, 1))
     records = [
-        Record("net", WHERE, kernels(), runs, replace(runs, values_ms=(1.7,)), runs, "inverted", 0.25),
+        Record("net", WHERE, kernels(), runs, replace(runs, values_ms=(1.7, 1.8)), runs, "inverted", 0.25),
         Record("net", WHERE, whole=runs),
         Record.of_kernel(kernels()[0].kind, kernels()[0].config, 0.25, WHERE),
     ]
@@ -90,3 +91,26 @@ def test_what_is_not_of_the_type_is_refused(kind: Any, data: Any) -> None:
 def test_what_cannot_be_read_back_is_not_written() -> None:
     with pytest.raises(TypeError, match="a object cannot be written"):
         wire.to_json({"x": object()})
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"values_ms": (math.nan,)}, {"values_ms": (-1.0,)},
+     {"values_ms": (math.inf,)}, {"values_ms": (1.0,), "rounds": (2,)}],
+)  # fmt: skip
+def test_a_latency_is_a_number_of_milliseconds(values: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="a measurement"):
+        Measurement(**values)
+
+
+@pytest.mark.parametrize("latency_ms", [-1.0, math.nan, math.inf])
+def test_so_is_that_of_a_kernel(latency_ms: float) -> None:
+    with pytest.raises(ValueError, match="a latency is finite, 0 or more"):
+        MeasuredKernel(kernels()[0].kind, kernels()[0].config, latency_ms)
+
+
+def test_fields_of_configs_are_of_their_types() -> None:
+    written = wire.to_json(MeasuredKernel(kernels()[0].kind, kernels()[0].config, 1.0))
+    name = next(name for name, value in written["config"].items() if isinstance(value, int))
+    with pytest.raises(TypeError):
+        MeasuredKernel.from_json({**written, "config": {**written["config"], name: "x"}})

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
 import nn_meter
+from nn_meter.errors import BundleError
+from nn_meter.kernels.partition import Partition
+from nn_meter.predictors.bundle import load
+from nn_meter.predictors.catalogue import SHIPPED
 from nn_meter.predictors.parts import ByTerms, Interval, LeftOut, Roofline
+from nn_meter.predictors.sums import SumsEngine
 from nn_meter.testing import check_fallback, check_regressor
 
 FALLBACKS = (
@@ -38,3 +45,22 @@ def test_an_interval_widens_from_predictions_to_estimates() -> None:
 
 def test_one_that_knows_nothing_of_estimates_takes_them_for_predictions() -> None:
     assert Interval(-0.1, 0.2).around(3.0, 1.0) == Interval(-0.1, 0.2).around(3.0)
+
+
+@pytest.mark.parametrize(
+    "change", [{"batches": [[1]]}, {"batches": 1}, {"batches": ["x"]}, {"batches": [math.inf]}, {"learned": {}}]
+)
+def test_terms_that_are_none_are_told_when_the_bundle_is_asked(change: dict[str, Any]) -> None:
+    shipped = load(SHIPPED / "published.zip" / "a03s_1large_float_tflite")
+    with pytest.raises(BundleError, match=r"'batches' of 'terms' must be a list of numbers|lacks the term"):
+        SumsEngine(replace(shipped, terms={**shipped.terms, **change})).explain_partition(Partition("m", (), (), ()))
+
+
+@pytest.mark.parametrize("field", ["base", "slopes", "work"])
+def test_terms_are_finite(field: str) -> None:
+    shipped = load(SHIPPED / "published.zip" / "a03s_1large_float_tflite")
+    learned = shipped.terms["learned"].items()
+    name, entry = next((name, each) for name, each in learned if each["slopes"] and "work" in each)
+    bad = math.inf if field == "base" else [math.inf] * len(entry[field])
+    with pytest.raises(BundleError, match="'terms' does not hold what"):
+        SumsEngine(replace(shipped, terms={**shipped.terms, "learned": {name: {**entry, field: bad}}}))

@@ -151,6 +151,15 @@ def _special(name: str, mode: int) -> Callable[[zipfile.ZipFile], None]:
     return add
 
 
+def _packed(archive: zipfile.ZipFile) -> None:
+    archive.writestr("packed", bytes(1000), compress_type=zipfile.ZIP_LZMA)
+
+
+def _overlong(archive: zipfile.ZipFile) -> None:
+    archive.writestr("long", bytes(1000))
+    archive.getinfo("long").compress_size = 1 << 31
+
+
 def _many(archive: zipfile.ZipFile) -> None:
     for number in range(10_001):
         archive.writestr(str(number), b"")
@@ -164,6 +173,8 @@ def _many(archive: zipfile.ZipFile) -> None:
         (_special("../up", 0), "leaves the zip's folder"),
         (lambda archive: archive.writestr("big", bytes(64 << 20)), "claim to unpack to 67,108,871"),
         (_many, "10,002 files in one archive; at most 10,000"),
+        (_packed, "'packed' is packed in a way that is not read"),
+        (_overlong, "'long' claims to be larger than the zip"),
     ],
 )
 def test_a_hostile_archive_is_refused(

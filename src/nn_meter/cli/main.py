@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
 import os
 import sys
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import NoReturn
 
-from nn_meter.cli.output import FAILED, LINE_LETTERS, OK, exit_code, note
+from nn_meter.cli.output import FAILED, LINE_LETTERS, OK, exit_code, note, unexpected
 from nn_meter.errors import NnMeterError
 from nn_meter.storage import legible
 
@@ -56,6 +57,9 @@ COMMANDS: tuple[Command, ...] = (
     Command("connect", "nn_meter.cli.workspace", "test the connection to a backend"),
 )
 
+_UNPRINTABLE = frozenset((errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF, errno.EFBIG))
+"""What standard output says when it takes no more."""
+
 LISTS = ("predictors", "backends", "kernels", "operators", "testcases")
 
 
@@ -78,17 +82,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return exit_code(error)
     except KeyboardInterrupt as error:
         return exit_code(error)
-    except BrokenPipeError:
-        # the reader has gone, as in `| head`; python would complain once more when it closes stdout
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
-    except Exception as error:  # a fault of ours, which a person can do nothing with but tell us
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in _UNPRINTABLE and error.filename is None:
+            if not isinstance(error, BrokenPipeError):  # there the reader has gone, as in `| head`
+                note(f"error: what to print cannot be written ({error.strerror}); free some space or print elsewhere")
+            # python would complain once more when it closes stdout
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return FAILED
         if os.environ.get("NN_METER_DEBUG"):
             raise
-        note(
-            f"error: unexpected {type(error).__name__}: {error}; the fault is nn-meter's: please report it with what "
-            "NN_METER_DEBUG=1 shows"
-        )
+        note(f"error: {unexpected(error)}")
         return exit_code(error)
 
 

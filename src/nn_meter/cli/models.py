@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from nn_meter.cli.output import OK, exit_code, note, progress, tracked
+from nn_meter.cli.output import OK, exit_code, note, progress, tracked, unexpected
 from nn_meter.errors import InputError, NnMeterError
 
 if TYPE_CHECKING:
@@ -212,6 +213,11 @@ def ask(wanted: Models, predictors: Sequence[Predictor]) -> Iterator[tuple[str, 
             if not wanted.batch:
                 raise
             yield source, error
+            continue
+        except Exception as error:  # a fault of ours, which shall not cost the other models their answers
+            if not wanted.batch or os.environ.get("NN_METER_DEBUG"):
+                raise
+            yield source, NnMeterError(unexpected(error))
             continue
         for answer in answers:
             yield source, answer

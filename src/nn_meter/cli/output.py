@@ -44,6 +44,14 @@ def exit_code(error: BaseException) -> int:
     return next(code for kind, code in EXIT_CODES if isinstance(error, kind))
 
 
+def unexpected(error: Exception) -> str:
+    """What to say of a fault of ours, which a person can do nothing with but tell us."""
+    return (
+        f"unexpected {type(error).__name__}: {error}; the fault is nn-meter's: please report it with what "
+        "NN_METER_DEBUG=1 shows"
+    )
+
+
 def note(text: str) -> None:
     """One line on stderr, whatever ``text`` holds."""
     print("nn-meter:", legible(" ".join(line.strip() for line in text.splitlines()), LINE_LETTERS), file=sys.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
@@ -51,6 +52,7 @@ from nn_meter.detection.probes import (
 )
 from nn_meter.detection.rules import Rule, ShapeEvidence
 from nn_meter.ir import Graph
+from nn_meter.measuring import wire
 from nn_meter.measuring.isolation import Failure
 from nn_meter.measuring.journal import Entry, Journal, key_of
 from nn_meter.measuring.measure import Plan, measure
@@ -65,8 +67,10 @@ PARTS = (TOGETHER, APART, FIRST, FRAME)
 """Probes of what the parts of a case cost."""
 
 _UNIT_NAME = "unit"
-_RESULTS = MappingProxyType({"graph": "kernels", "timing": "rounds"})
-"""Items of the journal beside the rules' names, and what each kind of item results in."""
+_RESULTS: Mapping[str, tuple[str, Any]] = MappingProxyType(
+    {"graph": ("kernels", dict[str, int]), "timing": ("rounds", list[dict[str, float]])}
+)
+"""What each kind of item of the journal results in."""
 
 _ROUNDS = 6
 """Rounds of one shape in one sweep."""
@@ -288,12 +292,13 @@ class Survey:
             if isinstance(answer, Failure):
                 self._book.fail(key, answer)
             else:
-                answer = {_RESULTS[str(item["what"])]: answer, "elapsed_s": monotonic() - begin}
+                answer = {_RESULTS[str(item["what"])][0]: answer, "elapsed_s": monotonic() - begin}
                 self._book.record(key, answer)
             self._known[key] = Entry(key, item, answer)
         result = self._known[key].result
         if isinstance(result, Mapping):
-            self._spent_s += float(result["elapsed_s"])
+            result = self._book.understood(self._known[key], partial(_read, item))
+            self._spent_s += result["elapsed_s"]
         return result
 
     def _skipped(self, case: Case) -> Rule | None:
@@ -370,6 +375,16 @@ class Survey:
             one, other = case.labels
             found |= {one: _spread(first), other: _spread(second), "ops": _spread(first + second)}
         return found
+
+
+def _read(item: Mapping[str, Any], told: Mapping[str, Any]) -> dict[str, Any]:
+    """The result of an item as the journal has it."""
+    name, kind = _RESULTS[str(item["what"])]
+    found = wire.from_json(kind, told[name])
+    for each in found if name == "rounds" else ():
+        if not all(0 <= each[probe] < math.inf for probe in item["probes"]):
+            raise ValueError("a latency that is negative or not finite")
+    return {name: found, "elapsed_s": float(told["elapsed_s"])}
 
 
 def _hopeless(found: Conclusion) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from nn_meter.errors import ModelError
 
@@ -26,6 +26,8 @@ def head(source: Any) -> bytes:
     path = path_of(source)
     if path is not None:
         try:
+            if not path.is_file():
+                return b""  # a pipe would wait for who writes to it
             with path.open("rb") as file:
                 return file.read(HEAD_BYTES)
         except (OSError, ValueError):
@@ -42,17 +44,31 @@ def existing_file(path: Path) -> Path:
     """``path`` if it is a file.
 
     Raises:
-        ModelError: it is not; says whether it is missing or a folder.
+        ModelError: it is not; says whether it is missing, a folder, or no file that can be read from its beginning.
     """
     try:
         if path.is_file():
             return path
-        found = path.exists()
+        found, folder = path.exists(), path.is_dir()
     except (OSError, ValueError) as error:
         raise ModelError(f"{str(path)!r} cannot be opened: {error}") from None
-    if found:
+    if folder:
         raise ModelError(f"{path}: is a folder, not a model file; name a file in it")
+    if found:
+        raise ModelError(f"{path}: no regular file but a pipe or a device; write the model to a file and name that")
     raise ModelError(f"{path}: no such file; check the path")
+
+
+def opened(path: Path) -> BinaryIO:
+    """``path`` opened for reading.
+
+    Raises:
+        ModelError: it is no file, or one that cannot be read.
+    """
+    try:
+        return existing_file(path).open("rb")
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be opened ({error.strerror}); allow reading it") from error
 
 
 def title(source: Any) -> str:

@@ -20,6 +20,7 @@ from nn_meter.frontends._source import head, path_of
 from nn_meter.ir import Attr, Graph, Node, Tensor, verify
 from nn_meter.ir.shapes import check_attributes
 from nn_meter.limits import DIMENSION, RANK, TEXT_BYTES
+from nn_meter.storage import read_bytes
 
 name = "nnmeter_ir"
 suffixes = (".json", ".json.gz")
@@ -50,12 +51,11 @@ def load(source: object) -> dict[str, Any]:
         label = "nn-Meter IR"
     else:
         label = str(source) if isinstance(source, str | Path) else "nn-Meter IR"
+        data = source if isinstance(source, bytes) else read_bytes(str(source), "nn-Meter IR", ModelFormatError)
         try:
-            data = source if isinstance(source, bytes) else Path(str(source)).read_bytes()
-        except OSError as error:
-            raise ModelFormatError(f"{label}: cannot read the file: {error.strerror or error}") from error
-        try:
-            ir = json.loads(_unpacked(data, label) if data[:2] == _GZIP else data)
+            text = _unpacked(data) if data[:2] == _GZIP else data
+            TEXT_BYTES.check(len(text), label, ModelFormatError)
+            ir = json.loads(text)
         except (ValueError, OSError, EOFError, RecursionError, zlib.error) as error:
             raise ModelFormatError(f"{label}: no valid JSON, so no nn-Meter IR: {error}") from error
     if not isinstance(ir, dict) or not ir:
@@ -67,12 +67,10 @@ def load(source: object) -> dict[str, Any]:
     return ir
 
 
-def _unpacked(data: bytes, label: str) -> bytes:
-    """What is in a gzip file, as far as the limit goes."""
+def _unpacked(data: bytes) -> bytes:
+    """What is in a gzip file, as far as the limit goes and one byte more."""
     with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
-        text = file.read(TEXT_BYTES.most + 1)
-    TEXT_BYTES.check(len(text), label, ModelFormatError)
-    return text
+        return file.read(TEXT_BYTES.most + 1)
 
 
 def _check(label: str, node_name: str, node: Any) -> None:

@@ -74,8 +74,8 @@ class Operator:
     layout: str = ""
 
     def shape(self, index: int) -> Shape:
-        """Shape of an input."""
-        tensor = self.inputs[index]
+        """Shape of an input; empty where it is left out."""
+        tensor = self.inputs[index] if index < len(self.inputs) else None
         return tensor.shape if tensor is not None else ()
 
     def ints(self, name: str, default: Sequence[int]) -> Shape:

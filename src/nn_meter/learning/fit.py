@@ -7,8 +7,12 @@ saw the answer stays a plausible multiple of what the hardware can do at best. G
 
 from __future__ import annotations
 
+import hashlib
+import io
+from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from time import monotonic
 from types import MappingProxyType
 from typing import Any
@@ -19,6 +23,7 @@ from numpy.typing import NDArray
 from nn_meter.errors import BuildError, MissingDependencyError
 from nn_meter.kernels.kinds import KINDS
 from nn_meter.kernels.schema import FOOTPRINT, ROOFLINE, SCHEMA, Codes, Encoder, Row, Speeds, Work, encode
+from nn_meter.measuring.journal import Journal
 from nn_meter.measuring.records import MeasuredKernel
 from nn_meter.predictors.kind import KindPredictor
 from nn_meter.predictors.runtime import KindAnswers
@@ -27,6 +32,9 @@ from nn_meter.progress import Progress
 
 MIN_ROWS = 20
 """Fewer measurements of a kind than this give no regressor: the fallback answers."""
+
+MOST_ROWS = 100_000
+"""Of more measurements of a kind so many are taken, evenly: what training costs stays bounded."""
 
 FEWEST_SEEN = 5
 """A name of a category that fewer rows have does not count as seen: one or two of them say nothing of other sizes."""
@@ -103,6 +111,7 @@ def fit_kind(
     schema: str = SCHEMA,
     seed: int = 0,
     held: NDArray[np.bool_] | None = None,
+    kept: Journal | None = None,
 ) -> FittedKind:
     """The regressor of one kind.
 
@@ -111,6 +120,7 @@ def fit_kind(
         latencies_ms: float64 (n,), positive.
         categories: of the columns that are categories, the code of each name; ``seen``: how many rows have it.
         held: bool (n,), what is held out for the errors that are reported; by default every tenth row.
+        kept: holds what was fitted before, and gets what is fitted now.
 
     Raises:
         BuildError: fewer than ``MIN_ROWS`` rows.
@@ -127,7 +137,7 @@ def fit_kind(
     errors: dict[str, float] = {}
     held_ms = np.empty(0)
     if 3 <= held.sum() < len(rows) - MIN_ROWS:
-        answers = _boost(rows[~held], target[~held], weight[~held], seed).predict(rows[held])
+        answers = _kept(kept, rows[~held], target[~held], weight[~held], seed).predict(rows[held])
         held_ms = np.exp(answers) * roofline_ms[held]
         off = np.abs(held_ms / latencies_ms[held] - 1)
         low, high = np.quantile(target[held] - answers, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
@@ -138,7 +148,7 @@ def fit_kind(
             "log_low": float(low),
             "log_high": float(high),
         }
-    trees = _boost(rows, target, weight, seed)
+    trees = _kept(kept, rows, target, weight, seed)
     span = {
         name: (float(low), float(high))
         for name, low, high in zip(names, rows.min(0), rows.max(0), strict=True)
@@ -148,6 +158,37 @@ def fit_kind(
         kind, schema, tuple(names), trees, "log_roofline_ratio", span, len(rows), errors, categories, seen
     )
     return FittedKind(predictor, held_ms)
+
+
+def _kept(
+    kept: Journal | None, rows: NDArray[np.float64], target: NDArray[np.float64], weight: NDArray[np.float64], seed: int
+) -> TreeEnsemble:
+    """What ``_boost`` makes of these numbers: as ``kept`` has it, else now."""
+    if len(rows) > MOST_ROWS:
+        some = np.linspace(0, len(rows) - 1, MOST_ROWS).astype(int)
+        rows, target, weight = rows[some], target[some], weight[some]
+    if kept is None:
+        return _boost(rows, target, weight, seed)
+    try:
+        version = metadata.version("scikit-learn")
+    except metadata.PackageNotFoundError as error:
+        raise MissingDependencyError("scikit-learn", "build", "training a predictor") from error
+    digest = hashlib.sha256(repr((rows.shape, seed, version)).encode())
+    for each in (rows, target, weight):
+        digest.update(np.ascontiguousarray(each).tobytes())
+    (key,) = kept.add([{"fit": digest.hexdigest()}])
+    known = kept.find(key)
+    if known is not None and known.result is not None:
+        return kept.understood(known, lambda told: TreeEnsemble.load(io.BytesIO(b64decode(told["trees"])), "a fit"))
+    begin = monotonic()
+    trees = _boost(rows, target, weight, seed)
+    kept.record(key, {"trees": b64encode(trees.to_bytes()).decode(), "elapsed_s": monotonic() - begin})
+    return trees
+
+
+def spent_on_fits(kept: Journal) -> float:
+    """Seconds that the fits took that ``kept`` holds."""
+    return sum(kept.understood(entry, lambda told: float(told["elapsed_s"])) for entry in kept.results())
 
 
 def _boost(
@@ -207,9 +248,11 @@ def fit_kinds(
     seed: int = 0,
     kinds: Sequence[str] | None = None,
     codes: Mapping[str, Codes] = MappingProxyType({}),
+    kept: Journal | None = None,
     progress: Progress | None = None,
 ) -> FittedKinds:
-    """A regressor for every kind with enough samples; ``kinds`` limits them, ``progress`` hears after each.
+    """A regressor for every kind with enough samples; ``kinds`` limits them, ``kept`` holds what was
+    fitted before, ``progress`` hears after each.
 
     The names of a category get codes in the order of what they cost, relative to the roofline: then a threshold between
     codes parts cheap names from dear ones (Fisher, 1958); ``codes`` of kinds that have them already are taken instead.
@@ -255,6 +298,7 @@ def fit_kinds(
                 seen={column: _often(count) for column, count in seen[kind].items()},
                 seed=seed,
                 held=out,
+                kept=kept,
             )
             fitted[kind] = one.predictor
             answers = one.held_ms if len(one.held_ms) else answers

@@ -23,6 +23,7 @@ from nn_meter.learning.fit import (
     fit_kinds,
     fit_speeds,
 )
+from nn_meter.measuring.journal import Journal
 from nn_meter.measuring.records import Circumstances, Record
 from nn_meter.predictors.bundle import Bundle
 from nn_meter.predictors.parts import Interval, Roofline
@@ -43,6 +44,7 @@ def train(
     sheet: Speeds | None = None,
     codes: Mapping[str, Codes] = MappingProxyType({}),
     seed: int = 0,
+    kept: Journal | None = None,
     progress: Progress | None = None,
 ) -> Bundle:
     """A bundle of what ``records`` say; they are of one device, runtime and precision.
@@ -53,6 +55,7 @@ def train(
         sheet: what the data sheet of a GPU says that it does at best, in place of what the records show; the cost of a
             call is theirs.
         codes: of kinds whose names have codes already, those of another predictor that this one shall agree with.
+        kept: holds regressors that were fitted before to the same numbers, and gets those that are fitted now.
         progress: hears after each kind.
 
     Raises:
@@ -65,7 +68,9 @@ def train(
     speeds = fit_speeds(correction.networks)
     if sheet is not None:
         speeds = replace(sheet, overhead_ms=speeds.overhead_ms)
-    fitted = fit_kinds(correction.networks, speeds, seed=seed, kinds=kinds, codes=codes, progress=progress)
+    fitted = fit_kinds(
+        correction.networks, speeds, seed=seed, kinds=kinds, codes=codes, kept=kept, progress=progress
+    )
     spent_s = sum(record.elapsed_s for record in records)
     taken = f" in {spent_s / 60:.1f} minutes" if spent_s else ""
     return Bundle(
@@ -156,16 +161,18 @@ def check_kinds(kinds: Sequence[str] | None) -> None:
             raise BuildError(f"no kernel kind {kind!r}; {hint}known kinds: {', '.join(sorted(KINDS))}")
 
 
-def worst_families(records: Sequence[Record], *, seed: int = 0) -> Mapping[str, float]:
+def worst_families(
+    records: Sequence[Record], *, seed: int = 0, kept: Journal | None = None, progress: Progress | None = None
+) -> Mapping[str, float]:
     """How much worse than a typical network those of each family are predicted: the mean absolute logarithm of
     predicted over measured of networks that a first fit did not see, relative to the median of all; empty where there
-    are too few records to tell."""
+    are too few records to tell. ``kept`` and ``progress`` as in ``train``."""
     correction = corrected(records)
     if len(correction.networks) < FEWEST_TO_JUDGE:
         return {}
     seen = tuple(network for n, network in enumerate(correction.networks) if n % 4)
     speeds = fit_speeds(seen)
-    kinds = fit_kinds(seen, speeds, seed=seed).kinds
+    kinds = fit_kinds(seen, speeds, seed=seed, kept=kept, progress=progress).kinds
     errors: dict[str, list[float]] = {}
     for network, record in list(zip(correction.networks, correction.records, strict=True))[::4]:
         predicted_ms = network.predict_ms(kinds, speeds)

@@ -9,15 +9,17 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, TypeVar, cast, get_args
 
-from nn_meter.errors import BuildError, StorageError
+from nn_meter.errors import BuildError, ModelError, StorageError
 from nn_meter.measuring.isolation import Failure, FailureKind
-from nn_meter.storage import Closing, Fields, parse_json, unwritable
+from nn_meter.storage import Closing, Fields, legible, parse_json, shown, unwritable
+
+T = TypeVar("T")
 
 SCHEMA_VERSION = 2
 
@@ -41,6 +43,10 @@ _DAMAGED = "move the file away and begin anew, or put back a copy of it"
 _PATIENCE_S = 1.0
 """How long a journal that another process holds is waited for: one that was killed just now may still be ending."""
 _LOCKED = frozenset((sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED))
+_NOT_UNDERSTOOD = (
+    ArithmeticError, AttributeError, LookupError, ModelError, RecursionError, TypeError, ValueError,
+)  # fmt: skip
+"""What comes of a result that holds something else than its reader takes it for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +113,25 @@ class Journal(Closing):
         """
         self._finish(key, "failed", _canonical({"kind": failure.kind, "reason": failure.reason}))
 
+    def find(self, key: str) -> Entry | None:
+        """The item of that key, ``None`` where there is none."""
+        return next(iter(self._entries("WHERE key = ?", key)), None)
+
     def results(self) -> list[Entry]:
         """Work that is over, failures included, in the order in which it was added."""
         return self._entries("WHERE state != 'pending'")
+
+    def understood(self, entry: Entry, read: Callable[[Any], T]) -> T:
+        """What ``read`` makes of the result of an entry.
+
+        Raises:
+            BuildError: it makes nothing of it: the row was altered, or another program wrote it.
+        """
+        try:
+            return read(entry.result)
+        except _NOT_UNDERSTOOD as error:
+            text = legible(f"{type(error).__name__}: {error}")
+            raise self._damaged(f"the result of {shown(dict(entry.item))} is none: {text}") from error
 
     def close(self) -> None:
         """Close the file."""
@@ -140,10 +162,10 @@ class Journal(Closing):
         if verdict != "ok":
             raise self._damaged(verdict)
 
-    def _entries(self, where: str) -> list[Entry]:
+    def _entries(self, where: str, *given: str) -> list[Entry]:
         with self._guard():
             query = f"SELECT key, item, state, result FROM work {where} ORDER BY position"
-            rows = self._db.execute(query).fetchall()
+            rows = self._db.execute(query, given).fetchall()
             return [self._entry(*row) for row in rows]
 
     def _entry(self, key: str, item: str, state: str, result: str | None) -> Entry:
@@ -201,6 +223,8 @@ class Journal(Closing):
                     f"{self._path}: the journal cannot be written ({error}); free some space or choose "
                     "another folder, then go on: nothing recorded is lost"
                 ) from error
+            raise self._damaged(str(error)) from error
+        except UnicodeDecodeError as error:  # as sqlite3 says of its own texts
             raise self._damaged(str(error)) from error
         except OSError as error:
             raise unwritable(self._path, error) from error

@@ -75,6 +75,10 @@ class Measurement:
     def __post_init__(self) -> None:
         if not self.values_ms:
             raise ValueError("a measurement holds at least one value")
+        if not all(0 <= value < math.inf for value in self.values_ms):
+            raise ValueError("a measurement holds a latency that is negative or not finite")
+        if self.rounds and (min(self.rounds) < 1 or sum(self.rounds) != len(self.values_ms)):
+            raise ValueError(f"a measurement of {len(self.values_ms)} values has rounds of {sum(self.rounds)}")
 
     @property
     def median_ms(self) -> float:

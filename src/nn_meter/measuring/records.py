@@ -7,6 +7,7 @@ that a regressor learns from; a record is therefore the same whether it was meas
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -30,8 +31,8 @@ class MeasuredKernel:
     nodes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not self.latency_ms >= 0:
-            raise ValueError(f"a kernel of {self.latency_ms} ms; a latency is 0 or more")
+        if not 0 <= self.latency_ms < math.inf:
+            raise ValueError(f"a kernel of {self.latency_ms} ms; a latency is finite, 0 or more")
 
     def to_json(self) -> dict[str, Any]:
         """As ``from_json`` reads it."""
@@ -43,7 +44,7 @@ class MeasuredKernel:
         """What ``to_json`` wrote.
 
         Raises:
-            KeyError, TypeError: another dictionary, an unknown kind, or other fields than its config has.
+            KeyError, TypeError, ValueError: another dictionary, an unknown kind, or other fields than its config has.
         """
         config = config_from_json(data["kind"], data["config"])
         return cls(data["kind"], config, float(data["latency_ms"]), tuple(data.get("nodes", ())))
@@ -134,7 +135,7 @@ def read_records(path: Path) -> Iterator[Record]:
         for number, line in enumerate(file, 1):
             try:
                 yield wire.from_json(Record, json.loads(line))
-            except (ValueError, TypeError, KeyError) as error:
+            except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
                 raise BuildError(f"{path}:{number}: no record of a measurement ({error})") from error
 
 
@@ -148,13 +149,9 @@ def config_from_json(kind: str, values: Mapping[str, Any]) -> KernelConfig:
 
     Raises:
         KeyError: no such kind.
-        TypeError: other fields than the config has.
+        TypeError, ValueError: other fields than the config has, or values of other types.
     """
     if kind not in KINDS:
         raise KeyError(f"no kernel kind {kind!r}")
-    config: KernelConfig = KINDS[kind].config(**{key: _tuples(value) for key, value in values.items()})
+    config: KernelConfig = wire.from_json(KINDS[kind].config, values)
     return config
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(each) for each in value) if isinstance(value, list | tuple) else value

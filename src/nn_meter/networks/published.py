@@ -11,8 +11,11 @@ from __future__ import annotations
 
 import csv
 import gzip
+import io
 import math
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -22,8 +25,10 @@ from nn_meter.devices.device import Device
 from nn_meter.errors import BuildError
 from nn_meter.kernels.kinds import KINDS
 from nn_meter.kernels.partition import KernelConfig
+from nn_meter.limits import FILE_BYTES
 from nn_meter.measuring.measure import Measurement
 from nn_meter.measuring.records import Circumstances, MeasuredKernel, Record
+from nn_meter.storage import legible, read_bytes, shown
 
 UNITS: Mapping[str, float] = MappingProxyType({"latency_ms": 1.0, "latency_us": 1e-3, "latency_s": 1e3})
 """Columns of latencies, and how many milliseconds one of their units is."""
@@ -35,6 +40,9 @@ _TEXTS = ("runtime", "runtime_version", "precision", "statistic", "source", "lic
 _NUMBERS = ("batch", "threads")
 _DEVICE = {"device": "name", "maker": "maker", "processors": "processors"}
 _FORMS = ("model", "block", "kind")
+
+_MOST_DIGITS = 12
+"""Of a whole number: as many as the largest dimension that is read has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +58,10 @@ class Published:
 
 class RowError(ValueError):
     """A row that cannot be used; the text says why."""
+
+
+_UNUSABLE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What comes of cells that hold something else than the reader takes them for."""
 
 
 def read_csv(path: Path | str, circumstances: Circumstances | None = None) -> Published:
@@ -97,11 +109,8 @@ def header_of(path: Path, needed: Iterable[str] = ()) -> list[str]:
     Raises:
         BuildError: it cannot be read, a column is named twice, or one of ``needed`` is missing.
     """
-    try:
-        with opened(path) as lines:
-            header = [name.strip() for name in next(csv.reader(lines), [])]
-    except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
-        raise BuildError(f"{path}: cannot be read as a table ({error})") from error
+    with opened(path) as lines:
+        header = [name.strip() for name in next(csv.reader(lines), [])]
     if twice := sorted({name for name in header if header.count(name) > 1}):
         raise BuildError(f"{path}: column {', '.join(twice)} is there twice")
     if missing := [name for name in needed if name not in header]:
@@ -109,11 +118,22 @@ def header_of(path: Path, needed: Iterable[str] = ()) -> list[str]:
     return header
 
 
-def opened(path: Path) -> Any:
-    """The lines of a table, gzipped or not."""
-    if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8", newline="")
-    return path.open(encoding="utf-8-sig", newline="")
+@contextmanager
+def opened(path: Path) -> Iterator[Iterable[str]]:
+    """The lines of a table, gzipped or not.
+
+    Raises:
+        BuildError: it cannot be read, or holds too much.
+    """
+    stored = read_bytes(path, "the table", BuildError)
+    try:
+        if path.suffix == ".gz":
+            with gzip.GzipFile(fileobj=io.BytesIO(stored)) as file:
+                stored = file.read(FILE_BYTES.most + 1)
+            FILE_BYTES.check(len(stored), f"{path}, unpacked", BuildError)
+        yield io.StringIO(stored.decode("utf-8-sig"), newline="")
+    except (OSError, EOFError, ValueError, zlib.error, csv.Error) as error:
+        raise BuildError(f"{path}: cannot be read as a table ({legible(str(error))})") from error
 
 
 def read_rows(path: Path, record: Callable[[Mapping[str, str]], Record | None]) -> Published:
@@ -123,8 +143,8 @@ def read_rows(path: Path, record: Callable[[Mapping[str, str]], Record | None]) 
     for line, row in _numbered(path):
         try:
             found = record(row)
-        except (RowError, KeyError, TypeError) as error:
-            left_out.append(f"{path.name}:{line}: {error}")
+        except _UNUSABLE as error:
+            left_out.append(f"{path.name}:{line}: {legible(str(error))}")
             continue
         if found is not None:
             records.append(found)
@@ -132,13 +152,10 @@ def read_rows(path: Path, record: Callable[[Mapping[str, str]], Record | None]) 
 
 
 def _numbered(path: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
-    try:
-        with opened(path) as lines:
-            reader = csv.DictReader(lines, restval="")
-            for row in reader:
-                yield reader.line_num, {k.strip(): v.strip() for k, v in row.items() if isinstance(v, str)}
-    except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
-        raise BuildError(f"{path}: cannot be read as a table ({error})") from error
+    with opened(path) as lines:
+        reader = csv.DictReader(lines, restval="")
+        for row in reader:
+            yield reader.line_num, {k.strip(): v.strip() for k, v in row.items() if isinstance(v, str)}
 
 
 def refuse(why: str) -> NoReturn:
@@ -189,8 +206,8 @@ def whole(text: str, what: str) -> int:
     Raises:
         RowError: it is none.
     """
-    if not text.isdigit() or int(text) < 1:
-        refuse(f"{what} is {text!r}, no whole number of at least 1")
+    if not (text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS) or int(text) < 1:
+        refuse(f"{what} is {shown(text)}, no whole number of at least 1 and {_MOST_DIGITS} digits at most")
     return int(text)
 
 

@@ -41,7 +41,7 @@ def read_wide(path: Path) -> Published:
         BuildError: no such table, or one whose first column is neither ``architecture`` nor ``model``.
     """
     header = header_of(path)
-    if header[0] not in FIRST or len(header) < 2:
+    if len(header) < 2 or header[0] not in FIRST:
         raise BuildError(
             f"{path}: no table with a column per device; the first column must be one of {', '.join(FIRST)}, the "
             "others are named by their devices"
@@ -49,20 +49,17 @@ def read_wide(path: Path) -> Published:
     around = [circumstances(column) for column in header[1:]]
     records: list[Record] = []
     left_out: list[str] = []
-    try:
-        with opened(path) as lines:
-            reader = csv.reader(lines)
-            next(reader)
-            for row in reader:
-                for where, text in zip(around, row[1:], strict=False):
-                    if not text.strip():
-                        continue
-                    try:
-                        taken = Measurement((plausible(float(text)),))
-                    except (ValueError, RowError) as error:
-                        left_out.append(f"{path.name}:{reader.line_num}: {error}")
-                        continue
-                    records.append(Record(row[0].strip(), where, whole=taken))
-    except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
-        raise BuildError(f"{path}: cannot be read as a table ({error})") from error
+    with opened(path) as lines:
+        reader = csv.reader(lines)
+        next(reader)
+        for row in reader:
+            for where, text in zip(around, row[1:], strict=False):
+                if not text.strip():
+                    continue
+                try:
+                    taken = Measurement((plausible(float(text)),))
+                except (ValueError, RowError) as error:
+                    left_out.append(f"{path.name}:{reader.line_num}: {error}")
+                    continue
+                records.append(Record(row[0].strip(), where, whole=taken))
     return Published(tuple(records), tuple(left_out))

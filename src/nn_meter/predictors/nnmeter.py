@@ -94,7 +94,7 @@ class NnMeterEngine:
             models.append(model)
         for kind, rows in unknown.items():
             kind.learn(rows)
-        return [sum([kind.known[row] for kind, row in model]) for model in models]
+        return [sum([kind.known[row] for kind, row in model], 0.0) for model in models]
 
     def explain(
         self, ir: Ir, model: str, notes: tuple[str, ...] = (), free: Mapping[str, str] | None = None

@@ -20,6 +20,7 @@ from nn_meter.kernels.terms import CALL, LAUNCH, TERMS, rows
 from nn_meter.predictors.bundle import Bundle
 from nn_meter.predictors.prediction import KernelPrediction, Prediction
 from nn_meter.runtimes.fusion import fuse
+from nn_meter.storage.reading import is_number
 
 MARGIN = math.log(2)
 """How far outside the sizes that were seen a slope is followed; beyond, the speed stays as it is."""
@@ -66,15 +67,21 @@ def read_terms(document: Mapping[str, Any], where: str) -> dict[str, LearnedTerm
     learned: dict[str, LearnedTerm] = {}
     try:
         for name, entry in document["learned"].items():
-            slopes = tuple(map(float, entry["slopes"]))
-            seen = tuple((float(low), float(high)) for low, high in entry.get("seen", ()))
+            slopes = tuple(map(_finite, entry["slopes"]))
+            seen = tuple((_finite(low), _finite(high)) for low, high in entry.get("seen", ()))
             if name not in TERMS or len(slopes) != len(TERMS[name].columns) or len(seen) not in (0, len(slopes)):
                 raise BundleError(f"{where}: the term {name!r} is none of schema terms-1; upgrade nn-meter")
-            work = tuple(map(float, entry["work"])) if "work" in entry else None
-            learned[name] = LearnedTerm(float(entry["base"]), slopes, seen, work)  # type: ignore[arg-type]
+            work = tuple(map(_finite, entry["work"])) if "work" in entry else None
+            learned[name] = LearnedTerm(_finite(entry["base"]), slopes, seen, work)  # type: ignore[arg-type]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BundleError(f"{where}: 'terms' does not hold what docs/bundle.md says ({error!r})") from error
     return learned
+
+
+def _finite(value: Any) -> float:
+    if not is_number(value):
+        raise ValueError(f"{value!r} is no finite number")
+    return float(value)
 
 
 class SumsEngine:
@@ -92,6 +99,9 @@ class SumsEngine:
         self._rules = read_rules(bundle.rules, f"rules of {bundle.name}")
         self._staged = bool(bundle.terms.get("staged", False))
         self._learned = read_terms(bundle.terms, f"bundle {bundle.name!r}")
+        self._batches = bundle.terms.get("batches", [])
+        if not isinstance(self._batches, list | tuple) or not all(map(is_number, self._batches)):
+            raise BundleError(f"bundle {bundle.name!r}: 'batches' of 'terms' must be a list of numbers")
 
     def latency_ms(self, graph: Graph) -> float:
         """Milliseconds of one inference."""
@@ -134,7 +144,7 @@ class SumsEngine:
 
     def _limits(self, partition: Partition, batch: int) -> tuple[str, ...]:
         """What was asked that the training did not hold, in words."""
-        known = self._bundle.terms.get("batches", [])
+        known = self._batches
         notes = []
         if known and not min(known) / 2 <= batch <= max(known) * 2:
             span = f"{min(known)}" if len(set(known)) == 1 else f"{min(known)} to {max(known)}"

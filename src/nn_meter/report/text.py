@@ -181,7 +181,7 @@ class Items:
 
     def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
         widths = [len(item) + 1 for item in self.items]
-        return Measurement(max(widths), sum(widths) + len(widths))
+        return Measurement(max(widths, default=0), sum(widths) + len(widths))
 
 
 @dataclass(frozen=True, slots=True)

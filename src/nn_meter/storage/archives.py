@@ -101,10 +101,14 @@ def _check(archive: zipfile.ZipFile, size: int, where: str, error: type[NnMeterE
         name = member.filename
         if name.startswith("/") or "\\" in name or ":" in name or ".." in name.split("/"):
             raise error(f"{where}: the entry {legible(name)!r} leaves the zip's folder; the zip is refused")
+        if member.compress_size > size:
+            raise error(f"{where}: the entry {legible(name)!r} claims to be larger than the zip; the zip is refused")
         kind = stat.S_IFMT(member.external_attr >> 16)
         if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
             what = "a link" if kind == stat.S_IFLNK else "no plain file"
             raise error(f"{where}: the entry {legible(name)!r} is {what}; the zip is refused")
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # LZMA asks for gigabytes first
+            raise error(f"{where}: the entry {legible(name)!r} is packed in a way that is not read; pack it deflated")
         if name in seen:
             raise error(f"{where}: the entry {legible(name)!r} is there twice; the zip is refused")
         seen.add(name)

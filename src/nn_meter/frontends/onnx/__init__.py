@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nn_meter.errors import ModelFormatError
-from nn_meter.frontends._source import existing_file, head, path_of, title
+from nn_meter.frontends._source import head, opened, path_of, title
 from nn_meter.frontends.onnx import wire
 from nn_meter.frontends.onnx.external import External
 from nn_meter.frontends.onnx.inputs import Asked, Shapes, Values
@@ -71,7 +71,7 @@ def read(
     asked = Asked(input_shapes, seq_len, past, input_values or {}, counts or {})
     path = path_of(source)
     if path is not None:
-        with existing_file(path).open("rb") as file:
+        with opened(path) as file:
             size = path.stat().st_size
             if size <= _WHOLE_FILE_BYTES:
                 return _read(file.read(), where, path.parent, asked, name or path.stem)

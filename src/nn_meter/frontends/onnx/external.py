@@ -23,6 +23,8 @@ class External:
         if self._folder is None or location.is_absolute() or ".." in location.parts:
             return None
         try:
+            if not (self._folder / location).is_file():
+                return None
             with (self._folder / location).open("rb") as file:
                 file.seek(int(entries.get("offset", "0")))
                 data = file.read(size)

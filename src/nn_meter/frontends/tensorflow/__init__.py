@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from nn_meter.errors import GraphError, ModelFormatError
-from nn_meter.frontends._source import existing_file, head, path_of, title
+from nn_meter.frontends._source import existing_file, head, opened, path_of, title
 from nn_meter.frontends.tensorflow import keras, wire
 from nn_meter.frontends.tensorflow.flow import flatten, value_key
 from nn_meter.frontends.tensorflow.graph import Shapes, build
@@ -111,7 +111,7 @@ def read(source: Any, *, input_shapes: Shapes | None = None, name: str | None = 
 
 def _mapped(path: Path) -> memoryview:
     """The file's bytes; the system reads only the pages that are looked at, so weights stay on the disk."""
-    with path.open("rb") as file:
+    with opened(path) as file:
         if not path.stat().st_size:
             raise ModelFormatError(f"{path}: the file is empty")
         return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))

@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from nn_meter.errors import ModelFormatError, UnsupportedOperatorError
-from nn_meter.frontends._source import existing_file, head, path_of, title
+from nn_meter.frontends._source import head, opened, path_of, title
 from nn_meter.frontends.tensorflow.flow import Flow, Op
 from nn_meter.frontends.tensorflow.graph import Shapes, build
 from nn_meter.frontends.tensorflow.wire import KEPT_ELEMENTS, Constant
@@ -78,7 +78,7 @@ def read(source: Any, *, input_shapes: Shapes | None = None, name: str | None = 
             raise ModelFormatError(f"{where}: no TFLite model; give a path, bytes or a binary file")
         view = memoryview(data)
     else:
-        with existing_file(path).open("rb") as file:
+        with opened(path) as file:
             size = path.stat().st_size
             view = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b"")
     if bytes(view[4:8]) != _IDENTIFIER:

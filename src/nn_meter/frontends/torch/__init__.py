@@ -169,10 +169,11 @@ def _load(path: Path) -> Any:
 
 
 def _is_torch_zip(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(entry.endswith(("/data.pkl", "models/model.json")) for entry in archive.namelist())
+    except (OSError, ValueError, RuntimeError, zipfile.BadZipFile):  # no zip, or one that is damaged
         return False
-    with zipfile.ZipFile(path) as archive:
-        return any(entry.endswith(("/data.pkl", "models/model.json")) for entry in archive.namelist())
 
 
 def _program_inputs(program: Any) -> list[InputSpec]:

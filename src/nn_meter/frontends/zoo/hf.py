@@ -21,6 +21,8 @@ from nn_meter.errors import ModelError, ModelFormatError
 from nn_meter.frontends import torch as pytorch
 from nn_meter.frontends.zoo import Built, Zoo
 from nn_meter.frontends.zoo.modules import imported, nearest, without_weights
+from nn_meter.limits import TEXT_BYTES
+from nn_meter.storage import read_bytes
 
 _AUDIO_SECOND = 16000
 
@@ -349,18 +351,20 @@ def _config_file(source: str | Path) -> Path | None:
     path = Path(source)
     if os.path.isdir(path):
         path = path / "config.json"
-    return (
-        path
-        if path.name.endswith(".json") and os.path.isfile(path) and b'"model_type"' in path.read_bytes()
-        else None
-    )
+    if not (path.name.endswith(".json") and os.path.isfile(path)):
+        return None
+    try:
+        found = read_bytes(path, "the configuration", ModelFormatError, limit=TEXT_BYTES)
+    except ModelFormatError:
+        return None
+    return path if b'"model_type"' in found else None
 
 
 def _read_config(transformers: Any, file: Path) -> Any:
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
         return transformers.AutoConfig.for_model(values.pop("model_type"), **values)
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ModelFormatError(f"{file}: no configuration of transformers: {error}") from error
 
 

@@ -36,7 +36,7 @@ class RowsConfig:
 
 def read_softmax(op: Operator) -> RowsConfig:
     """Config of Softmax and its kin along one axis."""
-    shape = op.shape(0)
+    shape = op.shape(0) or (1,)
     axis = op.axis(len(shape), -1)
     stride = prod(shape[axis + 1 :])
     return RowsConfig(op.op_type, prod(shape[:axis]) * stride, shape[axis], 1, stride, op.dtype)

@@ -48,7 +48,7 @@ def gather_to_split(work: Work, options: Options) -> None:
 def _cut(work: Work, op: Op) -> tuple[int, int, int] | None:
     """Axis, start and end of what a Gather of one index or a Slice along one axis takes; ``None`` for all else."""
     rank = len(work.shape(op.inputs[0]))
-    if op.op_type == "Gather":
+    if op.op_type == "Gather" and len(op.inputs) > 1:  # nn-Meter's files leave constants out
         axis, index = op.attrs.get("axis", 0), work.scalar(op.inputs[1])
         if not isinstance(axis, int) or index is None:
             return None

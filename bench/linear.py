@@ -1,0 +1,212 @@
+"""How time and memory grow with the number of nodes: every source, ``predict`` and ``explain`` with its page.
+
+Run from the repository root: ``PYTHONPATH=src python bench/linear.py [--sizes 1000 10000 100000] [--sources ...]``.
+Each size of each source runs in a process of its own, after a small model of the same source has warmed it up. Printed
+are seconds of processor time and MB that the model added to what the process held, and the exponents between
+neighbouring sizes: 1 is linear. PyTorch is left out where it is not installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+sys.path.append(str(ROOT / "tests" / "frontends"))  # its writers of TensorFlow's and TFLite's files
+
+SIZES = (1000, 10_000, 100_000)
+MOST = 1.1
+"""An exponent above this is told."""
+
+
+def _onnx(nodes: list[Any], last: str, functions: Sequence[Any] = ()) -> bytes:
+    from onnx import helper
+
+    ends = [helper.make_tensor_value_info(name, 1, [1, 8, 4, 4]) for name in ("t0", last)]
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:])
+    return bytes(helper.make_model(graph, opset_imports=opsets, functions=[*functions]).SerializeToString())
+
+
+def _op(op_type: str, *given: str, out: str, name: str = "") -> Any:
+    from onnx import helper
+
+    return helper.make_node(op_type, given, [out], name=name or out)
+
+
+def chain(count: int) -> bytes:
+    """One after the other, of four kinds by turns."""
+    kinds = ("Relu", "Sigmoid", "Neg", "Abs")
+    return _onnx([_op(kinds[i % 4], f"t{i}", out=f"t{i + 1}") for i in range(count)], f"t{count}")
+
+
+def equal_names(count: int) -> bytes:
+    """All of one name."""
+    return _onnx([_op("Relu", f"t{i}", out=f"t{i + 1}", name="same") for i in range(count)], f"t{count}")
+
+
+def wide(count: int) -> bytes:
+    """All read the input; sums of pairs bring them together."""
+    half = count // 2
+    nodes = [_op("Sigmoid", "t0", out=f"b{i}") for i in range(half)]
+    nodes += [_op("Add", f"s{i - 1}" if i else "t0", f"b{i}", out=f"s{i}") for i in range(half)]
+    return _onnx(nodes, f"s{half - 1}")
+
+
+def residual(count: int) -> bytes:
+    """Every fourth node adds what came three before."""
+    nodes = []
+    for i in range(count):
+        more = (f"t{i - 3}",) if i % 4 == 3 else ()
+        nodes.append(_op("Add" if more else "Relu", f"t{i}", *more, out=f"t{i + 1}"))
+    return _onnx(nodes, f"t{count}")
+
+
+def nested(count: int) -> bytes:
+    """Functions of functions: ten calls each, as many levels as it takes."""
+    from onnx import helper
+
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
+    levels = max(1, round(math.log10(count)))
+    functions = [helper.make_function("own", "f0", ["a"], ["b"], [helper.make_node("Relu", ["a"], ["b"])], opsets)]
+    for level in range(1, levels + 1):
+        names = ["a", *(f"v{i}" for i in range(9)), "b"]
+        body = [
+            helper.make_node(f"f{level - 1}", [x], [y], domain="own")
+            for x, y in pairwise(names)
+        ]
+        functions.append(helper.make_function("own", f"f{level}", ["a"], ["b"], body, opsets))
+    return _onnx([helper.make_node(f"f{levels}", ["t0"], ["y"], domain="own", name="call")], "y", functions)
+
+
+def long_names(count: int) -> bytes:
+    """Names of eight modules within each other."""
+    deep = "/".join(f"module.{i}" for i in range(8))
+    nodes = [_op("Relu", f"t{i}", out=f"t{i + 1}", name=f"/{deep}/{i // 10}/Relu") for i in range(count)]
+    return _onnx(nodes, f"t{count}")
+
+
+def ir(count: int) -> dict[str, Any]:
+    """nn-Meter's dictionary of a chain."""
+    shape = [[1, 4, 4, 8]]
+
+    def node(i: int) -> dict[str, Any]:
+        attr = {"type": "Relu", "attr": {}, "input_shape": shape, "output_shape": shape}
+        return {
+            "attr": attr,
+            "inbounds": [f"n{i - 1}"] if i else [],
+            "outbounds": [f"n{i + 1}"] if i + 1 < count else [],
+        }
+
+    return {f"n{i}": node(i) for i in range(count)}
+
+
+def tflite(count: int) -> bytes:
+    """A chain."""
+    import test_tflite as lite
+
+    file = lite.File()
+    tensors = [file.tensor(f"t{i}", 1, 4, 4, 8) for i in range(count + 1)]
+    for i in range(count):
+        file.op("RELU", [tensors[i]], [tensors[i + 1]])
+    return bytes(file.write([tensors[0]], [tensors[-1]]))
+
+
+def tensorflow(count: int) -> bytes:
+    """A chain."""
+    import test_tensorflow as tf
+
+    nodes = [tf.node(f"t{i + 1}", "Relu", f"t{i}") for i in range(count)]
+    return b"".join((tf.placeholder("t0", (1, 4, 4, 8)), *nodes))
+
+
+def torch(count: int) -> Any:
+    """A sequence of modules."""
+    from torch import nn
+
+    return nn.Sequential(*(nn.ReLU() for _ in range(count)))
+
+
+SOURCES: dict[str, tuple[str, Callable[[int], Any]]] = {
+    "onnx chain": ("onnx", chain),
+    "onnx equal names": ("onnx", equal_names),
+    "onnx wide": ("onnx", wide),
+    "onnx residual": ("onnx", residual),
+    "onnx nested functions": ("onnx", nested),
+    "onnx long names": ("onnx", long_names),
+    "ir": ("nnmeter-ir", ir),
+    "tflite": ("tflite", tflite),
+    "tensorflow": ("pb", tensorflow),
+    "torch": ("torch", torch),
+}
+"""Name to the model's type and what makes one of so many nodes."""
+
+_WARM = 20
+
+
+def work(source: str, size: int, does: str) -> dict[str, float]:
+    """Seconds and MB of one model in this process."""
+    from nn_meter import load_latency_predictor
+    from nn_meter.report import html
+
+    kind, make = SOURCES[source]
+    predictor = load_latency_predictor()
+    shape = {"input_shape": (1, 8, 4, 4)} if kind == "torch" else {}
+
+    def ask(model: Any) -> None:
+        if does == "predict":
+            predictor.predict(model, kind, **shape)
+        else:
+            html.page([predictor.explain(model, kind, **shape)])
+
+    ask(make(_WARM))
+    model = make(size)
+    held_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    begin = time.process_time()
+    ask(model)
+    seconds = time.process_time() - begin
+    return {"s": seconds, "mb": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - held_kb) / 1024}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
+    parser.add_argument("--sources", nargs="+", choices=SOURCES, default=list(SOURCES), metavar="SOURCE")
+    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        source, size, does = options.one
+        print(json.dumps(work(source, int(size), does)))
+        return 0
+    steep = 0
+    print(f"{'source':22} {'does':8}", *(f"{f'{size:,}':>20}" for size in options.sizes), " exponents of time")
+    for source in options.sources:
+        for does in ("predict", "explain"):
+            found = []
+            for size in options.sizes:
+                command = [sys.executable, __file__, "--one", source, str(size), does]
+                answer = subprocess.run(command, capture_output=True, text=True)
+                if answer.returncode:
+                    print(f"{source:22} {does:8} {(answer.stderr.strip().splitlines() or ['?'])[-1][:100]}")
+                    break
+                found.append(json.loads(answer.stdout))
+            else:
+                pairs = zip(options.sizes, found, options.sizes[1:], found[1:], strict=False)
+                exponents = [math.log(b["s"] / a["s"]) / math.log(n / m) for m, a, n, b in pairs]
+                steep += any(each > MOST for each in exponents)
+                cells = " ".join(f"{each['s']:10.3f} s {each['mb']:5.0f} MB" for each in found)
+                print(f"{source:22} {does:8} {cells} ", " ".join(f"{each:6.2f}" for each in exponents))
+    return 1 if steep else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,305 @@
+"""Builds, evaluations, detections and fits that are killed and gone on with: nothing is lost, twice, or left running.
+
+    python -m fuzz.kills [--build 100] [--evaluate 50] [--detect 50] [--fit 20]
+
+They run on the pretended runtime ``replay``. Each kill comes after a random time; then the rows of the journals are
+held against those before. The last session of each is let end. After that each runs into files that may not grow, as on
+a full disk, and beside another of its name. Exit code 1 where anything is wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import random
+import resource
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+_TAG = "NN_METER_KILLS"
+_LONG_S = 300.0
+_WAITS = (0.5, 3.0)
+"""A kill comes after so many times what a command takes that does next to nothing, on the machine as it is then."""
+
+_GRACE_S = 10.0
+"""What a session started ends within so long after it was killed."""
+
+_FULL_BYTES = 128 << 10
+"""Files may grow to so much on the pretended full disk: more than an empty journal, less than all are in the end."""
+
+Rows = dict[str, tuple[str, str, str | None]]
+"""Key of a row to its item, state and result."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One command to kill. ``command`` says it by whether something is there to go on with; ``journals`` are what it
+    keeps; ``made`` is there in the end. ``last`` ends it where ``command`` alone would not."""
+
+    name: str
+    command: Callable[[bool], list[str]]
+    journals: tuple[Path, ...]
+    made: Path
+    last: tuple[str, ...] = ()
+
+
+@dataclass
+class Tally:
+    """What was seen of one job."""
+
+    kills: int = 0
+    done: int = 0
+    wrong: list[str] = field(default_factory=list)
+
+
+def rows(journal: Path) -> Rows:
+    """The rows of a journal, read from a copy, so that nobody is in the way of whoever holds it."""
+    with tempfile.TemporaryDirectory() as folder:
+        for end in ("", "-wal"):
+            if Path(f"{journal}{end}").exists():
+                shutil.copy(f"{journal}{end}", f"{folder}/copy{end}")
+        if not Path(f"{folder}/copy").exists():
+            return {}
+        database = sqlite3.connect(f"{folder}/copy")
+        try:
+            found = database.execute("SELECT key, item, state, result FROM work").fetchall()
+        except sqlite3.OperationalError:  # killed before its table was there
+            return {}
+        finally:
+            database.close()
+    items = [item for _, item, _, _ in found]
+    assert len(set(items)) == len(items), f"{journal.name} holds an item twice"
+    return {key: (item, state, result) for key, item, state, result in found}
+
+
+def running(tag: str) -> list[int]:
+    """Processes that ``tag`` was handed to."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            if f"{_TAG}={tag}".encode() in (place / "environ").read_bytes():
+                found.append(int(place.name))
+        except OSError:
+            continue
+    return found
+
+
+class Sessions:
+    """Runs commands of ``nn-meter`` with a data folder of their own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.home = folder / "home"
+        self.tag = f"{os.getpid()}-{time.time_ns()}"
+        self._paced, self._pace_s = -math.inf, 0.0
+        self._env = {
+            **os.environ, "NN_METER_HOME": str(self.home), _TAG: self.tag, "OPENBLAS_NUM_THREADS": "1",
+            "PYTHONPATH": str(ROOT / "src"),
+        }  # fmt: skip
+
+    @property
+    def pace_s(self) -> float:
+        """Seconds of a command that does next to nothing, asked anew every minute."""
+        now = time.monotonic()
+        if now - self._paced > 60:
+            self.start(["--list-backends"]).communicate()
+            self._paced, self._pace_s = time.monotonic(), time.monotonic() - now
+        return self._pace_s
+
+    def start(self, command: Sequence[str], limit: int | None = None) -> subprocess.Popen[str]:
+        """Start a session; files of more than ``limit`` bytes cannot be written."""
+        def limited() -> None:
+            if limit is not None:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+        return subprocess.Popen(
+            [sys.executable, "-m", "nn_meter", *command], env=self._env, cwd=self.folder, preexec_fn=limited,
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def left(self) -> list[int]:
+        """What still runs after some grace."""
+        end = time.monotonic() + _GRACE_S
+        while (found := running(self.tag)) and time.monotonic() < end:
+            time.sleep(0.02)
+        return found
+
+
+def jobs(sessions: Sessions) -> dict[str, Job]:
+    """The four."""
+    folder, home = sessions.folder, sessions.home
+    models = sorted((ROOT / "tests" / "corpus" / "models").glob("[mrt]*.onnx"))
+    table = folder / "measured.csv"
+    lines = [f"{path},{number + 1},phone,tflite" for number, path in enumerate(models * 2)]
+    table.write_text("model,latency_ms,device,runtime\n" + "\n".join(lines))
+    build, detect = home / "builds" / "k@1.0.sqlite", home / "detections" / "replay.sqlite"
+    resume = {True: ["--resume"], False: []}
+    return {
+        "build": Job(
+            "build",
+            lambda there: ["build", "--backend", "replay", "--name", "k", "--budget", "1h", *resume[there]],
+            (build, build.with_suffix(".rules.sqlite"), build.with_suffix(".fits.sqlite")),
+            home / "registered" / "k@1.zip",
+            ("--budget", "12s"),
+        ),
+        "evaluate": Job(
+            "evaluate",
+            lambda there: ["evaluate", "--backend", "replay", "--rounds", "4", "--resume", "e.sqlite",
+                           "--json", "e.json", *map(str, models)],
+            (folder / "e.sqlite",),
+            folder / "e.json",
+        ),
+        "detect": Job(
+            "detect",
+            lambda there: ["detect-rules", "--backend", "replay", "--budget", "1h", "-o", "r.json", *resume[there]],
+            (detect,),
+            folder / "r.json",
+            ("--budget", "1s"),
+        ),
+        "fit": Job("fit", lambda there: ["fit", str(table), "--name", "f"], (), home / "registered" / "f@1.zip"),
+    }  # fmt: skip
+
+
+def killed(job: Job, sessions: Sessions, kills: int, draw: random.Random, tally: Tally) -> None:
+    """Kill ``job`` so often, and let it end."""
+    before: dict[Path, Rows] = {}
+    for number in range(kills + 1):
+        last = number == kills
+        command = job.command(any(journal.exists() for journal in job.journals))
+        if last or (job.last and number > 0.7 * kills):  # of a build the last kills meet its training
+            command += job.last
+        session = sessions.start(command)
+        try:
+            _, said = session.communicate(timeout=_LONG_S if last else sessions.pace_s * draw.uniform(*_WAITS))
+        except subprocess.TimeoutExpired:
+            session.kill()
+            _, said = session.communicate()
+        tally.kills += session.returncode == -signal.SIGKILL
+        _judge(job, session.returncode, said, last, tally)
+        if left := sessions.left():
+            tally.wrong.append(f"left running: {left}")
+        before = _compared(job, before, tally)
+        if not last and session.returncode == 0 and job.made.exists():
+            _forget(job)
+            before = {}
+    tally.done = sum(state != "pending" for found in before.values() for _, state, _ in found.values())
+    if not job.made.exists():
+        tally.wrong.append(f"{job.made.name} is not there in the end")
+
+
+def _judge(job: Job, code: int, said: str, last: bool, tally: Tally) -> None:
+    wanted = (0,) if last else (0, -signal.SIGKILL)
+    if code not in wanted or "Traceback" in said or "the fault is nn-meter's" in said:
+        tally.wrong.append(f"ended with {code}: {said[-500:]}")
+
+
+def _compared(job: Job, before: dict[Path, Rows], tally: Tally) -> dict[Path, Rows]:
+    now = {journal: rows(journal) for journal in job.journals}
+    for journal, found in before.items():
+        for key, row in found.items():
+            if key not in now[journal]:
+                tally.wrong.append(f"{journal.name} lost the row {key[:12]}")
+            elif row[1] != "pending" and now[journal][key] != row:
+                tally.wrong.append(f"{journal.name} has another result for the row {key[:12]}")
+    return now
+
+
+def _forget(job: Job) -> None:
+    for path in (job.made, *(Path(f"{journal}{end}") for journal in job.journals for end in ("", "-wal", "-shm"))):
+        path.unlink(missing_ok=True)
+
+
+def on_a_full_disk(job: Job, sessions: Sessions, tally: Tally) -> None:
+    """Files that may not grow end a session with an error that says so; without the limit it ends well."""
+    _forget(job)
+    session = sessions.start([*job.command(False), *job.last], limit=_FULL_BYTES if job.journals else 0)
+    try:
+        _, said = session.communicate(timeout=60.0)
+    except subprocess.TimeoutExpired:
+        session.kill()
+        _, said = session.communicate()
+        tally.wrong.append("a full disk goes unnoticed for a minute")
+    if session.returncode == 0 or "Traceback" in said or "the fault is nn-meter's" in said:
+        tally.wrong.append(f"on a full disk ended with {session.returncode}: {said[-500:]}")
+    if job.made.exists():
+        tally.wrong.append(f"a full disk left {job.made.name}")
+    before = _compared(job, {}, tally)
+    session = sessions.start([*job.command(any(each.exists() for each in job.journals)), *job.last])
+    _, said = session.communicate(timeout=_LONG_S)
+    _judge(job, session.returncode, said, True, tally)
+    _compared(job, before, tally)
+
+
+def beside_another(job: Job, sessions: Sessions, tally: Tally) -> None:
+    """A second session of the name is refused while the first goes on; where no journal is held, both end well."""
+    _forget(job)
+    first = sessions.start(job.command(False))
+    end = time.monotonic() + 30
+    while job.journals and not rows(job.journals[0]) and time.monotonic() < end and first.poll() is None:
+        time.sleep(0.02)
+    second = sessions.start(job.command(True))
+    _, said = second.communicate(timeout=_LONG_S)
+    over = first.poll() is not None
+    if job.journals and not over:
+        if second.returncode != 2 or "locked" not in said:
+            tally.wrong.append(f"a second of the name ended with {second.returncode}: {said[-500:]}")
+    else:
+        _judge(job, second.returncode, said, True, tally)
+    if job.last:
+        first.kill()
+        first.communicate()
+    else:
+        _, said = first.communicate(timeout=_LONG_S)
+        _judge(job, first.returncode, said, True, tally)
+    if left := sessions.left():
+        tally.wrong.append(f"left running: {left}")
+
+
+def leftovers(sessions: Sessions) -> Iterator[str]:
+    """Half-written things that sessions left."""
+    for path in sessions.folder.rglob(".stage-*"):
+        yield str(path.relative_to(sessions.folder))
+
+
+def campaign(counts: dict[str, int], folder: Path, seed: int = 0) -> dict[str, Tally]:
+    """Each job, killed as often as ``counts`` says."""
+    sessions, draw = Sessions(folder), random.Random(seed)
+    tallies = {}
+    for name, job in jobs(sessions).items():
+        if counts.get(name):
+            tally = tallies[name] = Tally()
+            killed(job, sessions, counts[name], draw, tally)
+            on_a_full_disk(job, sessions, tally)
+            beside_another(job, sessions, tally)
+    return tallies
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser("python -m fuzz.kills", description=(__doc__ or "").splitlines()[0])
+    for name, count in (("build", 100), ("evaluate", 50), ("detect", 50), ("fit", 20)):
+        parser.add_argument(f"--{name}", type=int, default=count, metavar="N")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        tallies = campaign(vars(options), Path(folder), options.seed)
+        stages = list(leftovers(Sessions(Path(folder))))
+    for name, tally in tallies.items():
+        print(f"{name}: {tally.kills} kills, {tally.done} rows done in the end, {len(tally.wrong)} wrong")
+        for text in dict.fromkeys(tally.wrong):
+            print(f"  {text}")
+    print(f"{len(stages)} half-written things left: {', '.join(stages[:3])}")
+    return 1 if any(tally.wrong for tally in tallies.values()) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
