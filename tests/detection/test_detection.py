@@ -278,5 +278,5 @@ def test_a_row_of_the_journal_that_holds_no_rounds_is_named(tmp_path: Path, told
     with sqlite3.connect(tmp_path / "j.sqlite") as database:
         database.execute("UPDATE work SET result = ?", (told,))
     database.close()
-    with pytest.raises(BuildError, match=r"the journal is damaged .*'timing'.*is none"):
+    with pytest.raises(BuildError, match=r"the journal is damaged .*'replay'.* is none"):
         detect_rules(asked, journal=tmp_path / "j.sqlite", backend=pretender())

@@ -288,3 +288,10 @@ def test_a_model_with_nothing_to_price_takes_no_time(tiny: Bundle) -> None:
     free = ir("Const", {}, [], [[1]])
     answer = Predictor(tiny).predict(free, "nnmeter-ir")
     assert (answer, type(answer)) == (0.0, float)
+
+
+@pytest.mark.parametrize("op_type", ["SplitToSequence", "ConcatFromSequence", "SequenceAt", "Loop", "If"])
+def test_sequences_and_flow_of_no_inputs_are_errors(op_type: str) -> None:
+    for outputs in (["y"], []):
+        with pytest.raises(ModelError, match=op_type):
+            reader.read(model([helper.make_node(op_type, [], outputs), helper.make_node("Relu", ["x"], ["z"])]))

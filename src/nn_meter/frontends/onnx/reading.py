@@ -11,7 +11,7 @@ from nn_meter.errors import GraphError, InputError, UnsupportedOperatorError
 from nn_meter.frontends.onnx import control, sequences, wire
 from nn_meter.frontends.onnx.external import External
 from nn_meter.frontends.onnx.inputs import Asked, Inputs
-from nn_meter.frontends.onnx.scope import OLDEST_OPSET, Scope
+from nn_meter.frontends.onnx.scope import OLDEST_OPSET, Scope, fitting
 from nn_meter.ir import Attr, Graph, Node, ShapeError, Tensor, infer, verify
 from nn_meter.ir.shapes import FOUND, RULES, ValueNeeded
 from nn_meter.limits import DIMENSION, NESTING, NODES, RANK
@@ -236,14 +236,16 @@ class Reading:
             return
         inputs = [scope[each] for each in raw.inputs]
         if op_type in control.ROWS and not raw.domain:
-            control.ROWS[op_type](self, raw, label, inputs, outputs, scope)
+            with fitting(self.where, label, op_type):
+                control.ROWS[op_type](self, raw, label, inputs, outputs, scope)
             return
         if op_type in _TRAINING_OUTPUTS:
             while len(outputs) > 1 and raw.outputs[len(outputs) - 1] not in read:
                 outputs.pop()
         attrs = self._attrs(raw, label, scope)
         if op_type in sequences.ROWS and not raw.domain:
-            sequences.ROWS[op_type](self, label, inputs, outputs, attrs)
+            with fitting(self.where, label, op_type):
+                sequences.ROWS[op_type](self, label, inputs, outputs, attrs)
             return
         if op_type == "Identity" and inputs and inputs[0] in self.sequences:
             self.same(inputs[0], outputs[0], label)

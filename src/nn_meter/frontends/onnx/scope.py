@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from nn_meter.errors import GraphError
 from nn_meter.frontends.onnx import wire
 
 OLDEST_OPSET = 7
@@ -23,3 +25,15 @@ class Scope:
 
     def __getitem__(self, name: str) -> str:
         return self.names.get(name, name)
+
+
+@contextmanager
+def fitting(where: str, label: str, op_type: str) -> Iterator[None]:
+    """What a row looks for in a node that was not checked, and does not find, is that node's error."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise GraphError(
+            f"{where}: node {label!r} ({op_type}): its inputs, outputs or attributes are not those of the operator "
+            f"({type(error).__name__}: {error})"
+        ) from error
