@@ -79,7 +79,7 @@ def shown(prediction: Prediction) -> None:
     console = Console(file=written, width=120, force_terminal=False)
     console.print(text.explanation(prediction, every=True))
     console.print(text.details(prediction))
-    lines = written.getvalue(), result_line(prediction.model, prediction.latency_ms), text.caution(prediction)
+    lines = written.getvalue(), result_line(prediction.model, prediction.latency_ms)
     assert not _CONTROL.search("".join(lines)), "control characters on the terminal"
     assert "\n(nn-Meter) [RESULT]" not in written.getvalue(), "a forged line"
     page = html.page([prediction])

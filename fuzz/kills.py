@@ -140,7 +140,8 @@ def jobs(sessions: Sessions) -> dict[str, Job]:
     folder, home = sessions.folder, sessions.home
     models = sorted((ROOT / "tests" / "corpus" / "models").glob("[mrt]*.onnx"))
     table = folder / "measured.csv"
-    lines = [f"{path},{number + 1},phone,tflite" for number, path in enumerate(models * 2)]
+    every = sorted((ROOT / "tests" / "corpus" / "models").glob("*.onnx"))
+    lines = [f"{path},{number + 1},phone,tflite" for number, path in enumerate(every)]
     table.write_text("model,latency_ms,device,runtime\n" + "\n".join(lines))
     build, detect = home / "builds" / "k@1.0.sqlite", home / "detections" / "replay.sqlite"
     resume = {True: ["--resume"], False: []}
