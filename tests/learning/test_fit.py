@@ -61,5 +61,5 @@ def test_kernels_measured_by_themselves_are_held_out_by_families_and_have_no_foo
     taken = [Network((sample(op, size),), str(size)) for size in sizes for op in ("Relu", "Tanh")]
     found = fit_kinds(taken, fit_speeds(taken))
     assert FOOTPRINT not in found.kinds["unary"].columns
-    held = {taken[number].family for number in found.held_ms}
-    assert len(found.held_ms) == 2 * len(held) > 0
+    held = {taken[number].family for number in found.held}
+    assert len(found.held) == 2 * len(held) > 0

@@ -13,8 +13,9 @@ from nn_meter.errors import BundleError
 from nn_meter.kernels.partition import Partition
 from nn_meter.predictors.bundle import load
 from nn_meter.predictors.catalogue import SHIPPED
-from nn_meter.predictors.parts import ByTerms, Interval, LeftOut, Roofline
+from nn_meter.predictors.parts import ByTerms, Interval, LeftOut, Part, Roofline, spread
 from nn_meter.predictors.sums import SumsEngine
+from nn_meter.storage import Fields
 from nn_meter.testing import check_fallback, check_regressor
 
 FALLBACKS = (
@@ -64,3 +65,21 @@ def test_terms_are_finite(field: str) -> None:
     bad = math.inf if field == "base" else [math.inf] * len(entry[field])
     with pytest.raises(BundleError, match="'terms' does not hold what"):
         SumsEngine(replace(shipped, terms={**shipped.terms, "learned": {name: {**entry, field: bad}}}))
+
+
+def test_the_same_kernel_errs_alike_and_kinds_err_by_themselves() -> None:
+    same = [Part("conv", "one", 1.0, 0.1)] * 9
+    others = [Part("conv", number, 1.0, 0.1) for number in range(9)]
+    kinds = [Part(str(number), "one", 1.0, 0.1) for number in range(9)]
+    for share in (0.0, 0.5, 1.0):
+        assert spread(same, share) == pytest.approx(0.1)
+        assert spread(kinds, share) == pytest.approx(0.1 / 3)
+    assert spread(others, 0.0) == pytest.approx(0.1 / 3)
+    assert spread(others, 1.0) == pytest.approx(0.1)
+    assert 0.1 / 3 < spread(others, 0.5) < 0.1
+    assert spread([], 0.5) == 0.0
+
+
+def test_a_sums_interval_is_kept_with_a_bundle() -> None:
+    interval = Interval(-0.1, 0.2, networks=50, estimated=(-1.0, 1.5), sums=(-1.1, 0.9), share=0.4)
+    assert Interval.read(Fields(interval.written(), "a manifest", BundleError)) == interval

@@ -26,6 +26,7 @@ from nn_meter.kernels.schema import FOOTPRINT, ROOFLINE, SCHEMA, Codes, Encoder,
 from nn_meter.measuring.journal import Journal
 from nn_meter.measuring.records import MeasuredKernel
 from nn_meter.predictors.kind import KindPredictor
+from nn_meter.predictors.parts import Part
 from nn_meter.predictors.runtime import KindAnswers
 from nn_meter.predictors.trees import TreeEnsemble
 from nn_meter.progress import Progress
@@ -41,6 +42,9 @@ FEWEST_SEEN = 5
 
 HELD_SHARE = 0.1
 """Of the networks, held out for the errors that are reported and for intervals."""
+
+OFF_UNKNOWN = 1.0
+"""How far a kernel of a kind with too few measurements is off, as a logarithm, for want of anything to tell."""
 
 LEVEL = 0.9
 """Share of kernels, and of networks, that intervals are to hold."""
@@ -147,6 +151,7 @@ def fit_kind(
             "rows": int(held.sum()),
             "log_low": float(low),
             "log_high": float(high),
+            "log_off": _weighted_quantile(np.abs(target[held] - answers), latencies_ms[held], LEVEL),
         }
     trees = _kept(kept, rows, target, weight, seed)
     span = {
@@ -189,6 +194,13 @@ def _kept(
 def spent_on_fits(kept: Journal) -> float:
     """Seconds that the fits took that ``kept`` holds."""
     return sum(kept.understood(entry, lambda told: float(told["elapsed_s"])) for entry in kept.results())
+
+
+def _weighted_quantile(values: NDArray[np.float64], weights: NDArray[np.float64], q: float) -> float:
+    """The least value that a share ``q`` of all weight does not exceed: kernels count by the time that they take."""
+    order = np.argsort(values)
+    whole = np.cumsum(weights[order])
+    return float(values[order][np.searchsorted(whole, q * whole[-1])])
 
 
 def _boost(
@@ -235,10 +247,11 @@ def boosting_to_trees(model: Any, n_columns: int) -> TreeEnsemble:
 
 @dataclass(frozen=True, slots=True)
 class FittedKinds:
-    """Regressors by kind; and of networks held out, by number, the sum that regressors fitted without them answer."""
+    """Regressors by kind; and of networks held out, by number, what regressors fitted without them answer for each of
+    their kernels, and how far such answers are off."""
 
     kinds: Mapping[str, KindPredictor]
-    held_ms: Mapping[int, float]
+    held: Mapping[int, Sequence[Part]]
 
 
 def fit_kinds(
@@ -280,14 +293,14 @@ def fit_kinds(
         for sample, row in zip(network.samples, network.rows(encoders), strict=True):
             rows_of[sample.kind].append(row)
     held = _held(networks, alone, seed)
-    held_ms = dict.fromkeys(np.flatnonzero(held).tolist(), 0.0)
+    parts: dict[int, list[Part]] = {number: [] for number in np.flatnonzero(held).tolist()}
     fitted: dict[str, KindPredictor] = {}
     begin, done, total = monotonic(), 0, sum(map(len, samples.values()))
     for kind, taken in sorted(samples.items()):
         done += len(taken)
         numbers = np.array([number for number, _ in taken])
         out = held[numbers]
-        answers = np.array([speeds.roofline_ms(_work(s)) for _, s in taken])[out]
+        answers, off = np.array([speeds.roofline_ms(_work(s)) for _, s in taken])[out], OFF_UNKNOWN
         if len(taken) >= MIN_ROWS and (kinds is None or kind in kinds):
             one = fit_kind(
                 kind,
@@ -301,12 +314,14 @@ def fit_kinds(
                 kept=kept,
             )
             fitted[kind] = one.predictor
-            answers = one.held_ms if len(one.held_ms) else answers
-        for number, answer in zip(numbers[out].tolist(), answers.tolist(), strict=True):
-            held_ms[number] += answer
+            if len(one.held_ms):
+                answers, off = one.held_ms, one.predictor.errors["log_off"]
+        without = [(number, sample.config) for (number, sample), left in zip(taken, out, strict=True) if left]
+        for (number, config), answer in zip(without, answers.tolist(), strict=True):
+            parts[number].append(Part(kind, config, answer, off))
         if progress is not None:
             progress(done, total, (monotonic() - begin) / done * (total - done), f"training, {kind}")
-    return FittedKinds(fitted, held_ms)
+    return FittedKinds(fitted, parts)
 
 
 def _held(networks: Sequence[Network], alone: bool, seed: int) -> NDArray[np.bool_]:

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nn_meter.errors import BuildError, RuleError
 from nn_meter.kernels.kinds import KINDS, ConvConfig
@@ -26,7 +27,7 @@ from nn_meter.learning.fit import (
 from nn_meter.measuring.journal import Journal
 from nn_meter.measuring.records import Circumstances, Record
 from nn_meter.predictors.bundle import Bundle
-from nn_meter.predictors.parts import Interval, Roofline
+from nn_meter.predictors.parts import Interval, Part, Roofline, spread
 from nn_meter.progress import Progress
 from nn_meter.runtimes import BY_RULES, find
 
@@ -94,7 +95,7 @@ def train(
             speeds.processors,
             speeds.cache_bytes,
         ),
-        interval=interval(correction.networks, fitted.held_ms, speeds),
+        interval=interval(correction.networks, fitted.held, speeds),
         call_ms=correction.call_ms,
         notes=(
             f"{len(records)} networks measured{taken}, {correction.disturbed} of them left out as disturbed",
@@ -102,18 +103,18 @@ def train(
             *(f"measured by {source}" for source in _sources(records)),
         ),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        environment={**where.facts(), **_held_out(correction, fitted.held_ms)},
+        environment={**where.facts(), **_held_out(correction, fitted.held)},
     )
 
 
-def _held_out(correction: Corrected, held_ms: Mapping[int, float]) -> dict[str, Any]:
+def _held_out(correction: Corrected, held: Mapping[int, Sequence[Part]]) -> dict[str, Any]:
     """Of kernels that were measured by themselves: how far those held out are off, by the subjects of their records."""
     if any(len(network.samples) > 1 for network in correction.networks):
         return {}
     off: dict[str, list[float]] = {}
-    for number, predicted_ms in held_ms.items():
+    for number, (part,) in held.items():
         (sample,) = correction.networks[number].samples
-        error = abs(predicted_ms / sample.latency_ms - 1)
+        error = abs(part.latency_ms / sample.latency_ms - 1)
         off.setdefault(correction.records[number].subject, []).append(error)
     return {
         "held_out": {
@@ -127,25 +128,49 @@ FEWEST_FOR_INTERVALS = 40
 """Networks held out; fewer give no interval."""
 
 
-def interval(networks: Sequence[Network], held_ms: Mapping[int, float], speeds: Speeds) -> Interval | None:
-    """The central share ``LEVEL`` of log(measured / predicted) over networks held
-    out (split conformal prediction, Vovk et al., 2005), and of estimates from flops and bytes; ``None`` where there are
-    too few.
+_SHARES = tuple(tenth / 10 for tenth in range(11))
+
+
+def interval(networks: Sequence[Network], held: Mapping[int, Sequence[Part]], speeds: Speeds) -> Interval | None:
+    """The central share ``LEVEL`` of log(measured / predicted) over networks held out (split conformal prediction, Vovk
+    et al., 2005), as it is and over the spread of each sum (normalised: Papadopoulos et al., 2008), and of estimates
+    from flops and bytes; ``None`` where there are too few.
+
+    What the errors within a kind share is where normal errors of that spread make the ratios most likely.
 
     Args:
-        held_ms: of networks held out, by number, what regressors fitted without them answer.
+        held: of networks held out, by number, what regressors fitted without them answer for each kernel.
     """
-    ratios = sorted(
-        float(np.log(sum(s.latency_ms for s in networks[number].samples) / predicted_ms))
-        for number, predicted_ms in held_ms.items()
-        if predicted_ms > 0
-    )
-    if len(ratios) < FEWEST_FOR_INTERVALS:
+    sums = [(number, sum(part.latency_ms for part in parts)) for number, parts in held.items()]
+    sums = [(number, predicted_ms) for number, predicted_ms in sums if predicted_ms > 0]
+    if len(sums) < FEWEST_FOR_INTERVALS:
         return None
-    rank = int((len(ratios) + 1) * (1 - LEVEL) / 2)
+    measured = [sum(s.latency_ms for s in networks[number].samples) for number, _ in sums]
+    ratios = np.log(np.array(measured) / [predicted_ms for _, predicted_ms in sums])
+    spreads = {share: np.array([spread(held[number], share) for number, _ in sums]) for share in _SHARES}
+
+    def unlikely(share: float) -> float:
+        by = spreads[share]
+        return float(np.mean(np.log(by)) + np.log(np.mean(np.abs(ratios) / by)))  # Laplace: ratios have long tails
+
+    share = min(_SHARES, key=unlikely)
+    low, high = _central(ratios)
     return Interval(
-        ratios[rank - 1], ratios[-rank], LEVEL, networks=len(ratios), estimated=fallback_spread(networks, speeds)
+        low,
+        high,
+        LEVEL,
+        networks=len(ratios),
+        estimated=fallback_spread(networks, speeds),
+        sums=_central(ratios / spreads[share]),
+        share=share,
     )
+
+
+def _central(values: NDArray[np.float64]) -> tuple[float, float]:
+    """The ends that hold a new value with probability ``LEVEL``."""
+    ordered = np.sort(values)
+    rank = int((len(ordered) + 1) * (1 - LEVEL) / 2)
+    return float(ordered[rank - 1]), float(ordered[-rank])
 
 
 def check_kinds(kinds: Sequence[str] | None) -> None:

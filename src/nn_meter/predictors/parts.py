@@ -6,7 +6,7 @@ Each is a small value that reads and writes itself; a fallback is chosen by its 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar, Protocol, Self
@@ -122,7 +122,11 @@ def read_fallback(stored: Fields) -> Fallback:
 @dataclass(frozen=True, slots=True)
 class Interval:
     """The central share ``level`` of log(measured / predicted), over so many ``models`` or held-out ``networks``; and
-    of log(measured / estimated) where that was found out."""
+    of log(measured / estimated) where that was found out.
+
+    ``sums`` is the same share of that logarithm over the ``spread`` of a sum, where it was found out what the errors of
+    kernels of one kind ``share``: then a model's interval follows from what its answer is the sum of.
+    """
 
     low: float
     high: float
@@ -130,6 +134,8 @@ class Interval:
     models: int = 0
     networks: int = 0
     estimated: tuple[float, float] | None = None
+    sums: tuple[float, float] | None = None
+    share: float = 0.0
 
     @classmethod
     def read(cls, stored: Fields) -> Self:
@@ -142,6 +148,8 @@ class Interval:
             stored.whole("models") if "models" in stored.values else 0,
             stored.whole("networks") if "networks" in stored.values else 0,
             _ends(stored, "estimated_low", "estimated_high") if "estimated_low" in stored.values else None,
+            _ends(stored, "sums_low", "sums_high") if "sums_low" in stored.values else None,
+            stored.number("share", low=0.0, high=1.0) if "share" in stored.values else 0.0,
         )
 
     def written(self) -> dict[str, Any]:
@@ -150,6 +158,8 @@ class Interval:
         found |= {key: count for key in ("models", "networks") if (count := getattr(self, key))}
         if self.estimated is not None:
             found |= dict(zip(("estimated_low", "estimated_high"), self.estimated, strict=True))
+        if self.sums is not None:
+            found |= {"sums_low": self.sums[0], "sums_high": self.sums[1], "share": self.share}
         return found
 
     def around(self, latency_ms: float, unsure: float = 0.0) -> tuple[float, float]:
@@ -157,6 +167,41 @@ class Interval:
         others = self.estimated or (self.low, self.high)
         low, high = ((1 - unsure) * a + unsure * b for a, b in zip((self.low, self.high), others, strict=True))
         return latency_ms * math.exp(low), latency_ms * math.exp(high)
+
+
+    @property
+    def off_estimated(self) -> float:
+        """Half of the width of the interval of estimates, as a logarithm."""
+        low, high = self.estimated or (self.low, self.high)
+        return (high - low) / 2
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What a sum is made of: latencies of one ``kind`` that are off by about ``off``, as a logarithm. Parts of one
+    ``key``, which is hashable, are the same kernel, so that their errors are one."""
+
+    kind: str
+    key: Any
+    latency_ms: float
+    off: float
+
+
+def spread(parts: Iterable[Part], share: float) -> float:
+    """How far a sum is off, as a logarithm, to first order: the standard deviation of a sum whose parts' errors are one
+    where they are the same kernel, correlate by ``share`` within a kind, and do not between kinds; in units of ``off``.
+    """
+    same: dict[tuple[str, Any], float] = {}
+    total_ms = 0.0
+    for part in parts:
+        total_ms += part.latency_ms
+        same[part.kind, part.key] = same.get((part.kind, part.key), 0.0) + part.latency_ms * part.off
+    kinds: dict[str, tuple[float, float]] = {}
+    for (kind, _), off_ms in same.items():
+        one, squares = kinds.get(kind, (0.0, 0.0))
+        kinds[kind] = one + off_ms, squares + off_ms**2
+    variance = sum(share * one**2 + (1 - share) * squares for one, squares in kinds.values())
+    return math.sqrt(variance) / total_ms if total_ms else 0.0
 
 
 def _ends(stored: Fields, low: str, high: str) -> tuple[float, float]:

@@ -23,7 +23,7 @@ from nn_meter.kernels.schema import ROOFLINE, SCHEMA, Encoder, Row, Speeds, enco
 from nn_meter.predictors import onnx_1
 from nn_meter.predictors.bundle import Bundle
 from nn_meter.predictors.kind import KindPredictor
-from nn_meter.predictors.parts import Roofline
+from nn_meter.predictors.parts import Part, Roofline, spread
 from nn_meter.predictors.prediction import KernelPrediction, Prediction, Status
 from nn_meter.runtimes import find
 from nn_meter.runtimes.fusion import fuse
@@ -178,13 +178,28 @@ class GraphEngine:
         return interval.around(latency_ms, _WEIGHT_OF_ESTIMATES[status]) if interval else None
 
     def _interval(self, prediction: Prediction) -> tuple[float, float] | None:
-        """The parts' ends, added: the errors of kernels that rest on the same are not independent."""
-        parts = dict.fromkeys(_WEIGHT_OF_ESTIMATES, 0.0)
+        """Around the sum, by what it is a sum of; without knowledge of that the parts' ends, added."""
+        interval = self._bundle.interval
+        if interval is None:
+            return None
+        if interval.sums is not None:
+            parts = [Part(k.kernel.kind, k.kernel.config, k.latency_ms, self._off(k)) for k in prediction.charged]
+            off = spread(parts, interval.share)
+            return _times(prediction.latency_ms, off * interval.sums[0], off * interval.sums[1])
+        by_status = dict.fromkeys(_WEIGHT_OF_ESTIMATES, 0.0)
         for each in prediction.charged:
-            parts[each.status] += each.latency_ms
-        parts["predicted"] += prediction.call_ms
-        ends = [found for status, part_ms in parts.items() if (found := self._around(part_ms, status)) is not None]
-        return (sum(low for low, _ in ends), sum(high for _, high in ends)) if ends else None
+            by_status[each.status] += each.latency_ms
+        by_status["predicted"] += prediction.call_ms
+        ends = [interval.around(part_ms, _WEIGHT_OF_ESTIMATES[status]) for status, part_ms in by_status.items()]
+        return sum(low for low, _ in ends), sum(high for _, high in ends)
+
+    def _off(self, each: KernelPrediction) -> float:
+        """How far a kernel is off, as a logarithm."""
+        interval, predictor = self._bundle.interval, self._kind(each.kernel.kind).predictor
+        unknown = interval.off_estimated if interval else 0.0
+        known = predictor.errors.get("log_off", unknown) if predictor else unknown
+        weight = _WEIGHT_OF_ESTIMATES[each.status]
+        return (1 - weight) * known + weight * unknown
 
 
 _FROM_SHEET = "no kernel was measured on this device: estimated from its data sheet, by what others make of theirs"
