@@ -20,8 +20,9 @@ VIEWS = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 
 @dataclass(frozen=True, slots=True)
 class TransposeConfig:
-    """A permutation of axes, those that stay together merged; no sizes of 1. ``one`` says that as it was written, with
-    axes of size 1, one axis moves and the others keep their order: runtimes have quick code for that alone."""
+    """A permutation of axes, those that stay together merged; no sizes of 1. Where single elements move, ``one`` says
+    that as it was written, with axes of size 1, one axis moves and the others keep their order: runtimes have quick
+    code for that alone. Where the last axis stays, runs of elements move, and it is true."""
 
     dims: Shape
     perm: Shape
@@ -46,12 +47,9 @@ def read_transpose(op: Operator) -> TransposeConfig:
             groups.append([p])
     starts = sorted(g[0] for g in groups)
     by_start = {g[0]: prod(shape[a] for a in g) for g in groups}
-    return TransposeConfig(
-        tuple(by_start[s] for s in starts) or (1,),
-        tuple(starts.index(g[0]) for g in groups) or (0,),
-        op.dtype,
-        _moves_one(perm),
-    )
+    merged = tuple(starts.index(g[0]) for g in groups) or (0,)
+    one = merged[-1] == len(merged) - 1 or _moves_one(perm)
+    return TransposeConfig(tuple(by_start[s] for s in starts) or (1,), merged, op.dtype, one)
 
 
 def _moves_one(perm: Shape) -> bool:
@@ -83,7 +81,7 @@ def _space_transpose(rng: np.random.Generator) -> TransposeConfig:
     perm = tuple(range(rank))
     while any(b == a + 1 for a, b in pairwise(perm)):
         perm = tuple(int(p) for p in rng.permutation(rank))
-    one = _moves_one(perm) and bool(rng.random() < 0.7)
+    one = perm[-1] == rank - 1 or (_moves_one(perm) and bool(rng.random() < 0.7))
     return TransposeConfig(tuple(some(rng, 2, 40) for _ in perm), perm, "float32", one)
 
 
