@@ -33,6 +33,14 @@ def test_quantised_networks_fuse_as_the_runtime_does(family: str, precision: str
     assert found.recall >= 0.95
 
 
+@pytest.mark.parametrize("dtype", ["int8", "uint8"])
+def test_dynamic_weights_are_of_the_type_that_is_asked_for(dtype: str) -> None:
+    graph = PRECISIONS[f"dynamic_{dtype}"](FAMILIES["vision_transformer"](0))
+    products = [node for node in graph.nodes if node.op_type == "MatMulInteger"]
+    assert {graph.tensors[node.inputs[1]].dtype for node in products} == {dtype}
+    assert {graph.tensors[node.inputs[0]].dtype for node in products} == {"uint8"}
+
+
 QUANTISED = [name for name, family in FAMILIES.items() if family.precisions]
 
 

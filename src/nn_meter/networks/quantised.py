@@ -162,8 +162,8 @@ def dynamic_int8(graph: Graph, *, dtype: str = "int8") -> Graph:
         parts = [f"{x.name}_quantized", f"{x.name}_scale", f"{x.name}_zero_point"]
         if x.name not in done:
             done.add(x.name)
-            for name, shape, dtype in zip(parts, (x.shape, (), ()), ("uint8", "float32", "uint8"), strict=True):
-                writer.tensors[name] = Tensor(name, shape, dtype)
+            for name, shape, kind in zip(parts, (x.shape, (), ()), ("uint8", "float32", "uint8"), strict=True):
+                writer.tensors[name] = Tensor(name, shape, kind)
             writer.nodes.append(Node(f"quantize:{x.name}", "DynamicQuantizeLinear", (x.name,), tuple(parts)))
         w = [
             writer.const(f"{weight.name}_quantized", weight.shape, dtype),
