@@ -53,8 +53,7 @@ def _near(first: float, second: float) -> bool:
     return bool(first and second) and max(first, second) <= POWER_RATIO * min(first, second)
 
 
-def from_sheet(
-sheet: Sheet, bases: Sequence[Bundle], *, name: str, version: str = "1.0") -> Bundle:
+def from_sheet(sheet: Sheet, bases: Sequence[Bundle], *, name: str, version: str = "1.0") -> Bundle:
     """A predictor whose every answer is an estimate.
 
     Args:

@@ -188,7 +188,6 @@ class Design:
                 break
         return parameters, hessian
 
-
     def sensitivity(self, parameters: Floats) -> Floats:
         """How the logarithm of each subject's latency follows each parameter, float64 (subjects, parameters)."""
         times = np.exp(np.clip(self.columns @ parameters + self.work, -50, 50))

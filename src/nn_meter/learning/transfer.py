@@ -83,8 +83,7 @@ class Known:
             if each.whole is not None and each.subject in places
         }
 
-    def without(
-self, group: str) -> Known:
+    def without(self, group: str) -> Known:
         """The other devices."""
         kept = [i for i, each in enumerate(self.groups) if each != group]
         devices, groups = (tuple(some[i] for i in kept) for some in (self.devices, self.groups))
@@ -134,8 +133,7 @@ class Transfer:
             rows.writerow((name, f"{latency_ms:.6g}", f"{off:.4f}"))
         return text.getvalue()
 
-    def most_telling(self
-, count: int, taken: Sequence[int] = ()) -> list[int]:
+    def most_telling(self, count: int, taken: Sequence[int] = ()) -> list[int]:
         """Numbers of the networks whose latencies would tell most beside those ``taken``, the first first."""
         asked = _some(len(self.known.networks), _TRIED)
         along = self._along[np.concatenate([asked, np.array(taken, np.intp)])]

@@ -168,7 +168,6 @@ class Interval:
         low, high = ((1 - unsure) * a + unsure * b for a, b in zip((self.low, self.high), others, strict=True))
         return latency_ms * math.exp(low), latency_ms * math.exp(high)
 
-
     @property
     def off_estimated(self) -> float:
         """Half of the width of the interval of estimates, as a logarithm."""

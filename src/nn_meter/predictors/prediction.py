@@ -26,7 +26,6 @@ DOUBTFUL: tuple[Status, ...] = tuple(status for status in STATUSES if status not
 """What ``strict`` refuses, and people are warned of."""
 
 
-
 def milliseconds(value: float) -> str:
     """Four significant milliseconds, as people read milliseconds."""
     return f"{value:.{max(0, 3 - floor(log10(abs(value))))}f}" if value else "0"

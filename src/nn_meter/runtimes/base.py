@@ -111,7 +111,6 @@ class Runtime:
             each.run(work, options)
         return work
 
-
     def _check(self, work: Work) -> None:
         for op in work.ops() if self.few else ():
             for name in (*op.inputs, *op.outputs):

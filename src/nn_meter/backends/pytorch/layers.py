@@ -24,7 +24,6 @@ def _window(site: Site, kernel: Sequence[int]) -> tuple[tuple[int, ...], ...]:
     return strides, dilations, pads[:rank], pads[rank:]
 
 
-
 def _conv(site: Site) -> Function:
     kernel = site.shape_of(1)[2:]
     function, pad = getattr(site.torch, f"conv{len(kernel)}d"), site.torch.nn.functional.pad
@@ -151,7 +150,6 @@ def _lrn(site: Site) -> Function:
 def _lp_norm(site: Site) -> Function:
     function, p, axis = site.torch.nn.functional.normalize, site.number("p", 2), int(site.number("axis", -1))
     return lambda x: function(x, p, axis)
-
 
 
 _GATES: Mapping[str, tuple[int, ...]] = MappingProxyType({"LSTM": (0, 2, 3, 1), "GRU": (1, 0, 2), "RNN": (0,)})

@@ -59,7 +59,6 @@ class Site:
 Row = Callable[[Site], Function]
 
 
-
 def edges(before: Sequence[int], behind: Sequence[int]) -> list[int]:
     """Padding as torch's ``pad`` wants it: both sides of each axis, from the last on."""
     return [each for pair in zip(reversed(before), reversed(behind), strict=True) for each in pair]

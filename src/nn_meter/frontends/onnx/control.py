@@ -211,5 +211,3 @@ def _stack(reading: Reading, label: str, parts: Sequence[str], out: str, axis: i
             "model without it"
         )
     reading.write("ConcatFromSequence", label, parts, (out,), axis=axis, new_axis=1)
-
-

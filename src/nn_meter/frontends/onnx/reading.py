@@ -219,7 +219,6 @@ class Reading:
             )
         return [nodes[index] for index in ready]
 
-
     def _known(self, name: str) -> bool:
         return name in self.tensors or name in self.sequences
 

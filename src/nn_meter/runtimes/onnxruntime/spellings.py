@@ -27,6 +27,7 @@ TANH_GELU = replace(
     """,
 )
 
+
 def _weights_of_one_axis(work: Work, match: Match) -> str:
     """Weights are of one axis and alike: one value for each place of the last axis, or one for all."""
     reason = spellings.means_over_the_last_axis(work, match)
