@@ -85,7 +85,7 @@ def test_ir_files(run: Callable[..., object], tmp_path: Path, ir: str, texts: tu
         ([EXAMPLE, "--past", "-1"], ("past is -1; give 0 or more",)),
         ([EXAMPLE, "--input-value", "x"], ("--input-value x: write it as NAME=1",)),
         ([EXAMPLE, "--input-value", "x=many"], ("'many' is no number",)),
-        ([EXAMPLE, "--count", "x=1.5"], ("give a whole number",)),
+        ([EXAMPLE, "--count", "x=1.5"], ("the count of 'x' is 1.5; give a whole number",)),
         ([EXAMPLE, "--count", "x=2"], ("stated for x, which is no tensor",)),
         ([EXAMPLE, "--input-shape", "1,3,x"], ("--input-shape 1,3,x", "1,3,224,224")),
         ([EXAMPLE, "--input-shape", "1,3,-3,64"], ("cannot be negative",)),

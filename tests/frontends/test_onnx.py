@@ -77,6 +77,11 @@ def test_reading_an_ordinary_model_imports_neither_onnx_nor_protobuf():
     assert subprocess.run([sys.executable, "-c", code, str(CORPUS[0])], check=False).returncode == 0
 
 
+@pytest.mark.parametrize(("opset", "said"), [(6, "opset 6 is older than 7"), (99, "opset 99 is newer than 28")])
+def test_an_opset_that_is_not_known_is_read_as_the_nearest_that_is(opset, said):
+    assert f"{said}; read as if it were {said.split()[-1]}" in read(tiny(opset=opset)).notes
+
+
 @pytest.mark.parametrize("opset", range(7, onnx.defs.onnx_opset_version() + 1))
 def test_every_opset_reads(opset):
     graph = read(tiny(opset=opset))

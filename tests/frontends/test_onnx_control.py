@@ -11,8 +11,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from nn_meter.errors import GraphError, InputError, UnsupportedOperatorError
-from nn_meter.frontends.onnx import read
+from nn_meter.frontends.onnx import read, reading
 from nn_meter.ir import Graph
+from nn_meter.limits import Limit
 
 FLOAT, INT, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
 node = helper.make_node
@@ -97,6 +98,44 @@ def test_a_loop_that_the_data_may_end_early_is_counted_in_full_and_the_answer_sa
     assert not fewer.assumed
 
 
+def test_a_loop_that_the_data_may_not_even_begin_is_counted_and_the_answer_says_so() -> None:
+    proto = loop(None, "counter")
+    held = [each for each in proto.graph.initializer if each.name != "go"]
+    del proto.graph.initializer[:]
+    proto.graph.initializer.extend(held)
+    proto.graph.input.append(value("go", (), BOOL))
+    graph = read(proto)
+    assert operators(graph)["Add"] == 3
+    (assumed,) = graph.assumed
+    assert "all its 3 steps were assumed: --count again=N" in assumed
+    assert not read(proto, counts={"again": 1}).assumed
+
+
+def test_a_loop_runs_no_more_often_than_its_count_says() -> None:
+    assert operators(read(loop(3), counts={"again": 10}))["Add"] == 3
+
+
+def test_of_a_loop_within_a_loop_it_is_said_once_what_was_assumed() -> None:
+    inner = helper.make_graph(
+        [node("Add", ["c", "x"], ["sum"]), node("ReduceMax", ["sum"], ["top"], keepdims=0),
+         node("Less", ["top", "limit"], ["more"])], "inner_body",
+        [value("i", (), INT), value("cond", (), BOOL), value("c", (1, 4))],
+        [value("more", (), BOOL), value("sum", (1, 4))],
+    )  # fmt: skip
+    outer = helper.make_graph(
+        [node("Loop", ["two", "go", "d"], ["e"], "inner", body=inner), node("Identity", ["dc"], ["dm"])], "outer_body",
+        [value("j", (), INT), value("dc", (), BOOL), value("d", (1, 4))],
+        [value("dm", (), BOOL), value("e", (1, 4))],
+    )  # fmt: skip
+    held = {"go": True, "limit": np.float32(9), "two": 2, "three": 3}
+    proto = model([node("Loop", ["three", "go", "x"], ["y"], "outer", body=outer)], [value("x", (1, 4))], held)
+    graph = read(proto)
+    assert operators(graph)["Add"] == 6
+    assert (len(graph.assumed), len(graph.notes)) == (1, 2)
+    fewer = read(proto, counts={"inner": 1})
+    assert (operators(fewer)["Add"], fewer.assumed) == (3, ())
+
+
 def test_the_advice_for_a_loop_that_only_the_data_ends_works() -> None:
     with pytest.raises(UnsupportedOperatorError, match=r"'again' \(Loop\) runs until the data .*--count again=10"):
         read(loop(None, "data"))
@@ -124,6 +163,16 @@ def test_a_scan_has_a_step_for_each_slice(attrs: dict[str, Any]) -> None:
     graph = read(proto)
     assert operators(graph) == {"SplitToSequence": 1, "Add": 6, "Neg": 6, "ConcatFromSequence": 1}
     assert [graph.tensors[name].shape for name in graph.outputs] == executed(proto, graph)
+
+
+def test_what_would_be_written_out_without_end_is_refused() -> None:
+    proto = scan()
+    proto.graph.input[1].type.tensor_type.shape.dim[0].dim_value = 1 << 30
+    with pytest.raises(GraphError, match=r"'steps' \(Scan\): 1,073,741,824 nodes.*at most 1,000,000"):
+        read(proto)
+    nodes = [node("SplitToSequence", ["x"], ["s"], "split"), node("SequenceAt", ["s", "i"], ["y"])]
+    with pytest.raises(GraphError, match=r"'split' \(SplitToSequence\): 1,073,741,824 nodes.*at most 1,000,000"):
+        read(model(nodes, [value("x", (1 << 30, 2))], {"i": 0}))
 
 
 # Branches
@@ -209,6 +258,24 @@ def test_a_sequence_is_carried_through_a_loop_and_mapped() -> None:
     assert graph.tensors["y"].shape == (8, 3)
 
 
+@pytest.mark.parametrize("operator", ["SequenceErase", "SequenceAt"])
+def test_an_element_that_is_not_there_is_an_error(operator: str) -> None:
+    nodes = [node("SequenceConstruct", ["x", "x"], ["s"]), node(operator, ["s", "i"], ["y"], "take")]
+    with pytest.raises(GraphError, match="node 'take' takes element 2 of 2"):
+        read(model(nodes, [value("x", (4, 3))], {"i": 2}))
+
+
+def test_what_sequences_hold_in_all_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "ELEMENTS", Limit(4, "elements in sequences"))
+    nodes = [
+        node("SequenceConstruct", ["x", "x"], ["s"]),
+        node("SequenceInsert", ["s", "x"], ["t"]),
+        node("ConcatFromSequence", ["t"], ["y"], axis=0),
+    ]
+    with pytest.raises(GraphError, match="5 elements in sequences; at most 4"):
+        read(model(nodes, [value("x", (4, 3))]))
+
+
 def test_a_sequence_as_input_says_what_to_do() -> None:
     given = helper.make_tensor_sequence_value_info("s", FLOAT, None)
     with pytest.raises(GraphError, match="the input 's' is a sequence"):
@@ -238,22 +305,29 @@ def test_as_many_boxes_as_may_be_kept_are_assumed_and_a_count_states_fewer() -> 
 
 
 @pytest.mark.parametrize(
-    ("nodes", "most", "five"),
+    ("nodes", "most", "three"),
     [
-        ([node("NonZero", ["x"], ["y"], "find")], (2, 12), (2, 5)),
-        ([node("Unique", ["x"], ["y"], "find")], (12,), (5,)),
-        ([node("Unique", ["x"], ["y"], "find", axis=1)], (3, 4), (3, 5)),
+        ([node("NonZero", ["x"], ["y"], "find")], (2, 12), (2, 3)),
+        ([node("Unique", ["x"], ["y"], "find")], (12,), (3,)),
+        ([node("Unique", ["x"], ["y"], "find", axis=1)], (3, 4), (3, 3)),
         ([node("Cast", ["x"], ["b"], to=BOOL), node("Reshape", ["b", "flat"], ["c"]),
-          node("Compress", ["x", "c"], ["y"], "find")], (12,), (5,)),
+          node("Compress", ["x", "c"], ["y"], "find")], (12,), (3,)),
     ],
     ids=["NonZero", "Unique", "Unique along an axis", "Compress"],
 )  # fmt: skip
-def test_the_most_that_can_be_found(nodes: list[onnx.NodeProto], most: tuple[int, ...], five: tuple[int, ...]) -> None:
+def test_the_most_that_can_be_found(nodes: list[onnx.NodeProto], most: tuple[int, ...], three: tuple[int, ...]) -> None:
     proto = model(nodes, [value("x", (3, 4))], {"flat": np.array([12])})
     graph = read(proto)
     assert graph.tensors["y"].shape == most
     assert len(graph.assumed) == 1
-    assert read(proto, counts={"find": 5}).tensors["y"].shape == five
+    assert read(proto, counts={"find": 3}).tensors["y"].shape == three
+
+
+def test_a_count_that_cannot_be_is_refused() -> None:
+    with pytest.raises(InputError, match="the count of 'nms' is -1; give a whole number, 0 or more"):
+        read(suppression(), counts={"nms": -1})
+    with pytest.raises(InputError, match=r"'nms' \(NonMaxSuppression\) finds 30 at most, not 31"):
+        read(suppression(), counts={"nms": 31})
 
 
 def test_what_is_found_in_a_constant_is_known() -> None:

@@ -61,8 +61,9 @@ def _loop(
         raise GraphError(f"{reading.where}: node {label!r} (Loop): its body has another number of inputs")
     most = int(trips.value[0]) if trips is not None and trips.value else None
     count = reading.count(label)
-    limit = most if count is None else count
+    limit = min((each for each in (count, most) if each is not None), default=None)
     going = bool(start.value[0]) if start is not None and start.value else True
+    early = start is not None and not start.value  # the data may end it before its count does
     asked, label = label, reading.unique(raw.name, label)
     collected: list[list[str]] = [[] for _ in range(width)]
     step = 0
@@ -82,22 +83,21 @@ def _loop(
         NODES.check(step, f"{reading.where}: node {asked!r} (Loop)", GraphError)
         if count is None:
             ends = reading.tensors.get(condition)
-            known = ends is not None and ends.value is not None
-            going = not known or bool(ends.value[0])  # type: ignore[union-attr, index]
-            if not known and (most is None or most >= _ENDLESS):
+            value = ends.value if ends is not None else None
+            if value is None and (most is None or most >= _ENDLESS):
                 raise UnsupportedOperatorError(
                     f"{reading.where}: node {asked!r} (Loop) runs until the data ends it; state how often: "
                     f"--count {asked}=10 (in Python counts={{{asked!r}: 10}})"
                 )
-            if not known and step == 1 and most is not None and most > 1:
-                reading.assumed.append(
-                    f"the data may end node {asked!r} (Loop) early; all its {most} steps were assumed: "
-                    f"--count {asked}=N states another number"
-                )
+            going = value is None or bool(value[0])
+            early = early or (value is None and step != limit)
+    if early and step and count is None:
+        reading.assumed.append(
+            f"the data may end node {asked!r} (Loop) early; all its {step} steps were assumed: "
+            f"--count {asked}=N states another number"
+        )
     reading.notes.append(f"node {asked!r} (Loop) was written out: {step} steps; {_UNCOUNTED}")
-    for source, out in zip(carried, outputs, strict=False):
-        if out:
-            reading.same(source, out, label)
+    _given_on(reading, label, carried, outputs)
     for kept, out in zip(collected, outputs[len(carried) :], strict=False):
         if out:
             _stack(reading, label, kept, out, 0)
@@ -119,6 +119,7 @@ def _scan(
         shape = reading.tensors[source].shape
         if not shape or not -len(shape) <= axis < len(shape):
             raise GraphError(f"{reading.where}: node {label!r} (Scan) scans {shape} along axis {axis}")
+        NODES.check(shape[axis], f"{reading.where}: node {label!r} (Scan)", GraphError)
         parts = tuple(f"{label}/slice_{index}_{place}" for place in range(shape[axis]))
         if parts:
             reading.write("SplitToSequence", label, (source,), parts, axis=axis, keepdims=0, split=(1,) * len(parts))
@@ -136,9 +137,7 @@ def _scan(
         for kept, result in zip(collected, results[len(carried) :], strict=True):
             kept.append(result)
     reading.notes.append(f"node {asked!r} (Scan) was written out: {steps} steps; {_UNCOUNTED}")
-    for source, out in zip(carried, outputs, strict=False):
-        if out:
-            reading.same(source, out, label)
+    _given_on(reading, label, carried, outputs)
     for index, (kept, out) in enumerate(zip(collected, outputs[len(carried) :], strict=False)):
         if out:
             backwards = _listed(raw, "scan_output_directions", index)
@@ -165,7 +164,7 @@ def _map(
             kept.append(result)
     for kept, out in zip(collected, outputs, strict=False):
         if out:
-            reading.sequences[out] = tuple(kept)
+            reading.keep(out, tuple(kept))
 
 
 ROWS: Mapping[str, Row] = MappingProxyType({"If": _branch, "Loop": _loop, "Scan": _scan, "SequenceMap": _map})
@@ -177,6 +176,13 @@ def _body(reading: Reading, raw: wire.RawNode, label: str, name: str) -> wire.Ra
     if not isinstance(body, wire.Subgraph):
         raise GraphError(f"{reading.where}: node {label!r} ({raw.op_type}) has no {name}")
     return reading.reader.graph(body.span)
+
+
+def _given_on(reading: Reading, label: str, carried: Sequence[str], outputs: Sequence[str]) -> None:
+    """What the last step carries on is what the node gives."""
+    for source, out in zip(carried, outputs, strict=False):
+        if out:
+            reading.same(source, out, label)
 
 
 def _listed(raw: wire.RawNode, name: str, index: int) -> int:

@@ -7,6 +7,7 @@ import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 
 from nn_meter.errors import GraphError, InputError
 from nn_meter.frontends._source import DEFAULT_SEQ_LEN
@@ -50,6 +51,9 @@ class Asked:
         for name, value, least in (("seq_len", self.seq_len, 1), ("past", self.past, 0)):
             if value is not None and value < least:
                 raise InputError(f"{name} is {value}; give {least} or more")
+        for name, count in self.counts.items():
+            if not isinstance(count, Integral) or count < 0:
+                raise InputError(f"the count of {name!r} is {count}; give a whole number, 0 or more")
 
 
 class Inputs:

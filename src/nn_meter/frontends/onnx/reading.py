@@ -11,10 +11,10 @@ from nn_meter.errors import GraphError, InputError, UnsupportedOperatorError
 from nn_meter.frontends.onnx import control, sequences, wire
 from nn_meter.frontends.onnx.external import External
 from nn_meter.frontends.onnx.inputs import Asked, Inputs
-from nn_meter.frontends.onnx.scope import OLDEST_OPSET, Scope, fitting
+from nn_meter.frontends.onnx.scope import NEWEST_OPSET, OLDEST_OPSET, Scope, fitting
 from nn_meter.ir import Attr, Graph, Node, ShapeError, Tensor, infer, verify
 from nn_meter.ir.shapes import FOUND, RULES, ValueNeeded
-from nn_meter.limits import DIMENSION, NESTING, NODES, RANK
+from nn_meter.limits import DIMENSION, ELEMENTS, NESTING, NODES, RANK
 
 _TRAINING_OUTPUTS = frozenset(("BatchNormalization", "Dropout"))
 """Operators whose further outputs exist for training; those that nothing reads are left out."""
@@ -62,6 +62,7 @@ class Reading:
         self._given = {node.name for node in raw.nodes if node.name}
         self._taken: set[str] = set()
         self._counts: dict[str, int] = {}
+        self._kept = 0
         self._sizes: dict[tuple[str, str], int] = {}
         self._stated: dict[str, wire.RawValue] | None = None
         self._captured: dict[wire.Span, frozenset[str]] = {}
@@ -73,10 +74,10 @@ class Reading:
         """The graph, verified."""
         raw = self._raw
         opset = model.opsets.get("", OLDEST_OPSET)
-        if opset < OLDEST_OPSET:
-            self.notes.append(
-                f"opset {opset} is older than {OLDEST_OPSET}; read as if it were {OLDEST_OPSET}"
-            )
+        known = min(max(opset, OLDEST_OPSET), NEWEST_OPSET)
+        if opset != known:
+            age = "older" if opset < known else "newer"
+            self.notes.append(f"opset {opset} is {age} than {known}; read as if it were {known}")
         for tensor in raw.initializers:
             self.tensors[tensor.name] = tensor
         inputs = self._inputs.tensors()
@@ -86,7 +87,7 @@ class Reading:
         if self._functions:
             NODES.check(self.size(raw.nodes, 0), self.where, GraphError)
         outputs = [value.name for value in raw.outputs]
-        self._add_all(raw.nodes, outputs, Scope(opset=max(opset, OLDEST_OPSET)))
+        self._add_all(raw.nodes, outputs, Scope(opset=known))
         if self._unused:
             raise InputError(
                 f"{self.where}: a value or a count is stated for {', '.join(sorted(self._unused))}, which is no tensor "
@@ -100,8 +101,8 @@ class Reading:
                     MappingProxyType(self.tensors),
                     tuple(tensor.name for tensor in inputs),
                     tuple(each for out in outputs for each in self.sequences.get(out, (out,))),
-                    tuple(self.notes),
-                    tuple(self.assumed),
+                    tuple(dict.fromkeys(self.notes)),
+                    tuple(dict.fromkeys(self.assumed)),
                 )
             )
         except GraphError as error:
@@ -272,6 +273,12 @@ class Reading:
         else:
             raise GraphError(f"{self.where}: node {label!r} gives {source!r}, which nothing computes")
 
+    def keep(self, name: str, parts: sequences.Elements) -> None:
+        """``name`` is a sequence of ``parts``."""
+        self._kept += len(parts)
+        ELEMENTS.check(self._kept, self.where, GraphError)
+        self.sequences[name] = parts
+
     def hold(self, name: str, dtype: str, value: int) -> str:
         """A scalar constant; returns its name."""
         self.tensors[name] = Tensor(name, (), dtype, True, (value,))
@@ -353,13 +360,16 @@ class Reading:
                 dims = (value.dims if value is not None else None) or ()
                 size = self._inputs.size(dims[axis]) if -len(dims) <= axis < len(dims) else -1
                 sizes[node.outputs[index]] = axis, size
+        first = next((each for each in results if each.name in sizes), None)
+        if first is None:
+            return results
+        most = first.shape[sizes[first.name][0]]
+        if stated is not None and stated > most:
+            raise InputError(f"{self.where}: node {node.name!r} ({node.op_type}) finds {most} at most, not {stated}")
         counts = {size for _, size in sizes.values() if size >= 0}
         count = stated if stated is not None else counts.pop() if len(counts) == 1 else None
         if count is None:
-            first = next((each for each in results if each.name in sizes), None)
-            if first is None:
-                return results
-            count = first.shape[sizes[first.name][0]]
+            count = most
             self.assumed.append(
                 f"the data decides how many elements node {node.name!r} ({node.op_type}) finds; {count}, the most "
                 f"there can be, were assumed: --count {node.name}=N states another number"

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from nn_meter.errors import GraphError
 from nn_meter.frontends.onnx import wire
 
-OLDEST_OPSET = 7
+OLDEST_OPSET, NEWEST_OPSET = 7, 28
+"""Of ONNX; the newest is that of onnx 1.23."""
 
 
 @dataclass(frozen=True, slots=True)

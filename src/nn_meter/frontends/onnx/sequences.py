@@ -12,6 +12,7 @@ from typing import Protocol
 
 from nn_meter.errors import GraphError, UnsupportedOperatorError
 from nn_meter.ir import Attr, Tensor
+from nn_meter.limits import NODES
 
 Elements = tuple[str, ...]
 
@@ -26,6 +27,9 @@ class Writer(Protocol):
     def write(self, op_type: str, label: str, inputs: Sequence[str], outputs: Sequence[str], **attrs: Attr) -> None:
         """Add a node."""
 
+    def keep(self, name: str, parts: Elements) -> None:
+        """Say that ``name`` is a sequence of ``parts``."""
+
 
 Row = Callable[[Writer, str, Sequence[str], Sequence[str], Mapping[str, Attr]], None]
 
@@ -36,51 +40,49 @@ def _elements(w: Writer, label: str, name: str) -> Elements:
     return w.sequences[name]
 
 
-def _place(w: Writer, label: str, inputs: Sequence[str], index: int, length: int, default: int) -> int:
-    """Which element an optional input says, counted from the front."""
-    if index >= len(inputs) or not inputs[index]:
-        return default
-    tensor = w.tensors.get(inputs[index])
-    if tensor is None or not tensor.value:
-        raise UnsupportedOperatorError(
-            f"{w.where}: node {label!r} takes an element whose place ({inputs[index]}) depends on the data; state it: "
-            f"--input-value {inputs[index]}=0 (in Python input_values={{{inputs[index]!r}: 0}})"
-        )
-    place = int(tensor.value[0])
-    if not -length <= place <= length:
+def _place(w: Writer, label: str, inputs: Sequence[str], index: int, length: int, default: int, most: int) -> int:
+    """Which element an optional input says, counted from the front, ``most`` being the last that there may be."""
+    place = default
+    if index < len(inputs) and inputs[index]:
+        tensor = w.tensors.get(inputs[index])
+        if tensor is None or not tensor.value:
+            raise UnsupportedOperatorError(
+                f"{w.where}: node {label!r} takes an element whose place ({inputs[index]}) depends on the data; state "
+                f"it: --input-value {inputs[index]}=0 (in Python input_values={{{inputs[index]!r}: 0}})"
+            )
+        place = int(tensor.value[0])
+    if not -length <= place <= most:
         raise GraphError(f"{w.where}: node {label!r} takes element {place} of {length}")
     return place + length if place < 0 else place
 
 
 def _empty(w: Writer, label: str, inputs: Sequence[str], outputs: Sequence[str], attrs: Mapping[str, Attr]) -> None:
-    w.sequences[outputs[0]] = ()
+    w.keep(outputs[0], ())
 
 
 def _construct(w: Writer, label: str, inputs: Sequence[str], outputs: Sequence[str], attrs: Mapping[str, Attr]) -> None:
     parts = tuple(f"{outputs[0]}:{index}" for index in range(len(inputs)))
     w.write("SequenceConstruct", label, inputs, parts)
-    w.sequences[outputs[0]] = parts
+    w.keep(outputs[0], parts)
 
 
 def _insert(w: Writer, label: str, inputs: Sequence[str], outputs: Sequence[str], attrs: Mapping[str, Attr]) -> None:
     parts = _elements(w, label, inputs[0])
-    place = _place(w, label, inputs, 2, len(parts), len(parts))
+    place = _place(w, label, inputs, 2, len(parts), len(parts), len(parts))
     copy = f"{outputs[0]}:{place}"
     w.write("SequenceInsert", label, inputs[1:2], (copy,))
-    w.sequences[outputs[0]] = (*parts[:place], copy, *parts[place:])
+    w.keep(outputs[0], (*parts[:place], copy, *parts[place:]))
 
 
 def _erase(w: Writer, label: str, inputs: Sequence[str], outputs: Sequence[str], attrs: Mapping[str, Attr]) -> None:
     parts = _elements(w, label, inputs[0])
-    place = _place(w, label, inputs, 1, len(parts), len(parts) - 1)
-    w.sequences[outputs[0]] = (*parts[:place], *parts[place + 1 :])
+    place = _place(w, label, inputs, 1, len(parts), len(parts) - 1, len(parts) - 1)
+    w.keep(outputs[0], (*parts[:place], *parts[place + 1 :]))
 
 
 def _at(w: Writer, label: str, inputs: Sequence[str], outputs: Sequence[str], attrs: Mapping[str, Attr]) -> None:
     parts = _elements(w, label, inputs[0])
-    place = _place(w, label, inputs, 1, len(parts), 0)
-    if place >= len(parts):
-        raise GraphError(f"{w.where}: node {label!r} takes element {place} of {len(parts)}")
+    place = _place(w, label, inputs, 1, len(parts), 0, len(parts) - 1)
     w.write("SequenceAt", label, (parts[place],), outputs)
 
 
@@ -97,21 +99,22 @@ def _split(w: Writer, label: str, inputs: Sequence[str], outputs: Sequence[str],
     size = shape[axis]
     given = w.tensors.get(inputs[1]) if len(inputs) > 1 and inputs[1] else None
     keep = int(attrs.get("keepdims", 1) == 1) if given is None else 1
-    sizes = [1] * size
-    if given is not None:
-        if given.value is None:
-            raise UnsupportedOperatorError(
-                f"{w.where}: node {label!r} splits into parts whose sizes ({given.name}) depend on the data; state "
-                f"them: --input-value {given.name}={size} (in Python input_values={{{given.name!r}: {size}}})"
-            )
-        sizes = [int(v) for v in given.value]
-        if not given.shape:
-            step = max(1, sizes[0])
-            sizes = [min(step, size - start) for start in range(0, size, step)]
+    values = (1,) if given is None else given.value
+    if values is None:
+        raise UnsupportedOperatorError(
+            f"{w.where}: node {label!r} splits into parts whose sizes ({inputs[1]}) depend on the data; state "
+            f"them: --input-value {inputs[1]}={size} (in Python input_values={{{inputs[1]!r}: {size}}})"
+        )
+    if given is not None and given.shape:
+        sizes = [int(v) for v in values]
+    else:
+        step = max(1, int(values[0]))
+        NODES.check(-(-size // step), f"{w.where}: node {label!r} (SplitToSequence)", GraphError)
+        sizes = [min(step, size - start) for start in range(0, size, step)]
     parts = tuple(f"{outputs[0]}:{index}" for index in range(len(sizes)))
     if parts:
         w.write("SplitToSequence", label, inputs[:1], parts, axis=axis, keepdims=keep, split=tuple(sizes))
-    w.sequences[outputs[0]] = parts
+    w.keep(outputs[0], parts)
 
 
 def _concat(w: Writer, label: str, inputs: Sequence[str], outputs: Sequence[str], attrs: Mapping[str, Attr]) -> None:
