@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from time import monotonic, sleep
 
 import pytest
 from agreement import Agreement, agreement
@@ -139,6 +142,29 @@ def test_a_converter_that_dies_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(mnn, "_CONVERT", "import os; print('halfway', flush=True); os.abort()")
     with pytest.raises(BackendError, match=r"which is of Conv, .*: its converter ended with -6 and said halfway"):
         mnn._convert(as_bytes(sample_graph()))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a converter outlives the process that asked")
+def test_a_converter_that_hangs_ends_with_the_process_that_asked(tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    hanging = f"import os, time; open({str(told)!r}, 'w').write(f'{{os.getpid()}} '); time.sleep(600)"
+    asking = f"from nn_meter.backends import mnn; mnn._CONVERT = {hanging!r}; mnn._convert(b'')"
+    process = subprocess.Popen([sys.executable, "-c", asking], env={**os.environ, "TMPDIR": str(tmp_path)})
+    try:
+        assert _until(lambda: told.exists() and told.read_text().endswith(" "))
+    finally:
+        process.kill()
+        process.wait()
+    status = Path("/proc", told.read_text().strip(), "status")
+    assert _until(lambda: not status.exists() or "State:\tZ" in status.read_text())
+
+
+def _until(there: Callable[[], bool]) -> bool:
+    """Whether it comes true within a minute."""
+    end = monotonic() + 60
+    while not there() and monotonic() < end:
+        sleep(0.05)
+    return there()
 
 
 def test_a_missing_runtime_is_named_with_its_install_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,6 +36,15 @@ from nn_meter.runtimes.trace import ExecutedKernel, KernelTrace, Operand
 
 PRECISIONS = ("normal", "high", "low")
 
+_TIED = """
+import sys
+if sys.platform == "linux":
+    import ctypes
+    ctypes.CDLL(None).prctl(1, 9)
+"""
+"""Ends the converter with the process that asked (``PR_SET_PDEATHSIG``, SIGKILL), which is killed where a model takes
+too long: a converter that hangs would slow down whatever is measured next."""
+
 _CONVERT = """
 import os, sys, _tools, _mnncengine
 _tools.mnnconvert(
@@ -278,7 +287,7 @@ def _convert(data: bytes) -> bytes:
     with tempfile.TemporaryDirectory(prefix="nn-meter-") as folder:
         Path(folder, "model.onnx").write_bytes(data)
         done = subprocess.run(
-            [sys.executable, "-c", _CONVERT],
+            [sys.executable, "-c", _TIED + _CONVERT],
             cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
