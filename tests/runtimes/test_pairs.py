@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 
 import pytest
 
 from nn_meter.ir import Graph, GraphBuilder
-from nn_meter.kernels.kinds import ConvConfig
+from nn_meter.kernels.kinds import KINDS, ConvConfig
 from nn_meter.kernels.partition import Kernel
 from nn_meter.kernels.rules import RuleSet, read_rules
 from nn_meter.runtimes.fusion import fuse
@@ -134,3 +135,17 @@ def test_openvino_makes_one_kernel_of_attention() -> None:
     assert kernel.kind == "attention"
     assert kernel.config.describe() == "3 heads of 64, 197 x 197"
     assert len(kernels(graph, rules())) == 4
+
+
+@pytest.mark.parametrize(
+    ("lead", "said"),
+    [((), "1 heads of 64, 197 x 197"), ((2,), "1 heads of 64, 197 x 197"), ((2, 5, 3), "3 heads of 64, 197 x 197")],
+)
+def test_attention_has_any_number_of_axes_before_its_rows(lead: tuple[int, ...], said: str) -> None:
+    b = GraphBuilder("attention")
+    q, k, v = (b.input((*lead, s, w)) for s, w in ((197, 64), (64, 197), (197, 64)))
+    graph = b.graph(b.op("MatMul", b.op("Softmax", b.op("MatMul", q, k), axis=-1), v))
+    (kernel,) = kernels(graph, rules(runtime="openvino_cpu"))
+    assert (kernel.kind, kernel.config.describe()) == ("attention", said)
+    work = KINDS["attention"].work(kernel.config)
+    assert work.flops == 4 * prod(lead) * 197 * 197 * 64

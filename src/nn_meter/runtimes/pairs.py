@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
+from math import prod
 from types import MappingProxyType
 
 from nn_meter.ir import Attr, Graph, Tensor
@@ -292,7 +293,12 @@ def _others(work: Work, ops: Sequence[Op], main: Op) -> list[Tensor]:
 
 
 def _attention(work: Work, scores: Op, mixing: Op) -> Operator:
-    query, keys = (work.tensors[name] for name in scores.inputs)
+    query, keys, values = (_heads(work.tensors[name]) for name in (*scores.inputs, mixing.inputs[1]))
     turned = replace(keys, shape=(*keys.shape[:-2], keys.shape[-1], keys.shape[-2]))
-    values = work.tensors[mixing.inputs[1]]
     return Operator("Attention", (query, turned, values), (work.tensors[mixing.outputs[0]],))
+
+
+def _heads(tensor: Tensor) -> Tensor:
+    """With a batch, and at most one axis of heads behind it, before the last two."""
+    shape = (1,) * (3 - len(tensor.shape)) + tensor.shape
+    return replace(tensor, shape=(prod(shape[: len(shape) - 3]), *shape[-3:]) if len(shape) > 4 else shape)
