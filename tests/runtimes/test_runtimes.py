@@ -157,3 +157,15 @@ def test_views_are_free_in_pytorch_and_cost_something_in_onnx_runtime() -> None:
         found = {k.kind: bool(k.free) for k in fuse(graph, read_rules({"runtime": runtime})).kernels}
         assert found["reshape"] is free
         assert not found["softmax"]
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "rules"])
+def test_an_operator_of_an_unknown_domain_is_not_the_one_whose_name_it_shares(runtime: str) -> None:
+    graph = parse(
+        "input x: float32[1,4,8,8]\nconst w: float32[4,4,1,1]\nc: float32[1,4,8,8] = mine::Conv(x, w)\n"
+        "d: float32[1,4,8,8] = mine::Identity(c)\ny = Relu(d)\noutput y"
+    )
+    kernels = fuse(graph, read_rules({"runtime": runtime, "BF_conv_relu": {"obey": True}})).kernels
+    mine = [("other", "mine.Conv"), ("other", "mine.Identity")]
+    assert [(kernel.kind, kernel.label) for kernel in kernels][:2] == mine
+    assert len(kernels) == 3

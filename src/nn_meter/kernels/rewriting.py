@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from nn_meter.ir import Attr, Graph, Tensor
+from nn_meter.ir import Attr, Graph, Node, Tensor
+from nn_meter.ir.shapes import RULES
 from nn_meter.kernels.kinds import Operator
 from nn_meter.kernels.operators import RULE_NAMES
 
@@ -26,7 +27,7 @@ class Op:
     """An operator while passes run; ``members`` are the graph's nodes that it stands for. ``core`` is what its
     config is read from, where that is not the operator as it stands. ``Work.add`` gives it its ``place``."""
 
-    __slots__ = ("attrs", "core", "domain", "fused", "inputs", "layout", "members", "op_type", "outputs", "place")
+    __slots__ = ("attrs", "core", "fused", "inputs", "layout", "members", "op_type", "outputs", "place")
 
     def __init__(
         self,
@@ -67,13 +68,13 @@ class Work:
         self._names = 0
         self._turns = 0
         for number, node in enumerate(graph.nodes):
+            op = Op(_operator(node), node.inputs, node.outputs, node.attrs, (node.name,))
             if all(graph.tensors[o].const for o in node.outputs if o):
                 self.free.append((node.name, node.op_type, self.KNOWN))
-                known = Op(node.op_type, node.inputs, node.outputs, node.attrs, (node.name,))
-                known.place = (number, 0)
-                self.folded.update((o, known) for o in node.outputs if o)
-                continue
-            self._put(Op(node.op_type, node.inputs, node.outputs, node.attrs, (node.name,)), (number, 0))
+                op.place = (number, 0)
+                self.folded.update((o, op) for o in node.outputs if o)
+            else:
+                self._put(op, (number, 0))
 
     def add(self, op: Op, *, at: Op | None = None, before: Op | None = None, behind: Op | None = None) -> Op:
         """Put in an operator: in the place of one, or beside it; behind what was put there earlier."""
@@ -238,6 +239,11 @@ class Work:
             op.fused,
             op.layout,
         )
+
+
+def _operator(node: Node) -> str:
+    """Its type; one of a domain that is not known here may share the name of an operator and nothing else."""
+    return node.op_type if node.domain in RULES else f"{node.domain}.{node.op_type}"
 
 
 def _place(op: Op) -> Place:
