@@ -9,7 +9,10 @@ import pytest
 
 from nn_meter.backends import load
 from nn_meter.backends.onnx_writer import as_bytes, random_inputs
+from nn_meter.backends.pytorch import ROWS
+from nn_meter.backends.pytorch.site import Site
 from nn_meter.errors import BackendError, MissingDependencyError
+from nn_meter.ir import Tensor, parse
 from nn_meter.kernels.rules import read_rules
 from nn_meter.networks.generated import FAMILIES
 from nn_meter.runtimes import find
@@ -73,3 +76,20 @@ def test_a_missing_runtime_is_named_with_its_install_line(monkeypatch: pytest.Mo
 def test_a_number_of_threads_that_is_none_is_refused() -> None:
     with pytest.raises(BackendError, match="threads is 0; use 1 or more"):
         load("pytorch_eager", threads=0)
+
+
+def test_what_torch_has_no_call_for_is_said_before_it_is_made() -> None:
+    x, y = Tensor("x", (1, 2, 4, 4, 4), "float32"), Tensor("y", (1, 2, 8, 8, 8), "float32")
+    for op_type, attrs, reason in (
+        ("Resize", {"mode": "cubic"}, "resizing 3 axes in the mode cubic"),
+        ("Cast", {"to": 12}, "to the type that ONNX numbers 12"),
+    ):
+        with pytest.raises(NotImplementedError, match=reason):
+            ROWS[op_type](Site(None, attrs, (x,), (y,), (None,)))
+
+
+@pytest.mark.heavy
+def test_elements_that_torch_has_not_are_a_refusal(there: None) -> None:
+    graph = parse("input x: bfloat16[1,8]\ny = Relu(x)\noutput y")
+    with pytest.raises(BackendError, match="no tensor of x, whose elements are bfloat16; export the model in float32"):
+        load("pytorch_eager").prepare(graph)

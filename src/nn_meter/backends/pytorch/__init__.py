@@ -109,7 +109,7 @@ class PyTorchPrepared:
         arrays = _arrays(data)
         self._place = {name: place for place, name in enumerate(graph.tensors)}
         self._values = [
-            torch.from_numpy(np.array(arrays[name])) if name in arrays else None for name in graph.tensors
+            self._given(arrays[name], name, graph) if name in arrays else None for name in graph.tensors
         ]
         calls: list[_Call] = []
         torch.set_num_threads(self._threads)
@@ -170,6 +170,16 @@ class PyTorchPrepared:
         for place in call.drops:
             values[place] = None
 
+    def _given(self, array: np.ndarray, name: str, graph: Graph) -> Any:
+        """A constant or an input as torch's tensor."""
+        try:
+            return self._torch.from_numpy(np.array(array))
+        except TypeError as error:
+            raise BackendError(
+                f"{graph.name}: PyTorch makes no tensor of {name}, whose elements are {array.dtype}; export the model "
+                "in float32"
+            ) from error
+
     def _made(self, operator: pytorch.Called, graph: Graph) -> _Call:
         """The call of an operator."""
         tensors = [graph.tensors[name] if name else None for name in operator.inputs]
@@ -200,7 +210,7 @@ class PyTorchPrepared:
             raise BackendError(f"{graph.name}: PyTorch has no one call for the operator {operator.op_type}")
         try:
             function = row(Site(self._torch, operator.attrs, tuple(tensors), outputs, constants))
-        except NotImplementedError as error:
+        except (NotImplementedError, AttributeError, LookupError) as error:
             raise BackendError(f"{graph.name}: PyTorch has no one call for {operator.op_type}, {error}") from error
         return _Call(executed, function, places, writes)
 

@@ -167,14 +167,15 @@ _RESIZED: Mapping[tuple[str, int], str] = MappingProxyType(
 
 
 def _resize(site: Site) -> Function:
-    function, size = site.torch.nn.functional.interpolate, site.shape[2:]
+    size, mode = site.shape[2:], str(site.attrs.get("mode", "nearest"))
     if site.shape[:2] != site.shape_of(0)[:2]:
         raise NotImplementedError("resizing the batch or the channels")
-    mode = str(site.attrs.get("mode", "nearest"))
+    if mode != "nearest" and (mode, len(size)) not in _RESIZED:
+        raise NotImplementedError(f"resizing {len(size)} axes in the mode {mode}")
+    function = site.torch.nn.functional.interpolate
     if mode == "nearest":
         return lambda x, *_: function(x, size)
-    aligned = site.attrs.get("coordinate_transformation_mode") == "align_corners"
-    name = _RESIZED[mode, len(size)]
+    name, aligned = _RESIZED[mode, len(size)], site.attrs.get("coordinate_transformation_mode") == "align_corners"
     return lambda x, *_: function(x, size, mode=name, align_corners=aligned)
 
 

@@ -120,7 +120,10 @@ _TYPES: Mapping[int, str] = MappingProxyType(
 
 
 def _cast(site: Site) -> Function:
-    kind = getattr(site.torch, _TYPES[int(site.number("to", 1))])
+    number = int(site.number("to", 1))
+    if number not in _TYPES:
+        raise NotImplementedError(f"to the type that ONNX numbers {number}")
+    kind = getattr(site.torch, _TYPES[number])
     return lambda x: x.to(kind)
 
 
