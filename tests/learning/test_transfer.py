@@ -73,6 +73,8 @@ def test_known_devices_have_networks_in_common() -> None:
     assert known.without("b").groups == ("a", "c")
     with pytest.raises(BuildError, match="2 devices do not show"):
         Known.of([record(d, "x") for d in "ab"])
+    with pytest.raises(BuildError, match="1 devices do not show"):
+        Known.of([Record("x", circumstances(f"1080ti_{n}"), whole=Measurement((1.0,))) for n in (1, 32, 64)])
     with pytest.raises(BuildError, match="no network was measured on all"):
         Known.of([record(d, d) for d in "abc"])
 

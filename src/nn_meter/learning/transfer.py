@@ -26,7 +26,7 @@ from nn_meter.measuring.records import Record
 Floats = NDArray[np.float64]
 
 FEWEST_DEVICES = 3
-"""Fewer known devices do not show how devices differ."""
+"""Fewer known devices do not show how devices differ; one at several batches is one."""
 
 _LEVEL, _GAIN = 3.0, 0.5
 """Standard deviations of the level, and of how much more or less of what is common a device shows."""
@@ -62,9 +62,10 @@ class Known:
             if each.whole is not None:
                 where = each.circumstances.device.name, each.circumstances.batch
                 found.setdefault(where, {})[each.subject] = each.whole.median_ms
-        if len(found) < FEWEST_DEVICES:
+        groups = tuple(name for name, _ in found)
+        if (count := len({*groups})) < FEWEST_DEVICES:
             raise BuildError(
-                f"{len(found)} devices do not show how devices differ, {FEWEST_DEVICES} are needed; name more tables"
+                f"{count} devices do not show how devices differ, {FEWEST_DEVICES} are needed; name more tables"
             )
         first, *others = found.values()
         networks = tuple(name for name in first if all(name in other for other in others))
@@ -72,7 +73,7 @@ class Known:
             raise BuildError("no network was measured on all of the known devices; name tables of the same networks")
         latencies = np.array([[row[name] for name in networks] for row in found.values()])
         devices = tuple(f"{name}_{batch}" for name, batch in found)
-        return cls(devices, tuple(name for name, _ in found), networks, latencies)
+        return cls(devices, groups, networks, latencies)
 
     def numbered(self, records: Iterable[Record]) -> dict[int, float]:
         """Latencies in ms by the numbers of their networks; of networks that are not known none."""
