@@ -297,3 +297,14 @@ def test_sequences_and_flow_of_no_inputs_are_errors(op_type: str) -> None:
     for outputs in (["y"], []):
         with pytest.raises(ModelError, match=op_type):
             reader.read(model([helper.make_node(op_type, [], outputs), helper.make_node("Relu", ["x"], ["z"])]))
+
+
+@pytest.mark.parametrize("attrs", [{"block_size": 0}, {"block_size": 32, "bits": 0}])
+def test_weights_packed_in_blocks_of_nothing_are_an_error(attrs: dict[str, int]) -> None:
+    held = [
+        helper.make_tensor("w", TensorProto.UINT8, [4, 1, 16], bytes(64), raw=True),
+        helper.make_tensor("s", FLOAT, [4, 1], [0.1] * 4),
+    ]
+    node = helper.make_node("MatMulNBits", ["x", "w", "s"], ["y"], domain="com.microsoft", K=8, N=4, **attrs)
+    with pytest.raises(GraphError, match=r"MatMulNBits\): blocks of"):
+        reader.read(model([node], held=held))

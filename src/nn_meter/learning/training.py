@@ -136,7 +136,8 @@ def interval(networks: Sequence[Network], held: Mapping[int, Sequence[Part]], sp
     et al., 2005), as it is and over the spread of each sum (normalised: Papadopoulos et al., 2008), and of estimates
     from flops and bytes; ``None`` where there are too few.
 
-    What the errors within a kind share is where normal errors of that spread make the ratios most likely.
+    What the errors within a kind share is where errors of that spread, of Laplace's distribution, make the ratios most
+    likely.
 
     Args:
         held: of networks held out, by number, what regressors fitted without them answer for each kernel.

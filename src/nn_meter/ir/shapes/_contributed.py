@@ -47,10 +47,6 @@ def _integer_matmul(s: Site) -> Sequence[Out]:
     return ((product_of(s.shape(0), s.shape(1)), "int32"),)
 
 
-def _packed_matmul(s: Site) -> Sequence[Out]:
-    return (((*s.shape(0)[:-1], s.whole("N")), s.dtype(0)),)
-
-
 def _lstm(s: Site) -> Sequence[Out]:
     """Weights lie transposed: (directions, inputs, 4 hidden)."""
     x = s.tensor(0)
@@ -155,7 +151,6 @@ MICROSOFT: dict[str, Rule] = {
     "MatMulIntegerToFloat": _to_float,
     "DynamicQuantizeMatMul": _dynamic_matmul,
     "MatMulInteger16": _integer_matmul,
-    "MatMulBnb4": _packed_matmul,
     "DynamicQuantizeLSTM": _lstm,
     "GatherBlockQuantized": _gather_blocks,
     "QAttention": _quantised_attention,

@@ -51,7 +51,11 @@ def _fused_matmul(s: Site) -> Sequence[Out]:
     return ((product_of(turned(s.shape(0), "transA"), turned(s.shape(1), "transB")), s.dtype(0)),)
 
 
-def _matmul_nbits(s: Site) -> Sequence[Out]:
+def _packed(s: Site) -> Sequence[Out]:
+    """Weights of a few bits each, in blocks."""
+    block, bits = s.whole("block_size", 1), s.whole("bits", 4)
+    if min(block, bits) < 1:
+        raise ShapeError(f"blocks of {block} weights of {bits} bits each")
     return (((*s.shape(0)[:-1], s.whole("N")), s.dtype(0)),)
 
 
@@ -261,7 +265,8 @@ MICROSOFT: dict[str, Rule] = {
     "FusedMatMul": _fused_matmul,
     "TransposeMatMul": _fused_matmul,
     "FusedGemm": _gemm,
-    "MatMulNBits": _matmul_nbits,
+    "MatMulBnb4": _packed,
+    "MatMulNBits": _packed,
     "Attention": _ms_attention,
     "MultiHeadAttention": _ms_multi_head,
     "GroupQueryAttention": _ms_group_query,

@@ -231,7 +231,7 @@ def read_packed(op: Operator) -> PackedGemmConfig:
         k,
         op.int("N", op.outputs[0].shape[-1]),
         op.int("bits", 4),
-        op.int("block_size", k),
+        op.int("block_size", max(k, 1)),
         op.int("accuracy_level", 0),
         len(op.inputs) > 3 and op.inputs[3] is not None,
         op.dtype,
