@@ -53,15 +53,18 @@ class _Writer:
         return verify(replace(self.graph, nodes=tuple(self.nodes), tensors=MappingProxyType(self.tensors)))
 
 
-def qdq_int8(graph: Graph, *, per_channel: bool = True, activations: str = "uint8") -> Graph:
-    """``graph`` as a static quantiser writes it: ``activations`` of uint8 or int8, int8 weights with a scale for each
-    channel or one for all, int32 biases, each between QuantizeLinear and DequantizeLinear."""
-    least = 0 if activations == "uint8" else -128
-    writer = _Writer(graph)
-    floats: dict[str, str] = {}
+class _Quantiser(_Writer):
+    """A graph on its way to what ``qdq_int8`` gives; ``floats`` are its tensors behind a DequantizeLinear."""
 
-    def clipped(name: str) -> bool:
-        maker, readers = graph.producer.get(name), graph.consumers.get(name, ())
+    def __init__(self, graph: Graph, per_channel: bool, activations: str) -> None:
+        super().__init__(graph)
+        self.floats: dict[str, str] = {}
+        self._per_channel = per_channel
+        self._dtype = activations
+
+    def clipped(self, name: str) -> bool:
+        """Whether a tensor is quantised behind the Relu or Clip that reads it."""
+        maker, readers = self.graph.producer.get(name), self.graph.consumers.get(name, ())
         return (
             maker is not None
             and len(readers) == 1
@@ -69,68 +72,73 @@ def qdq_int8(graph: Graph, *, per_channel: bool = True, activations: str = "uint
             and maker.op_type in ("Conv", "Gemm", "Add", "MatMul")
         )
 
-    def activation(name: str) -> str:
-        tensor = graph.tensors[name]
-        if name in floats or tensor.dtype != "float32" or clipped(name):
-            return floats.get(name, name)
-        maker = graph.producer.get(name)
+    def activation(self, name: str) -> str:
+        """A tensor of floats between QuantizeLinear and DequantizeLinear."""
+        tensor = self.graph.tensors[name]
+        if name in self.floats or tensor.dtype != "float32" or self.clipped(name):
+            return self.floats.get(name, name)
+        maker = self.graph.producer.get(name)
+        least = 0 if self._dtype == "uint8" else -128
         zero = least + (0 if maker is not None and maker.op_type in _CLIPPING else 128)
         scales = [
-            writer.const(f"{name}_scale", (), "float32", _SCALE),
-            writer.const(f"{name}_zero_point", (), activations, zero),
+            self.const(f"{name}_scale", (), "float32", _SCALE),
+            self.const(f"{name}_zero_point", (), self._dtype, zero),
         ]
-        quantised = Tensor(f"{name}_quantized", tensor.shape, activations)
+        quantised = Tensor(f"{name}_quantized", tensor.shape, self._dtype)
         if tensor.const:
-            source = writer.const(quantised.name, tensor.shape, activations)
+            source = self.const(quantised.name, tensor.shape, self._dtype)
         else:
-            source = writer.op("QuantizeLinear", [name, *scales], quantised)
+            source = self.op("QuantizeLinear", [name, *scales], quantised)
         out = replace(tensor, name=f"{name}_dequantized", value=None)
-        floats[name] = writer.op("DequantizeLinear", [source, *scales], out)
-        return floats[name]
+        self.floats[name] = self.op("DequantizeLinear", [source, *scales], out)
+        return self.floats[name]
 
-    def weight(name: str, dtype: str, axis: int) -> str:
-        if name not in floats:
-            tensor = graph.tensors[name]
-            shape = tensor.shape[axis : axis + 1] if per_channel else ()
+    def weight(self, name: str, dtype: str, axis: int) -> str:
+        """Weights or biases behind a DequantizeLinear."""
+        if name not in self.floats:
+            tensor = self.graph.tensors[name]
+            shape = tensor.shape[axis : axis + 1] if self._per_channel else ()
             scale = _SCALE if dtype == "int8" else _SCALE * _SCALE
             inputs = [
-                writer.const(f"{name}_quantized", tensor.shape, dtype),
-                writer.const(f"{name}_scale", shape, "float32", scale),
-                writer.const(f"{name}_zero_point", shape, dtype, 0),
+                self.const(f"{name}_quantized", tensor.shape, dtype),
+                self.const(f"{name}_scale", shape, "float32", scale),
+                self.const(f"{name}_zero_point", shape, dtype, 0),
             ]
             out = replace(tensor, name=f"{name}_dequantized", value=None)
-            floats[name] = writer.op("DequantizeLinear", inputs, out, axis=axis)
-        return floats[name]
+            self.floats[name] = self.op("DequantizeLinear", inputs, out, axis=axis)
+        return self.floats[name]
 
-    for node in graph.nodes:
-        follows = node.op_type in _CLIPPING and node.inputs[0] in graph.producer and clipped(node.inputs[0])
-        if node.op_type not in _INTEGERS:
-            writer.nodes.append(node)
-            if follows:
-                activation(node.outputs[0])
-            else:
-                writer.nodes[-1] = replace(node, inputs=tuple(floats.get(i, i) for i in node.inputs))
-            continue
+    def operands(self, node: Node) -> tuple[str, ...]:
+        """What an operator on integers reads."""
         inputs = list(node.inputs)
         for place, name in enumerate(inputs):
-            tensor = graph.tensors.get(name)
+            tensor = self.graph.tensors.get(name)
             if tensor is None or tensor.dtype != "float32":
                 continue
             if tensor.const and node.op_type in _WEIGHTED and place in (1, 2):
                 axis = 0 if node.op_type == "Conv" or place == 2 or node.attrs.get("transB") else len(tensor.shape) - 1
-                inputs[place] = weight(name, "int8" if place == 1 else "int32", axis)
+                inputs[place] = self.weight(name, "int8" if place == 1 else "int32", axis)
             elif node.op_type not in ("Resize", "Gather", "Slice") or place == 0:
-                inputs[place] = activation(name)
-        writer.nodes.append(replace(node, inputs=tuple(inputs)))
-        for out in node.outputs:
-            if out:
-                activation(out)
-    return _with_outputs(writer, floats)
+                inputs[place] = self.activation(name)
+        return tuple(inputs)
 
 
-def _with_outputs(writer: _Writer, floats: Mapping[str, str]) -> Graph:
-    """The graph whose results are those behind the last DequantizeLinear."""
-    outputs = tuple(floats.get(name, name) for name in writer.graph.outputs)
+def qdq_int8(graph: Graph, *, per_channel: bool = True, activations: str = "uint8") -> Graph:
+    """``graph`` as a static quantiser writes it: ``activations`` of uint8 or int8, int8 weights with a scale for each
+    channel or one for all, int32 biases, each between QuantizeLinear and DequantizeLinear."""
+    writer = _Quantiser(graph, per_channel, activations)
+    for node in graph.nodes:
+        if node.op_type in _INTEGERS:
+            inputs = writer.operands(node)
+            writer.nodes.append(replace(node, inputs=inputs))
+            for out in filter(None, node.outputs):
+                writer.activation(out)
+        elif node.op_type in _CLIPPING and node.inputs[0] in graph.producer and writer.clipped(node.inputs[0]):
+            writer.nodes.append(node)
+            writer.activation(node.outputs[0])
+        else:
+            writer.nodes.append(replace(node, inputs=tuple(writer.floats.get(i, i) for i in node.inputs)))
+    outputs = tuple(writer.floats.get(name, name) for name in graph.outputs)
     return replace(writer.done(), outputs=outputs)
 
 
