@@ -145,3 +145,30 @@ def test_transposes_cancel_out_through_what_works_element_by_element() -> None:
     )
     found = compare(graph)
     assert found.ours == found.truth == found.both == 4
+
+
+def test_what_works_element_by_element_between_integer_convolutions_has_channels_last() -> None:
+    graph = parse(
+        """
+        input x: float32[1,8,6,6]
+        const s: float32[](0.02)
+        const z: uint8[](0)
+        const wq: int8[8,8,3,3]
+        const wz: int8[](0)
+        q = QuantizeLinear(x, s, z)
+        d = DequantizeLinear(q, s, z)
+        w = DequantizeLinear(wq, s, wz)
+        c = Conv(d, w)
+        cq = QuantizeLinear(c, s, z)
+        cd = DequantizeLinear(cq, s, z)
+        l = Log(cd)
+        lq = QuantizeLinear(l, s, z)
+        ld = DequantizeLinear(lq, s, z)
+        e = Conv(ld, w)
+        eq = QuantizeLinear(e, s, z)
+        y = DequantizeLinear(eq, s, z)
+        output y
+        """
+    )
+    found = compare(graph)
+    assert found.ours == found.truth == found.both

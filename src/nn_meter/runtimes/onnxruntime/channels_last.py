@@ -7,19 +7,10 @@ from collections.abc import Callable, Mapping
 from nn_meter.ir import Attr
 from nn_meter.kernels.rewriting import Op, Work
 from nn_meter.runtimes.base import Options
-from nn_meter.runtimes.onnxruntime.pushes import OPERANDS
+from nn_meter.runtimes.onnxruntime.pushes import ELEMENTWISE, OPERANDS
 
 _TO_LAST = (0, 2, 3, 1)
 _TO_FIRST = (0, 3, 1, 2)
-
-_ELEMENTWISE = frozenset(
-    (
-        *("DequantizeLinear", "QuantizeLinear", "QLinearSigmoid", "QLinearLeakyRelu", "QLinearAdd", "QLinearMul"),
-        *("Relu", "Sigmoid", "Tanh", "Clip", "HardSigmoid", "HardSwish", "LeakyRelu", "Elu", "Selu", "Mish", "Erf"),
-        *("Gelu", "QuickGelu", "Exp", "Sqrt", "Neg", "Abs", "Cast", "Softplus"),
-        *("Add", "Mul", "Sub", "Div", "Pow", "Max", "Min", "Sum"),
-    )
-)
 
 
 def to_channels_last(work: Work, options: Options) -> None:
@@ -156,7 +147,7 @@ class _ChannelsLast:
             self.make(op, [self.last(op.inputs[0], op), *op.inputs[1:]])
 
     _table: Mapping[str, Callable[[_ChannelsLast, Op], None]] = {
-        **dict.fromkeys(_ELEMENTWISE, elementwise),
+        **dict.fromkeys(ELEMENTWISE, elementwise),
         **dict.fromkeys(("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin"), reduce),
         "Softmax": softmax,
         "QLinearSoftmax": softmax,
