@@ -31,6 +31,7 @@ BUNDLE_KINDS = Limit(1_000, "kinds in one bundle")
 DOWNLOAD_BYTES = Limit(512 << 20, "bytes to fetch")
 
 NODES = Limit(1_000_000, "nodes, those of functions, branches and loops written out")
+TENSORS = Limit(4_000_000, "tensors, those of functions, branches and loops written out")
 ELEMENTS = Limit(20_000_000, "elements in sequences, those of every step of a loop")
 NESTING = Limit(64, "functions and branches within each other")
 RANK = Limit(64, "dimensions of one tensor")

@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from nn_meter.errors import GraphError, InputError, UnsupportedOperatorError
-from nn_meter.frontends.onnx import read, reading
+from nn_meter.frontends.onnx import read, reading, wire
 from nn_meter.ir import Graph
 from nn_meter.limits import Limit
 
@@ -173,6 +173,26 @@ def test_what_would_be_written_out_without_end_is_refused() -> None:
     nodes = [node("SplitToSequence", ["x"], ["s"], "split"), node("SequenceAt", ["s", "i"], ["y"])]
     with pytest.raises(GraphError, match=r"'split' \(SplitToSequence\): 1,073,741,824 nodes.*at most 1,000,000"):
         read(model(nodes, [value("x", (1 << 30, 2))], {"i": 0}))
+
+
+def test_what_loops_hold_in_all_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "TENSORS", Limit(20, "tensors"))
+    assert operators(read(loop(2)))["Add"] == 2
+    with pytest.raises(GraphError, match=r"node 'again/\d+': 2\d tensors; at most 20"):
+        read(loop(30))
+
+
+def test_a_body_is_read_once_however_often_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: Counter[wire.Span] = Counter()
+    one = wire.GraphReader.graph
+
+    def counted(self: wire.GraphReader, span: wire.Span) -> wire.RawGraph:
+        taken[span] += 1
+        return one(self, span)
+
+    monkeypatch.setattr(wire.GraphReader, "graph", counted)
+    assert operators(read(loop(5)))["Add"] == 5
+    assert set(taken.values()) == {1}
 
 
 # Branches

@@ -175,7 +175,7 @@ def _body(reading: Reading, raw: wire.RawNode, label: str, name: str) -> wire.Ra
     body = raw.attrs.get(name)
     if not isinstance(body, wire.Subgraph):
         raise GraphError(f"{reading.where}: node {label!r} ({raw.op_type}) has no {name}")
-    return reading.reader.graph(body.span)
+    return reading.body(body.span)
 
 
 def _given_on(reading: Reading, label: str, carried: Sequence[str], outputs: Sequence[str]) -> None:

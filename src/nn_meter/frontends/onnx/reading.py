@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from math import prod
 from types import MappingProxyType
 
@@ -14,7 +15,7 @@ from nn_meter.frontends.onnx.inputs import Asked, Inputs
 from nn_meter.frontends.onnx.scope import NEWEST_OPSET, OLDEST_OPSET, Scope, fitting
 from nn_meter.ir import Attr, Graph, Node, ShapeError, Tensor, infer, verify
 from nn_meter.ir.shapes import FOUND, RULES, ValueNeeded
-from nn_meter.limits import DIMENSION, ELEMENTS, NESTING, NODES, RANK
+from nn_meter.limits import DIMENSION, ELEMENTS, NESTING, NODES, RANK, TENSORS
 
 _TRAINING_OUTPUTS = frozenset(("BatchNormalization", "Dropout"))
 """Operators whose further outputs exist for training; those that nothing reads are left out."""
@@ -47,12 +48,13 @@ class Reading:
         external: External,
         asked: Asked,
     ) -> None:
-        self.reader = reader
+        self.body = cache(reader.graph)  # each is read once, however often it runs
         self.where = where
         self.tensors: dict[str, Tensor] = {}
         self.sequences: dict[str, tuple[str, ...]] = {}
         self.notes: list[str] = []
         self.assumed: list[str] = []
+        self._value = reader.value
         self._raw = raw
         self._functions = functions
         self._external = external
@@ -63,7 +65,7 @@ class Reading:
         self._taken: set[str] = set()
         self._counts: dict[str, int] = {}
         self._kept = 0
-        self._sizes: dict[tuple[str, str], int] = {}
+        self._sizes: dict[int, int] = {}
         self._stated: dict[str, wire.RawValue] | None = None
         self._captured: dict[wire.Span, frozenset[str]] = {}
         # Before IR version 4, initialisers are listed among the inputs.
@@ -138,19 +140,19 @@ class Reading:
 
     def size(self, nodes: Sequence[wire.RawNode], depth: int) -> int:
         """Nodes that ``nodes`` become where functions are written out, the larger branch of each ``If``."""
-        NESTING.check(depth, self.where, GraphError)
-        size = 0
-        for node in nodes:
-            key = node.domain, node.op_type
-            function = self._functions.get(key)
-            if function is not None:
-                if key not in self._sizes:
-                    self._sizes[key] = self.size(function.nodes, depth + 1)
-                size += self._sizes[key]
-                continue
-            branches = [value.span for value in node.attrs.values() if isinstance(value, wire.Subgraph)]
-            size += 1 + max((self.size(self.reader.graph(b).nodes, depth + 1) for b in branches), default=0)
-        return size
+        key = id(nodes)  # the file's lists stay as long as this does
+        if key not in self._sizes:
+            NESTING.check(depth, self.where, GraphError)
+            size = 0
+            for node in nodes:
+                function = self._functions.get((node.domain, node.op_type))
+                if function is not None:
+                    size += self.size(function.nodes, depth + 1)
+                    continue
+                branches = [value.span for value in node.attrs.values() if isinstance(value, wire.Subgraph)]
+                size += 1 + max((self.size(self.body(each).nodes, depth + 1) for each in branches), default=0)
+            self._sizes[key] = size
+        return self._sizes[key]
 
     def _reads(self, node: wire.RawNode) -> Iterable[str]:
         """Tensors that ``node`` reads, those that its subgraphs capture included."""
@@ -164,7 +166,7 @@ class Reading:
         found = self._captured.get(span)
         if found is None:
             NESTING.check(depth, self.where, GraphError)
-            inner = self.reader.graph(span)
+            inner = self.body(span)
             names = {name for node in inner.nodes for name in node.inputs if name}
             for node in inner.nodes:
                 for value in node.attrs.values():
@@ -183,9 +185,7 @@ class Reading:
         for index, node in enumerate(nodes):
             for out in node.outputs:
                 if out and (out in producer or self._known(scope[out])):
-                    raise GraphError(
-                        f"{self.where}: tensor {out!r} is computed or given twice; names must be unique"
-                    )
+                    raise GraphError(f"{self.where}: tensor {out!r} is computed or given twice; names must be unique")
                 producer[out] = index
         waiting = []
         readers: dict[int, list[int]] = {}
@@ -411,9 +411,7 @@ class Reading:
                 attrs["dtype"] = value.dtype
             else:
                 what = value.what if isinstance(value, wire.Opaque) else "a tensor"
-                self.notes.append(
-                    f"node {label!r} ({raw.op_type}): the attribute {key!r} ({what}) was left out"
-                )
+                self.notes.append(f"node {label!r} ({raw.op_type}): the attribute {key!r} ({what}) was left out")
         return attrs
 
     def _constant(self, raw: wire.RawNode, label: str, outputs: Sequence[str], scope: Scope) -> None:
@@ -460,6 +458,7 @@ class Reading:
         ``scope`` looks first.
         """
         NESTING.check(scope.depth, f"{self.where}: node {label!r}", GraphError)
+        TENSORS.check(len(self.tensors), f"{self.where}: node {label!r}", GraphError)
         computed = {out for node in nodes for out in node.outputs if out and node.op_type != "Constant"}
         own.update((out, f"{label}/{out}") for node in nodes for out in node.outputs if out)
         copies = []
@@ -479,7 +478,7 @@ class Reading:
     def _stated_value(self, out: str) -> wire.RawValue | None:
         """What ``value_info`` or the outputs state of a tensor."""
         if self._stated is None:
-            values = [self.reader.value(span) for span in self._raw.stated] + self._raw.outputs
+            values = [self._value(span) for span in self._raw.stated] + self._raw.outputs
             self._stated = {value.name: value for value in values}
         return self._stated.get(out)
 
