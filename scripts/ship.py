@@ -67,12 +67,12 @@ def pages(known: Iterable[Bundle]) -> None:
         old.unlink()
     lines = ["# Devices that others measured", "",
              "Written by `scripts/devices.py`. How they are fitted: [terms](../measurements.md#from-whole-models).", "",
-             "| device | predictors | median error, families left out |", "|---|---|---|"]  # fmt: skip
+             "| device | predictors | median error, models that they did not see |", "|---|---|---|"]  # fmt: skip
     for device, some in sorted(devices.items()):
         page = device.lower().replace(" ", "-") + ".md"
         errors = [e.environment["errors"]["median"] for e in some if "errors" in e.environment]
-        span = f"{min(errors):.1%} to {max(errors):.1%}" if errors else "unknown"
-        lines.append(f"| [{device}]({page}) | {len(some)} | {span} |")
+        ends = dict.fromkeys(f"{each:.1%}" for each in (min(errors), max(errors))) if errors else ("unknown",)
+        lines.append(f"| [{device}]({page}) | {len(some)} | {' to '.join(ends)} |")
         (PAGES / page).write_text(_page(device, some), encoding="utf-8")
     (PAGES / "README.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 

@@ -3,7 +3,7 @@
 What the runtime fuses is detected first, unless rules are given. Then networks of random widths are generated, run
 and traced one by one in a process of their own; each record is committed to a journal before the next network starts.
 Half-way through the budget the families whose networks a first fit predicts worst are drawn more often. Then
-``learning.train`` makes a bundle of the records.
+``learning.training.train`` makes a bundle of the records.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A backend hands a model to one runtime on one device and tells what the runtime says: how long a run took,
 which kernels it executed, how long each took. It decides nothing: how often, in which order and which of the
-values to believe belongs to ``profiling``.
+values to believe belongs to ``measuring``.
 """
 
 from __future__ import annotations

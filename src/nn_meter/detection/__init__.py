@@ -1,4 +1,4 @@
-"""``nn_meter.detect_rules``: which operators a runtime fuses, found by running small graphs on it.
+"""``detect_rules``: which operators a runtime fuses, found by running small graphs on it.
 
 Every case is drawn in several shapes. Where the runtime shows the graph that it executes, that decides and the timing
 is the cross-check. A case's probes (``detection.probes``) take turns in a child process, some rounds of each shape in

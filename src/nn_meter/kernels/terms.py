@@ -189,9 +189,6 @@ TERMS: Mapping[str, Term] = MappingProxyType(
     }
 )
 
-STAGED = ("im2col", "pad")
-"""Terms of runtimes that write out what a convolution reads, padded or patch by patch, before they compute it."""
-
 GROUPS = ("arithmetic", "memory")
 
 _SLOW = frozenset({"hardswish", "swish", "sigmoid", "gelu", "tanh", "hardsigmoid"})
@@ -202,7 +199,8 @@ _HARD = frozenset({"HardSwish", "HardSigmoid"})
 def steps(kind: str, config: KernelConfig, staged: bool = False) -> Iterator[str]:
     """Names of the terms of one kernel, ``launch`` first; none for one that only looks at data another way.
 
-    ``staged`` says that the runtime has the terms of ``STAGED``.
+    ``staged`` says that the runtime writes out what a convolution reads, padded (``pad``) and patch by patch
+    (``im2col``), before it computes it.
     """
     if kind == "reshape":
         return

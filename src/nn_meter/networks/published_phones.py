@@ -32,7 +32,6 @@ from nn_meter.networks.published import (
 
 SOURCE = "https://github.com/qed-usc/mobile-ml-benchmark (40ba833), arXiv 2210.02620"
 LICENCE = "MIT"
-DATE = "2022"
 
 DEVICES: Mapping[str, tuple[str, str, str]] = MappingProxyType(
     {

@@ -7,14 +7,12 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from types import MappingProxyType
-from typing import Literal, get_args
+from typing import Literal
 
 from nn_meter.predictors.prediction import KernelPrediction, Prediction
 
 By = Literal["layer", "kernel", "kind", "module"]
 Sort = Literal["time", "order", "name"]
-BY: tuple[By, ...] = get_args(By)
-SORTS: tuple[Sort, ...] = get_args(Sort)
 
 _NUMBERS = re.compile(r"(\d+)")
 _LISTED = 3

@@ -54,7 +54,7 @@ def build(title: str) -> Built:
 
 
 def _models() -> Any:
-    return imported("torchvision.models", "torch")
+    return imported("torchvision.models", "torchvision")
 
 
 ZOO = Zoo("torchvision", names, build)
