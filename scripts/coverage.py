@@ -1,7 +1,7 @@
 """How many architectures of timm, torchvision and transformers can be read and predicted.
 
-Reads each in a worker process with a time limit, writes a line of JSON per model to a journal, and prints the counts with
-what fails, by reason:
+Reads each in a worker process with a time limit, writes a line of JSON per model to a journal, and prints the counts
+with what fails, by reason:
 
     python scripts/coverage.py --source timm --resume
 """
