@@ -230,7 +230,7 @@ def test_where_the_history_has_no_room_the_answer_is_given_all_the_same(tmp_path
 
 
 def test_elsewhere_a_token_is_asked_for(tmp_path: Path) -> None:
-    with serving(tmp_path, "--host", "0.0.0.0") as server:
+    with serving(tmp_path, "--host", "0.0.0.0", "--allow-host", "models.example") as server:
         assert len(server.token) > 20
         assert server.ask("GET", "/")[0] == 401
         assert server.ask("POST", "/predict", EXAMPLE, {"authorization": "Bearer wrong"})[0] == 401
@@ -239,6 +239,16 @@ def test_elsewhere_a_token_is_asked_for(tmp_path: Path) -> None:
         assert (status, headers["location"]) == (303, "/")
         cookie = headers["set-cookie"].partition(";")[0]
         assert server.ask("GET", "/", headers={"cookie": cookie})[0] == 200
+        status, _, headers = server.ask("GET", f"//evil.example/?token={server.token}", headers={"cookie": "token=old"})
+        assert (status, headers["location"]) == (303, "/evil.example/")
+        own = {"authorization": f"Bearer {server.token}", "cookie": "token=old"}
+        assert server.ask("GET", "/", headers={**own, "host": "models.example"})[0] == 200
+        assert server.ask("GET", "/", headers={**own, "host": "evil.example"})[0] == 403
+
+
+def test_a_token_may_hold_any_sign(tmp_path: Path) -> None:
+    with serving(tmp_path, "--host", "0.0.0.0", "--token", "a&b #c") as server:
+        assert server.ask("GET", f"/?token={server.token}")[0] == 303
 
 
 def test_the_gallery_shows_models_by_every_predictor(tmp_path: Path) -> None:

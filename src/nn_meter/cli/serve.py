@@ -7,6 +7,7 @@ import ipaddress
 import secrets
 import socket
 from pathlib import Path
+from urllib.parse import quote
 
 from nn_meter import settings
 from nn_meter.cli.output import OK
@@ -53,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     here = _is_here(args.host)
     token = args.token or ("" if here else secrets.token_urlsafe(24))
     limits = Limits(args.max_mb << 20, args.max_seconds, args.max_memory_mb << 20, args.workers)
-    names = (args.host, HOST, "localhost", "::1", *args.allow_host) if here else ()
+    names = (args.host, HOST, "localhost", "::1", *args.allow_host) if here or args.allow_host else ()
     hosts = frozenset(each.lower() for each in names)
     folder = Path(args.folder) if args.folder else settings.data_folder() / "serve"
     shown = tuple(map(Path, models(args.gallery))) if args.gallery else ()
@@ -61,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     with _listening(args.host, args.port) as listening:
         port = listening.getsockname()[1]
         name = f"[{args.host}]" if ":" in args.host else args.host
-        print(f"serving on http://{name}:{port}/{f'?token={token}' if token else ''}", flush=True)
+        print(f"serving on http://{name}:{port}/{f'?token={quote(token)}' if token else ''}", flush=True)
         config = uvicorn.Config(app, log_level="warning", limit_concurrency=1000, timeout_graceful_shutdown=5)
         uvicorn.Server(config).run(sockets=[listening])
     return OK

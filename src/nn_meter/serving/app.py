@@ -19,7 +19,7 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from nn_meter.errors import StorageError
@@ -103,8 +103,9 @@ class _Guard:
         refused = self._refused(request)
         if refused is not None:
             await refused(scope, receive, send)
-        elif request.query_params.get("token") and request.method == "GET":
-            back = Response(status_code=303, headers={"location": request.url.path})
+        elif self._token and request.query_params.get("token") and request.method == "GET":
+            # of a path with two slashes the first part would be a host
+            back = RedirectResponse("/" + scope["path"].lstrip("/"), 303)
             back.set_cookie("token", self._token, httponly=True, samesite="strict")
             await back(scope, receive, send)
         else:
@@ -119,12 +120,12 @@ class _Guard:
             return _error(403, "a page of another site may not ask")
         if not self._token:
             return None
-        shown = (
-            request.headers.get("authorization", "").removeprefix("Bearer ")
-            or request.cookies.get("token", "")
-            or request.query_params.get("token", "")
+        shown = (  # a browser may still show the cookie of a server that ran before
+            request.headers.get("authorization", "").removeprefix("Bearer "),
+            request.cookies.get("token", ""),
+            request.query_params.get("token", ""),
         )
-        if not hmac.compare_digest(shown.encode(), self._token.encode()):
+        if not any(hmac.compare_digest(each.encode(), self._token.encode()) for each in shown):
             return _error(401, "show the token that the server printed: ?token=..., or Authorization: Bearer ...")
         return None
 
