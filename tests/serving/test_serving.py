@@ -252,17 +252,21 @@ def test_a_token_may_hold_any_sign(tmp_path: Path) -> None:
 
 
 def test_the_gallery_shows_models_by_every_predictor(tmp_path: Path) -> None:
-    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "sub").mkdir(parents=True)
     (tmp_path / "models" / "one.onnx").write_bytes(EXAMPLE)
+    (tmp_path / "models" / "sub" / "one.onnx").write_bytes(EXAMPLE)
     (tmp_path / "models" / "bad.onnx").write_bytes(b"no model")
     with serving(tmp_path, "--gallery", str(tmp_path / "models")) as server:
         names = [each["name"] for each in json.loads(server.ask("GET", "/predictors")[1])["predictors"]]
         assert len(names) > 50
         end_s = time.monotonic() + 60
-        while b"one.onnx" not in (page := server.ask("GET", "/gallery")[1]) and time.monotonic() < end_s:
+        while b"2 of 3 models" not in (page := server.ask("GET", "/gallery")[1]) and time.monotonic() < end_s:
             time.sleep(0.1)
-        assert b"1 of 2 models" in page
+        assert page.count(b">one.onnx<") == 2
         assert all(name.encode() in page for name in names)
+    with serving(tmp_path) as server:  # of what another showed nothing is left
+        page = server.ask("GET", "/gallery")[1]
+        assert (b"0 of 0 models" in page, b"one.onnx" in page) == (True, False)
 
 
 def test_openapi_names_every_route_and_status(server: Server) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from nn_meter.report.html import framed, in_script, markup
@@ -43,14 +43,14 @@ def front(predictors: Mapping[str, str], default: str, answers: Iterable[Mapping
     return framed("nn-meter", body, ("desk",), in_script({}), connects=True)
 
 
-def gallery(latencies_ms: Mapping[str, Mapping[str, float]], models: int) -> str:
+def gallery(latencies_ms: Sequence[tuple[str, Mapping[str, float]]], models: int) -> str:
     """A table with a row for each predictor, a column for each model; ``models`` is how many there will be."""
-    names = tuple(dict.fromkeys(name for each in latencies_ms.values() for name in each))
-    heads = "".join(f'<th class="n">{markup(model)}</th>' for model in latencies_ms)
+    names = tuple(dict.fromkeys(name for _, each in latencies_ms for name in each))
+    heads = "".join(f'<th class="n">{markup(model)}</th>' for model, _ in latencies_ms)
     rows = "".join(
         f'<tr><td class="name">{markup(name)}</td>'
         + "".join(
-            f'<td class="n">{milliseconds(each[name]) if name in each else "–"}</td>' for each in latencies_ms.values()
+            f'<td class="n">{milliseconds(each[name]) if name in each else "–"}</td>' for _, each in latencies_ms
         )
         + "</tr>"
         for name in names

@@ -140,6 +140,7 @@ class _Desk:
         except OSError as error:
             raise StorageError(f"{folder}: cannot be made: {error.strerror}; choose another --folder") from error
         self._history = History(folder / "history.sqlite")
+        self._shown: dict[Path, dict[str, float]] = {}
         self._known = {each.name: each.summary for each in list_predictors() if each.origin != "published"}
 
     @asynccontextmanager
@@ -199,7 +200,7 @@ class _Desk:
 
     async def gallery(self, request: Request) -> Response:
         """The models of the gallery by every predictor."""
-        found = await asyncio.to_thread(self._history.gallery)
+        found = [(path.name, latencies) for path, latencies in self._shown.items()]
         return HTMLResponse(desk.gallery(found, len(self._gallery)))
 
     async def page(self, request: Request) -> Response:
@@ -256,9 +257,9 @@ class _Desk:
         """Put the gallery's models up one by one; what cannot be predicted is left out."""
         names = tuple(self._known)
         for path in self._gallery:
-            with suppress(HTTPException, StorageError):
+            with suppress(HTTPException):
                 found = await self._ask(latencies_ms, path, names, self._limits.memory_bytes)
-                await asyncio.to_thread(self._history.show, path.name, tuple(zip(names, found, strict=True)))
+                self._shown[path] = dict(zip(names, found, strict=True))
 
 
 async def _next(chunks: AsyncIterator[bytes]) -> bytes | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,12 +16,10 @@ from nn_meter.errors import StorageError
 KEPT = 1000
 """So many answers are kept; the oldest go first."""
 
-_TABLES = """
+_TABLE = """
 CREATE TABLE IF NOT EXISTS answers (
   number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT UNIQUE NOT NULL, at TEXT NOT NULL, model TEXT NOT NULL,
   totals TEXT NOT NULL, document BLOB NOT NULL, page BLOB NOT NULL);
-CREATE TABLE IF NOT EXISTS gallery (
-  model TEXT NOT NULL, predictor TEXT NOT NULL, latency_ms REAL NOT NULL, PRIMARY KEY (model, predictor));
 """
 
 
@@ -46,7 +44,7 @@ class History:
         self._path = path
         with self._opened() as database:
             database.execute("PRAGMA journal_mode = WAL")
-            database.executescript(_TABLES)
+            database.execute(_TABLE)
 
     def add(self, entry: Entry, document: str, page: str) -> None:
         """Keep an answer, and forget the oldest where there are too many."""
@@ -77,22 +75,6 @@ class History:
     def page(self, id: str) -> str | None:
         """An answer's page; ``None`` where it is not kept."""
         return self._stored("page", id)
-
-    def show(self, model: str, latencies_ms: Sequence[tuple[str, float]]) -> None:
-        """Put a model into the gallery, with the milliseconds by each predictor."""
-        rows = [(model, name, latency_ms) for name, latency_ms in latencies_ms]
-        with self._opened() as database:
-            database.execute("DELETE FROM gallery WHERE model = ?", (model,))
-            database.executemany("INSERT INTO gallery VALUES (?, ?, ?)", rows)
-
-    def gallery(self) -> dict[str, dict[str, float]]:
-        """Model to predictor to milliseconds, by name."""
-        with self._opened() as database:
-            rows = database.execute("SELECT model, predictor, latency_ms FROM gallery ORDER BY model").fetchall()
-        found: dict[str, dict[str, float]] = {}
-        for model, predictor, latency_ms in rows:
-            found.setdefault(model, {})[predictor] = latency_ms
-        return found
 
     def _stored(self, column: str, id: str) -> str | None:
         with self._opened() as database:
