@@ -110,7 +110,7 @@ def main() -> int:
             round_of(options.clients, [lambda m=m, c=c: post(port, m, c) for m, c in zip(bad, cuts, strict=True)])
             time.sleep(1)
             status, _ = post(port, models[0])
-            left = [path.name for path in Path(folder).glob("upload_*")]
+            left = [path.name for path in Path(folder).glob("nn_meter_upload_*")]
             print(json.dumps({"alive": server.poll() is None and status == 200, "uploads left": left}))
         finally:
             server.terminate()

@@ -61,7 +61,7 @@ class Server:
         return [int(each) for path in found for each in path.read_text().split()]
 
     def uploads(self) -> list[Path]:
-        return [*self.folder.glob("upload_*")]
+        return [*self.folder.glob("nn_meter_upload_*")]
 
 
 @contextmanager
@@ -200,6 +200,25 @@ def test_a_model_that_takes_too_long_or_too_much_takes_down_its_request_alone(tm
         status, told = server.predict(b'{"a": {"attr": {"type": "relu", "x": [' + b"1.5," * (12 << 20) + b"1]}}}")
         assert status == 413, told
         assert server.predict()[0] == 200
+
+
+def test_where_the_system_gives_less_memory_than_a_request_may_take_it_is_answered(tmp_path: Path) -> None:
+    def small() -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (6 << 30, 6 << 30))
+
+    with serving(tmp_path, before=small) as server:
+        assert server.predict()[0] == 200
+
+
+def test_what_a_killed_server_left_is_gone_after_a_day(tmp_path: Path) -> None:
+    from nn_meter.serving.app import Limits, application
+
+    for name in ("nn_meter_upload_old", "nn_meter_upload_new"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model").write_bytes(EXAMPLE)
+    os.utime(tmp_path / "nn_meter_upload_old", times=(0, 0))
+    application(tmp_path, Limits(), frozenset())
+    assert [each.name for each in tmp_path.glob("nn_meter_upload_*")] == ["nn_meter_upload_new"]
 
 
 def test_a_full_disk_is_said(tmp_path: Path) -> None:

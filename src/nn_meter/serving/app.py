@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from time import time
 from typing import Any
 
 from starlette.applications import Starlette
@@ -41,6 +42,10 @@ PREDICTORS = 16
 _IDLE_S = 30.0
 """An upload of which nothing comes for so long is broken off."""
 
+_LEFT_S = 86_400.0
+"""An upload this old is nobody's any more: its server was killed."""
+
+_UPLOAD = "nn_meter_upload_"
 _OTHERS = re.compile(r"[^A-Za-z0-9_.+-]+")
 
 
@@ -139,6 +144,10 @@ class _Desk:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StorageError(f"{folder}: cannot be made: {error.strerror}; choose another --folder") from error
+        for each in folder.glob(f"{_UPLOAD}*"):
+            with suppress(OSError):
+                if time() - each.stat().st_mtime > _LEFT_S:
+                    shutil.rmtree(each)
         self._history = History(folder / "history.sqlite")
         self._shown: dict[Path, dict[str, float]] = {}
         self._known = {each.name: each.summary for each in list_predictors() if each.origin != "published"}
@@ -171,7 +180,7 @@ class _Desk:
         shape = _shape(request.query_params.get("input_shape", ""))
         name = _OTHERS.sub("_", request.query_params.get("name", "")).strip(".")[-100:] or "model"
         try:
-            place = Path(await asyncio.to_thread(tempfile.mkdtemp, dir=self._folder, prefix="upload_"))
+            place = Path(await asyncio.to_thread(tempfile.mkdtemp, dir=self._folder, prefix=_UPLOAD))
         except OSError as error:
             raise HTTPException(507, f"no room for an upload: {error.strerror}") from error
         try:

@@ -75,7 +75,8 @@ def _limit(memory_bytes: int) -> None:
         import resource
 
         _, most = resource.getrlimit(resource.RLIMIT_AS)
-        resource.setrlimit(resource.RLIMIT_AS, (_base_bytes() + memory_bytes, most))
+        wanted = _base_bytes() + memory_bytes
+        resource.setrlimit(resource.RLIMIT_AS, (wanted if most == resource.RLIM_INFINITY else min(wanted, most), most))
 
 
 @cache
