@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,41 @@ def test_a_model_that_cannot_be_read_fails_and_the_others_are_checked(run: Run) 
     page = Path("report.md").read_text()
     assert "### Predicted latency: 3 of 3 checks fail" in page
     assert "| models/net.onnx | tiny&#95;cpu 1.0 | 6.000 | - | - | fails |" in page
+
+
+@pytest.mark.usefixtures("place")
+def test_where_the_only_model_fails_reports_are_written_and_the_baseline_stays(run: Run) -> None:
+    run("check", "models/net.onnx", "--save", "base.json", *A)
+    Path("models/net.onnx").write_bytes(b"no model")
+    saved = Path("base.json").read_text()
+    files = ("--baseline", "base.json", "--save", "base.json", "--junit", "report.xml")
+    result = run("check", "models/net.onnx", *files, *A)
+    assert (result.code, "no answer" in result.out, "was not asked for" in result.err) == (2, True, False)
+    assert "base.json is not written, since there is no answer for net.onnx" in result.err
+    assert Path("base.json").read_text() == saved
+    assert ElementTree.parse("report.xml").getroot().get("errors") == "1"
+
+
+@pytest.mark.usefixtures("place")
+def test_a_model_whose_package_is_missing_is_no_broken_limit(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    assert run("check", "--timm", "resnet18", "--max", "1s", *A).code == 2
+
+
+@pytest.mark.usefixtures("place")
+def test_a_model_that_is_named_twice_is_asked_once(run: Run) -> None:
+    assert run("check", "models/net.onnx", "models/net.onnx", "--save", "base.json", *A).code == 0
+    assert run("check", "models/net.onnx", "--baseline", "base.json", *A).code == 0
+
+
+@pytest.mark.usefixtures("place")
+def test_what_an_older_predictor_said_is_told_as_such(run: Run) -> None:
+    run("check", "models/net.onnx", "--save", "base.json", *A)
+    saved = Path("base.json").read_text()
+    Path("base.json").write_text(saved.replace('"version": "1.0"', '"version": "0.9"'))
+    write("models/net.onnx", 4)
+    result = run("check", "models/net.onnx", "--baseline", "base.json", *A)
+    assert "slower than the baseline's 6.000 ms, by version 0.9 of the predictor" in result.out
 
 
 @pytest.mark.usefixtures("place")

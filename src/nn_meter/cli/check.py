@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from nn_meter.cli.models import add_model_arguments, add_predictor_arguments, ask, load_predictors, models
-from nn_meter.cli.output import FAILED, OK, exit_code, note, show
+from nn_meter.cli.output import BAD_INPUT, FAILED, OK, note, show
 from nn_meter.errors import InputError, NnMeterError
 from nn_meter.storage import read_json, write
 
@@ -47,30 +47,35 @@ def run(args: argparse.Namespace) -> int:
     if limits.most_ms is None and not (args.baseline or args.strict or args.save):
         raise InputError("nothing to check against; give --max 20ms, --baseline FILE or --strict, or --save a baseline")
     before = read_baseline(read_json(args.baseline, "the baseline", InputError), args.baseline) if args.baseline else {}
-    wanted = models(args)
+    given = models(args)
+    # as if of several, so that reports are written where the only model fails, too
+    wanted = replace(given, sources=tuple(dict.fromkeys(given.sources)), batch=True)
     named = names(wanted.sources)
     verdicts: list[Verdict] = []
-    code = OK
     for source, answer in ask(wanted, load_predictors(args)):
         name = named[source]
         if isinstance(answer, NnMeterError):
             verdicts.append(Verdict(name, None, problems=(str(answer),)))
-            code = max(code, exit_code(answer))
         else:
             verdicts.append(judge(name, answer, before.get((name, answer.predictor)), limits))
     answers = [(each.model, each.prediction) for each in verdicts if each.prediction is not None]
     asked = {(model, prediction.predictor) for model, prediction in answers}
-    for model, predictor in before.keys() - asked:
-        note(f"note: {model} by {predictor} stands in the baseline and was not asked for")
-    if args.save:
-        failed = [(each.model, each.problems[0]) for each in verdicts if each.prediction is None]
+    failed = [each.model for each in verdicts if each.prediction is None]
+    for model, predictor in sorted(before.keys() - asked):
+        if model not in failed:
+            note(f"note: {model} by {predictor} stands in the baseline and was not asked for")
+    if args.save and failed:  # who is not in a baseline passes as new
+        note(f"note: {args.save} is not written, since there is no answer for {failed[0]}")
+    elif args.save:
         found = [replace(prediction, model=model) for model, prediction in answers]
-        write(args.save, json.dumps(json.documents(found, failed)) + "\n")
+        write(args.save, json.dumps(json.documents(found, ())) + "\n")
     for path, text in ((args.junit, checks.junit), (args.markdown, checks.markdown)):
         if path:
             write(path, text(verdicts))
     show(checks.table(verdicts))
-    return code or (FAILED if any(each.problems for each in verdicts) else OK)
+    if failed:
+        return BAD_INPUT
+    return FAILED if any(each.problems for each in verdicts) else OK
 
 
 def names(sources: Sequence[str]) -> dict[str, str]:

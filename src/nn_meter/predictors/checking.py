@@ -85,8 +85,9 @@ def judge(model: str, prediction: Prediction, before: Before | None, limits: Lim
         found, most = milliseconds(prediction.latency_ms), milliseconds(limits.most_ms)
         problems.append(f"{found} ms is more than the limit of {most} ms")
     if verdict.change is not None and before is not None and verdict.change > limits.tolerance:
+        by = "" if before.version == prediction.version else f", by version {before.version} of the predictor"
         problems.append(
-            f"{verdict.change:.1%} slower than the baseline's {milliseconds(before.latency_ms)} ms; "
+            f"{verdict.change:.1%} slower than the baseline's {milliseconds(before.latency_ms)} ms{by}; "
             f"{limits.tolerance:.1%} is allowed"
         )
     if limits.strict and (doubts := prediction.strict_problems):
