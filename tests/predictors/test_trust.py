@@ -30,6 +30,7 @@ def answer(*kernels: KernelPrediction, interval_ms: tuple[float, float] | None =
         (answer(part("predicted", 9.0), part("extrapolated", 1.0)), "careful"),
         (answer(part("predicted", 7.0), part("extrapolated", 3.0)), "bad"),
         (answer(part("predicted", 7.0), part("estimated", 3.0)), "bad"),
+        (answer(part("predicted", 7.0), part("extrapolated", 1.5), part("estimated", 1.5)), "bad"),
         (answer(part("predicted", 10.0), part("estimated", 0.0)), "bad"),
         (answer(part("predicted", 10.0), interval_ms=None), "careful"),
         (answer(part("predicted", 10.0), interval_ms=(2.0, 9.0)), "bad"),

@@ -119,6 +119,7 @@ def missed_ms(prediction: Prediction, bundle: Bundle | None) -> tuple[float | No
 def _judged(prediction: Prediction) -> tuple[Level, tuple[str, ...]]:
     level: Level = "good"
     reasons: list[str] = []
+    unsure = 0.0
     for status in DOUBTFUL:
         part = prediction.coverage[status]
         if not part.kernels:
@@ -126,7 +127,8 @@ def _judged(prediction: Prediction) -> tuple[Level, tuple[str, ...]]:
         nothing = status == "estimated" and any(
             not each.latency_ms for each in prediction.kernels if each.status == status
         )
-        level = "bad" if nothing or part.share >= BAD_SHARE or level == "bad" else "careful"
+        unsure += part.share
+        level = "bad" if nothing or unsure >= BAD_SHARE or level == "bad" else "careful"
         said = f"{part.share:.1%} of the time is {status}, not predicted ({part.kernels} of "
         said += f"{len(prediction.kernels)} kernels)"
         reasons.append(f"{said}; some of them count 0 ms, so the total is too low" if nothing else said)
