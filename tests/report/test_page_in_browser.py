@@ -13,6 +13,9 @@ import pytest
 from predictions import EVIL, chain, kernel, network
 
 import nn_meter
+from nn_meter.kernels.partition import Unfused
+from nn_meter.predictors.bundle import Bundle
+from nn_meter.predictors.parts import Roofline
 from nn_meter.predictors.prediction import Prediction
 from nn_meter.report import html
 
@@ -39,9 +42,12 @@ def page(chromium: browser.Page, tmp_path: Path) -> Iterator[browser.Page]:
     assert chromium.errors == []
 
 
-def shown(page: browser.Page, folder: Path, *predictions: Prediction, width: int = 1400, dark: bool = False) -> None:
+def shown(
+    page: browser.Page, folder: Path, *predictions: Prediction, bundles: tuple[Bundle, ...] = (), width: int = 1400,
+    dark: bool = False,
+) -> None:  # fmt: skip
     file = folder / "page.html"
-    file.write_text(html.page(predictions), encoding="utf-8")
+    file.write_text(html.page(predictions, bundles), encoding="utf-8")
     page.errors.clear()
     page.open(file.as_uri(), width, dark)
     page.wait("document.querySelector('main').children.length > 0")
@@ -171,6 +177,17 @@ def test_kernels_that_runtimes_cut_differently_stand_in_one_row(chromium: browse
     shown(chromium, tmp_path, chain((both,)), chain((conv, relu), predictor="other"))
     shown_row = chromium.texts(".compare tbody tr:nth-child(2) td")
     assert shown_row == ["a", "Conv-Relu, Relu", "3.000", "3.500", "+0.5000", "", "1.17×"]
+
+
+def test_what_fusion_missed_is_no_more_than_the_second_kernel_takes(
+    chromium: browser.Page, tmp_path: Path, tiny: Bundle
+) -> None:
+    kernels = (kernel("a", 2.0), kernel("b", 2.0), kernel("c", 1.0))
+    unfused = tuple(Unfused("a", "c", "no rule", (place, 2), 4096.0) for place in (0, 1))
+    known = replace(tiny, name="some_cpu", fallback=Roofline(1e12, 4.096e6, 0.5))
+    shown(chromium, tmp_path, replace(chain(kernels), unfused=unfused), bundles=(known,))
+    assert chromium.texts("#missed td.n") == ["2", "1.000", "1.000"]
+    assert chromium.errors == []
 
 
 def test_names_do_nothing(chromium: browser.Page, tmp_path: Path) -> None:

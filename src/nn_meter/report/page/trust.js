@@ -12,10 +12,16 @@ function missed(prediction) {
   }
   if (!reasons.size) return section("missed", "What fusion missed", "", make("p", null, "Nothing: no two neighbours are left."));
   const groups = [...reasons].map(([reason, pairs]) => {
-    const least = pairs.some((pair) => pair.least !== null) ? sum(pairs.map((pair) => pair.least || 0)) : null;
     pairs.sort((a, b) => (b.least ?? b.most ?? 0) - (a.least ?? a.most ?? 0));
-    const seconds = new Map(pairs.filter((pair) => pair.to !== null).map((pair) => [pair.to, pair.most]));
-    return { reason, pairs, least, most: seconds.size ? sum([...seconds.values()]) : null };
+    const seconds = new Map(); // what reads several values is the second of several pairs, and counts once
+    for (const { to, least, most } of pairs) {
+      if (to === null) continue;
+      const second = seconds.get(to) || { least: 0, most };
+      seconds.set(to, { most, least: Math.min(second.least + (least || 0), most) });
+    }
+    const known = pairs.some((pair) => pair.least !== null);
+    const total = (end) => sum([...seconds.values()].map((second) => second[end]));
+    return { reason, pairs, least: known ? total("least") : null, most: seconds.size ? total("most") : null };
   }).sort((a, b) => (b.least ?? b.most ?? 0) - (a.least ?? a.most ?? 0));
   const rows = groups.map(({ reason, pairs, least, most }) => {
     const listed = pairs.slice(0, PAIRS).map((pair) => make("li", null, make("button", {
