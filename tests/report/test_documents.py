@@ -1,12 +1,14 @@
-"""Predictions as JSON."""
+"""Predictions as JSON and as CSV."""
 
 from __future__ import annotations
 
+import csv as stdcsv
 import json as stdlib
+from dataclasses import replace
 
 from nn_meter.kernels.partition import FreeConfig, Kernel, NnMeterConfig, Unfused
 from nn_meter.predictors.prediction import KernelPrediction, Prediction
-from nn_meter.report import json
+from nn_meter.report import csv, json
 
 CONV = Kernel(
     "conv-bn-relu", NnMeterConfig(((1, 8, 8, 3),), ((1, 8, 8, 4),), (3, 3)), ("a<b>",), "conv<&>relu"
@@ -51,3 +53,11 @@ def test_documents_keep_the_failed() -> None:
     document = json.documents([PREDICTION], [("bad.onnx", "no model")])
     assert [each["model"] for each in document["predictions"]] == ["net<script>.onnx"]
     assert document["failed"] == [{"model": "bad.onnx", "error": "no model"}]
+
+
+def test_in_a_spreadsheet_a_name_is_no_formula() -> None:
+    evil = replace(CONV, nodes=('=HYPERLINK("http://evil.example")',), label="@conv")
+    known = replace(PREDICTION, kernels=(replace(PREDICTION.kernels[0], kernel=evil),))
+    _, row = stdcsv.reader(csv.table([known]).splitlines())
+    assert row[4:6] == [f"'{evil.nodes[0]}", f"'{evil.label}"]
+    assert row[9] == "3.0"

@@ -10,12 +10,19 @@ from nn_meter.predictors.documents import COLUMNS
 from nn_meter.predictors.documents import table as rows
 from nn_meter.predictors.prediction import Prediction
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
 
 def table(predictions: Iterable[Prediction]) -> str:
-    """The table as text, with a line of heads; latencies with every digit."""
+    """The table as text, with a line of heads; latencies with every digit. Names come from models: a cell that a
+    spreadsheet would take for a formula begins with an apostrophe, as on the page."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(COLUMNS)
     for each in predictions:
-        writer.writerows(rows(each))
+        writer.writerows(map(_plain, row) for row in rows(each))
     return out.getvalue()
+
+
+def _plain(cell: object) -> object:
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
