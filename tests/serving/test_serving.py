@@ -234,13 +234,13 @@ def test_a_full_disk_is_said(tmp_path: Path) -> None:
         assert server.uploads() == []
 
 
+def no_room() -> None:
+    """No file may grow above what the model needs, which the history does after some answers."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(EXAMPLE) + 100, len(EXAMPLE) + 100))
+
+
 def test_where_the_history_has_no_room_the_answer_is_given_all_the_same(tmp_path: Path) -> None:
-    """No file may grow there above what the model needs, which its history does after some answers."""
-
-    def small() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (len(EXAMPLE) + 100, len(EXAMPLE) + 100))
-
-    with serving(tmp_path, before=small) as server:
+    with serving(tmp_path, before=no_room) as server:
         found = [server.predict() for _ in range(len(EXAMPLE) // 10_000 + 2)]
         assert {status for status, _ in found} == {200}
         told = found[-1][1]
@@ -298,14 +298,32 @@ def test_openapi_names_every_route_and_status(server: Server) -> None:
     assert server.ask("GET", "/results/none")[0] == 404
 
 
-@pytest.mark.skipif(browser.found() is None, reason="no Chromium is installed")
+def drop(page: browser.Page, server: Server) -> None:
+    """Have the example predicted as a person does."""
+    page.open(f"http://127.0.0.1:{server.port}/")
+    found = page.ask("DOM.getDocument")["root"]["nodeId"]
+    field = page.ask("DOM.querySelector", nodeId=found, selector="#file")["nodeId"]
+    page.ask("DOM.setFileInputFiles", nodeId=field, files=[str(ROOT / "examples" / "small_net.onnx")])
+    page.click("button[type=submit]")
+
+
+needs_chromium = pytest.mark.skipif(browser.found() is None, reason="no Chromium is installed")
+
+
+@needs_chromium
+def test_where_the_history_has_no_room_the_page_tells_the_answer(tmp_path: Path) -> None:
+    with serving(tmp_path, before=no_room) as server, browser.opened(tmp_path / "profile") as page:
+        while server.predict()[1]["id"]:
+            pass
+        drop(page, server)
+        page.wait("document.querySelector('#said').textContent.includes('the history cannot be used')")
+        assert " ms by " in page.texts("#said")[0]
+
+
+@needs_chromium
 def test_a_person_drops_a_model_and_sees_its_page(server: Server, tmp_path: Path) -> None:
     with browser.opened(tmp_path / "profile") as page:
-        page.open(f"http://127.0.0.1:{server.port}/")
-        found = page.ask("DOM.getDocument")["root"]["nodeId"]
-        field = page.ask("DOM.querySelector", nodeId=found, selector="#file")["nodeId"]
-        page.ask("DOM.setFileInputFiles", nodeId=field, files=[str(ROOT / "examples" / "small_net.onnx")])
-        page.click("button[type=submit]")
+        drop(page, server)
         page.wait("document.querySelector('#answer h1') !== null")
         assert page.texts("#answer h1") == ["small_net.onnx"]
         page.open(f"http://127.0.0.1:{server.port}/")

@@ -13,8 +13,9 @@ async function predict(file) {
   try {
     const answer = await fetch(`/predict?${asked}`, { method: "POST", body: file });
     const told = await answer.json();
-    if (answer.ok && told.page) location.href = told.page;
-    else fail(told.error || told.not_kept);
+    if (!answer.ok) fail(told.error);
+    else if (told.page) location.href = told.page;
+    else fail(`${told.predictions.map((each) => `${each.latency_ms} ms by ${each.predictor}`).join(", ")}; ${told.not_kept}`);
   } catch (error) {
     fail(String(error));
   }
