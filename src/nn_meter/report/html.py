@@ -1,7 +1,8 @@
 """Predictions as one HTML file that needs nothing else: their facts as JSON, and ``page/``'s script that shows them.
 
-What models say can have no effect: names are in the JSON alone, without a character that ends a script, and the script
-puts them on the page as text. The page may run its own script and nothing else, and fetches nothing.
+What models say can have no effect: names are in the JSON, without a character that ends a script, and the script puts
+them on the page as text; what stands outside of it is escaped. The page may run its own script and nothing else,
+and fetches nothing.
 """
 
 from __future__ import annotations
