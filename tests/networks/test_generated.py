@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from nn_meter.ir.graph import Graph, verify
@@ -48,6 +48,7 @@ def flops(graph: Graph) -> float:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @settings(max_examples=15, deadline=None)
+@example(seed=598)  # tiled by three along several axes
 @given(seed=st.integers(0, 2**62))
 def test_every_family_gives_a_small_graph_for_any_seed(family: str, seed: int) -> None:
     graph = FAMILIES[family](seed)

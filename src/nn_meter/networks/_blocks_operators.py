@@ -266,6 +266,10 @@ def gathers(pen: Pen) -> str:
     return _answers(pen, made)
 
 
+_MOST_TILED = 1e7
+"""Elements of what is repeated along its axes, which three times along five would be hundreds of megabytes."""
+
+
 def movements(pen: Pen) -> str:
     """What only moves or generates data."""
     made = []
@@ -283,7 +287,10 @@ def movements(pen: Pen) -> str:
             fill = (pen.scalar(0.0),) if mode == "constant" else ()
             made.append(pen.op("Pad", x, pen.b.const(edge), *fill, mode=mode))
         elif sort == "Tile":
-            made.append(pen.op("Tile", x, pen.b.const([pen.pick(1, 1, 2, 3) for _ in shape])))
+            times = [pen.pick(1, 1, 2, 3) for _ in shape]
+            while max(times) > 1 and math.prod(shape) * math.prod(times) > _MOST_TILED:
+                times[times.index(max(times))] = 1
+            made.append(pen.op("Tile", x, pen.b.const(times)))
         elif sort == "Expand":
             small = pen.input(*(d if pen.chance(0.5) else 1 for d in shape))
             made.append(pen.op("Expand", small, pen.b.const(shape)))
