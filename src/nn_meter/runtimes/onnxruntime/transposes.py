@@ -39,6 +39,11 @@ def push_transpose_through_split(work: Work, options: Options) -> None:
                 work.add(turned, behind=split)
                 continue
             work.remove(reader)
+            if order[-1] != len(order) - 1:  # single elements move: the axis of size 1 stays until they have
+                turned_part = work.fresh("turned", [shapes[i][a] for a in order], source)
+                work.add(Op("Transpose", [part], [turned_part], {"perm": tuple(order)}, members), at=reader)
+                work.add(Op("Squeeze", [turned_part], reader.outputs, {}, reader.members), behind=reader)
+                continue
             flat = work.fresh("flat", [shapes[i][a] for a in kept], source)
             work.add(Op("Squeeze", [part], [flat], {}, reader.members), at=reader)
             new_perm = tuple(kept.index(a) for a in order if a != moved)
