@@ -54,7 +54,7 @@ OWN: Mapping[str, Mapping[str, Any]] = {
 
 
 def listed(path: Path) -> Iterator[tuple[str, str, str, str]]:
-    """Source, name, family and half of each line."""
+    """Source, name and two words of each line: family and half, or form and option."""
     for line in path.read_text().splitlines():
         text = line.partition("#")[0].split()
         if text:

@@ -13,13 +13,13 @@ import logging
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-from export_models import built, exported
+from export_models import built, exported, listed
 from onnxruntime import quantization
 from onnxruntime.quantization import matmul_nbits_quantizer
 from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -77,15 +77,6 @@ def prepared(model: onnx.ModelProto) -> onnx.ModelProto:
         path = Path(folder) / "prepared.onnx"
         quant_pre_process(model, str(path), skip_symbolic_shape=True)
         return onnx.load(path)
-
-
-def listed(path: Path) -> Iterator[tuple[str, str, str, str]]:
-    """Source, name, form and option of each line."""
-    for line in path.read_text().splitlines():
-        text = line.partition("#")[0].split()
-        if text:
-            source, _, name = text[0].partition(":")
-            yield source, name, text[1], text[2]
 
 
 def main() -> int:
