@@ -27,7 +27,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "runtimes": GROUND | {"ir", "kernels"},
     "predictors": GROUND | {"ir", "kernels", "runtimes"},
     "devices": GROUND,
-    "backends": GROUND | {"ir", "frontends", "runtimes", "devices"},
+    "backends": GROUND | {"ir", "frontends", "kernels", "runtimes", "devices"},
     "measuring": GROUND | {"ir", "kernels", "devices", "backends"},
     "networks": GROUND | {"ir", "kernels", "measuring", "devices"},
     "learning": GROUND | {"ir", "kernels", "runtimes", "predictors", "devices", "measuring"},

@@ -19,6 +19,7 @@ FRAMEWORKS = (
     "onnxruntime",
     "openvino",
     "MNN",
+    "ai_edge_litert",
     "matplotlib",
 )
 

@@ -1,0 +1,158 @@
+"""LiteRT on the CPU of this machine, with XNNPACK.
+
+A graph is written as a TFLite file of our own, as TensorFlow Lite's converter would: channels last, batch
+normalisation folded, clamps in the operator before. XNNPACK runs what it knows and LiteRT's own kernels the rest.
+The profiler tells the operators inside XNNPACK by kind and order alone, in whole microseconds cut off below; which of
+the file's operators each is follows from the order (``tracing``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from time import perf_counter_ns
+from typing import Any, ClassVar
+
+from nn_meter.backends.base import Model
+from nn_meter.backends.litert.lowering import Lowered, lowered
+from nn_meter.backends.litert.native import Session
+from nn_meter.backends.litert.tracing import kernels
+from nn_meter.backends.onnx_writer import as_bytes, random_inputs
+from nn_meter.errors import BackendError, MissingDependencyError
+from nn_meter.frontends import onnx as reader
+from nn_meter.ir.graph import Graph
+from nn_meter.runtimes.trace import ExecutedKernel, KernelTrace
+from nn_meter.storage import Closing
+
+
+@dataclass(frozen=True, slots=True)
+class LiteRtConfig:
+    """Settings: ``threads`` of XNNPACK and of LiteRT's own kernels.
+
+    Raises:
+        BackendError: a number of threads below one.
+    """
+
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        if self.threads < 1:
+            raise BackendError(f"litert: threads is {self.threads}; use 1 or more")
+
+
+class LiteRt:
+    """``Backend`` that runs models in this process, on LiteRT's CPU accelerator."""
+
+    name: ClassVar[str] = "litert"
+    runtime: ClassVar[str] = "litert"
+    config_type: ClassVar[type[LiteRtConfig]] = LiteRtConfig
+
+    def __init__(self, config: LiteRtConfig = LiteRtConfig()) -> None:
+        self.config = config
+
+    def check(self) -> Mapping[str, str | int | float]:
+        """Runtime, version, device and settings.
+
+        Raises:
+            MissingDependencyError: ai-edge-litert is not installed.
+        """
+        _schema()
+        found = version("ai-edge-litert")
+        return {"runtime": "litert", "runtime_version": found, "device": "cpu", **asdict(self.config)}
+
+    def prepare(self, model: Model) -> LiteRtPrepared:
+        """``model`` as a TFLite file and in a session, with random inputs.
+
+        Raises:
+            BackendError: an operator that TFLite has not, or that LiteRT refuses; names it.
+            MissingDependencyError: ai-edge-litert is not installed.
+        """
+        schema = _schema()
+        data = as_bytes(model)
+        graph = model if isinstance(model, Graph) else reader.read(data)
+        return LiteRtPrepared(lowered(graph, data, random_inputs(data), schema), self.config)
+
+    def fused(self, model: Model) -> list[ExecutedKernel]:
+        """The operators that LiteRT executes, those of XNNPACK included, in their order.
+
+        Raises:
+            BackendError: as of ``prepare``.
+        """
+        with self.prepare(model) as prepared:
+            return [trace.executed for trace in prepared.trace(1)]
+
+
+class LiteRtPrepared(Closing):
+    """``Prepared`` around one session; tracing opens a second one, under the profiler. Of sessions with several threads
+    one is open at a time, since they share the threads of a process."""
+
+    _threaded: ClassVar[LiteRtPrepared | None] = None
+
+    def __init__(self, model: Lowered, config: LiteRtConfig) -> None:
+        self.lowered = model
+        self._config = config
+        self._session: Session | None = None
+        self._profiled: Session | None = None
+        self._opened(False)
+
+    def run(self, repeats: int) -> list[float]:
+        """Milliseconds of each of ``repeats`` runs."""
+        run = self._opened(False).run
+        latencies_ms = []
+        for _ in range(repeats):
+            start_ns = perf_counter_ns()
+            run()
+            latencies_ms.append((perf_counter_ns() - start_ns) / 1e6)
+        return latencies_ms
+
+    def trace(self, repeats: int) -> list[KernelTrace]:
+        """The time of each operator in each of ``repeats`` runs, half a microsecond more than is told: it tells whole
+        ones, cut off below."""
+        session = self._opened(True)
+        runs = [session.profile() for _ in range(repeats)]
+        executed = kernels(runs[0], self.lowered.operators) if runs else []
+        return [
+            KernelTrace(kernel, tuple(sum(run[i].elapsed_us + 0.5 for i in places) / 1e3 for run in runs))
+            for kernel, places in executed
+        ]
+
+    def outputs(self) -> list[Any]:
+        """What the last run gave, in the order of the graph's axes."""
+        given = zip(self._opened(False).outputs(), self.lowered.orders, strict=True)
+        return [array.transpose([order.index(axis) for axis in range(array.ndim)]) for array, order in given]
+
+    def close(self) -> None:
+        """Free the sessions."""
+        if LiteRtPrepared._threaded is self:
+            LiteRtPrepared._threaded = None
+        for session in (self._session, self._profiled):
+            if session is not None:
+                session.close()
+        self._session = self._profiled = None
+
+    def _opened(self, profiled: bool) -> Session:
+        """The session, opened where it is not."""
+        threads = self._config.threads
+        if threads > 1:
+            if LiteRtPrepared._threaded not in (None, self):
+                LiteRtPrepared._threaded.close()
+            if (self._session if profiled else self._profiled) is not None:
+                self.close()
+            LiteRtPrepared._threaded = self
+        found = self._profiled if profiled else self._session
+        if found is None:
+            found = Session(self.lowered.data, self.lowered.inputs, threads, profiled)
+            if profiled:
+                self._profiled = found
+            else:
+                self._session = found
+        return found
+
+
+def _schema() -> Any:
+    try:
+        from ai_edge_litert import schema_py_generated
+    except ImportError as error:
+        raise MissingDependencyError("ai-edge-litert", "litert", "measuring with the backend litert") from error
+    return schema_py_generated

@@ -1,0 +1,111 @@
+"""From a graph to a TFLite file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from nn_meter.backends.litert import layers, movement, numbers
+from nn_meter.backends.litert.model import File, Written
+from nn_meter.backends.litert.site import Row, Site
+from nn_meter.errors import BackendError
+from nn_meter.ir.graph import Graph
+from nn_meter.kernels.rewriting import Op, Work
+from nn_meter.runtimes import litert
+from nn_meter.runtimes.litert import Order
+
+ROWS: Mapping[str, Row] = MappingProxyType({**numbers.ROWS, **layers.ROWS, **movement.ROWS})
+"""Operator to what writes it."""
+
+@dataclass(frozen=True, slots=True)
+class Lowered:
+    """A TFLite file, what goes into it, its operators, and the order that each output is stored in."""
+
+    data: bytes
+    inputs: tuple[np.ndarray, ...]
+    operators: tuple[Written, ...]
+    orders: tuple[Order, ...]
+
+
+def lowered(graph: Graph, data: bytes, inputs: Mapping[str, np.ndarray], schema: Any) -> Lowered:
+    """``graph``, whose constants are those of the ONNX model ``data``, with ``inputs`` by name.
+
+    Raises:
+        BackendError: an operator that TFLite has not; names it.
+    """
+    work = litert.lowered(graph)
+    arrays = _constants(data, work)
+    tensors = {name: replace(tensor, const=name in arrays) for name, tensor in work.tensors.items()}
+    file = File(schema, tensors, arrays)
+    given = []
+    try:
+        for name in graph.inputs:
+            order = litert.wanted_order(name, work)
+            file.given(name, order)
+            given.append(np.ascontiguousarray(inputs[name].transpose(order)))
+        taken: set[int] = set()
+        for op in work.ops():
+            if id(op) not in taken:
+                taken.update(map(id, _write(op, work, file, graph)))
+        outputs = [name for name in work.outputs if name]
+        written = file.finished(outputs)
+    except NotImplementedError as error:
+        raise BackendError(f"{graph.name}: a TFLite file has no {error}; export the model in float32") from error
+    return Lowered(written, tuple(given), tuple(file.operators), tuple(map(file.order, outputs)))
+
+
+def _write(op: Op, work: Work, file: File, graph: Graph) -> list[Op]:
+    """Write an operator; gives those that were written with it."""
+    row = ROWS.get(op.op_type)
+    if row is None:
+        raise BackendError(f"{graph.name}: TFLite has no operator for {op.op_type} ({op.members[0]})")
+    file.nodes = op.members
+    site = Site(op, work, file)
+    try:
+        row(site)
+    except NotImplementedError as error:
+        raise BackendError(f"{graph.name}: TFLite has no {op.op_type} ({op.members[0]}) {error}") from error
+    return site.taken
+
+
+def _constants(data: bytes, work: Work) -> dict[str, np.ndarray]:
+    """Constants by name, those that are computed of others before inference included."""
+    model = onnx.load_model_from_string(data)
+    found = {item.name: numpy_helper.to_array(item) for item in model.graph.initializer}
+    for name, tensor in work.tensors.items():
+        if name not in found and tensor.const and tensor.value is not None:
+            found[name] = np.array(tensor.value, tensor.dtype).reshape(tensor.shape)
+    read = {name for op in work.ops() for name in op.inputs if name}
+    wanted = [name for name in read if name not in found and work.tensors[name].const]
+    return found | _computed(model, wanted, found) if wanted else found
+
+
+def _computed(model: Any, wanted: Sequence[str], found: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Constants that nodes compute of others."""
+    from onnx.reference import ReferenceEvaluator
+
+    makers = {out: node for node in model.graph.node for out in node.output if out}
+    needed, open_names, given = set[int](), list(wanted), dict[str, np.ndarray]()
+    while open_names:
+        name = open_names.pop()
+        if name in found:
+            given[name] = found[name]
+        elif name and id(makers[name]) not in needed:
+            needed.add(id(makers[name]))
+            open_names += makers[name].input
+    part = onnx.helper.make_graph(
+        [node for node in model.graph.node if id(node) in needed],
+        "constants",
+        [],
+        [onnx.ValueInfoProto(name=name) for name in wanted],
+        [numpy_helper.from_array(array, name) for name, array in given.items()],
+    )
+    whole = onnx.helper.make_model(part, opset_imports=model.opset_import, ir_version=model.ir_version)
+    with np.errstate(all="ignore"):
+        return dict(zip(wanted, ReferenceEvaluator(whole).run(None, {}), strict=True))
