@@ -84,6 +84,9 @@ F = "float32"
 _SCALE, _ZERO, _ZERO8 = C(0.02, F), C(128, "uint8"), C(0, "int8")
 _Q = (_SCALE, _ZERO)
 _U8 = X(MAP, "uint8")
+_STREAMS = X((1, 32, 4, 256))
+_NGRAMS = (C((3, 5, 7)), C((1009, 1013, 1019, 1021)))
+_HASHED = {"max_ngram_size": 3, "n_head_per_ngram": 2, "pad_id": 0, "outputs": 2}
 
 
 def _last(*axes: int) -> C:
@@ -284,6 +287,68 @@ _MICROSOFT: dict[str, Case] = dict(
                 None, C((128,), "uint8", (1,)), C((0,), "int8", (1,)), num_heads=12,
             ),
         ),
+        _ms("MRotaryEmbedding", of(
+            X((1, 128, 768)), W((3, 1, 128), "int64"), W((128, 32)), W((128, 32)), mrope_section=(16, 8, 8),
+            num_heads=12,
+        )),
+        _ms("GatedRMSNorm", of(X(ROWS), W((64,)), X(ROWS))),
+        _ms("GatedAdd", of(X(ROWS), X(ROWS), X((1, 197, 1)))),
+        _ms("BranchwiseRMSNorm", of(_STREAMS, W((256,)))),
+        _ms("HyperConnectionPreMix", of(_STREAMS, X((1, 32, 4)))),
+        _ms("HyperConnectionPostMix", of(_STREAMS, X((1, 32, 256)), X((1, 32, 4)), X((1, 32, 4, 4)))),
+        _ms("EngramGate", of(_STREAMS, _STREAMS, X((1, 32, 256)), W((4, 256)), W((4, 256)))),
+        _ms("CausalConvWithState", of(X((1, 256, 128)), W((256, 1, 4)), W((256,)), outputs=2, activation="silu")),
+        _ms("VarlenCausalConvWithState", of(
+            X((128, 256)), W((256, 1, 4)), C((0, 128), "int32"), W((256,)), X((1, 256, 3)), outputs=2,
+        )),
+        _ms("LinearAttention", of(
+            X((1, 64, 256)), X((1, 64, 256)), X((1, 64, 256)), None, X((1, 64, 4)), X((1, 64, 4)), q_num_heads=4,
+            kv_num_heads=4, outputs=2,
+        )),
+        _ms("LinearAttentionGate", of(X((1, 128, 16)), W((16,)), W((16,)), X((1, 128, 16)), outputs=2)),
+        _ms("GatedDeltaNet", of(
+            X((64, 4, 64)), X((64, 4, 64)), X((64, 4, 64)), None, X((64, 4)), X((64, 4)), X((1, 4, 64, 64)), outputs=2,
+        )),
+        _ms("AttnLSTM", of(
+            X((50, 1, 64)), W((1, 256, 128)), W((1, 256, 64)), W((1, 512)), None, None, None, None, W((1, 64, 32)),
+            W((1, 64, 32)), W((1, 32)), X((1, 20, 64)), None, W((1, 128, 64)), hidden_size=64, outputs=3,
+        )),
+        _ms("DecoderMaskedMultiHeadAttention", of(
+            X((1, 1, 768)), X((1, 1, 768)), X((1, 1, 768)), None, None, X((1, 12, 128, 64)), X((1, 12, 128, 64)),
+            C((64,), "int32"), past_present_share_buffer=1, num_heads=12, outputs=3,
+        )),
+        _ms("MoE", of(
+            X((64, 256)), X((64, 8)), W((8, 512, 256)), None, W((8, 256, 512)), k=2, activation_type="silu",
+        )),
+        _ms("QMoE", of(
+            X((64, 256)), X((64, 8)), W((8, 512, 128), "uint8"), W((8, 512)), None, W((8, 256, 256), "uint8"),
+            W((8, 256)), k=2, activation_type="silu", expert_weight_bits=4,
+        )),
+        _ms("MoEGroupRouter", of(X((128, 64)), W((64,)), top_k=4, n_group=8, topk_group=4, group_topk=2)),
+        _ms("MatMulInteger16", of(X((64, 64), "int16"), W((64, 64), "int16"))),
+        _ms("MatMulFpQ4", of(X((1, 768)), W((387072,), "uint8"), C((768, 768)), blk_quant_type=1)),
+        _ms("QLinearConv", of(_U8, *_Q, W((64, 64, 3, 3), "int8"), _SCALE, _ZERO8, *_Q, pads=(1, 1, 1, 1))),
+        _ms("QEmbedLayerNormalization", of(
+            X((1, 128), "int32"), X((1, 128), "int32"), W((4000, 256), "uint8"), W((512, 256), "uint8"),
+            W((2, 256), "uint8"), W((256,), "uint8"), W((256,), "uint8"), None, *(_SCALE,) * 5, *(_ZERO,) * 5,
+            outputs=2,
+        )),
+        _ms("ConvTransposeWithDynamicPads", of(
+            X((1, 64, 28, 28)), W((64, 32, 4, 4)), C((1, 1, 1, 1)), strides=(2, 2),
+        )),
+        _ms("MaxpoolWithMask", of(X(MAP), W(MAP, "int32"), kernel_shape=(3, 3), strides=(2, 2))),
+        _ms("CropAndResize", of(X((1, 64, 50, 50)), W((20, 4)), C((0,) * 20, "int32"), C((14, 14), "int32"))),
+        _ms("UnfoldTensor", of(X((1, 64, 512)), dim=-1, size=64, step=32)),
+        _ms("WordConvEmbedding", of(
+            X((32, 16), "int32"), W((64, 1, 3, 16)), W((64,)), W((128, 16)), embedding_size=64, conv_window_size=3,
+            char_embedding_size=16,
+        )),
+        _ms("MurmurHash3", of(X((10000,), "int32"))),
+        _ms("NGramRepeatBlock", of(X((1, 128), "int64"), X((1, 32000)), ngram_size=3)),
+        _ms("NGramHashMapping", of(X((1, 128), "int64"), *_NGRAMS, **_HASHED)),
+        _ms("VarlenNGramHashMapping", of(X((128,), "int64"), *_NGRAMS, C((0, 128), "int32"), **_HASHED)),
+        _ms("DynamicTimeWarping", of(X((64, 256)))),
+        _ms("BifurcationDetector", of(X((64,), "int64"), X((32,), "int64"), C((0,)), outputs=2)),
     ]
 )  # fmt: skip
 
@@ -319,19 +384,9 @@ WHY_NOT: Mapping[str, str] = MappingProxyType(
             ),
             "values decide its shape: where they are known before inference so is its result",
         ),
-        **{
-            f"{MS}.{name}": "no case has been written for it: it is seldom in files"
-            for name in (
-                "AttnLSTM", "BifurcationDetector", "BranchwiseRMSNorm", "CausalConvWithState",
-                "ConvTransposeWithDynamicPads", "CropAndResize", "DecoderMaskedMultiHeadAttention",
-                "DynamicTimeWarping", "EngramGate", "GatedAdd", "GatedDeltaNet", "GatedRMSNorm", "GatherPacked",
-                "HyperConnectionPostMix", "HyperConnectionPreMix", "LinearAttention", "LinearAttentionGate",
-                "MRotaryEmbedding", "MatMulFpQ4", "MatMulInteger16", "MaxpoolWithMask", "MoE", "MoEGroupRouter",
-                "MurmurHash3", "NGramHashMapping", "NGramRepeatBlock", "QEmbedLayerNormalization", "QLinearConv",
-                "QMoE", "SparseAttention", "SparseToDenseMatMul", "UnfoldTensor", "VarlenCausalConvWithState",
-                "VarlenNGramHashMapping", "WordConvEmbedding",
-            )
-        },
+        f"{MS}.SparseAttention": "what it remembers has to be one buffer before and after, which no caller here gives",
+        f"{MS}.SparseToDenseMatMul": "it reads sparse tensors, which graphs do not hold",
+        f"{MS}.GatherPacked": "its packed formats are numbers that its documentation does not explain",
         "Constant": "it is no step of an inference",
         "ImageDecoder": "it reads a file's bytes",
     }

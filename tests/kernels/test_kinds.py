@@ -13,7 +13,16 @@ from hypothesis import strategies as st
 
 from nn_meter.errors import RegistrationError
 from nn_meter.ir import GraphBuilder
-from nn_meter.kernels.kinds import KIND_OF, KINDS, ConvConfig, PoolConfig, ResizeConfig, collapse, table
+from nn_meter.kernels.kinds import (
+    KIND_OF,
+    KINDS,
+    ConvConfig,
+    CopyConfig,
+    PoolConfig,
+    ResizeConfig,
+    collapse,
+    table,
+)
 from nn_meter.kernels.partition import Kernel, KernelConfig
 from nn_meter.kernels.rules import read_rules
 from nn_meter.kernels.schema import UNKNOWN, Encoder, Operator, Speeds, encode
@@ -21,6 +30,7 @@ from nn_meter.measuring.records import config_from_json, config_to_json
 from nn_meter.networks import FAMILIES
 from nn_meter.runtimes.fusion import fuse
 from nn_meter.runtimes.onnxruntime.executed import reduced_axes
+from nn_meter.runtimes.onnxruntime.functions import FUNCTIONS
 
 RULES = read_rules({"runtime": "onnxruntime_cpu"})
 SPEEDS = Speeds(1e11, 1e10, 0.002)
@@ -58,7 +68,7 @@ def drawn(kind: str, seed: int) -> Any:
 @settings(max_examples=40, deadline=None)
 def test_what_is_built_of_a_config_fuses_to_one_kernel_of_that_config(kind: str, seed: int) -> None:
     config = drawn(kind, seed)
-    assume(getattr(config, "op", "") != "HardSwish")  # this runtime executes it as two operators
+    assume(getattr(config, "op", "") not in FUNCTIONS)  # this runtime executes those as several operators
     hold_keystone(kind, config)
 
 
@@ -66,6 +76,9 @@ def test_what_is_built_of_a_config_fuses_to_one_kernel_of_that_config(kind: str,
 @settings(max_examples=60, deadline=None)
 def test_what_networks_consist_of_can_be_built_one_by_one(network: tuple[str, int]) -> None:
     for kernel in {(k.kind, k.config): k for k in kernels(*network)}.values():
+        cut = kernel.config if kernel.kind == "slice" else None
+        if isinstance(cut, CopyConfig) and cut.size % (cut.out // cut.run):
+            continue  # along several axes at once, of which the config says too little
         if KINDS[kernel.kind].build is not None:
             hold_keystone(kernel.kind, kernel.config)
 

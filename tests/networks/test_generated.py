@@ -57,7 +57,8 @@ def test_every_family_gives_a_small_graph_for_any_seed(family: str, seed: int) -
     assert 1 <= len(graph.nodes) <= 160 * written
     assert flops(graph) <= MAX_FLOPS
     assert all(1 <= tensor.size <= 3e7 for tensor in graph.tensors.values())
-    assert all(graph.tensors[name].dtype in ("float32", "int64") for name in graph.inputs)
+    if not family.startswith("operators"):  # there are operators of every element type
+        assert all(graph.tensors[name].dtype in ("float32", "int64") for name in graph.inputs)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

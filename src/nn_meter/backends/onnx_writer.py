@@ -223,7 +223,7 @@ def _opset_for(graph: Graph) -> int:
     opset = BASE_OPSET
     for op_type in {node.op_type for node in graph.nodes if _is_onnx(node.domain)}:
         if defs.has(op_type) and not defs.has(op_type, opset):
-            opset = max(opset, defs.get_schema(op_type).since_version)
+            opset = next(each for each in range(opset + 1, defs.onnx_opset_version() + 1) if defs.has(op_type, each))
     return opset
 
 

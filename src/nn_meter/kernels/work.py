@@ -35,6 +35,12 @@ def detail_of(op: Operator) -> str:
     return row(op) if row is not None else ""
 
 
+def variant_of(op: Operator) -> str:
+    """Another setting that does; empty for most."""
+    row = VARIANTS.get(op.op_type)
+    return row(op) if row is not None else ""
+
+
 # --- sizes -------------------------------------------------------------------------------------------------
 
 
@@ -448,6 +454,17 @@ DETAILS: Mapping[str, Callable[[Operator], str]] = MappingProxyType(
     }
 )
 """Operator to the setting that decides how it computes."""
+
+VARIANTS: Mapping[str, Callable[[Operator], str]] = MappingProxyType(
+    {
+        "GridSample": _attribute("padding_mode", "zeros"),
+        "CDist": _attribute("metric", "sqeuclidean"),
+        "LinearAttention": _attribute("update_rule", "gated_delta"),
+        **dict.fromkeys(("CausalConvWithState", "VarlenCausalConvWithState"), _attribute("activation", "none")),
+        **dict.fromkeys(("MoE", "QMoE"), _attribute("activation_type", "relu")),
+    }
+)
+"""Operator to a second one."""
 
 GENERATING: Mapping[str, str] = MappingProxyType(
     dict.fromkeys(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from nn_meter.ir.shapes._elementwise import same
 from nn_meter.ir.shapes._linear import product_of
-from nn_meter.ir.shapes._site import Out, Rule, Shape, ShapeError, Site, axis_in, broadcast
+from nn_meter.ir.shapes._site import Out, Rule, Shape, ShapeError, Site, axis_in, broadcast, product
 
 
 def _binary(s: Site) -> Sequence[Out]:
@@ -138,11 +138,153 @@ def _expand_dims(s: Site) -> Sequence[Out]:
     return (((*x.shape[:place], 1, *x.shape[place:]), x.dtype),)
 
 
+def _grouped(s: Site) -> tuple[Shape, int]:
+    """Shape of streams before their branches, and the width of one: (..., branches, width), or both in one axis."""
+    shape, branches = s.shape(0), s.whole("num_branches", 0)
+    if branches:
+        return shape[:-1], shape[-1] // branches
+    return shape[:-2], shape[-1]
+
+
+def _mixed_before(s: Site) -> Sequence[Out]:
+    lead, width = _grouped(s)
+    return (((*lead, width), s.dtype(0)),)
+
+
+def _engram_gate(s: Site) -> Sequence[Out]:
+    x = s.tensor(0)
+    return ((x.shape, x.dtype), (x.shape, x.dtype))
+
+
+def _group_router(s: Site) -> Sequence[Out]:
+    x, weights = s.tensor(0), s.optional(2)
+    shape = (product(x.shape[:-1]), x.shape[-1] if weights is None else weights.shape[0])
+    return ((shape, x.dtype), (shape, "float32"), (shape, "float32"))
+
+
+def _linear_attention(s: Site) -> Sequence[Out]:
+    """Results of as many heads as there are more of, and the state of each head of values."""
+    q, v = s.tensor(0), s.shape(2)
+    heads, key_heads = s.whole("q_num_heads"), s.whole("kv_num_heads")
+    size = v[2] // key_heads
+    batch, length, width = q.shape
+    state = (batch, key_heads, width // heads, size)
+    return (((batch, length, max(heads, key_heads) * size), q.dtype), (state, q.dtype))
+
+
+def _linear_attention_gate(s: Site) -> Sequence[Out]:
+    x = s.tensor(0)
+    return ((x.shape, x.dtype), (x.shape, x.dtype))
+
+
+def _delta_net(s: Site) -> Sequence[Out]:
+    """Tokens of all requests in one row; the state that each request starts from says the sizes of heads."""
+    q, key, value, state = s.tensor(0), s.optional(1), s.optional(2), s.optional(6)
+    if state is not None:
+        heads, size = state.shape[1:3]
+    elif value is not None and key is not None:
+        heads, size = value.shape[1:3]
+        starts = s.optional(3)
+        requests = starts.shape[0] - 1 if starts is not None else 1
+        return (
+            ((q.shape[0], max(q.shape[1], heads), size), q.dtype),
+            ((requests, heads, size, key.shape[2]), "float32"),
+        )
+    else:
+        raise ShapeError("packed queries, keys and values need the state that they start from")
+    wide = q.shape[1] if len(q.shape) == 3 and key is not None else heads
+    return (((q.shape[0], max(wide, heads), size), q.dtype), (state.shape, state.dtype))
+
+
+def _ragged_conv(s: Site) -> Sequence[Out]:
+    x, state = s.tensor(0), s.tensor(4)
+    return ((x.shape, x.dtype), (state.shape, state.dtype))
+
+
+def _causal_conv(s: Site) -> Sequence[Out]:
+    """Depthwise convolution over the past of the last axis, and what the next call needs of it."""
+    x, w = s.tensor(0), s.shape(1)
+    kept = (w[-1] - 1) * s.whole("dilation", 1)
+    past = s.optional(3)
+    state = past.shape if past is not None else (*x.shape[:-1], kept)
+    if past is None and s.whole("channels_last", 0):
+        state = (x.shape[0], kept, *x.shape[2:])
+    return ((x.shape, x.dtype), (state, x.dtype))
+
+
+def _unfold(s: Site) -> Sequence[Out]:
+    x = s.tensor(0)
+    dim, width, step = axis_in(s.whole("dim", -1), len(x.shape)), s.whole("size"), s.whole("step", 1)
+    if step < 1 or not 0 < width <= x.shape[dim]:
+        raise ShapeError(f"pieces of {width} in steps of {step} of a dimension of {x.shape[dim]}")
+    count = (x.shape[dim] - width) // step + 1
+    return (((*x.shape[:dim], count, *x.shape[dim + 1 :], width), x.dtype),)
+
+
+def _crop_and_resize(s: Site) -> Sequence[Out]:
+    x = s.tensor(0)
+    return (((s.shape(1)[0], x.shape[1], *s.dims(3)), x.dtype),)
+
+
+def _word_conv(s: Site) -> Sequence[Out]:
+    return (((s.shape(0)[0], s.shape(1)[0]), s.dtype(1)),)
+
+
+def _hash(s: Site) -> Sequence[Out]:
+    return ((s.shape(0), "uint32" if s.whole("positive", 1) else "int32"),)
+
+
+def _hashed_ngrams(s: Site) -> Sequence[Out]:
+    most, ids = s.whole("max_ngram_size"), s.tensor(0)
+    batch = ids.shape[0] if len(ids.shape) > 1 else s.shape(3)[0] - 1
+    heads = (most - 1) * s.whole("n_head_per_ngram")
+    return (((*ids.shape, heads), ids.dtype), ((batch, most - 1), ids.dtype))
+
+
+def _scores(s: Site) -> Sequence[Out]:
+    return ((s.shape(1), s.dtype(1)),)
+
+
+def _warping(s: Site) -> Sequence[Out]:
+    """The path through a matrix of costs, as long as it may be."""
+    rows, columns = s.shape(0)[-2:]
+    return (((2, rows + columns - 1), "int32"),)
+
+
+def _merged_tokens(s: Site) -> Sequence[Out]:
+    """The text so far, with all that was guessed of it taken over."""
+    guessed = s.optional(3)
+    kept = s.shape(1)[0] + (guessed.shape[0] if guessed is not None else 0)
+    return (((kept,), "int64"), (s.shape(2), "int64"))
+
+
+def _packed_blob(s: Site) -> Sequence[Out]:
+    return ((product_of(s.shape(0), s.dims(2)), s.dtype(0)),)
+
+
 MICROSOFT: dict[str, Rule] = {
     **dict.fromkeys(
         ("QLinearSigmoid", "QLinearLeakyRelu", "QLinearSoftmax", "Inverse", "SampleOp", "ScaledSiLU", "GatedAdd"), same
     ),
-    **dict.fromkeys(("GatedRMSNorm", "MRotaryEmbedding", "MoE", "QMoE"), same),
+    **dict.fromkeys(
+        ("GatedRMSNorm", "BranchwiseRMSNorm", "MRotaryEmbedding", "MoE", "QMoE", "HyperConnectionPostMix"), same
+    ),
+    "HyperConnectionPreMix": _mixed_before,
+    "EngramGate": _engram_gate,
+    "MoEGroupRouter": _group_router,
+    "LinearAttention": _linear_attention,
+    "LinearAttentionGate": _linear_attention_gate,
+    "GatedDeltaNet": _delta_net,
+    "CausalConvWithState": _causal_conv,
+    "VarlenCausalConvWithState": _ragged_conv,
+    "UnfoldTensor": _unfold,
+    "CropAndResize": _crop_and_resize,
+    "WordConvEmbedding": _word_conv,
+    "MurmurHash3": _hash,
+    **dict.fromkeys(("NGramHashMapping", "VarlenNGramHashMapping"), _hashed_ngrams),
+    "NGramRepeatBlock": _scores,
+    "DynamicTimeWarping": _warping,
+    "MatMulFpQ4": _packed_blob,
     "QLinearAdd": _binary,
     "QLinearMul": _binary,
     "QLinearConcat": _concat,
@@ -158,6 +300,7 @@ MICROSOFT: dict[str, Rule] = {
     "SparseAttention": _sparse_attention,
     "NhwcMaxPool": _channels_last_pool,
     "QEmbedLayerNormalization": _embed,
+    "BifurcationDetector": _merged_tokens,
     "CDist": _distances,
     "ExpandDims": _expand_dims,
 }

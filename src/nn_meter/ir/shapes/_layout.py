@@ -331,6 +331,7 @@ FOUND: Mapping[str, tuple[int, Callable[[Mapping[str, Attr]], Mapping[int, int]]
     "Compress": (1, lambda attrs: {0: _flat_or_axis(attrs)}),
     "Unique": (0, lambda attrs: {0: _flat_or_axis(attrs), 1: 0, 3: 0}),
     "NonMaxSuppression": (0, lambda attrs: {0: 0}),
+    "DynamicTimeWarping": (0, lambda attrs: {0: 1}),
 }
 """Operators that find as many elements as the data has: the input whose values decide, and by the attributes each
 output with its dimension that counts them. Where those values are not known their rules give the most that there can

@@ -265,6 +265,7 @@ MICROSOFT: dict[str, Rule] = {
     "FusedMatMul": _fused_matmul,
     "TransposeMatMul": _fused_matmul,
     "FusedGemm": _gemm,
+    "AttnLSTM": _recurrent,
     "MatMulBnb4": _packed,
     "MatMulNBits": _packed,
     "Attention": _ms_attention,

@@ -7,6 +7,7 @@ from math import floor
 
 import numpy as np
 
+from nn_meter.ir.graph import Node
 from nn_meter.ir.shapes._site import Out, Rule, Shape, ShapeError, Site, axes_in, product
 
 
@@ -266,8 +267,17 @@ RULES: dict[str, Rule] = {
     "Col2Im": _col2im,
 }
 
+def _conv_transpose_dynamic(s: Site) -> Sequence[Out]:
+    """As ConvTranspose, its padding an input."""
+    pads = s.dims(2) if s.optional(2) is not None else None
+    padded = Node("", "", (), (), {**s.attrs, **({"pads": pads} if pads else {})})
+    return _conv_transpose(Site(padded, s.inputs[:2]))
+
+
 MICROSOFT: dict[str, Rule] = {
     "FusedConv": conv,
+    "ConvTransposeWithDynamicPads": _conv_transpose_dynamic,
+    "MaxpoolWithMask": _pool,
     "QLinearAveragePool": _pool,
     "QLinearGlobalAveragePool": _global_pool,
 }

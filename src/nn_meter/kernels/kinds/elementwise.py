@@ -139,6 +139,7 @@ COLUMNS: tuple[Column | Category | OnDevice, ...] = (
     *(_inner(operand) for operand in range(3)),
     Column("operands", lambda c: len(c.present)),
     ITEM_BYTES,
+    Category("dtype", lambda c: c.dtype),
     Category("to", lambda c: c.to),
     Category("constant", lambda c: c.constant if c.constant in ("", *KNOWN_EXPONENTS) else "other"),
     cached(work),

@@ -8,13 +8,13 @@ from math import prod
 from nn_meter.kernels.kinds._shared import OP, times
 from nn_meter.kernels.partition import Shape
 from nn_meter.kernels.schema import Category, Column, KernelKind, Operator, Work, item_bytes
-from nn_meter.kernels.work import detail_of, work_of
+from nn_meter.kernels.work import detail_of, variant_of, work_of
 
 
 @dataclass(frozen=True, slots=True)
 class OtherConfig:
     """What goes into an operator and out of it, what it computes and moves; ``detail`` is the setting that decides how
-    it computes: a mode, an equation, a type of element."""
+    it computes: a mode, an equation, a type of element; ``variant`` is another that does."""
 
     op: str
     detail: str
@@ -24,6 +24,7 @@ class OtherConfig:
     read_bytes: float
     written_bytes: float
     dtype: str
+    variant: str = ""
 
     def describe(self) -> str:
         """Sizes in words."""
@@ -43,6 +44,7 @@ def read_other(op: Operator) -> OtherConfig:
         work.read_bytes,
         work.written_bytes,
         op.dtype,
+        variant_of(op),
     )
 
 
@@ -63,6 +65,7 @@ KINDS = (
         (
             OP,
             Category("detail", lambda c: c.detail),
+            Category("variant", lambda c: c.variant),
             Column("in_size", lambda c: _sizes(c.inputs, 0)),
             Column("second_size", lambda c: _sizes(c.inputs, 1)),
             Column("out_size", lambda c: _sizes(c.outputs, 0)),

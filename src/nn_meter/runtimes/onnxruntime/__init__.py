@@ -17,6 +17,7 @@ from nn_meter.runtimes.onnxruntime import (
     channels_last,
     convolutions,
     equals,
+    functions,
     products,
     pushes,
     quantised,
@@ -76,8 +77,7 @@ PASSES: tuple[Pass, ...] = (
     Pass("fuse_activation", convolutions.fuse_activation, "ConvActivationFusion, GemmActivationFusion"),
     Pass("to_channels_last", channels_last.to_channels_last, "NhwcTransformer"),
     Pass("block_channels", blocked.block_channels, "NchwcTransformer"),
-    Pass("split_hard_swish", convolutions.split_hard_swish, "function body of HardSwish"),
-    Pass("split_mish", convolutions.split_mish, "function body of Mish"),
+    Pass("expand_functions", functions.expand_functions, "Graph::InlineFunction"),
     Pass("fuse_conv_add", convolutions.fuse_conv_add, "ConvAddActivationFusion"),
 )
 """In the order in which they run; to what ONNX Runtime calls its transformers."""

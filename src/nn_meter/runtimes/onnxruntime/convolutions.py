@@ -123,25 +123,3 @@ def fuse_conv_add(work: Work, options: Options) -> None:
         if last is not None and last.op_type == "Relu" and not options.denies(work, fused, last):
             again = work.fuse((fused, last), "Conv", fused.inputs, last.outputs, fused.attrs)
             again.fused = ("sum", "relu")
-
-
-def split_mish(work: Work, options: Options) -> None:
-    """The runtime has no kernel of its own for Mish."""
-    for op in work.ops("Mish"):
-        work.remove(op)
-        shape = work.shape(op.inputs[0])
-        soft, gate = work.fresh("soft", shape, op.inputs[0]), work.fresh("gate", shape, op.inputs[0])
-        work.add(Op("Softplus", op.inputs, [soft], {}, op.members), at=op)
-        work.add(Op("Tanh", [soft], [gate], {}), behind=op)
-        work.add(Op("Mul", [op.inputs[0], gate], op.outputs, {}), behind=op)
-
-
-def split_hard_swish(work: Work, options: Options) -> None:
-    """What no convolution took: the runtime has no kernel of its own for HardSwish."""
-    for op in work.ops("HardSwish"):
-        if op.layout:
-            continue
-        work.remove(op)
-        gate = work.fresh("gate", work.shape(op.inputs[0]), op.inputs[0])
-        work.add(Op("HardSigmoid", op.inputs, [gate], {}, op.members), at=op)
-        work.add(Op("Mul", [op.inputs[0], gate], op.outputs, {}), behind=op)

@@ -1,0 +1,241 @@
+"""Operators that move elements, look them up, or slide over them: each by itself, as in ``_blocks_operators``."""
+
+from __future__ import annotations
+
+import math
+
+from nn_meter.networks._blocks import Pen
+from nn_meter.networks._blocks_operators_shared import answers, any_shape, size, some_of, tensors
+
+
+def resizes(pen: Pen) -> str:
+    """Up and down, by any factor and mode, over one to three dimensions."""
+    made = []
+    for _ in range(pen.integer(1, 5)):
+        rank = pen.pick(1, 2, 2, 2, 2, 3)
+        mode = pen.pick("nearest", "linear", "linear", "cubic") if rank == 2 else pen.pick("nearest", "linear")
+        elements = size(pen, 1e3, 6e4 if mode == "cubic" or rank == 3 else 2e5)
+        width = pen.width(1, 128)
+        side = max(2, round((elements / width / pen.batch) ** (1 / rank)))
+        x = pen.input(pen.batch, width, *(max(1, round(side * pen.uniform(0.7, 1.4))) for _ in range(rank)))
+        factors = [pen.pick(2.0, 2.0, 0.5, 4.0, pen.uniform(0.3, 3.0))] * rank
+        if pen.chance(0.2):
+            factors[-1] = pen.uniform(0.4, 2.5)
+        target = [max(1, round(d * f)) for d, f in zip(pen.shape(x)[2:], factors, strict=True)]
+        rule = pen.pick("half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel")
+        sizes = pen.b.const((*pen.shape(x)[:2], *target))
+        attrs = {"nearest_mode": pen.pick("floor", "round_prefer_floor")} if mode == "nearest" else {}
+        made.append(pen.op("Resize", x, "", "", sizes, mode=mode, coordinate_transformation_mode=rule, **attrs))
+    return answers(pen, made)
+
+
+def pools(pen: Pen) -> str:
+    """Windows of any size over one to three dimensions."""
+    made = []
+    for _ in range(pen.integer(1, 5)):
+        rank = pen.pick(1, 2, 2, 3)
+        width = pen.width(4, 512)
+        side = max(2, round((size(pen, 2e3, 3e5) / width / pen.batch) ** (1 / rank)))
+        x = pen.input(pen.batch, width, *(side,) * rank)
+        largest = {1: 64, 2: 15, 3: 4}[rank]
+        kernel = tuple(min(side, round(pen.log_uniform(1.6, largest))) for _ in range(rank))
+        stride = tuple(1 if pen.chance(0.5) else k for k in kernel)
+        pads = tuple((k - 1) // 2 if s == 1 else 0 for k, s in zip(kernel, stride, strict=True)) * 2
+        op_type = pen.pick("MaxPool", "MaxPool", "AveragePool", "AveragePool", "LpPool")
+        shape = {"kernel_shape": kernel, "strides": stride, "pads": pads}
+        made.append(pen.op(op_type, x, **shape, **({"ceil_mode": pen.integer(0, 1)} if op_type != "LpPool" else {})))
+        if pen.chance(0.3):
+            made.append(pen.op(pen.pick("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"), x))
+    return answers(pen, made)
+
+
+def transposed_convolutions(pen: Pen) -> str:
+    """Strides, groups and dimensions of transposed convolutions."""
+    made = []
+    for _ in range(pen.integer(1, 2)):
+        rank = pen.pick(1, 2, 2, 2, 3)
+        stride = pen.pick(1, 2, 2, 4)
+        kernel = stride * pen.pick(1, 2) if pen.chance(0.7) else pen.integer(stride, stride + 3)
+        cin, cout = pen.width(4, 512), pen.width(2, 256)
+        groups = math.gcd(cin, cout) if pen.chance(0.2) else 1
+        cost = cin // groups * cout * kernel**rank
+        side = max(2, round(min(pen.log_uniform(1e6, 6e7) / cost, 4e5 / max(cin, cout)) ** (1 / rank)))
+        x = pen.input(pen.batch, cin, *(side,) * rank)
+        extra = max(0, kernel - stride)
+        pads = (*(extra // 2,) * rank, *(extra - extra // 2,) * rank)
+        operands = [x, pen.weight(cin, cout // groups, *(kernel,) * rank)]
+        if pen.chance(0.7):
+            operands.append(pen.weight(cout))
+        pen.macs += pen.batch * side**rank * cost
+        made.append(
+            pen.op(
+                "ConvTranspose",
+                *operands,
+                kernel_shape=(kernel,) * rank,
+                strides=(stride,) * rank,
+                pads=pads,
+                group=groups,
+            )
+        )
+    return answers(pen, made)
+
+
+def scatters(pen: Pen) -> str:
+    """Values put to places: single elements, and rows."""
+    made = []
+    for _ in range(pen.integer(1, 9)):
+        shape = any_shape(pen, pen.pick(2, 3, 4), size(pen, 1e3, 3e5))
+        x = pen.input(*shape)
+        reduction = pen.pick("none", "none", "add", "max")
+        if pen.chance(0.5):
+            axis = pen.integer(0, len(shape) - 1)
+            count = max(1, round(shape[axis] * pen.uniform(0.1, 1.0)))
+            part = (*shape[:axis], count, *shape[axis + 1 :])
+            places = pen.b.input(part, "int64")
+            made.append(pen.op("ScatterElements", x, places, pen.input(*part), axis=axis, reduction=reduction))
+        else:
+            depth = pen.integer(1, len(shape))
+            count = max(1, round(pen.log_uniform(1, 3e4 if depth == len(shape) else 600)))
+            count = min(count, max(1, int(3e5 / max(1, math.prod(shape[depth:])))))
+            places = pen.b.input((count, depth), "int64")
+            made.append(pen.op("ScatterND", x, places, pen.input(count, *shape[depth:]), reduction=reduction))
+    return answers(pen, made)
+
+
+def gathers(pen: Pen) -> str:
+    """Values taken from places: single elements, rows, and along any axis."""
+    made = []
+    for _ in range(pen.integer(1, 9)):
+        shape = any_shape(pen, pen.pick(2, 3, 4), size(pen, 1e3, 4e5))
+        x = pen.input(*shape)
+        sort = pen.pick("Gather", "GatherElements", "GatherND")
+        axis = pen.integer(0, len(shape) - 1)
+        if sort == "Gather":
+            places = pen.b.input((max(1, round(shape[axis] * pen.uniform(0.1, 1.5))),), "int64")
+            made.append(pen.op(sort, x, places, axis=axis))
+        elif sort == "GatherElements":
+            part = (*shape[:axis], max(1, round(shape[axis] * pen.uniform(0.1, 1.2))), *shape[axis + 1 :])
+            made.append(pen.op(sort, x, pen.b.input(part, "int64"), axis=axis))
+        else:
+            depth = pen.integer(1, len(shape))
+            count = min(round(pen.log_uniform(1, 3e4)), max(1, int(4e5 / max(1, math.prod(shape[depth:])))))
+            made.append(pen.op(sort, x, pen.b.input((max(1, count), depth), "int64")))
+    return answers(pen, made)
+
+
+_MOST_TILED = 1e7
+"""Elements of what is repeated along its axes, which three times along five would be hundreds of megabytes."""
+
+
+def movements(pen: Pen) -> str:
+    """What only moves or generates data."""
+    made = []
+    for x in tensors(pen):
+        shape = pen.shape(x)
+        rank = len(shape)
+        sort = pen.pick("Trilu", "Pad", "Tile", "Expand", "OneHot", "ReverseSequence", "Slice", "Concat", "Depth")
+        if sort == "Trilu":
+            made.append(pen.op("Trilu", x, upper=pen.integer(0, 1)))
+        elif sort == "Pad":
+            edge = [pen.integer(0, 4) for _ in range(2 * rank)]
+            mode = pen.pick("constant", "edge", "reflect", "wrap")
+            if mode in ("reflect", "wrap") and any(e >= d for e, d in zip(edge, shape * 2, strict=True)):
+                mode = "edge"
+            fill = (pen.scalar(0.0),) if mode == "constant" else ()
+            made.append(pen.op("Pad", x, pen.b.const(edge), *fill, mode=mode))
+        elif sort == "Tile":
+            times = [pen.pick(1, 1, 2, 3) for _ in shape]
+            while max(times) > 1 and math.prod(shape) * math.prod(times) > _MOST_TILED:
+                times[times.index(max(times))] = 1
+            made.append(pen.op("Tile", x, pen.b.const(times)))
+        elif sort == "Expand":
+            small = pen.input(*(d if pen.chance(0.5) else 1 for d in shape))
+            made.append(pen.op("Expand", small, pen.b.const(shape)))
+        elif sort == "OneHot":
+            ids = pen.b.input((max(1, shape[0]), min(shape[1], 256)), "int64")
+            depth = pen.integer(2, 512)
+            made.append(pen.op("OneHot", ids, pen.b.const(depth), pen.b.const((0.0, 1.0), "float32"), axis=-1))
+        elif sort == "ReverseSequence" and rank > 1:
+            lengths = pen.b.const([shape[1]] * shape[0])
+            made.append(pen.op("ReverseSequence", x, lengths, batch_axis=0, time_axis=1))
+        elif sort == "Slice":
+            axis = pen.integer(0, rank - 1)
+            made.append(pen.slice(x, axis, shape[axis] // 4, shape[axis], pen.pick(1, 1, 2, 3)))
+        elif sort == "Depth":
+            side, width = 2 * pen.integer(2, 40), 4 * pen.integer(1, 64)
+            image = pen.input(pen.batch, width, side, side)
+            turn = pen.pick(("SpaceToDepth", {}), ("DepthToSpace", {"mode": "DCR"}), ("DepthToSpace", {"mode": "CRD"}))
+            made.append(pen.op(turn[0], image, blocksize=2, **turn[1]))
+        else:
+            axis = pen.integer(0, rank - 1)
+            made.append(pen.concat([x, pen.input(*shape)], axis))
+    return answers(pen, made)
+
+
+def orders(pen: Pen) -> str:
+    """Running sums and the largest elements."""
+    made = []
+    for x in tensors(pen):
+        axis = pen.integer(0, len(pen.shape(x)) - 1)
+        if pen.chance(0.5):
+            flags = {"exclusive": pen.integer(0, 1), "reverse": pen.integer(0, 1)}
+            made.append(pen.op("CumSum", x, pen.b.const(axis), **flags))
+        else:
+            count = pen.b.const((max(1, min(pen.shape(x)[axis], round(pen.log_uniform(1, 300)))),))
+            flags = {"largest": pen.integer(0, 1), "sorted": pen.integer(0, 1)}
+            made.extend(pen.multi("TopK", (x, count), 2, axis=axis, **flags))
+    return answers(pen, made)
+
+
+SAMPLINGS = (
+    "GridSample linear", "GridSample linear", "GridSample linear", "GridSample nearest", "GridSample cubic",
+    "RoiAlign avg", "RoiAlign max", "DeformConv", "AffineGrid",
+)  # fmt: skip
+
+
+def samplings(pen: Pen) -> str:
+    """Images read between their pixels: grids, regions, deformed kernels."""
+    made = []
+    for op_type, _, mode in (name.partition(" ") for name in some_of(pen, SAMPLINGS, 6)):
+        width = pen.width(3, 128)
+        side = max(4, round(math.sqrt(size(pen, 1e3, 8e4) / width / pen.batch)))
+        x = pen.input(pen.batch, width, side, side)
+        if op_type == "GridSample":
+            out = max(2, round(side * pen.uniform(0.5, 1.5)))
+            grid = pen.input(pen.batch, out, out, 2)
+            made.append(pen.op(op_type, x, grid, mode=mode, padding_mode=pen.pick("zeros", "border", "reflection")))
+        elif op_type == "RoiAlign":
+            regions = pen.integer(1, 64)
+            boxes = pen.op("Abs", pen.op("Mul", pen.input(regions, 4), pen.scalar(side / 3)))
+            owners = pen.b.const([0] * regions)
+            bins = pen.pick(2, 3, 7, 14)
+            attrs = {"output_height": bins, "output_width": bins, "sampling_ratio": pen.pick(1, 2, 4)}
+            made.append(pen.op(op_type, x, boxes, owners, mode=mode, **attrs))
+        elif op_type == "DeformConv":
+            cout = pen.width(4, 64)
+            offsets = pen.input(pen.batch, 18, side, side)
+            weight = pen.weight(cout, width, 3, 3)
+            made.append(pen.op(op_type, x, weight, offsets, kernel_shape=(3, 3), pads=(1, 1, 1, 1)))
+            pen.macs += math.prod(pen.shape(x)) * cout * 9
+        else:
+            theta = pen.input(pen.batch, 2, 3)
+            made.append(pen.op(op_type, theta, pen.b.const((pen.batch, width, side, side))))
+    return answers(pen, made)
+
+
+def spectra(pen: Pen) -> str:
+    """Fourier transforms."""
+    made = []
+    for _ in range(pen.integer(1, 4)):
+        if pen.chance(0.5):
+            length = pen.pick(128, 256, 400, 512, 1000, 1024)
+            x = pen.input(pen.batch, max(1, round(size(pen, 1e3, 1e5) / length)), length, 1)
+            one_sided = pen.integer(0, 1)
+            made.append(pen.op("DFT", x, "", pen.b.const(2), onesided=one_sided, inverse=0))
+        else:
+            frame = pen.pick(256, 400, 512)
+            hop = frame // pen.pick(2, 4)
+            signal = pen.input(pen.batch, round(pen.log_uniform(2 * frame, 3e4)), 1)
+            window = pen.weight(frame)
+            made.append(pen.op("STFT", signal, pen.b.const(hop), window, pen.b.const(frame), onesided=1))
+    return answers(pen, made)
