@@ -32,6 +32,7 @@ def test_a_regressor_says_what_it_was_trained_on() -> None:
     unary = fit_kinds(taken, fit_speeds(taken)).kinds["unary"]
     assert list(unary.categories["op"]) == ["Relu", "Abs", "Tanh"]  # by what they cost
     assert unary.seen["op"] == {"Abs": 20, "Relu": 40, "Tanh": 40}
+    assert unary.seen["op with to"]["Relu with float32"] == 40
     assert unary.rows == 100
     assert set(unary.trained_range) == set(unary.columns) - {*unary.categories, ROOFLINE}
     sizes = [s.config.dims[0] for n in taken for s in n.samples]
@@ -53,6 +54,13 @@ def test_a_kind_without_a_regressor_counts_its_roofline() -> None:
     roofline_ms = speeds.roofline_ms(KINDS[one.kind].work(one.config))
     assert Network((one, one)).predict_ms({}, speeds) == 2 * roofline_ms
     assert fallback_factor([Network((one,))], speeds) == one.latency_ms / roofline_ms
+
+
+def test_integers_say_nothing_of_what_floats_cost() -> None:
+    speeds, one = Speeds(1e9, 1e9, 0.5), sample("Relu", 1000)
+    whole = MeasuredKernel("conversion", BroadcastConfig("QuantizeLinear", (9,), ((True,),), "float32", "int8"), 1e3)
+    floats = fallback_factor([Network((one,))], speeds)
+    assert fallback_factor([Network((whole, one, whole))], speeds) == floats
 
 
 def test_kernels_measured_by_themselves_are_held_out_by_families_and_have_no_footprint() -> None:

@@ -117,6 +117,7 @@ def test_a_manifest_that_breaks_the_format_is_refused(
         ({"categories": {"op": {"Add": 0}}}, "codes of 'op' are given, but it has no such column"),
         ({"categories": {"inputh": {"a": 0, "b": 0}}}, "two names of 'inputh' have one code"),
         ({"seen": {"inputh": {"a": 3}}}, "inputh 'a' was seen in training but has no code"),
+        ({"seen": {"inputh with cin": {"a with b": 3}}}, "seen of .inputh with cin. are given, but it has no such"),
         ({"target": "log_roofline_ratio"}, "needs a column 'roofline_ms'"),
     ],
 )
@@ -136,6 +137,19 @@ def test_what_lies_outside_of_what_was_learned_is_named() -> None:
     assert both.outside((224, 1), {"op": "Mul"}) == ()
     assert both.outside((225, 2), {"op": "Sub"}) == (OutOfRange("inputh", 225, 1, 224), Unseen("op", "Sub"))
     assert both.outside((1, -1), {"op": "Div"}) == (Unseen("op", "Div"),)
+    paired = replace(
+        both,
+        columns=("to", "op"),
+        categories={"op": {"Add": 0, "Mul": 1}, "to": {"float16": 0, "float32": 1}},
+        trained_range={},
+        seen={
+            "op": {"Add": 7, "Mul": 9},
+            "to": {"float16": 5, "float32": 11},
+            "op with to": {"Add with float16": 5, "Mul with float32": 9},
+        },
+    )
+    assert paired.outside((1, 1), {"op": "Mul", "to": "float32"}) == ()
+    assert paired.outside((0, 1), {"op": "Mul", "to": "float16"}) == (Unseen("op with to", "Mul with float16"),)
     forgotten = replace(both, seen={}, trained_range={"op": (0, 1)})
     assert forgotten.outside((999, 1), {"op": "Mul"}) == ()
     assert forgotten.outside((999, 2), {"op": "Sub"}) == (Unseen("op", "Sub"),)

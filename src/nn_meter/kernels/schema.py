@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from math import log2
 from operator import itemgetter
 from types import MappingProxyType
@@ -51,6 +52,11 @@ Row = tuple[float, ...]
 Bound = Literal["compute", "memory", "call"]
 Codes = Mapping[str, Mapping[str, int]]
 """Of each category column: name to code."""
+
+
+def together(a: str, b: str) -> str:
+    """Two category columns, or a name of each, as one."""
+    return f"{a} with {b}"
 
 
 def item_bytes(dtype: str) -> float:
@@ -212,13 +218,16 @@ class KernelKind:
         return {column.name: column.value(config) for column in self.columns if isinstance(column, Category)}
 
     def counted(self, configs: Iterable[Any]) -> dict[str, dict[str, int]]:
-        """Of each category column, the names among ``configs`` in alphabetical order and how often they occur."""
-        taken = list(configs)
-        return {
-            column.name: dict(sorted(Counter(map(column.value, taken)).items()))
-            for column in self.columns
-            if isinstance(column, Category)
+        """Of each category column, and of each two of them as ``together`` writes them, the names among ``configs`` in
+        alphabetical order and how often they occur."""
+        taken = [self.names(config) for config in configs]
+        columns = [column.name for column in self.columns if isinstance(column, Category)]
+        single = {column: Counter(names[column] for names in taken) for column in columns}
+        pairs = {
+            together(a, b): Counter(together(names[a], names[b]) for names in taken)
+            for a, b in combinations(columns, 2)
         }
+        return {column: dict(sorted(count.items())) for column, count in (single | pairs).items()}
 
 
 class Encoder:

@@ -359,8 +359,10 @@ def fallback_spread(networks: Sequence[Network], speeds: Speeds) -> tuple[float,
 
 
 def fallback_factor(networks: Sequence[Network], speeds: Speeds) -> float:
-    """Median ratio of measured to roofline: what an estimate from flops and bytes is multiplied by."""
-    return float(np.median([s.latency_ms / speeds.roofline_ms(_work(s)) for n in networks for s in n.samples]))
+    """Median ratio of measured to roofline: what an estimate from flops and bytes is multiplied by. Of floats alone, as
+    the speeds are."""
+    samples = [s for network in networks for s in network.samples if not KINDS[s.kind].quantised]
+    return float(np.median([s.latency_ms / speeds.roofline_ms(_work(s)) for s in samples]))
 
 
 def _work(sample: MeasuredKernel) -> Work:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import permutations
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nn_meter.errors import BundleError
-from nn_meter.kernels.schema import ROOFLINE
+from nn_meter.kernels.schema import ROOFLINE, together
 from nn_meter.predictors.trees import TreeEnsemble
 
 Target = Literal["latency_ms", "log_roofline_ratio"]
@@ -57,9 +58,10 @@ class KindPredictor:
 
     ``columns`` name the regressor's inputs in order, as ``schema`` defines them. Where a column is a category,
     ``categories`` gives the code of each name that the regressor knows, and ``seen`` how often each was learned from,
-    where that is known. ``trained_range`` gives the lowest and highest value seen in training where known, ``rows`` the
-    number of measurements, ``errors`` the metrics on data held out. With the target ``log_roofline_ratio`` one column
-    is ``roofline_ms`` and the regressor gives log(latency_ms / roofline_ms).
+    where that is known, and how often two columns' names came together. ``trained_range`` gives the lowest and highest
+    value seen in training where known, ``rows`` the number of measurements, ``errors`` the metrics on data held out.
+    With the target ``log_roofline_ratio`` one column is ``roofline_ms`` and the regressor gives
+    log(latency_ms / roofline_ms).
     """
 
     kind: str
@@ -85,7 +87,7 @@ class KindPredictor:
         for what, given in (
             ("trained range", self.trained_range),
             ("codes", self.categories),
-            ("names seen", self.seen),
+            ("names seen", self.seen.keys() - {together(*pair) for pair in permutations(self.categories, 2)}),
         ):
             for column in given:
                 if column not in self.columns:
@@ -97,8 +99,8 @@ class KindPredictor:
         for column, code in self.categories.items():
             if len(set(code.values())) != len(code):
                 raise BundleError(f"{where}: two names of {column!r} have one code")
-        for column, count in self.seen.items():
-            if lost := sorted(count.keys() - self.categories.get(column, {}).keys()):
+        for column in self.columns:
+            if lost := sorted(self.seen.get(column, {}).keys() - self.categories.get(column, {}).keys()):
                 raise BundleError(f"{where}: {column} {lost[0]!r} was seen in training but has no code")
         if self.target == "log_roofline_ratio" and ROOFLINE not in self.columns:
             raise BundleError(f"{where}: the target {self.target!r} needs a column {ROOFLINE!r}")
@@ -125,7 +127,19 @@ class KindPredictor:
             low, high = self.trained_range.get(column, (code, code))
             if name not in self.seen.get(column, self.categories.get(column, {})) or not low <= code <= high:
                 found.append(Unseen(column, name))
+        if not found:
+            found += [
+                Unseen(pair, both)
+                for pair, a, b in self._pairs
+                if a in names and b in names and (both := together(names[a], names[b])) not in self.seen[pair]
+            ]
         return tuple(found)
+
+    @cached_property
+    def _pairs(self) -> tuple[tuple[str, str, str], ...]:
+        """Two category columns whose names were counted together: as one, and each."""
+        pairs = [(together(a, b), a, b) for a, b in permutations(self.categories, 2)]
+        return tuple(pair for pair in pairs if pair[0] in self.seen)
 
     @cached_property
     def _bounds(self) -> tuple[tuple[int, str, float, float], ...]:
