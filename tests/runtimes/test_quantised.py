@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 from agreement import Agreement, agreement
 
@@ -59,6 +61,42 @@ def test_every_quantised_family_runs_and_its_integer_kernels_have_kinds(family: 
 def test_a_fifth_of_a_build_is_quantised() -> None:
     share = sum(FAMILIES[name].weight for name in QUANTISED) / sum(f.weight for f in FAMILIES.values())
     assert 0.2 <= share <= 0.25
+
+
+def test_normalisations_are_quantised_as_the_quantiser_does_it() -> None:
+    """Weights and biases have one scale each; mean and variance stay floats."""
+    graph = parse(
+        """
+        input x: float32[1,8,6,6]
+        const s: float32[8]
+        const b: float32[8]
+        const m: float32[8]
+        const v: float32[8]
+        n = BatchNormalization(x, s, b, m, v)
+        y = Relu(n)
+        output y
+        """
+    )
+    written = PRECISIONS["qdq_int8_signed"](graph)
+    found = Counter(node.op_type for node in written.nodes)
+    assert found == {"QuantizeLinear": 2, "DequantizeLinear": 4, "BatchNormalization": 1, "Relu": 1}
+    assert [written.tensors[node.inputs[0]].dtype for node in written.nodes if node.op_type == "DequantizeLinear"] == [
+        *("int8", "int8", "int32", "int8")
+    ]
+    assert compare(written).ours == compare(written).both
+
+
+@pytest.mark.parametrize("precision", ["qdq_int8_signed", "qdq_int8_signed_tensor"])
+def test_signed_activations_come_with_both_kinds_of_scales(precision: str) -> None:
+    """The static quantiser's default is int8, with a scale for each channel only where that is asked for."""
+    graph = PRECISIONS[precision](FAMILIES["residual_bottleneck"](0))
+    scales = {
+        graph.tensors[node.inputs[1]].size > 1
+        for node in graph.nodes
+        if node.op_type == "DequantizeLinear" and len(graph.tensors[node.inputs[0]].shape) == 4
+        and graph.tensors[node.inputs[0]].const
+    }
+    assert scales == {precision == "qdq_int8_signed"}
 
 
 def residual(dtype: str) -> Graph:

@@ -161,18 +161,21 @@ def _any_of(rows: tuple[Family, ...]) -> Callable[[Pen], str]:
     return lambda pen: rows[int(pen.rng.choice(len(rows), p=share / share.sum()))].write(pen)
 
 
-_QDQ = ("qdq_int8", "qdq_int8_tensor", "qdq_int8_signed")
-_PACKED = ("int4_weights", "int4_weights_int8", "int4_weights_wide", "int8_weights")
+_QDQ = ("qdq_int8", "qdq_int8_tensor", "qdq_int8_signed", "qdq_int8_signed_tensor")
+_PACKED = (
+    *("int4_weights", "int4_weights_zeros", "int4_weights_int8", "int4_weights_int8_zeros", "int4_weights_wide"),
+    "int8_weights",
+)
 
 # A fifth of the networks is quantised: what a build measures of floats is what its accuracy on them rests on.
 _ROWS: tuple[Family, ...] = (
     *_ON_MAPS,
     *_ON_TOKENS,
-    Family("qdq_maps", 17, _any_of(_ON_MAPS), _QDQ),
+    Family("qdq_maps", 16, _any_of(_ON_MAPS), _QDQ),
     Family("qdq_tokens", 8, _any_of(_ON_TOKENS), _QDQ),
-    Family("dynamic_maps", 4, _any_of(_ON_MAPS), ("dynamic_uint8",)),
+    Family("dynamic_maps", 6, _any_of(_ON_MAPS), ("dynamic_uint8",)),
     Family("dynamic_tokens", 7, _any_of(_ON_TOKENS), ("dynamic_int8", "dynamic_uint8")),
-    Family("packed_tokens", 6, _any_of(_ON_TOKENS), _PACKED),
+    Family("packed_tokens", 7, _any_of(_ON_TOKENS), _PACKED),
     *(Family(f"micro_{name}", 0.7, write) for name, write in MICRO.items()),
     *(Family(f"operators_{name}", 0.9, write) for name, write in OPERATORS.items()),
 )

@@ -13,15 +13,29 @@ from nn_meter.ir import Attr, Graph, Node, Tensor, verify
 _SCALE = 0.02
 """Of every tensor; a bias has that of its operand times that of the weights, else the runtime fuses nothing."""
 
-_WEIGHTED = ("Conv", "Gemm", "MatMul")
+_WEIGHTED: Mapping[str, tuple[int, int] | None] = MappingProxyType(
+    {
+        "Conv": (0, 0), "ConvTranspose": (1, 0), "Gemm": (-1, 0), "MatMul": (-1, 0),
+        **dict.fromkeys(("BatchNormalization", "InstanceNormalization", "LayerNormalization")),
+    }
+)
+"""Operators whose inputs 1 and 2 are weights and biases, and the axes along which each may have several scales."""
+
+_OPERANDS: Mapping[str, int] = MappingProxyType(
+    {"BatchNormalization": 3, "Gather": 1, "Pad": 1, "Resize": 1, "Slice": 1}
+)
+"""Inputs that are quantised of operators that read settings of floats behind them."""
+
 _INTEGERS = frozenset(
     (
-        *("Conv", "Gemm", "MatMul", "Add", "Mul", "Concat", "AveragePool", "GlobalAveragePool", "MaxPool", "Softmax"),
+        *_WEIGHTED,
+        *("Add", "Mul", "Concat", "AveragePool", "GlobalAveragePool", "MaxPool", "Softmax", "Where"),
         *("Sigmoid", "LeakyRelu", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Split", "Resize"),
-        *("Gather", "Slice"),
+        *("Gather", "Pad", "Slice"),
     )
 )
-"""Operators that a quantiser puts between DequantizeLinear and QuantizeLinear."""
+"""Operators that a quantiser puts between DequantizeLinear and QuantizeLinear (``quantization/registry.py`` of ONNX
+Runtime 1.32)."""
 
 _CLIPPING = ("Relu", "Clip")
 
@@ -69,7 +83,7 @@ class _Quantiser(_Writer):
             maker is not None
             and len(readers) == 1
             and readers[0].op_type in _CLIPPING
-            and maker.op_type in ("Conv", "Gemm", "Add", "MatMul")
+            and maker.op_type in _INTEGERS
         )
 
     def activation(self, name: str) -> str:
@@ -93,11 +107,12 @@ class _Quantiser(_Writer):
         self.floats[name] = self.op("DequantizeLinear", [source, *scales], out)
         return self.floats[name]
 
-    def weight(self, name: str, dtype: str, axis: int) -> str:
-        """Weights or biases behind a DequantizeLinear."""
+    def weight(self, name: str, dtype: str, axis: int | None) -> str:
+        """Weights or biases behind a DequantizeLinear; without ``axis`` with one scale."""
         if name not in self.floats:
             tensor = self.graph.tensors[name]
-            shape = tensor.shape[axis : axis + 1] if self._per_channel else ()
+            along = axis if self._per_channel else None
+            shape = () if along is None else tensor.shape[along : along + 1]
             scale = _SCALE if dtype == "int8" else _SCALE * _SCALE
             inputs = [
                 self.const(f"{name}_quantized", tensor.shape, dtype),
@@ -105,7 +120,7 @@ class _Quantiser(_Writer):
                 self.const(f"{name}_zero_point", shape, dtype, 0),
             ]
             out = replace(tensor, name=f"{name}_dequantized", value=None)
-            self.floats[name] = self.op("DequantizeLinear", inputs, out, axis=axis)
+            self.floats[name] = self.op("DequantizeLinear", inputs, out, axis=1 if along is None else along)
         return self.floats[name]
 
     def operands(self, node: Node) -> tuple[str, ...]:
@@ -116,9 +131,10 @@ class _Quantiser(_Writer):
             if tensor is None or tensor.dtype != "float32":
                 continue
             if tensor.const and node.op_type in _WEIGHTED and place in (1, 2):
-                axis = 0 if node.op_type == "Conv" or place == 2 or node.attrs.get("transB") else len(tensor.shape) - 1
+                axes = _WEIGHTED[node.op_type]
+                axis = None if axes is None else 0 if node.attrs.get("transB") else axes[place - 1] % len(tensor.shape)
                 inputs[place] = self.weight(name, "int8" if place == 1 else "int32", axis)
-            elif node.op_type not in ("Resize", "Gather", "Slice") or place == 0:
+            elif place < _OPERANDS.get(node.op_type, place + 1):
                 inputs[place] = self.activation(name)
         return tuple(inputs)
 
@@ -218,11 +234,14 @@ PRECISIONS: Mapping[str, Callable[[Graph], Graph]] = MappingProxyType(
     {
         "qdq_int8": qdq_int8,
         "qdq_int8_tensor": partial(qdq_int8, per_channel=False),
-        "qdq_int8_signed": partial(qdq_int8, per_channel=False, activations="int8"),
+        "qdq_int8_signed": partial(qdq_int8, activations="int8"),
+        "qdq_int8_signed_tensor": partial(qdq_int8, per_channel=False, activations="int8"),
         "dynamic_int8": dynamic_int8,
         "dynamic_uint8": partial(dynamic_int8, dtype="uint8"),
         "int4_weights": packed_weights,
+        "int4_weights_zeros": partial(packed_weights, zeros=True),
         "int4_weights_int8": partial(packed_weights, level=4),
+        "int4_weights_int8_zeros": partial(packed_weights, level=4, zeros=True),
         "int4_weights_wide": partial(packed_weights, block=128, level=4, zeros=True),
         "int8_weights": partial(packed_weights, bits=8, level=4),
     }
