@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 import zipfile
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from nn_meter.api import Predictor
 from nn_meter.errors import GraphError, ModelError, ModelFormatError
 from nn_meter.frontends import nnmeter_ir
 from nn_meter.frontends import onnx as reader
+from nn_meter.kernels.kinds import ResizeConfig
 from nn_meter.predictors.bundle import Bundle
 
 FLOAT = TensorProto.FLOAT
@@ -284,6 +286,27 @@ def test_nn_meter_ir_whose_constants_are_left_out_is_answered() -> None:
 def test_a_scalar_has_a_softmax() -> None:
     graph = reader.read(model([helper.make_node("LogSoftmax", ["x"], ["y"])], ()))
     assert load_latency_predictor().predict(graph) > 0
+
+
+@pytest.mark.parametrize(("shape", "to"), [((4,), (8,)), ((4, 4), (8, 8)), ((1, 3, 4), (1, 3, 8))])
+def test_what_has_no_batch_or_channels_is_resized(shape: tuple[int, ...], to: tuple[int, ...]) -> None:
+    sizes = helper.make_tensor("s", TensorProto.INT64, [len(to)], to)
+    graph = reader.read(model([helper.make_node("Resize", ["x", "", "", "s"], ["y"])], shape, held=[sizes]))
+    (kernel,) = (each for each in load_latency_predictor().explain(graph).charged if each.kernel.kind == "resize")
+    config = kernel.kernel.config
+    assert isinstance(config, ResizeConfig)
+    assert (config.in_size, config.out_size) == (prod(shape), prod(to))
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        helper.make_node("GlobalMaxPool", ["x"], ["y"]),
+        helper.make_node("ReduceSum", ["x", ""], ["y"]),
+    ],
+)
+def test_low_ranks_and_axes_that_are_left_out_are_answered(node: onnx.NodeProto) -> None:
+    assert load_latency_predictor().predict(reader.read(model([node]))) > 0
 
 
 def test_a_model_with_nothing_to_price_takes_no_time(tiny: Bundle) -> None:

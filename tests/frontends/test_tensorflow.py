@@ -453,6 +453,14 @@ def test_a_truncated_file_is_damaged(tmp_path: Path) -> None:
         tensorflow.read(path)
 
 
+@pytest.mark.parametrize(("dtype", "words"), [(INT32, "int32 lists <f4"), (19, "float16 lists <f4")])
+def test_fractions_where_whole_numbers_are_listed_are_damage(dtype: int, words: str) -> None:
+    listed = field(5, struct.pack("<f", float("nan")))
+    tensor = field(1, dtype) + field(2, shape_proto((1,))) + listed
+    with pytest.raises(ModelFormatError, match=words):
+        read(*STEM, node("c", "Const", value=field(8, tensor), dtype=Type(dtype)))
+
+
 def test_no_such_file(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no such file"):
         tensorflow.read(tmp_path / "none.pb")

@@ -192,6 +192,8 @@ def test_a_damaged_zip_ends_in_a_bundle_or_an_error(
         ({"fallback": {**BUNDLE.fallback.written(), "flops_per_s": 0}}, r"'fallback\.flops_per_s' is 0"),
         ({"fallback": {**BUNDLE.fallback.written(), "bytes_per_s": "1"}}, r"'fallback\.bytes_per_s' is '1'"),
         ({"fallback": {**BUNDLE.fallback.written(), "overhead_ms": -1}}, r"'fallback\.overhead_ms' is -1"),
+        ({"fallback": {**BUNDLE.fallback.written(), "overhead_ms": 1e308}}, r"'fallback\.overhead_ms' is 1e\+308"),
+        ({"call_ms": 1e308}, r"'call_ms' is 1e\+308"),
         ({"fallback": {**BUNDLE.fallback.written(), "factor": None}}, r"'fallback\.factor' is None"),
         ({"fallback": {**BUNDLE.fallback.written(), "factor": 10**400}}, r"'fallback\.factor' is 1000"),
         ({"fallback": {}}, r"'fallback\.policy' is missing"),

@@ -93,6 +93,7 @@ def padded(op_type: str, fill: float = 0.0) -> Graph:
         ("MaxPool", "1.31.1", 1),
         ("MaxPool", "1.32.0", 2),
         ("MaxPool", "", 2),
+        ("MaxPool", "9" * 5000, 2),
     ],
 )
 def test_a_version_is_an_axis_of_the_passes(op_type: str, version: str, kernels: int) -> None:

@@ -144,6 +144,11 @@ class Work:
         """Whether a tensor is constant."""
         return bool(name) and self.tensors[name].const
 
+    def value(self, op: Op, index: int) -> tuple[int | float, ...] | None:
+        """The elements of a small input, ``None`` where it is left out or they are not known."""
+        name = op.inputs[index] if index < len(op.inputs) else ""
+        return self.tensors[name].value if name else None
+
     def scalar(self, name: str) -> float | None:
         """The value of a constant of one element, ``None`` where it is none or unknown."""
         if not name:

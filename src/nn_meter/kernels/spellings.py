@@ -57,7 +57,7 @@ def means_over_the_last_axis(work: Work, match: Match) -> str:
     for name in ("m", "v"):
         if name in match.ops:
             mean = match.ops[name]
-            axes = work.tensors[mean.inputs[1]].value if len(mean.inputs) > 1 else mean.attrs.get("axes")
+            axes = mean.attrs.get("axes", work.value(mean, 1))
             if axes not in ((-1,), (last,)):
                 return "the normalisation is over other axes than the last"
     return ""

@@ -17,7 +17,7 @@ from nn_meter.errors import BundleError
 from nn_meter.limits import Limit
 from nn_meter.predictors import onnx_1
 from nn_meter.predictors.kind import KindPredictor, Target
-from nn_meter.predictors.parts import Fallback, Interval, LeftOut, read_fallback
+from nn_meter.predictors.parts import CALL_MS_MOST, Fallback, Interval, LeftOut, read_fallback
 from nn_meter.predictors.trees import TreeEnsemble
 from nn_meter.storage import Archive, Fields, exists, parse_json, read_bytes, replacing, shown
 
@@ -230,7 +230,7 @@ def _read(files: _Files, path: Path | None) -> Bundle:
         kinds=_Kinds(files, {kind: kinds.inner(kind) for kind in kinds.values}),
         fallback=read_fallback(top.inner("fallback")),
         interval=None if top.values.get("interval") is None else Interval.read(top.inner("interval")),
-        call_ms=top.number("call_ms", low=0.0) if "call_ms" in top.values else 0.0,
+        call_ms=top.number("call_ms", low=0.0, high=CALL_MS_MOST) if "call_ms" in top.values else 0.0,
         notes=top.texts("notes"),
         environment=top.inner("environment").values,
         terms=top.inner("terms").values if "terms" in top.values else {},

@@ -19,6 +19,9 @@ from nn_meter.predictors.trees import TreeEnsemble
 
 Target = Literal["latency_ms", "log_roofline_ratio"]
 
+_MOST_MS = 1e300
+"""Of one kernel: the sum of as many as a model may have is finite then."""
+
 
 @dataclass(frozen=True, slots=True)
 class OutOfRange:
@@ -167,8 +170,8 @@ class KindPredictor:
             with np.errstate(over="ignore"):  # infinite then, which is refused below
                 answer = np.exp(answer) * given[:, self.columns.index(ROOFLINE)]
         # one comparison each, which NaN fails
-        if len(answer) and not (answer.min() >= 0 and answer.max() < math.inf):
-            wrong = answer[~((answer >= 0) & (answer < math.inf))][0]
+        if len(answer) and not (answer.min() >= 0 and answer.max() <= _MOST_MS):
+            wrong = answer[~((answer >= 0) & (answer <= _MOST_MS))][0]
             raise BundleError(
                 f"predictor of {self.kind!r}: it answers {wrong} ms, which no latency can be; the bundle is damaged or "
                 "was altered, fetch or build it again"

@@ -16,7 +16,9 @@ from nn_meter.storage import Fields
 
 _SLOWEST_PER_S = 1.0
 _FACTOR_MOST, _LOG_RATIO_MOST = 1e6, 20.0
-"""No device that a network runs on is slower, and no correction is larger; each keeps answers finite."""
+CALL_MS_MOST = 1e9
+"""No device that a network runs on is slower, takes longer to begin, and no correction is larger; each keeps answers
+finite."""
 
 
 class Fallback(Protocol):
@@ -60,7 +62,7 @@ class Roofline:
         return cls(
             stored.number("flops_per_s", low=_SLOWEST_PER_S),
             stored.number("bytes_per_s", low=_SLOWEST_PER_S),
-            stored.number("overhead_ms", low=0.0),
+            stored.number("overhead_ms", low=0.0, high=CALL_MS_MOST),
             stored.number("factor", low=0.0, high=_FACTOR_MOST) if "factor" in stored.values else 1.0,
             stored.whole("processors") if "processors" in stored.values else 0,
             stored.number("cache_bytes", low=0.0) if "cache_bytes" in stored.values else 0.0,

@@ -125,5 +125,5 @@ class Runtime:
 @cache
 def _numbers(version: str) -> tuple[int, ...]:
     """``1.32.0`` as numbers, without what follows them; empty where it begins with none."""
-    match = re.match(r"\d+(\.\d+)*", version)
+    match = re.match(r"\d{1,9}(\.\d{1,9})*", version)
     return tuple(map(int, match[0].split("."))) if match else ()

@@ -248,6 +248,8 @@ def _elements(
             if len(data) % width:
                 raise ModelFormatError("the elements of a constant break off; the file is damaged")
             values += np.frombuffer(data, encoding).tolist()
+            if dtype == "float16" or kind.kind != "f":
+                raise ModelFormatError(f"a constant of type {dtype} lists {encoding}; the file is damaged")
     if len(values) > size:
         raise ModelFormatError(
             f"a constant of shape {shape} lists {len(values)} elements; the file is damaged"

@@ -62,9 +62,14 @@ class PoolConfig:
         return self.n * self.c * prod(self.out) * item_bytes(self.dtype)
 
 
+def _image(shape: Shape) -> Shape:
+    """A shape with batch and channels before the axes that windows move over; ONNX resizes images without, too."""
+    return shape if len(shape) > 2 else (1, 1, *shape, 1)[: max(len(shape) + 2, 3)]
+
+
 def read_pool(op: Operator) -> PoolConfig:
     """Config of windowed and global pooling."""
-    x, y = op.shape(0), op.outputs[0].shape
+    x, y = _image(op.shape(0)), _image(op.outputs[0].shape)
     ones = (1,) * (len(x) - 2)
     whole = op.op_type in _GLOBAL
     return PoolConfig(
@@ -227,11 +232,9 @@ _FLOPS_PER_PIXEL: Mapping[str, int] = MappingProxyType({"nearest": 1, "linear": 
 
 def read_resize(op: Operator) -> ResizeConfig:
     """Config of Resize and Upsample."""
-    x, y = op.shape(0), op.outputs[0].shape
+    x, y = _image(op.shape(0)), _image(op.outputs[0].shape)
     mode = op.attrs.get("mode", "nearest")
-    return ResizeConfig(
-        str(mode), x[0], x[1] if len(x) > 1 else 1, x[2:], y[2:], op.layout or "nchw", op.dtype
-    )
+    return ResizeConfig(str(mode), x[0], x[1], x[2:], y[2:], op.layout or "nchw", op.dtype)
 
 
 def work_resize(c: ResizeConfig) -> Work:

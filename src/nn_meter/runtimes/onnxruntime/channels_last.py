@@ -130,7 +130,7 @@ class _ChannelsLast:
             self.make(op, [self.last(op.inputs[0], op)], op_type="NhwcMaxPool")
 
     def reduce(self, op: Op) -> None:
-        axes = op.attrs.get("axes", self.work.tensors[op.inputs[1]].value if len(op.inputs) > 1 else None)
+        axes = op.attrs.get("axes", self.work.value(op, 1))
         if isinstance(axes, tuple) and op.attrs.get("keepdims", 1) and self.worth(op, op.inputs[:1]):
             turned = tuple(sorted(_TO_LAST.index(int(axis) % 4) for axis in axes))
             self.make(op, [self.last(op.inputs[0], op)], {"axes": turned})

@@ -71,7 +71,7 @@ def _unfit_pad(work: Work, op: Op) -> str:
     if (work.scalar(op.inputs[2]) if len(op.inputs) > 2 and op.inputs[2] else 0.0) != 0.0:
         return "the Pad adds another value than zero"
     rank = len(work.shape(op.inputs[0]))
-    pads = work.tensors[op.inputs[1]].value if len(op.inputs) > 1 else op.attrs.get("pads")
+    pads = op.attrs.get("pads", work.value(op, 1))
     if not isinstance(pads, tuple) or len(pads) != 2 * rank:
         return "how far the Pad goes is not known before inference"
     if any(pads[i] or pads[rank + i] for i in (0, 1)):

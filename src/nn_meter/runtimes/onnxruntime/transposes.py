@@ -55,7 +55,7 @@ def push_transpose_through_reduction(work: Work, options: Options) -> None:
     for op in work.ops("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin"):
         before = work.made_by(op.inputs[0], "Transpose")
         perm = before.attrs.get("perm") if before is not None else None
-        axes = op.attrs.get("axes", work.tensors[op.inputs[1]].value if len(op.inputs) > 1 else None)
+        axes = op.attrs.get("axes", work.value(op, 1))
         if before is None or not isinstance(perm, tuple) or not isinstance(axes, tuple):
             continue
         if work.only_reader(before.outputs[0]) is not op:

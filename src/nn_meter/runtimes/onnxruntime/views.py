@@ -92,7 +92,7 @@ def merge_views(work: Work, options: Options) -> None:
 
 def _open_beside_own(work: Work, *ops: Op) -> bool:
     """Whether one is the runtime's own, and another leaves a dimension to be computed: such views stay."""
-    shapes = (work.tensors[op.inputs[1]].value or () for op in ops if len(op.inputs) > 1)
+    shapes = (work.value(op, 1) or () for op in ops)
     return any(not op.members for op in ops) and any(-1 in shape for shape in shapes)
 
 
