@@ -298,6 +298,13 @@ def test_what_has_no_batch_or_channels_is_resized(shape: tuple[int, ...], to: tu
     assert (config.in_size, config.out_size) == (prod(shape), prod(to))
 
 
+@pytest.mark.parametrize("op_type", ["Conv", "ConvTranspose"])
+def test_convolutions_of_no_groups_are_errors(op_type: str) -> None:
+    held = [helper.make_tensor("w", FLOAT, [2, 1, 3, 3], [0.0] * 18)]
+    with pytest.raises(GraphError, match="do not fit in 0 groups"):
+        reader.read(model([helper.make_node(op_type, ["x", "w"], ["y"], group=0)], (1, 2, 9, 9), held=held))
+
+
 @pytest.mark.parametrize(
     "node",
     [

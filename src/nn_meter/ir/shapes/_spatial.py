@@ -93,12 +93,12 @@ def _qlinear_conv(s: Site) -> Sequence[Out]:
 def _conv_transpose(s: Site) -> Sequence[Out]:
     x = s.tensor(0)
     w = s.shape(1)
-    rank = len(x.shape) - 2
-    if rank < 1 or len(w) != len(x.shape) or x.shape[1] != w[0]:
-        raise ShapeError(f"input {x.shape} and weight {w} do not fit")
+    rank, group = len(x.shape) - 2, s.whole("group", 1)
+    if rank < 1 or len(w) != len(x.shape) or x.shape[1] != w[0] or group < 1 or w[0] % group:
+        raise ShapeError(f"input {x.shape} and weight {w} do not fit in {group} groups")
     space = s.ints("output_shape")
     if space:
-        return (((x.shape[0], w[1] * s.whole("group", 1), *space[-rank:]), x.dtype),)
+        return (((x.shape[0], w[1] * group, *space[-rank:]), x.dtype),)
     strides = _spatial(s, "strides", rank, 1)
     extra = _spatial(s, "output_padding", rank, 0)
     kernel = s.ints("kernel_shape") or w[2:]
@@ -112,7 +112,7 @@ def _conv_transpose(s: Site) -> Sequence[Out]:
         space = tuple(min(size, strides[i] * x.shape[i + 2]) for i, size in enumerate(whole))
     else:
         space = tuple(size - pads[i] - pads[i + rank] for i, size in enumerate(whole))
-    return (((x.shape[0], w[1] * s.whole("group", 1), *space), x.dtype),)
+    return (((x.shape[0], w[1] * group, *space), x.dtype),)
 
 
 def _pool(s: Site) -> Sequence[Out]:
