@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 from nn_meter import frontends, settings
 from nn_meter.errors import DownloadError, GraphError, InputError, ModelError, NnMeterError, PredictorError
 from nn_meter.frontends import nnmeter_ir
-from nn_meter.ir import Graph
+from nn_meter.ir import Graph, uncollected
 from nn_meter.ir.size import model_size
 from nn_meter.kernels import terms
 from nn_meter.kernels.rules import read_rules
@@ -134,7 +134,7 @@ class Predictor:
             MissingDependencyError: reading it needs a package that is not installed.
         """
         subject = self._subject(model, model_type, _stated(input_shape), apply_nni, options)
-        with _fitting(_is_ir(model, model_type)):
+        with uncollected(), _fitting(_is_ir(model, model_type)):
             return self._terms.latencies_ms([subject])[0]
 
     def predict_many(
@@ -175,7 +175,7 @@ class Predictor:
     ) -> Prediction:
         """The same answer with its kernels, what each rests on, and why neighbours did not fuse."""
         subject = self._subject(model, model_type, _stated(input_shape), apply_nni, options)
-        with _fitting(_is_ir(model, model_type)):
+        with uncollected(), _fitting(_is_ir(model, model_type)):
             found = self._terms.explain(subject, _title(model, subject))
         if not isinstance(subject, Graph):
             return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import os
 import zipfile
@@ -231,6 +232,19 @@ def test_nodes_of_one_name_cost_no_more_than_others() -> None:
     names = [node.name for node in reader.read(helper.make_model(graph, opset_imports=OPSETS[:1])).nodes]
     assert names[0] == "same"
     assert names[-1] == f"same_{count - 1}"
+
+
+@pytest.mark.parametrize("at_work", [True, False])
+def test_the_collector_is_left_as_it_was(at_work: bool) -> None:
+    before = gc.isenabled()
+    try:
+        (gc.enable if at_work else gc.disable)()
+        assert load_latency_predictor().predict(reader.read(model([helper.make_node("Relu", ["x"], ["y"])]))) > 0
+        with pytest.raises(ModelError):
+            frontends.read(b"none")
+        assert gc.isenabled() == at_work
+    finally:
+        (gc.enable if before else gc.disable)()
 
 
 @pytest.mark.parametrize("kind", [None, "onnx", "tflite", "pb", "nnmeter-ir"])

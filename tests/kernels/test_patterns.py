@@ -85,7 +85,7 @@ def test_each_spelling_is_one_operator(pattern: Pattern, statements: str) -> Non
     nodes = {member for op in work.ops() for member in op.members}
     pattern.rewrite(work)
     (op,) = work.ops()
-    assert (op.op_type, set(op.members), op.outputs) == (pattern.op_type, nodes, ["y"])
+    assert (op.op_type, set(op.members), op.outputs) == (pattern.op_type, nodes, ("y",))
 
 
 @pytest.mark.parametrize(("pattern", "statements"), WRITTEN.values(), ids=WRITTEN)

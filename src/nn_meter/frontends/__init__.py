@@ -17,7 +17,7 @@ from typing import Any, Protocol, cast
 from nn_meter import plugins
 from nn_meter.errors import InputError, ModelError, ModelFormatError
 from nn_meter.frontends._source import existing_file, path_of, title
-from nn_meter.ir import Graph
+from nn_meter.ir import Graph, uncollected
 
 __all__ = ["MODEL_TYPES", "FrontEnd", "available", "find", "front_end", "names", "read"]
 
@@ -112,4 +112,5 @@ def read(source: Any, kind: str | None = None, **options: Any) -> Graph:
             if option not in taken:
                 others = ", ".join(name for name in list(taken)[1:] if name != "name")
                 raise InputError(f"{front.name} models take no {option}; what they take is {others}")
-    return front.read(source, **options)
+    with uncollected():
+        return front.read(source, **options)

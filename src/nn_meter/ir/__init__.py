@@ -6,6 +6,7 @@ constant, since those decide shapes.
 """
 
 from nn_meter.ir.builder import GraphBuilder
+from nn_meter.ir.collecting import uncollected
 from nn_meter.ir.graph import Attr, Graph, Node, Tensor, verify
 from nn_meter.ir.shapes import ShapeError, infer
 from nn_meter.ir.text import parse, to_text
@@ -20,5 +21,6 @@ __all__ = [
     "infer",
     "parse",
     "to_text",
+    "uncollected",
     "verify",
 ]

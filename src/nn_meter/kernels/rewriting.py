@@ -38,9 +38,9 @@ class Op:
         members: tuple[str, ...] = (),
     ) -> None:
         self.op_type = op_type
-        self.inputs = list(inputs)
-        self.outputs = list(outputs)
-        self.attrs = dict(attrs)
+        self.inputs = tuple(inputs)
+        self.outputs = tuple(outputs)
+        self.attrs = attrs
         self.members = members
         self.place: Place = ()
         self.fused: tuple[str, ...] = ()
@@ -186,7 +186,7 @@ class Work:
         """Let ``op`` read ``new`` where it read ``old``."""
         if old == new:
             return
-        op.inputs = [new if i == old else i for i in op.inputs]
+        op.inputs = tuple(new if i == old else i for i in op.inputs)
         self._readers[old].remove(op)
         readers = self._readers.setdefault(new, [])
         if op not in readers:

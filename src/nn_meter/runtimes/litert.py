@@ -102,7 +102,7 @@ def _absorb(work: Work, options: Options) -> None:
     still = []
     for op in work.ops():
         rank = len(work.shape(op.outputs[0]))
-        source = next((orders[name] for name in op.inputs if len(orders.get(name, ())) == rank), plain(rank))
+        source = next((orders[name] for name in op.inputs if name in orders and len(orders[name]) == rank), plain(rank))
         made = plain(rank)
         if op.op_type == "Transpose" and len(op.members) == 1:
             seen = unmoved(op, source, work)
@@ -139,11 +139,11 @@ def _join(work: Work, op: Op) -> None:
     if other is None:
         return
     if reader is not None:
-        inputs, outputs = [source if name == out else name for name in other.inputs], other.outputs
+        inputs, outputs = tuple(source if name == out else name for name in other.inputs), other.outputs
         members = (*op.members, *other.members)
     else:
         needed = source in work.outputs or len(work.readers(source)) > 1
-        inputs, outputs = other.inputs, [name for name in other.outputs if needed or name != source] + [out]
+        inputs, outputs = other.inputs, (*(name for name in other.outputs if needed or name != source), out)
         members = (*other.members, *op.members)
     joined = Op(other.op_type, inputs, outputs, other.attrs, members)
     joined.core, joined.fused, joined.layout = work.executed(other), other.fused, other.layout

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from nn_meter.ir import Attr
 from nn_meter.kernels.kinds import ACTIVATIONS
@@ -54,7 +54,7 @@ class _Blocks:
             self.work.add(Op("ReorderInput", [source], [self.read_as[key]], attrs), before=near)
         return self.read_as[key]
 
-    def make(self, ops: list[Op], inputs: list[str], out: str, **changes: object) -> Op:
+    def make(self, ops: list[Op], inputs: Sequence[str], out: str, **changes: object) -> Op:
         """Replace ``ops`` by one that writes the blocked form of ``out``."""
         work = self.work
         kind = ops[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from nn_meter.ir import Attr
 from nn_meter.kernels.rewriting import Op, Work
@@ -78,7 +78,7 @@ class _ChannelsLast:
         new = self.work.fuse([op], op_type or op.op_type, inputs, outputs, {**op.attrs, **attrs})
         new.fused = op.fused
 
-    def worth(self, op: Op, names: list[str]) -> bool:
+    def worth(self, op: Op, names: Sequence[str]) -> bool:
         """Whether to turn what ``op`` reads leaves less to transpose, or as much and nearer to another change."""
         cost = sum(0 if self.work.const(n) else -4 if n in self.twin else len(self.work.shape(n)) for n in names)
         if cost < 0 and not any(o in self.leads for o in op.outputs):

@@ -30,7 +30,7 @@ def fold_into_conv(work: Work, options: Options) -> None:
                     bias = op.inputs[2] if has_bias else other
             else:
                 break
-            inputs = op.inputs[:2] + ([bias] if bias else [])
+            inputs = (*op.inputs[:2], *((bias,) if bias else ()))
             op = work.fuse((op, after), "Conv", inputs, after.outputs[:1], op.attrs)
 
 
