@@ -357,3 +357,13 @@ def test_element_types_are_onnx_own():
             assert dtype_of(code) == other.get(name, name.lower())
     with pytest.raises(ShapeError, match="no element type 99"):
         dtype_of(99)
+
+
+@pytest.mark.parametrize(
+    ("axis", "shapes"),
+    [(None, [(3,), (3,), (6,), (3,)]), (0, [(2, 2), (2,), (3,), (2,)]), (1, [(3, 2), (2,), (2,), (2,)])],
+)
+def test_of_known_values_those_that_differ_are_counted(axis, shapes):
+    x = Tensor("x", (3, 2), "int64", True, (1, 2, 5, 2, 1, 2))
+    node = Node("u", "Unique", ("x",), ("y", "first", "places", "counts"), {} if axis is None else {"axis": axis})
+    assert [tensor.shape for tensor in infer(node, [x])] == shapes

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from nn_meter.ir.shapes._elementwise import same
 from nn_meter.ir.shapes._linear import product_of
 from nn_meter.ir.shapes._site import Out, Rule, Shape, ShapeError, Site, axis_in, broadcast, product
+from nn_meter.ir.shapes._spatial import windows
 
 
 def _binary(s: Site) -> Sequence[Out]:
@@ -108,18 +109,10 @@ def _sparse_attention(s: Site) -> Sequence[Out]:
 
 def _channels_last_pool(s: Site) -> Sequence[Out]:
     x = s.tensor(0)
-    kernel = s.ints("kernel_shape")
-    rank = len(x.shape) - 2
-    if kernel is None or len(kernel) != rank:
+    kernel, space = s.ints("kernel_shape"), x.shape[1:-1]
+    if kernel is None or len(kernel) != len(space):
         raise ShapeError(f"attribute 'kernel_shape' is {kernel}, the input {x.shape}")
-    strides, dilations = s.ints("strides") or (1,) * rank, s.ints("dilations") or (1,) * rank
-    pads = s.ints("pads") or (0,) * (2 * rank)
-    up = s.whole("ceil_mode", 0)
-    space = []
-    for i in range(rank):
-        free = x.shape[i + 1] + pads[i] + pads[i + rank] - dilations[i] * (kernel[i] - 1) - 1
-        space.append((-(-free // strides[i]) if up else free // strides[i]) + 1)
-    return (((x.shape[0], *space, x.shape[-1]), x.dtype),)
+    return (((x.shape[0], *windows(s, space, kernel, pooled=True), x.shape[-1]), x.dtype),)
 
 
 def _embed(s: Site) -> Sequence[Out]:

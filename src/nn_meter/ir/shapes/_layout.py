@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from math import ceil
 
+import numpy as np
+
 from nn_meter.ir.graph import Attr
 from nn_meter.ir.shapes._dtypes import dtype_of
 from nn_meter.ir.shapes._site import Out, Rule, Shape, ShapeError, Site, axes_in, axis_in, broadcast, product
@@ -304,11 +306,16 @@ def _non_zero(s: Site) -> Sequence[Out]:
 
 
 def _unique(s: Site) -> Sequence[Out]:
+    """Those that differ, along an axis or of all elements; the third result has a place for each that there was."""
     x = s.tensor(0)
     axis = axis_in(s.whole("axis"), len(x.shape)) if "axis" in s.attrs else None
-    most = (len(set(x.value)) if x.value is not None else x.size) if axis is None else x.shape[axis]
+    most = all_ = x.size if axis is None else x.shape[axis]
+    if x.value is not None:
+        parts = np.moveaxis(np.reshape(x.value, x.shape), axis, 0).reshape(all_, -1) if axis is not None else None
+        most = len(set(x.value) if parts is None else {tuple(part) for part in parts})
+    shape = (most,) if axis is None else (*x.shape[:axis], most, *x.shape[axis + 1 :])
     places = ((most,), "int64")
-    return (((most,) if axis is None else x.shape, x.dtype), places, places, places)
+    return ((shape, x.dtype), places, ((all_,), "int64"), places)
 
 
 def _suppression(s: Site) -> Sequence[Out]:

@@ -149,8 +149,9 @@ def _ms_multi_head(s: Site) -> Sequence[Out]:
             value_size = value.shape[3] if len(value.shape) == 4 else value.shape[2] // heads
     past = s.optional(6)
     total = key_length + (past.shape[2] if past is not None else 0)
+    width = value.shape[2] if value is not None and len(value.shape) == 3 else heads * value_size
     return (
-        ((batch, length, heads * value_size), q.dtype),
+        ((batch, length, width), q.dtype),
         ((batch, heads, total, head_size), q.dtype),
         ((batch, heads, total, value_size), q.dtype),
     )

@@ -29,7 +29,7 @@ def _pads(s: Site, rank: int) -> Shape:
     return pads
 
 
-def _windows(s: Site, space: Shape, kernel: Shape, pooled: bool = False) -> Shape:
+def windows(s: Site, space: Shape, kernel: Shape, pooled: bool = False) -> Shape:
     """Number of windows along each spatial dimension (ONNX, Conv and MaxPool).
 
     ``pooled`` allows kernels that are larger than the input, as ONNX Runtime does, which divides towards zero.
@@ -73,7 +73,7 @@ def _convolution(s: Site, x: Shape, w: Shape) -> Shape:
     group = s.whole("group", 1)
     if x[1] != w[1] * group or group < 1 or w[0] % group:
         raise ShapeError(f"input {x} and weight {w} do not fit in {group} groups")
-    return (x[0], w[0], *_windows(s, x[2:], s.ints("kernel_shape") or w[2:]))
+    return (x[0], w[0], *windows(s, x[2:], s.ints("kernel_shape") or w[2:]))
 
 
 def conv(s: Site) -> Sequence[Out]:
@@ -120,7 +120,7 @@ def _pool(s: Site) -> Sequence[Out]:
     kernel = s.ints("kernel_shape")
     if kernel is None or len(kernel) != len(x.shape) - 2:
         raise ShapeError(f"attribute 'kernel_shape' is {kernel}, the input {x.shape}")
-    shape = x.shape[:2] + _windows(s, x.shape[2:], kernel, pooled=True)
+    shape = x.shape[:2] + windows(s, x.shape[2:], kernel, pooled=True)
     return ((shape, x.dtype), (shape, "int64"))
 
 
@@ -232,7 +232,7 @@ def _col2im(s: Site) -> Sequence[Out]:
 def _deform_conv(s: Site) -> Sequence[Out]:
     x = s.tensor(0)
     w = s.shape(1)
-    return (((x.shape[0], w[0], *_windows(s, x.shape[2:], s.ints("kernel_shape") or w[2:])), x.dtype),)
+    return (((x.shape[0], w[0], *windows(s, x.shape[2:], s.ints("kernel_shape") or w[2:])), x.dtype),)
 
 
 def _causal_conv(s: Site) -> Sequence[Out]:
