@@ -436,6 +436,7 @@ FLOPS: Mapping[str, Count] = MappingProxyType(
 READ: Mapping[str, Count] = MappingProxyType(
     {
         **_rows_of(("Compress", "Crop", "DynamicSlice", "SequenceAt", "GatherBlockQuantized"), _as_written),
+        **_rows_of(("EmbedLayerNormalization", "GatherPacked", "QEmbedLayerNormalization"), _as_written),
         **_rows_of(("ConstantOfShape", "EyeLike", "Range", "Shape", "Size", "TensorScatter"), _nothing),
     }
 )

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from nn_meter.networks import _blocks_operators_places as places
 from nn_meter.networks._blocks import Pen
 from nn_meter.networks._blocks_operators_rare import RARE
-from nn_meter.networks._blocks_operators_shared import answers, any_shape, size, some_of, tensors
+from nn_meter.networks._blocks_operators_shared import answers, any_shape, operand, size, some_of, tensors
 
 TYPES: Mapping[str, int] = {
     "float32": 1, "uint8": 2, "int8": 3, "int32": 6, "int64": 7, "bool": 9, "float16": 10, "float64": 11,
@@ -51,7 +51,8 @@ def elementwise(pen: Pen) -> str:
     """Functions of one number."""
     made = []
     for op_type in some_of(pen, FUNCTIONS):
-        x = pen.b.input(any_shape(pen), {"Not": "bool", "BitwiseNot": "int32"}.get(op_type, pen.dtype))
+        dtype, shape = {"Not": "bool", "BitwiseNot": "int32"}.get(op_type), any_shape(pen)
+        x = pen.b.input(shape, dtype) if dtype else operand(pen, *shape)
         if op_type in POSITIVE:
             x = pen.op("Add", pen.op("Abs", x), pen.scalar(1.0))
         elif op_type in WITHIN_ONE:
@@ -102,16 +103,16 @@ def binary(pen: Pen) -> str:
             by = pen.scalar(pen.pick(2.0, 3.0, 0.5, 1.5)) if name != "Pow" else base
             made.append(pen.op("Pow", base, by))
         elif name == "Mod":
-            made.append(pen.op("Mod", pen.input(*shape), _partner(pen, shape), fmod=1))
+            made.append(pen.op("Mod", operand(pen, *shape), _partner(pen, shape), fmod=1))
         elif name == "PRelu":
-            made.append(pen.op("PRelu", pen.input(*shape), pen.weight(shape[1], *(1,) * (len(shape) - 2))))
+            made.append(pen.op("PRelu", operand(pen, *shape), pen.weight(shape[1], *(1,) * (len(shape) - 2))))
         elif name in SEVERAL:
-            made.append(pen.op(name, *(pen.input(*shape) for _ in range(pen.integer(2, 4)))))
+            made.append(pen.op(name, *(operand(pen, *shape) for _ in range(pen.integer(2, 4)))))
         elif name == "Where":
             test = pen.b.input(shape, "bool")
-            made.append(pen.op("Where", test, pen.input(*shape), _partner(pen, shape)))
+            made.append(pen.op("Where", test, operand(pen, *shape), _partner(pen, shape)))
         else:
-            pair = (pen.input(*shape), _partner(pen, shape))
+            pair = (operand(pen, *shape), _partner(pen, shape))
             made.append(pen.op(op_type, *(pair if pen.chance(0.6) else pair[::-1])))
     return answers(pen, made)
 
@@ -120,7 +121,7 @@ def reductions(pen: Pen) -> str:
     """Every reduction over any axes."""
     made = []
     for op_type in some_of(pen, REDUCTIONS, 8):
-        x = pen.input(*any_shape(pen))
+        x = operand(pen, *any_shape(pen))
         rank = len(pen.shape(x))
         if op_type.startswith("Arg"):
             made.append(pen.op(op_type, x, axis=pen.integer(0, rank - 1), keepdims=pen.integer(0, 1)))
@@ -153,7 +154,7 @@ def normalisations(pen: Pen) -> str:
     for sort in some_of(pen, NORMALISATIONS, 6):
         width = pen.width(8, 512)
         side = max(2, round(math.sqrt(size(pen, 2e3, 3e5) / width / pen.batch)))
-        x = pen.input(pen.batch, width, side, side)
+        x = operand(pen, pen.batch, width, side, side)
         if sort == "LRN":
             made.append(pen.op(sort, x, size=pen.pick(3, 5, 5, 7), alpha=1e-4, beta=0.75, bias=1.0))
         elif sort == "MeanVarianceNormalization":

@@ -5,19 +5,19 @@ from __future__ import annotations
 import math
 
 from nn_meter.networks._blocks import Pen
-from nn_meter.networks._blocks_operators_shared import answers, any_shape, size, some_of, tensors
+from nn_meter.networks._blocks_operators_shared import answers, any_shape, operand, size, some_of, tensors
 
 
 def resizes(pen: Pen) -> str:
     """Up and down, by any factor and mode, over one to three dimensions."""
     made = []
-    for _ in range(pen.integer(1, 5)):
+    for _ in range(pen.integer(1, 4)):
         rank = pen.pick(1, 2, 2, 2, 2, 3)
         mode = pen.pick("nearest", "linear", "linear", "cubic") if rank == 2 else pen.pick("nearest", "linear")
         elements = size(pen, 1e3, 6e4 if mode == "cubic" or rank == 3 else 2e5)
         width = pen.width(1, 128)
         side = max(2, round((elements / width / pen.batch) ** (1 / rank)))
-        x = pen.input(pen.batch, width, *(max(1, round(side * pen.uniform(0.7, 1.4))) for _ in range(rank)))
+        x = operand(pen, pen.batch, width, *(max(1, round(side * pen.uniform(0.7, 1.4))) for _ in range(rank)))
         factors = [pen.pick(2.0, 2.0, 0.5, 4.0, pen.uniform(0.3, 3.0))] * rank
         if pen.chance(0.2):
             factors[-1] = pen.uniform(0.4, 2.5)
@@ -35,10 +35,11 @@ def pools(pen: Pen) -> str:
     for _ in range(pen.integer(1, 5)):
         rank = pen.pick(1, 2, 2, 3)
         width = pen.width(4, 512)
-        side = max(2, round((size(pen, 2e3, 3e5) / width / pen.batch) ** (1 / rank)))
-        x = pen.input(pen.batch, width, *(side,) * rank)
-        largest = {1: 64, 2: 15, 3: 4}[rank]
-        kernel = tuple(min(side, round(pen.log_uniform(1.6, largest))) for _ in range(rank))
+        kernel = tuple(round(pen.log_uniform(1.6, {1: 64, 2: 15, 3: 4}[rank])) for _ in range(rank))
+        elements = size(pen, 2e3, 3e5) * min(1.0, 30 / math.prod(kernel))
+        side = max(2, round((elements / width / pen.batch) ** (1 / rank)))
+        x = operand(pen, pen.batch, width, *(side,) * rank)
+        kernel = tuple(min(side, k) for k in kernel)
         stride = tuple(1 if pen.chance(0.5) else k for k in kernel)
         pads = tuple((k - 1) // 2 if s == 1 else 0 for k, s in zip(kernel, stride, strict=True)) * 2
         op_type = pen.pick("MaxPool", "MaxPool", "AveragePool", "AveragePool", "LpPool")
@@ -85,7 +86,7 @@ def scatters(pen: Pen) -> str:
     made = []
     for _ in range(pen.integer(1, 9)):
         shape = any_shape(pen, pen.pick(2, 3, 4), size(pen, 1e3, 3e5))
-        x = pen.input(*shape)
+        x = operand(pen, *shape)
         reduction = pen.pick("none", "none", "add", "max")
         if pen.chance(0.5):
             axis = pen.integer(0, len(shape) - 1)
@@ -107,7 +108,7 @@ def gathers(pen: Pen) -> str:
     made = []
     for _ in range(pen.integer(1, 9)):
         shape = any_shape(pen, pen.pick(2, 3, 4), size(pen, 1e3, 4e5))
-        x = pen.input(*shape)
+        x = operand(pen, *shape)
         sort = pen.pick("Gather", "GatherElements", "GatherND")
         axis = pen.integer(0, len(shape) - 1)
         if sort == "Gather":
@@ -175,7 +176,7 @@ def movements(pen: Pen) -> str:
 def orders(pen: Pen) -> str:
     """Running sums and the largest elements."""
     made = []
-    for x in tensors(pen):
+    for x in tensors(pen, 1.5e5):
         axis = pen.integer(0, len(pen.shape(x)) - 1)
         if pen.chance(0.5):
             flags = {"exclusive": pen.integer(0, 1), "reverse": pen.integer(0, 1)}
@@ -199,7 +200,7 @@ def samplings(pen: Pen) -> str:
     for op_type, _, mode in (name.partition(" ") for name in some_of(pen, SAMPLINGS, 6)):
         width = pen.width(3, 128)
         side = max(4, round(math.sqrt(size(pen, 1e3, 8e4) / width / pen.batch)))
-        x = pen.input(pen.batch, width, side, side)
+        x = operand(pen, pen.batch, width, side, side)
         if op_type == "GridSample":
             out = max(2, round(side * pen.uniform(0.5, 1.5)))
             grid = pen.input(pen.batch, out, out, 2)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from nn_meter.ir.graph import Attr
 from nn_meter.networks._blocks import Pen
-from nn_meter.networks._blocks_operators_shared import answers, any_shape, size, some_of
+from nn_meter.networks._blocks_operators_shared import answers, any_shape, operand, size, some_of
 
 MICROSOFT = "com.microsoft"
 Row = Callable[[Pen], Sequence[str]]
@@ -26,7 +26,7 @@ def _ms(pen: Pen, op_type: str, *inputs: str, outputs: int = 1, **attrs: Attr) -
 
 def _any(op_type: str, domain: str = "") -> Row:
     """An operator of one tensor of any shape."""
-    return lambda pen: _made(pen, op_type, pen.input(*any_shape(pen)), domain=domain)
+    return lambda pen: _made(pen, op_type, operand(pen, *any_shape(pen)), domain=domain)
 
 
 def _line(op_type: str, least: float, most: float, domain: str = "", dtype: str = "float32") -> Row:
@@ -37,7 +37,7 @@ def _line(op_type: str, least: float, most: float, domain: str = "", dtype: str 
 def _map(pen: Pen, low: float = 2e3, high: float = 2e5) -> str:
     width = pen.width(4, 256)
     side = max(4, round((size(pen, low, high) / width / pen.batch) ** 0.5))
-    return pen.input(pen.batch, width, side, side)
+    return operand(pen, pen.batch, width, side, side)
 
 
 def _tokens(pen: Pen, *, widest: int = 1024) -> tuple[int, int, int]:

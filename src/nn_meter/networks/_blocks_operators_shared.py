@@ -15,7 +15,7 @@ def size(pen: Pen, low: float = 5e2, high: float = 5e5) -> float:
 def any_shape(pen: Pen, rank: int | None = None, elements: float | None = None) -> tuple[int, ...]:
     """A shape of ``rank`` axes and about so many ``elements``; the first is the batch."""
     rank = rank or pen.pick(2, 3, 3, 4, 4, 5)
-    left = elements or size(pen)
+    left = (elements or size(pen)) / pen.batch
     dims = [pen.batch]
     for axes_left in range(rank - 1, 0, -1):
         share = left if axes_left == 1 else pen.log_uniform(1.0, max(2.0, left ** (2.0 / axes_left)))
@@ -31,9 +31,16 @@ def some_of(pen: Pen, names: Sequence[str], most: int = 14) -> list[str]:
     return [names[int(place)] for place in pen.rng.permutation(len(names))[:count]]
 
 
-def tensors(pen: Pen) -> list[str]:
-    """A few inputs; one in some networks."""
-    return [pen.input(*any_shape(pen)) for _ in range(1 if pen.chance(0.2) else pen.integer(3, 8))]
+def operand(pen: Pen, *shape: int) -> str:
+    """An input, in half of all cases as another operator leaves it: it was just written, and may be written over."""
+    x = pen.input(*shape)
+    return pen.op("Neg", x) if pen.chance(0.5) else x
+
+
+def tensors(pen: Pen, most: float = 5e5) -> list[str]:
+    """A few operands of up to ``most`` elements; one in some networks."""
+    count = 1 if pen.chance(0.2) else pen.integer(3, 8)
+    return [operand(pen, *any_shape(pen, elements=size(pen, high=most))) for _ in range(count)]
 
 
 def answers(pen: Pen, parts: Sequence[str]) -> str:

@@ -26,7 +26,7 @@ def _transpose(s: Site) -> Sequence[Out]:
 def _reshape(s: Site) -> Sequence[Out]:
     x = s.tensor(0)
     target = list(s.listed("shape", 1) or ())
-    keep_zero = s.whole("allowzero", 0)
+    keep_zero = s.whole("allowzero", 0) == 1
     free = -1
     size = 1
     for i, dim in enumerate(target):
