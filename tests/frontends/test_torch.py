@@ -95,19 +95,7 @@ EXPORTER_LEAVES_NO_OPS = frozenset(("densenet121", "ghostnet_100"))
 """The file has a Concat of one tensor and Slices of the whole, which compute nothing and are not in ours."""
 
 
-KEEPS_A_VIEW = pytest.mark.xfail(
-    reason="its file leaves a dimension of a Reshape open, which the passes take for a reason to keep one too many",
-    strict=True,
-)
-
-
-@pytest.mark.parametrize(
-    "title",
-    [
-        pytest.param(title, marks=KEEPS_A_VIEW if title == "efficientformer_l1" else ())
-        for title in sorted(set(CORPUS) - EXPORTER_LEAVES_NO_OPS)
-    ],
-)
+@pytest.mark.parametrize("title", sorted(set(CORPUS) - EXPORTER_LEAVES_NO_OPS))
 def test_the_module_and_its_onnx_file_fall_into_the_same_kernels(title: str) -> None:
     file = Path(__file__).parents[2] / ".." / "shared" / "models" / f"{title}.onnx"
     if not file.exists():

@@ -83,6 +83,71 @@ def _tanh_gelu(b: GraphBuilder, x: str) -> str:
     return b.op("Mul", b.op("Mul", x, b.const(0.5, "float32")), b.op("Add", t, b.const(1.0, "float32")))
 
 
+def _added_to_a_gate(b: GraphBuilder, x: str) -> str:
+    gate = b.op("Conv", b.op("GlobalAveragePool", x), b.weight((64, 64, 1, 1)))
+    return b.op("Add", x, gate)
+
+
+def _padded(*value: str) -> Make:
+    def make(b: GraphBuilder) -> str:
+        x = b.op("Pad", b.op("Relu", b.input(MAP)), b.const((0, 0, 0, 0, 0, 0, 1, 1)), *value)
+        return b.op("Conv", x, b.weight((64, 64, 2, 2)))
+
+    return make
+
+
+def _attention(b: GraphBuilder) -> str:
+    """Three products of a normalised value, and one whose result is added to it; views with an open dimension."""
+    norm = b.op("LayerNormalization", b.input((1, 8, 64)), b.weight((64,)), b.weight((64,)))
+    parts = []
+    for _ in range(3):
+        y = b.op("Add", b.op("MatMul", norm, b.weight((64, 64))), b.weight((64,)))
+        parts.append(b.op("Transpose", b.op("Reshape", y, b.const((1, -1, 4, 16))), perm=(0, 2, 1, 3)))
+    q, k, v = parts
+    y = b.op("MatMul", b.op("Softmax", b.op("MatMul", q, b.op("Transpose", k, perm=(0, 1, 3, 2)))), v)
+    y = b.op("Reshape", b.op("Transpose", y, perm=(0, 2, 1, 3)), b.const((1, -1, 64)))
+    y = b.op("Add", b.op("MatMul", y, b.weight((64, 64))), b.weight((64,)))
+    return b.op("Relu", b.op("Add", y, norm))
+
+
+def _parts(b: GraphBuilder, x: str, size: int, axis: int) -> list[str]:
+    ends = ((0, size), (size, 2 * size), (2 * size, 3 * size))
+    return [b.op("Slice", x, b.const((s,)), b.const((e,)), b.const((axis,))) for s, e in ends]
+
+
+def _turned_parts(b: GraphBuilder) -> str:
+    """Of three slices of a transposed value one is transposed again: it is cut from what was not transposed."""
+    x = b.op("Transpose", b.op("Relu", b.input((1, 2, 96, 49))), perm=(0, 1, 3, 2))
+    q, k, v = _parts(b, x, 32, 3)
+    scores = b.op("MatMul", b.op("Relu", q), b.op("Transpose", k, perm=(0, 1, 3, 2)))
+    return b.op("MatMul", b.op("Softmax", scores), v)
+
+
+def _parts_of_a_part(b: GraphBuilder) -> str:
+    """Slices of one output of several stay slices."""
+    x = b.multi("Split", (b.op("Relu", b.input((1, 64, 6))), b.const((32, 32))), 2, axis=1)
+    first, *rest = _parts(b, x[0], 2, 2)
+    for each in rest:
+        first = b.op("Mul", first, each)
+    return b.op("MatMul", x[1], b.op("Transpose", b.op("Concat", first, first, first, axis=2), perm=(0, 2, 1)))
+
+
+def _mean_beside_all(b: GraphBuilder) -> str:
+    x = b.op("Transpose", b.op("Relu", b.input((1, 64, 49))), perm=(0, 2, 1))
+    mean = b.op("ReduceMean", x, b.const((1,)), keepdims=1)
+    return b.op("MatMul", b.op("Concat", mean, x, axis=1), b.weight((64, 32)))
+
+
+def _channels_last(b: GraphBuilder) -> str:
+    """As TensorFlow's exporter writes it: factor, bias and activation between transposes that cancel out."""
+    x = b.input((1, 28, 28, 64))
+    for _ in range(2):
+        y = _conv(b, b.op("Transpose", x, perm=(0, 3, 1, 2)))
+        y = b.op("Transpose", y, perm=(0, 2, 3, 1))
+        x = b.op("Relu", b.op("Add", b.op("Mul", y, b.weight((64,))), b.weight((64,))))
+    return x
+
+
 CASES: dict[str, Make] = {
     "a view to the same shape": _between(("Reshape", (8, 64))),
     "views there and back": _between(("Reshape", (64, 8)), ("Reshape", (8, 64))),
@@ -105,6 +170,20 @@ CASES: dict[str, Make] = {
     "GELU between convolutions": _between_convolutions(lambda b, x: b.op("Gelu", x)),
     "Mish between convolutions": _between_convolutions(lambda b, x: b.op("Mish", x)),
     "Mish": _between(("Mish",)),
+    "a factor for each channel": _between_convolutions(
+        lambda b, x: b.op("Mul", b.op("Add", b.op("Exp", x), x), b.weight((64, 1, 1)))
+    ),
+    "blocks times a factor for each channel": _between_convolutions(
+        lambda b, x: b.op("Mul", b.op("MaxPool", x, kernel_shape=(1, 1)), b.weight((64, 1, 1)))
+    ),
+    "a sum of blocks of different shapes": _between_convolutions(_added_to_a_gate),
+    "Pad before a convolution": _padded(),
+    "Pad that leaves its value open": _padded(""),
+    "attention as the file has it": _attention,
+    "slices of a transposed value": _turned_parts,
+    "slices of one part of several": _parts_of_a_part,
+    "a mean beside what it is of": _mean_beside_all,
+    "convolutions between transposes": _channels_last,
 }
 
 

@@ -169,6 +169,13 @@ class Work:
         self.tensors[name] = Tensor(name, tuple(shape), self.tensors[like].dtype)
         return name
 
+    def integers(self, stem: str, values: Sequence[int]) -> str:
+        """A new constant of int64."""
+        self._names += 1
+        name = f"{stem}#{self._names}"
+        self.tensors[name] = Tensor(name, (len(values),), "int64", True, tuple(values))
+        return name
+
     def revive(self, op: Op) -> None:
         """Execute a folded operator after all."""
         for out in op.outputs:

@@ -78,7 +78,7 @@ class _Blocks:
             "GlobalAveragePool": self.pool,
             "Add": self.add,
             "Sum": self.add,
-            "Mul": self.same_shape,
+            "Mul": self.mul,
             "Concat": self.concat,
             "BatchNormalization": self.batch_norm,
             "Resize": self.resize,
@@ -130,6 +130,8 @@ class _Blocks:
             self.make([op], [self.blocked(op.inputs[0], op)], op.outputs[0])
 
     def add(self, op: Op) -> None:
+        if self._all_blocked(op, alike=False) and not self._all_blocked(op):
+            self.add_by_blocks(op)
         if not self._all_blocked(op) or len(op.inputs) != 2:
             return
         for i, name in enumerate(op.inputs):
@@ -152,13 +154,49 @@ class _Blocks:
                 return
         self.make([op], [self.twin[i] for i in op.inputs], op.outputs[0])
 
-    def same_shape(self, op: Op) -> None:
+    def add_by_blocks(self, op: Op) -> None:
+        """Summands of different shapes, between views that make the blocks an axis of their own."""
+        work = self.work
+        if len({self.channels[i] for i in op.inputs}) != 1:
+            return
+        split: dict[str, str] = {}
+        for name in dict.fromkeys(op.inputs):
+            split[name] = work.fresh("split", self._split(name), name)
+            work.add(Op("Reshape", [self.twin[name]], [split[name]], {}), before=op)
+        out = op.outputs[0]
+        summed = work.fresh("split", self._split(out), out)
+        made = work.fuse([op], op.op_type, [split[i] for i in op.inputs], [summed], op.attrs)
+        shape = list(work.shape(out))
+        self.channels[out] = shape[1]
+        shape[1] = self.padded(shape[1])
+        self.uses[out] = len(work.readers(out)) + work.outputs.count(out)
+        self.twin[out] = work.fresh("blocked", shape, out)
+        work.add(Op("Reshape", [summed], [self.twin[out]], {}), behind=made)
+
+    def _split(self, name: str) -> list[int]:
+        n, c, *spatial = self.work.shape(name)
+        return [n, self.padded(c) // self.block, *spatial, self.block]
+
+    def mul(self, op: Op) -> None:
         if self._all_blocked(op) and len(op.inputs) == 2:
             self.make([op], [self.twin[i] for i in op.inputs], op.outputs[0])
+        elif len(op.inputs) == 2:
+            self.scale(op)
 
-    def _all_blocked(self, op: Op) -> bool:
+    def scale(self, op: Op) -> None:
+        """A factor for each channel is a depthwise convolution."""
+        name = next((i for i in op.inputs if i in self.twin), "")
+        factor = next((i for i in op.inputs if i != name), "")
+        if not name or not self.work.const(factor) or len(self.work.shape(name)) != 4:
+            return
+        if self.work.shape(factor)[-3:] != (self.work.shape(name)[1], 1, 1) or self.work.tensors[factor].size == 1:
+            return
+        new = self.make([op], [self.twin[name], factor], op.outputs[0], op_type="Conv")
+        new.attrs = {"kernel_shape": (1, 1), "group": self.padded(self.work.shape(name)[1])}
+
+    def _all_blocked(self, op: Op, alike: bool = True) -> bool:
         shapes = {self.work.shape(i) for i in op.inputs if i}
-        return all(i in self.twin for i in op.inputs) and len(shapes) == 1
+        return all(i in self.twin for i in op.inputs) and (len(shapes) == 1 or not alike)
 
     def concat(self, op: Op) -> None:
         if op.attrs.get("axis") in (1, -3) and all(

@@ -68,6 +68,8 @@ def _unfit_pad(work: Work, op: Op) -> str:
     """Why a Pad cannot become an operator's own padding."""
     if op.attrs.get("mode", "constant") != "constant":
         return "the Pad repeats values instead of adding zeros"
+    if len(op.inputs) > 2 and not op.inputs[2]:
+        return "the Pad leaves its value open"
     if (work.scalar(op.inputs[2]) if len(op.inputs) > 2 and op.inputs[2] else 0.0) != 0.0:
         return "the Pad adds another value than zero"
     rank = len(work.shape(op.inputs[0]))

@@ -2,31 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from math import prod
 
 from nn_meter.kernels.rewriting import Op, Work
 from nn_meter.runtimes.base import Options
 
+_GEMM_DTYPES = ("float32", "float16", "bfloat16")
+
 
 def fuse_matmul_add(work: Work, options: Options) -> None:
-    """MatMul with constant weights and a bias becomes Gemm, between views where the left side has more axes."""
+    """MatMul and a bias become Gemm, between views where the left side has more axes; attention's wait for theirs."""
+    _fuse_matmul_add(work, options, _of_attention(work))
+
+
+def fuse_matmul_add_of_attention(work: Work, options: Options) -> None:
+    """What was kept for a fusion of attention becomes Gemm too, once views are no longer merged."""
+    _fuse_matmul_add(work, options, frozenset())
+
+
+def _fuse_matmul_add(work: Work, options: Options, kept: Set[str]) -> None:
     for op in work.ops("MatMul"):
         after = work.only_reader(op.outputs[0])
         a, b = op.inputs
         if after is None or after.op_type != "Add" or len(work.shape(b)) != 2 or len(work.shape(a)) < 2:
             continue
-        if options.denies(work, op, after):
+        if work.tensors[a].dtype not in _GEMM_DTYPES or options.denies(work, op, after):
             continue
         bias = next((i for i in after.inputs if i != op.outputs[0]), "")
         n = work.shape(b)[1]
         if not bias or work.shape(op.outputs[0]) != work.shape(after.outputs[0]):
             continue
         if len(work.shape(a)) == 2:
-            if work.shape(bias) not in ((n,), (1, n), work.shape(op.outputs[0])):
-                continue
-            work.fuse((op, after), "Gemm", [a, b, bias], after.outputs)
+            if work.shape(bias) in ((n,), (1, n), (work.shape(a)[0], 1), work.shape(op.outputs[0])):
+                work.fuse((op, after), "Gemm", [a, b, bias], after.outputs)
             continue
-        if not work.const(b) or not work.const(bias) or work.shape(bias) != (n,):
+        if work.shape(bias) != (n,) or after.outputs[0] in kept:
             continue
         rows = prod(work.shape(a)[:-1])
         flat = work.fresh("flat", (rows, work.shape(a)[-1]), a)
@@ -35,6 +46,24 @@ def fuse_matmul_add(work: Work, options: Options) -> None:
         gemm = work.fuse((op, after), "Gemm", [flat, b, bias], [result])
         work.add(Op("Reshape", [a], [flat], {}), before=gemm)
         work.add(Op("Reshape", [result], out, {}), behind=gemm)
+
+
+def _of_attention(work: Work) -> set[str]:
+    """Sums behind the four products of an attention as the runtime knows it: three read one LayerNormalization of the
+    file, the fourth's result is added to that (``AttentionPatternCache`` in its ``matmul_add_fusion.cc``)."""
+    found: set[str] = set()
+    for norm in work.ops("LayerNormalization"):
+        readers = list(work.readers(norm.outputs[0]))
+        products = [op for op in readers if op.op_type == "MatMul" and op.inputs[0] == norm.outputs[0]]
+        sums = [op for op in readers if op.op_type == "Add"]
+        if len(norm.members) != 1 or len(readers) != 4 or len(products) != 3 or len(sums) != 1:
+            continue
+        other = work.made_by(next((i for i in sums[0].inputs if i != norm.outputs[0]), ""), "Add")
+        if other is None:
+            continue
+        found.update(o for op in products for r in work.readers(op.outputs[0]) for o in r.outputs)
+        found.update(other.outputs)
+    return found
 
 
 def fuse_matmul_scale(work: Work, options: Options) -> None:

@@ -1,49 +1,79 @@
-"""Transposes behind operators that work element by element, where that leaves fewer of them."""
+"""Transposes behind operators that can do without them, where that leaves less to transpose.
+
+Costs and operators are those of ONNX Runtime's ``transpose_optimization``: a tensor costs as much as it has axes longer
+than 1, a constant nothing, and a Transpose that goes is a gain.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from nn_meter.ir import Attr
 from nn_meter.kernels.rewriting import Op, Work
 from nn_meter.runtimes.base import Options
 
 ELEMENTWISE = frozenset(
     (
-        *("DequantizeLinear", "QuantizeLinear", "Relu", "Sigmoid", "Tanh", "Clip", "HardSigmoid", "HardSwish", "Cast"),
-        *("LeakyRelu", "Elu", "Selu", "Mish", "Erf", "Gelu", "FastGelu", "QuickGelu", "Exp", "Log", "Sqrt", "Neg"),
-        *("Abs", "Softplus", "Add", "Mul", "Sub", "Div", "Pow", "Max", "Min", "Sum"),
+        *("DequantizeLinear", "QuantizeLinear", "Cast", "CastLike", "Clip", "Where", "PRelu", "Identity"),
+        *("Relu", "Sigmoid", "Tanh", "HardSigmoid", "HardSwish", "LeakyRelu", "Elu", "Selu", "Celu", "Mish"),
+        *("Softplus", "Softsign", "ThresholdedRelu", "Shrink", "Erf", "Gelu", "FastGelu", "QuickGelu"),
+        *("Exp", "Log", "Sqrt", "Reciprocal", "Neg", "Abs", "Sign", "Ceil", "Floor", "Round", "Not", "IsInf", "IsNaN"),
+        *("Sin", "Cos", "Tan", "Sinh", "Cosh", "Asin", "Acos", "Atan", "Asinh", "Acosh", "Atanh"),
+        *("Add", "Mul", "Sub", "Div", "Pow", "Mod", "Max", "Min", "Sum", "Mean", "BitShift"),
+        *("And", "Or", "Xor", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"),
         *("QLinearAdd", "QLinearMul", "QLinearSigmoid", "QLinearLeakyRelu"),
     )
 )
 
-
 OPERANDS = {"QLinearAdd": (0, 3), "QLinearMul": (0, 3)}
 """Inputs that are operands, whatever their rank; the others are scales and zero points."""
 
-_SOFTMAX = ("Softmax", "QLinearSoftmax")
-_TURNED = frozenset((*ELEMENTWISE, *_SOFTMAX))
+_ALONG_AN_AXIS = frozenset(("Softmax", "LogSoftmax", "Hardmax", "QLinearSoftmax", "Concat"))
+_REDUCTIONS = frozenset(
+    f"Reduce{each}"
+    for each in ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "Sum", "SumSquare")
+)
+_FIRST_ALONE = _REDUCTIONS | {"Pad", "Slice", "Squeeze", "Unsqueeze"}
+_TURNED = ELEMENTWISE | _ALONG_AN_AXIS | _FIRST_ALONE
+_KNOWN = _TURNED | {
+    *("ArgMax", "ArgMin", "MaxPool", "Reshape", "Resize", "Shape", "Split", "Tile"),
+    "Transpose",
+}
+"""Operators that the runtime has a way of its own for; a Transpose that others read stays."""
 
 
-def push_transpose_through_elementwise(work: Work, options: Options) -> None:
+class _Turned(NamedTuple):
+    """An operator behind whose inputs the transposes went: what it reads beside them, and how its output is turned."""
+
+    attrs: dict[str, Attr]
+    inputs: list[str]
+    perm: tuple[int, ...]
+
+
+def push_transpose(work: Work, options: Options) -> None:
     """A Transpose before such an operator moves behind it, on the way to another one or where several become one."""
     leads = _leading(work)
     for op in work.ops(*_TURNED):
         perm = next((p for p in (_perm(work, i) for i in op.inputs) if p is not None), None)
-        if perm is None or op.fused or len(op.outputs) != 1 or len(work.shape(op.outputs[0])) != len(perm):
+        if perm is None or op.fused or len(op.outputs) != 1:
             continue
-        rank = len(perm)
-        places = OPERANDS.get(op.op_type, ())
-        data = [i for place, i in enumerate(op.inputs) if i and (place in places or work.shape(i))]
-        if any(not work.const(i) and len(work.shape(i)) != rank for i in data):
+        data = _operands(work, op, len(perm))
+        if data is None or not any(_perm(work, i) == perm for i in data):
             continue
-        cost = sum(0 if work.const(i) else -rank if _perm(work, i) == perm else rank for i in dict.fromkeys(data))
-        if cost + (0 if op.outputs[0] in leads else rank) < 0:
-            _push(work, op, perm, data)
+        cost = sum(_cost(work, i, perm) for i in data)
+        if cost >= 0 or cost + (0 if op.outputs[0] in leads else _axes(work, op.outputs[0])) >= 0:
+            continue
+        turned = _turned(work, op, perm)
+        if turned is not None:
+            _push(work, op, perm, data, turned)
 
 
 def _leading(work: Work) -> set[str]:
     """Tensors from which a way through such operators leads to a Transpose."""
     found: set[str] = set()
     for op in reversed(list(work.ops())):
-        if op.op_type == "Transpose" or (op.op_type in _TURNED and any(o in found for o in op.outputs)):
+        if op.op_type == "Transpose" or (op.op_type in _TURNED | {"Split"} and any(o in found for o in op.outputs)):
             found.update(i for i in op.inputs if i)
     return found
 
@@ -54,11 +84,81 @@ def _perm(work: Work, name: str) -> tuple[int, ...] | None:
     return tuple(int(p) for p in perm) if isinstance(perm, tuple) else None
 
 
-def _push(work: Work, op: Op, perm: tuple[int, ...], data: list[str]) -> None:
-    back = tuple(perm.index(axis) for axis in range(len(perm)))
+def _operands(work: Work, op: Op, rank: int) -> list[str] | None:
+    """Inputs that have to be transposed with the one that is, ``None`` where one of them cannot."""
+    if op.op_type in _FIRST_ALONE:
+        return list(op.inputs[:1])
+    places = OPERANDS.get(op.op_type, ())
+    data = list(dict.fromkeys(i for place, i in enumerate(op.inputs) if i and (place in places or work.shape(i))))
+    if len(work.shape(op.outputs[0])) != rank:
+        return None
+    return None if any(not work.const(i) and len(work.shape(i)) != rank for i in data) else data
+
+
+def _axes(work: Work, name: str) -> int:
+    return sum(size != 1 for size in work.shape(name))
+
+
+def _cost(work: Work, name: str, perm: tuple[int, ...]) -> int:
+    """Of another Transpose of ``name``."""
+    before = _perm(work, name)
+    if work.const(name):
+        return 0
+    if before is None:
+        return _axes(work, name)
+    goes = before == perm and name not in work.outputs and all(r.op_type in _KNOWN for r in work.readers(name))
+    return -_axes(work, name) if goes else 0
+
+
+def _turned(work: Work, op: Op, perm: tuple[int, ...]) -> _Turned | None:
+    attrs, inputs = dict(op.attrs), list(op.inputs)
+    if op.op_type in _ALONG_AN_AXIS:
+        axis = attrs.get("axis", -1)
+        assert isinstance(axis, int)
+        attrs["axis"] = perm[axis]
+    elif op.op_type == "Slice":
+        axes = work.value(op, 3)
+        if axes is None:
+            return None
+        inputs[3] = work.integers("axes", [perm[int(a)] for a in axes])
+    elif op.op_type == "Pad":
+        pads = work.value(op, 1) if len(inputs) <= 3 else None
+        if pads is None:
+            return None
+        order = _inverse(perm)
+        inputs[1] = work.integers("pads", [int(pads[a + side]) for side in (0, len(perm)) for a in order])
+    elif op.op_type == "Unsqueeze":
+        return _Turned(attrs, inputs, _unsqueezed(perm, _told(work, op, len(perm) + 1)))
+    elif op.op_type in _REDUCTIONS or op.op_type == "Squeeze":
+        gone = _told(work, op, len(perm))
+        attrs, inputs = {**attrs, "axes": tuple(sorted(perm[a] for a in gone))}, inputs[:1]
+        if not gone:
+            return None
+        if op.op_type == "Squeeze" or not attrs.get("keepdims", 1):
+            left = [a for place, a in enumerate(perm) if place not in gone]
+            return _Turned(attrs, inputs, tuple(sorted(left).index(a) for a in left))
+    return _Turned(attrs, inputs, perm)
+
+
+def _told(work: Work, op: Op, rank: int) -> frozenset[int]:
+    """The axes that an operator names."""
+    told = op.attrs.get("axes", work.value(op, 1))
+    return frozenset(int(a) % rank for a in told) if isinstance(told, tuple) else frozenset()
+
+
+def _unsqueezed(perm: tuple[int, ...], added: frozenset[int]) -> tuple[int, ...]:
+    """``perm`` with axes of 1 added, which stay where they are."""
+    rank = len(perm) + len(added)
+    kept = [axis for axis in range(rank) if axis not in added]
+    turns = iter(perm)
+    return tuple(axis if axis in added else kept[next(turns)] for axis in range(rank))
+
+
+def _push(work: Work, op: Op, perm: tuple[int, ...], data: Iterable[str], to: _Turned) -> None:
+    back = _inverse(perm)
     turned: dict[str, str] = {}
     freed: tuple[str, ...] = ()
-    for name in dict.fromkeys(data):
+    for name in data:
         before = work.made_by(name, "Transpose")
         if before is not None and _perm(work, name) == perm:
             turned[name] = before.inputs[0]
@@ -71,19 +171,20 @@ def _push(work: Work, op: Op, perm: tuple[int, ...], data: list[str]) -> None:
         else:
             work.add(Op("Transpose", [name], [turned[name]], {"perm": back}), before=op)
     out = op.outputs[0]
-    inner = work.fresh("turned", [work.shape(out)[axis] for axis in back], out)
-    attrs = dict(op.attrs)
-    if op.op_type in _SOFTMAX:
-        axis = attrs.get("axis", -1)
-        assert isinstance(axis, int)
-        attrs["axis"] = perm[axis]
-    new = work.fuse([op], op.op_type, [turned.get(i, i) for i in op.inputs], [inner], attrs)
+    inner = work.fresh("turned", [work.shape(out)[axis] for axis in _inverse(to.perm)], out)
+    new = work.fuse([op], op.op_type, [turned.get(i, i) for i in to.inputs], [inner], to.attrs)
     for name in turned:
         before = work.made_by(name, "Transpose")
         if before is not None and not work.readers(name) and name not in work.outputs:
             work.remove(before)
             freed += before.members
-    work.add(Op("Transpose", [inner], [out], {"perm": perm}, freed), behind=new)
+    moved = work.add(Op("Transpose", [inner], [out], {"perm": to.perm}, freed), behind=new)
+    if to.perm == tuple(range(len(to.perm))):
+        work.bypass(moved, "nothing is left to transpose")
+
+
+def _inverse(perm: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(perm.index(axis) for axis in range(len(perm)))
 
 
 def _turn_constant(work: Work, name: str, turned: str, shape: list[int]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from math import prod
 
-from nn_meter.ir import Attr
 from nn_meter.kernels.rewriting import Op, Work
 from nn_meter.runtimes.base import Options
 
@@ -39,7 +38,8 @@ def push_transpose_through_split(work: Work, options: Options) -> None:
                 work.add(turned, behind=split)
                 continue
             work.remove(reader)
-            if order[-1] != len(order) - 1:  # single elements move: the axis of size 1 stays until they have
+            if order[-1] != len(order) - 1 or work.only_reader(reader.outputs[0]) is None:
+                # single elements move, or several read them: the axis of size 1 stays until they have
                 turned_part = work.fresh("turned", [shapes[i][a] for a in order], source)
                 work.add(Op("Transpose", [part], [turned_part], {"perm": tuple(order)}, members), at=reader)
                 work.add(Op("Squeeze", [turned_part], reader.outputs, {}, reader.members), behind=reader)
@@ -48,33 +48,6 @@ def push_transpose_through_split(work: Work, options: Options) -> None:
             work.add(Op("Squeeze", [part], [flat], {}, reader.members), at=reader)
             new_perm = tuple(kept.index(a) for a in order if a != moved)
             work.add(Op("Transpose", [flat], reader.outputs, {"perm": new_perm}, members), behind=reader)
-
-
-def push_transpose_through_reduction(work: Work, options: Options) -> None:
-    """A Transpose before a reduction moves behind it, where fewer elements are left to move."""
-    for op in work.ops("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin"):
-        before = work.made_by(op.inputs[0], "Transpose")
-        perm = before.attrs.get("perm") if before is not None else None
-        axes = op.attrs.get("axes", work.value(op, 1))
-        if before is None or not isinstance(perm, tuple) or not isinstance(axes, tuple):
-            continue
-        if work.only_reader(before.outputs[0]) is not op:
-            continue
-        order = [int(p) for p in perm]
-        reduced = [order[int(a) % len(order)] for a in axes]
-        kept = bool(op.attrs.get("keepdims", 1))
-        left = [a for a in order if kept or a not in reduced]
-        source = work.shape(before.inputs[0])
-        shape = [1 if a in reduced else source[a] for a in sorted(left)]
-        middle = work.fresh("reduced", shape, op.outputs[0])
-        attrs: dict[str, Attr] = {**op.attrs, "axes": tuple(sorted(reduced))}
-        work.remove(before)
-        work.remove(op)
-        work.add(Op(op.op_type, before.inputs[:1], [middle], attrs, op.members), at=op)
-        turn = tuple(sorted(left).index(a) for a in left)
-        turned = work.add(Op("Transpose", [middle], op.outputs, {"perm": turn}, before.members), behind=op)
-        if turn == tuple(range(len(turn))):
-            work.bypass(turned, "nothing is left to transpose")
 
 
 def push_transpose_through_view(work: Work, options: Options) -> None:
@@ -102,7 +75,9 @@ def push_transpose_through_view(work: Work, options: Options) -> None:
         if view is None or work.only_reader(view.outputs[0]) is not moved:
             continue
         if work.shape(view.inputs[0]) == work.shape(split):
-            work.bypass(work.fuse((view, moved), "Reshape", view.inputs[:1], [split]), "the views cancel out")
+            view = work.fuse((view, moved), "Reshape", view.inputs[:1], [split])
+            if work.made_by(view.inputs[0], "Transpose"):
+                work.bypass(view, "a view behind a transpose that changes nothing")
 
 
 def _split_axes(shape: tuple[int, ...], wanted: tuple[int, ...]) -> list[tuple[int, ...]] | None:

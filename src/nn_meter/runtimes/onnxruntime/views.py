@@ -17,11 +17,13 @@ def gather_to_split(work: Work, options: Options) -> None:
     for first in work.ops("Gather", "Slice"):
         source = first.inputs[0]
         readers = list(work.readers(source))
-        cuts = [_cut(work, op) for op in readers]
-        parts = sorted(
-            ((c, op) for c, op in zip(cuts, readers, strict=True) if c is not None), key=lambda part: part[0]
-        )
-        if work.const(source) or len(parts) < 2 or len({c[0] for c, _ in parts}) != 1:
+        cutters = [op for op in readers if op.op_type in ("Gather", "Slice") and op.inputs[0] == source]
+        cuts = [(c, op) for op in cutters if (c := _cut(work, op)) is not None]
+        parts = sorted(cuts, key=lambda part: part[0])
+        if len(cuts) < max(2, len(cutters)) or len({c[0] for c, _ in parts}) != 1:
+            continue
+        maker = work.producer.get(source)
+        if work.const(source) or (maker is not None and len(maker.outputs) > 1):
             continue
         axis = parts[0][0][0]
         ends = [0, *(c[2] for c, _ in parts)]
@@ -38,7 +40,7 @@ def gather_to_split(work: Work, options: Options) -> None:
             shape = list(work.shape(source))
             shape[axis] = end - start
             pieces.append(work.fresh("part", shape, source))
-            views.append((Op("Squeeze", pieces[-1:], op.outputs, {}, op.members), op))
+            views.append((Op("Squeeze", pieces[-1:], op.outputs, {"axes": (axis,)}, op.members), op))
         members = tuple(m for _, op in parts if op.op_type == "Slice" for m in op.members)
         work.add(Op("Split", [source], pieces, {"axis": axis}, members), at=first)
         for view, op in views:
@@ -80,20 +82,9 @@ def merge_views(work: Work, options: Options) -> None:
         if work.tensors[op.inputs[0]].dtype in ("uint8", "int8"):
             continue
         before = work.made_by(op.inputs[0], "Reshape")
-        while (
-            before is not None
-            and work.only_reader(before.outputs[0]) is op
-            and not _allow_zero(before, op)
-            and not _open_beside_own(work, before, op)
-        ):
+        while before is not None and work.only_reader(before.outputs[0]) is op and not _allow_zero(before, op):
             op = work.fuse((before, op), "Reshape", before.inputs[:1], op.outputs)
             before = work.made_by(op.inputs[0], "Reshape")
-
-
-def _open_beside_own(work: Work, *ops: Op) -> bool:
-    """Whether one is the runtime's own, and another leaves a dimension to be computed: such views stay."""
-    shapes = (work.value(op, 1) or () for op in ops)
-    return any(not op.members for op in ops) and any(-1 in shape for shape in shapes)
 
 
 def _allow_zero(*ops: Op) -> bool:
