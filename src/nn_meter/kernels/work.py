@@ -338,6 +338,12 @@ def _power_of_two(op: Operator) -> str:
     return "radix 2" if length & (length - 1) == 0 else "any length"
 
 
+def _pieces(op: Operator) -> str:
+    """Whether single elements are taken, or longer pieces."""
+    rank = len(_shape(op, 0))
+    return "elements" if "axis" not in op.attrs or op.axis(rank, 0) == rank - 1 else "pieces"
+
+
 def _rows_of(names: Iterable[str], count: Count) -> dict[str, Count]:
     return dict.fromkeys(names, count)
 
@@ -458,7 +464,9 @@ DETAILS: Mapping[str, Callable[[Operator], str]] = MappingProxyType(
 
 VARIANTS: Mapping[str, Callable[[Operator], str]] = MappingProxyType(
     {
+        "Compress": _pieces,
         "GridSample": _attribute("padding_mode", "zeros"),
+        "ReverseSequence": lambda op: "time first" if op.int("time_axis", 0) == 0 else "batch first",
         "CDist": _attribute("metric", "sqeuclidean"),
         "LinearAttention": _attribute("update_rule", "gated_delta"),
         **dict.fromkeys(("CausalConvWithState", "VarlenCausalConvWithState"), _attribute("activation", "none")),

@@ -157,8 +157,9 @@ def movements(pen: Pen) -> str:
             depth = pen.integer(2, 512)
             made.append(pen.op("OneHot", ids, pen.b.const(depth), pen.b.const((0.0, 1.0), "float32"), axis=-1))
         elif sort == "ReverseSequence" and rank > 1:
-            lengths = pen.b.const([shape[1]] * shape[0])
-            made.append(pen.op("ReverseSequence", x, lengths, batch_axis=0, time_axis=1))
+            first = pen.integer(0, 1)  # the axis of time
+            lengths = pen.b.const([shape[first]] * shape[1 - first])
+            made.append(pen.op("ReverseSequence", x, lengths, batch_axis=1 - first, time_axis=first))
         elif sort == "Slice":
             axis = pen.integer(0, rank - 1)
             made.append(pen.slice(x, axis, shape[axis] // 4, shape[axis], pen.pick(1, 1, 2, 3)))

@@ -416,6 +416,7 @@ CONTRIBUTED: Mapping[str, Row] = {
     "Inverse": _square("Inverse", MICROSOFT),
     "CDist": _distances,
     "ExpandDims": _stacked,
+    "Unique": lambda pen: _ms(pen, "Unique", pen.input(round(size(pen, 20, 2e4))), outputs=3),
     "ScaledSiLU": _any("ScaledSiLU", MICROSOFT),
     "SampleOp": _any("SampleOp", MICROSOFT),
     "TransposeMatMul": _turned_product,
