@@ -462,10 +462,12 @@ DETAILS: Mapping[str, Callable[[Operator], str]] = MappingProxyType(
 )
 """Operator to the setting that decides how it computes."""
 
+_SAMPLED = (("mode", "linear"), ("padding_mode", "zeros"))
+
 VARIANTS: Mapping[str, Callable[[Operator], str]] = MappingProxyType(
     {
         "Compress": _pieces,
-        "GridSample": _attribute("padding_mode", "zeros"),
+        "GridSample": lambda op: " ".join(_attribute(*each)(op) for each in _SAMPLED),
         "ReverseSequence": lambda op: "time first" if op.int("time_axis", 0) == 0 else "batch first",
         "CDist": _attribute("metric", "sqeuclidean"),
         "LinearAttention": _attribute("update_rule", "gated_delta"),

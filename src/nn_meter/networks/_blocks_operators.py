@@ -160,6 +160,7 @@ def normalisations(pen: Pen) -> str:
         elif sort == "MeanVarianceNormalization":
             made.append(pen.op(sort, x, axes=pen.pick((0, 2, 3), (2, 3))))
         elif sort == "LpNormalization":
+            x = operand(pen, *any_shape(pen, 3)) if pen.chance(0.5) else x
             made.append(pen.op(sort, x, axis=pen.pick(1, -1), p=pen.pick(1, 2)))
         elif sort == "InstanceNormalization":
             made.append(pen.op(sort, x, pen.weight(width), pen.weight(width), epsilon=1e-5))

@@ -205,7 +205,8 @@ def samplings(pen: Pen) -> str:
         if op_type == "GridSample":
             out = max(2, round(side * pen.uniform(0.5, 1.5)))
             grid = pen.input(pen.batch, out, out, 2)
-            made.append(pen.op(op_type, x, grid, mode=mode, padding_mode=pen.pick("zeros", "border", "reflection")))
+            beyond = pen.pick("zeros", "zeros", "border", "reflection")
+            made.append(pen.op(op_type, x, grid, mode=mode, padding_mode=beyond))
         elif op_type == "RoiAlign":
             regions = pen.integer(1, 64)
             boxes = pen.op("Abs", pen.op("Mul", pen.input(regions, 4), pen.scalar(side / 3)))
