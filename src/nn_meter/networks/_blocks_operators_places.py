@@ -178,7 +178,8 @@ def orders(pen: Pen) -> str:
     """Running sums and the largest elements."""
     made = []
     for x in tensors(pen, 1.5e5):
-        axis = pen.integer(0, len(pen.shape(x)) - 1)
+        shape = pen.shape(x)
+        axis = shape.index(max(shape)) if pen.chance(0.6) else pen.integer(0, len(shape) - 1)
         if pen.chance(0.5):
             flags = {"exclusive": pen.integer(0, 1), "reverse": pen.integer(0, 1)}
             made.append(pen.op("CumSum", x, pen.b.const(axis), **flags))
