@@ -25,7 +25,7 @@ from nn_meter.kernels.kinds import (
 )
 from nn_meter.kernels.partition import Kernel, KernelConfig
 from nn_meter.kernels.rules import read_rules
-from nn_meter.kernels.schema import UNKNOWN, Encoder, Operator, Speeds, encode
+from nn_meter.kernels.schema import LARGE, UNKNOWN, Encoder, Operator, Speeds, encode
 from nn_meter.measuring.records import config_from_json, config_to_json
 from nn_meter.networks import FAMILIES
 from nn_meter.runtimes.fusion import fuse
@@ -154,14 +154,29 @@ def test_a_transpose_says_whether_one_axis_moves_as_it_was_written(
 @settings(max_examples=20, deadline=None)
 def test_the_kernels_of_an_inference_share_its_footprint(network: tuple[str, int]) -> None:
     some = kernels(*network)
-    columns = ("footprint_bytes", "bytes", "roofline_ms")
+    columns = ("footprint_bytes", "inference_bytes", "bytes", "roofline_ms")
     encoders = {kind: Encoder(KINDS[kind], columns, {}, SPEEDS) for kind in KINDS}
     rows = encode([(encoders[k.kind], k.config) for k in some])
-    moved = sum(size for _, size, _ in rows)
-    for footprint, size, roofline_ms in rows:
+    moved = sum(size for _, _, size, _ in rows)
+    for footprint, inference, size, roofline_ms in rows:
         assert footprint == rows[0][0]
+        assert inference == min(footprint, LARGE)
         assert 2**-0.125 <= footprint / moved <= 2**0.125
         assert roofline_ms - SPEEDS.overhead_ms >= 0.999e3 * size / SPEEDS.bytes_per_s
+
+
+@given(network=NETWORKS)
+@settings(max_examples=20, deadline=None)
+def test_a_kernel_knows_what_those_before_it_moved(network: tuple[str, int]) -> None:
+    some = kernels(*network)
+    columns = ("bytes", "recent_1_bytes", "recent_2_bytes", "recent_4_bytes")
+    encoders = {kind: Encoder(KINDS[kind], columns, {}, SPEEDS) for kind in KINDS}
+    rows = encode([(encoders[k.kind], k.config) for k in some])
+    sizes = [size for size, *_ in rows]
+    for place, (_, *recent) in enumerate(rows):
+        for count, rounded in zip((1, 2, 4), recent, strict=True):
+            exact = sum(sizes[max(0, place - count) : place])
+            assert rounded == 0.0 == exact if not exact else 2**-0.26 <= rounded / exact <= 2**0.26
 
 
 def test_what_can_be_built_has_a_space_and_no_operator_two_kinds() -> None:

@@ -99,7 +99,7 @@ def test_a_regressor_is_given_the_columns_that_it_was_trained_with() -> None:
         answers = KindAnswers("unary", asking(*columns, **codes), SPEEDS)
         _, half = answers.encoder.half(config)
         wanted = {"size": 1000, "item_bytes": 4, "op": 5}
-        assert answers.encoder.row(half, 1.0) == tuple(wanted[column] for column in columns)
+        assert answers.encoder.row(half, (1.0,) * 5) == tuple(wanted[column] for column in columns)
 
 
 def _operator(op: str) -> Operator:

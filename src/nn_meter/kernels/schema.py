@@ -1,13 +1,16 @@
 """What a kernel kind declares, and how kernels of it become rows of numbers: the feature schema ``onnx-2``.
 
-A kind names its columns; a row holds them in the order that a predictor asks for. Every kind has four columns more,
-which follow from the work that its configs do and from what surrounds the kernel:
+A kind names its columns; a row holds them in the order that a predictor asks for. Every kind has more columns, which
+follow from the work that its configs do and from what surrounds the kernel:
 
 ``flops``, ``bytes``
     what it computes, and what it reads and writes, weights included;
-``footprint_bytes``
-    what a whole inference reads and writes, rounded to a quarter of an octave. Between two uses of a weight that much
-    has passed through the caches, so that the same kernel takes longer in a large model;
+``inference_bytes``
+    what a whole inference reads and writes, rounded to a quarter of an octave, ``LARGE`` at most. Between two uses of a
+    weight that much has passed through the caches, so that the same kernel takes longer in a large model;
+``recent_1_bytes``, ``recent_2_bytes``, ``recent_4_bytes``
+    what the kernel before, the two and the four before read and wrote, rounded to half an octave: where it was little,
+    what they left is still in the nearest cache;
 ``roofline_ms``
     the least that the device needs (Williams et al., CACM 2009), which regressors are relative to::
 
@@ -22,6 +25,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from itertools import combinations
 from math import log2
 from operator import itemgetter
@@ -36,6 +40,16 @@ from nn_meter.kernels.partition import Shape
 SCHEMA = "onnx-2"
 ROOFLINE = "roofline_ms"
 FOOTPRINT = "footprint_bytes"
+"""``inference_bytes`` without a limit, as bundles before 2026-11-28 have it."""
+
+LARGE = 2.0**26
+"""Few networks that are drawn read and write more: beyond, regressors would know them by their largest kernels, and
+take additions of small ones for slow."""
+
+_RECENT = (1, 2, 4)
+AROUND = ("inference_bytes", *(f"recent_{count}_bytes" for count in _RECENT))
+"""Columns that say what surrounds a kernel."""
+
 UNKNOWN = -1
 """Code of a name that has none."""
 
@@ -206,7 +220,7 @@ class KernelKind:
     def schema(self) -> tuple[str, ...]:
         """Names of all columns that every device has."""
         own = (column.name for column in self.columns if not isinstance(column, OnDevice))
-        return ("flops", "bytes", *own, FOOTPRINT, ROOFLINE)
+        return ("flops", "bytes", *own, *AROUND, ROOFLINE)
 
     def schema_on(self, speeds: Speeds) -> tuple[str, ...]:
         """Names of all columns on such a device: where its processors are known, also those that depend on them."""
@@ -256,7 +270,7 @@ class Encoder:
         work: Callable[[Any], Work] | None = None,
     ) -> None:
         declared = {column.name: column for column in kind.columns}
-        shared = (FOOTPRINT, "flops", "bytes", ROOFLINE)
+        shared = (FOOTPRINT, *AROUND, "flops", "bytes", ROOFLINE)
         asked = [name for name in columns if name not in shared]
         self._work = work or kind.work
         self._own = tuple(_number(declared[name], codes, speeds) for name in asked)
@@ -282,9 +296,9 @@ class Encoder:
         moved, (flops, *_) = self.half(config)
         return self._speeds.bound(Work(flops, moved, 0.0))
 
-    def row(self, half: Row, footprint: float) -> Row:
-        """The row of a kernel in an inference of that footprint, in bytes."""
-        row: Row = self._pick((footprint, *half))
+    def row(self, half: Row, around: Row) -> Row:
+        """The row of a kernel that is surrounded so: the footprint of its inference in bytes, and ``AROUND``."""
+        row: Row = self._pick((*around, *half))
         return row[:-1]
 
 
@@ -299,8 +313,17 @@ def _number(column: Column | Category | OnDevice, codes: Codes, speeds: Speeds) 
 
 
 def encode(kernels: Sequence[tuple[Encoder, Any]]) -> list[Row]:
-    """A row for each kernel of one inference, given as encoder and config."""
+    """A row for each kernel of one inference, given as encoder and config, in the order of execution."""
     halves = [encoder.half(config) for encoder, config in kernels]
-    moved = max(sum(size for size, _ in halves), 1.0)
-    footprint = 2.0 ** (round(4 * log2(moved)) / 4)
-    return [encoder.row(half, footprint) for (encoder, _), (_, half) in zip(kernels, halves, strict=True)]
+    moved = [0.0, *accumulate(size for size, _ in halves)]
+    footprint = _rounded(max(moved[-1], 1.0), 4)
+    inference = (footprint, min(footprint, LARGE))
+    return [
+        encoder.row(half, inference + tuple([_rounded(moved[i] - moved[max(0, i - count)], 2) for count in _RECENT]))
+        for i, ((encoder, _), (_, half)) in enumerate(zip(kernels, halves, strict=True))
+    ]
+
+
+def _rounded(size: float, parts: int) -> float:
+    """To such a part of an octave: kernels whose surroundings are alike share a row."""
+    return 2.0 ** (round(parts * log2(size)) / parts) if size > 0 else 0.0

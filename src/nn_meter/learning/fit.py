@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from nn_meter.errors import BuildError, MissingDependencyError
 from nn_meter.kernels.kinds import KINDS
-from nn_meter.kernels.schema import FOOTPRINT, ROOFLINE, SCHEMA, Codes, Encoder, Row, Speeds, Work, encode
+from nn_meter.kernels.schema import AROUND, ROOFLINE, SCHEMA, Codes, Encoder, Row, Speeds, Work, encode
 from nn_meter.measuring.journal import Journal
 from nn_meter.measuring.records import MeasuredKernel
 from nn_meter.predictors.kind import KindPredictor
@@ -157,7 +157,7 @@ def fit_kind(
     span = {
         name: (float(low), float(high))
         for name, low, high in zip(names, rows.min(0), rows.max(0), strict=True)
-        if name != ROOFLINE and name not in categories
+        if name not in (ROOFLINE, *AROUND) and name not in categories
     }
     predictor = KindPredictor(
         kind, schema, tuple(names), trees, "log_roofline_ratio", span, len(rows), errors, categories, seen
@@ -270,8 +270,7 @@ def fit_kinds(
     The names of a category get codes in the order of what they cost, relative to the roofline: then a threshold between
     codes parts cheap names from dear ones (Fisher, 1958); ``codes`` of kinds that have them already are taken instead.
 
-    Where every network is one kernel, the footprint of an inference is not known and no column, and whole families are
-    held out.
+    Where every network is one kernel, what surrounds it is not known and no column, and whole families are held out.
     """
     samples: dict[str, list[tuple[int, MeasuredKernel]]] = {}
     for number, network in enumerate(networks):
@@ -284,7 +283,7 @@ def fit_kinds(
     }
     alone = all(len(network.samples) == 1 for network in networks)
     columns = {
-        kind: tuple(name for name in KINDS[kind].schema_on(speeds) if not (alone and name == FOOTPRINT))
+        kind: tuple(name for name in KINDS[kind].schema_on(speeds) if not (alone and name in AROUND))
         for kind in samples
     }
     encoders = {kind: Encoder(KINDS[kind], columns[kind], known[kind], speeds) for kind in samples}
