@@ -25,8 +25,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
-from itertools import combinations
+from itertools import accumulate, combinations
 from math import log2
 from operator import itemgetter
 from types import MappingProxyType

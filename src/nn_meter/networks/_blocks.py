@@ -27,14 +27,20 @@ LARGEST = 10.0
 SOFT_NODES = 45
 """No block is added once a network holds this many nodes."""
 
+SOFT_PARAMETERS = 5e7
+"""No block is added once a network holds this many weights: 200 MB of floats are beyond any cache of one core."""
+
+DEEP = 0.06
+"""Share of networks that are as deep as real ones, up to sixteen times the usual: what their kernels find in the caches
+no small network shows. One takes as long to measure as ten others."""
+
 
 class Pen:
     """A graph in the making, the dice that decide how it goes on, and the spellings that it keeps.
 
-    ``macs`` counts the multiply-adds written so far. What an exporter or an architecture decides once for
-    a whole network (its ``scale``, ``fold`` batch normalisation, fused or decomposed layer normalisation, the
-    spelling of
-    GELU) is drawn once, here.
+    ``macs`` counts the multiply-adds written so far, ``parameters`` the weights. What an exporter or an architecture
+    decides once for a whole network (its ``depth`` and ``scale``, ``fold`` batch normalisation, fused or decomposed
+    layer normalisation, the spelling of GELU) is drawn once, here.
     """
 
     def __init__(self, name: str, rng: np.random.Generator, dtype: str) -> None:
@@ -42,9 +48,11 @@ class Pen:
         self.rng = rng
         self.dtype = dtype
         self.macs = 0.0
+        self.parameters = 0
         self.nodes = 0
         self.others: list[str] = []
-        self.scale = self.log_uniform(1.0, LARGEST) if self.chance(0.35) else 1.0
+        self.depth = self.integer(4, 16) if self.chance(DEEP) else 1
+        self.scale = self.log_uniform(1.0, LARGEST) if self.depth == 1 and self.chance(0.35) else 1.0
         self.batch = self.integer(2, 8) if self.chance(0.1) else 1
         self.fold = self.chance(0.8)
         self.fused_norm = self.chance(0.75)
@@ -86,7 +94,12 @@ class Pen:
 
     def room(self) -> bool:
         """Whether another block may be added."""
-        return self.macs < SOFT_MACS * self.scale and self.nodes < SOFT_NODES
+        small = self.macs < SOFT_MACS * self.scale * self.depth and self.nodes < SOFT_NODES * self.depth
+        return small and self.parameters < SOFT_PARAMETERS
+
+    def blocks(self, most: int) -> int:
+        """How many blocks to write: at most so many, of deep networks many times that."""
+        return self.integer(1, most) * self.depth
 
     # graph
 
@@ -104,6 +117,7 @@ class Pen:
 
     def weight(self, *shape: int) -> str:
         """A constant of the network's element type."""
+        self.parameters += math.prod(shape)
         return self.b.weight(shape, self.dtype)
 
     def scalar(self, value: float) -> str:

@@ -30,7 +30,7 @@ def encoder(pen: Pen) -> str:
     heads, dim = heads_of(pen, width)
     mask_per_item = pen.chance(0.5)
     post_norm = pen.chance(0.7)
-    for _ in range(pen.integer(1, 3)):
+    for _ in range(pen.blocks(3)):
         if not pen.room():
             break
         y = x if post_norm else pen.layer_norm(x)
@@ -80,7 +80,7 @@ def decoder(pen: Pen) -> str:
     if not modern:
         x = pen.op("Add", x, pen.weight(1, tokens, width))
     cosine, sine = pen.weight(1, 1, tokens, dim), pen.weight(1, 1, tokens, dim)
-    for _ in range(pen.integer(1, 2)):
+    for _ in range(pen.blocks(2)):
         if not pen.room():
             break
         y = pen.rms_norm(x) if modern else pen.layer_norm(x)

@@ -1,9 +1,9 @@
 """Seeded random networks whose blocks are those of real families, and whose sizes are anyone's.
 
 Widths, depths, resolutions, kernels and groups are drawn from ranges; no published network and no list of
-its layers is in here. The networks are small in cost and few in blocks, and start at any stage of a family,
-so that late stages (wide and small maps) are as frequent as early ones. What a predictor learns from them has
-to carry over to real models that it never saw.
+its layers is in here. The networks are small in cost and few in blocks, but for some as deep as real ones, and
+start at any stage of a family, so that late stages (wide and small maps) are as frequent as early ones. What a
+predictor learns from them has to carry over to real models that it never saw.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from nn_meter.networks._blocks_operators import OPERATORS
 from nn_meter.networks.quantised import PRECISIONS
 
 MAX_FLOPS = 4.0e8 * LARGEST
-"""No network does more floating-point operations than this in its convolutions and matrix products."""
+"""No network does more floating-point operations than this in its convolutions and matrix products; of deep ones no
+block in the mean."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ class Family:
             rng = np.random.default_rng((seed, zlib.crc32(self.name.encode()), attempt))
             pen = Pen(f"{self.name}_{seed}", rng, dtype)
             output = self.write(pen)
-            if pen.nodes and 2 * pen.macs <= MAX_FLOPS * pen.scale / LARGEST:
+            if pen.nodes and 2 * pen.macs <= MAX_FLOPS * pen.scale * pen.depth / LARGEST:
                 graph = pen.graph(output)
                 return PRECISIONS[pen.pick(*self.precisions)](graph) if self.precisions else graph
         raise AssertionError("unreachable: attempts do not end")
@@ -60,7 +61,7 @@ def _map_network(pen: Pen, make: maps.Maker, low: int, high: int, macs: float) -
     """One to four blocks on a feature map, of two families in some networks, and a head in some."""
     x = maps.feature_map(pen, low, high, macs)
     step = make(pen)
-    blocks = pen.integer(1, 4)
+    blocks = pen.blocks(4)
     change = pen.integer(1, blocks) if pen.chance(0.12) else blocks
     for index in range(blocks):
         if index == change:
@@ -79,7 +80,7 @@ def _token_network(
     if pen.chance(0.4):
         x = tokens.embed_positions(pen, x)
     step = make(pen)
-    for _ in range(pen.integer(1, 3)):
+    for _ in range(pen.blocks(3)):
         x = step(x)
         if not pen.room():
             break
@@ -92,7 +93,7 @@ def _window_network(pen: Pen) -> str:
     """One to three blocks of windowed attention."""
     x = tokens.window_input(pen)
     step = tokens.windowed(pen)
-    for _ in range(pen.integer(1, 3)):
+    for _ in range(pen.blocks(3)):
         x = step(x)
         if not pen.room():
             break
