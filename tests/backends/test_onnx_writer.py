@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, helper
 
 from nn_meter.backends.onnx_writer import as_bytes, random_inputs, to_onnx, with_random_weights
 from nn_meter.errors import BackendError, ModelFormatError
+from nn_meter.frontends import read
 from nn_meter.ir import GraphBuilder
 from nn_meter.ir.graph import Graph
 
 MODELS = Path(__file__).parents[2].parent / "shared" / "models"
 
 
-def run(model: onnx.ModelProto) -> list[np.ndarray]:
+def run(model: onnx.ModelProto, inputs: dict[str, np.ndarray] | None = None) -> list[np.ndarray]:
     ort = pytest.importorskip("onnxruntime")
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
     session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return session.run(None, random_inputs(model))
+    return session.run(None, inputs or random_inputs(model))
 
 
 def embedding() -> Graph:
@@ -80,6 +84,40 @@ def test_a_number_takes_the_type_that_the_operator_declares() -> None:
     b = GraphBuilder()
     x = b.input((2, 6))
     run(to_onnx(b.graph(b.op("LeakyRelu", x, alpha=1))))
+
+
+def _of_opset(opset: int, *nodes: onnx.NodeProto, initializers: Sequence[onnx.TensorProto] = ()) -> bytes:
+    info = [helper.make_tensor_value_info("x", TensorProto.FLOAT, (2, 3, 8))]
+    out = [helper.make_tensor_value_info(nodes[-1].output[0], TensorProto.FLOAT, None)]
+    graph = helper.make_graph(nodes, "older", info, out, initializers)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+    return bytes(model.SerializeToString())
+
+
+@pytest.mark.parametrize(
+    "opset, op_type, attrs",
+    [
+        (9, "Clip", {"min": 0.0, "max": 6.0}),
+        (9, "Slice", {"starts": (0, 1), "ends": (2, 3), "axes": (0, 1)}),
+        (9, "TopK", {"k": 2}),
+        (10, "Pad", {"pads": (0, 0, 1, 0, 0, 1), "value": 0.5}),
+        (11, "ReduceSum", {"axes": (1,)}),
+        (11, "Split", {"split": (1, 2), "axis": 1}),
+        (11, "Unsqueeze", {"axes": (0,)}),
+        (17, "ReduceL2", {"axes": (-1,), "keepdims": 0}),
+        (17, "ReduceMean", {"axes": (2,)}),
+    ],
+)
+def test_what_was_read_in_an_older_opset_is_written_in_todays(
+    opset: int, op_type: str, attrs: dict[str, Any]
+) -> None:
+    outputs = ["y", "z"] if op_type in ("Split", "TopK") else ["y"]
+    older = _of_opset(opset, helper.make_node(op_type, ["x"], outputs, name="it", **attrs))
+    written = to_onnx(read(older))
+    assert written.opset_import[0].version >= 18
+    x = {"x": np.linspace(-4, 9, 48, dtype=np.float32).reshape(2, 3, 8)}
+    before, after = (run(onnx.load_from_string(each), x) for each in (older, written.SerializeToString()))
+    assert np.array_equal(before[0], after[0])
 
 
 def test_a_young_operator_raises_the_opset() -> None:

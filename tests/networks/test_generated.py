@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from nn_meter.ir.graph import Graph, verify
 from nn_meter.networks import FAMILIES, draw
+from nn_meter.networks._blocks import DEEPEST, LARGEST, SOFT_PARAMETERS
 from nn_meter.networks.generated import MAX_FLOPS
 
 MODELS = Path(__file__).parents[2] / ".." / "shared" / "models"
@@ -54,8 +55,9 @@ def test_every_family_gives_a_small_graph_for_any_seed(family: str, seed: int) -
     graph = FAMILIES[family](seed)
     assert verify(graph) is graph
     written = 5 if FAMILIES[family].precisions else 1  # changes of type around each operator
-    assert 1 <= len(graph.nodes) <= 160 * written
-    assert flops(graph) <= MAX_FLOPS
+    assert 1 <= len(graph.nodes) <= 160 * written * DEEPEST
+    assert flops(graph) <= MAX_FLOPS * DEEPEST / LARGEST
+    assert sum(t.size for t in graph.tensors.values() if t.const and t.value is None) <= 3 * SOFT_PARAMETERS
     assert all(1 <= tensor.size <= 3e7 for tensor in graph.tensors.values())
     if not family.startswith("operators"):  # there are operators of every element type
         assert all(graph.tensors[name].dtype in ("float32", "int64") for name in graph.inputs)

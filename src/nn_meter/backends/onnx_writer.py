@@ -18,6 +18,7 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, TensorProto, defs, external_data_helper, helper
 
+from nn_meter.backends.onnx_opsets import as_of, is_onnx
 from nn_meter.errors import BackendError, ModelFormatError
 from nn_meter.ir.graph import Attr, Graph, Node, Tensor
 from nn_meter.ir.shapes import DTYPES
@@ -197,14 +198,16 @@ def _structure(graph: Graph, opset: int) -> onnx.ModelProto:
     read = dict.fromkeys(name for node in nodes for name in node.inputs if name)
     read.update(dict.fromkeys(graph.outputs))
     weights = [graph.tensors[name] for name in read if name not in computed and name not in graph.inputs]
+    current = [as_of(node, opset, graph) for node in nodes]
+    weights += [tensor for _, settings in current for tensor in settings]
     proto = helper.make_graph(
-        [_node(node, opset) for node in nodes],
+        [_node(node, opset) for node, _ in current],
         graph.name or "graph",
         [_value_info(graph.tensors[name]) for name in graph.inputs],
         [_value_info(graph.tensors[name]) for name in graph.outputs],
         [_initializer(tensor) for tensor in weights],
     )
-    versions = {"": opset, **{node.domain: 1 for node in nodes if not _is_onnx(node.domain)}}
+    versions = {"": opset, **{node.domain: 1 for node in nodes if not is_onnx(node.domain)}}
     imports = [helper.make_opsetid(domain, version) for domain, version in versions.items()]
     return helper.make_model(
         proto,
@@ -214,21 +217,17 @@ def _structure(graph: Graph, opset: int) -> onnx.ModelProto:
     )
 
 
-def _is_onnx(domain: str) -> bool:
-    return domain in ("", "ai.onnx")
-
-
 def _opset_for(graph: Graph) -> int:
     """The lowest opset from ``BASE_OPSET`` on that has every operator of ``graph``."""
     opset = BASE_OPSET
-    for op_type in {node.op_type for node in graph.nodes if _is_onnx(node.domain)}:
+    for op_type in {node.op_type for node in graph.nodes if is_onnx(node.domain)}:
         if defs.has(op_type) and not defs.has(op_type, opset):
             opset = next(each for each in range(opset + 1, defs.onnx_opset_version() + 1) if defs.has(op_type, each))
     return opset
 
 
 def _node(node: Node, opset: int) -> onnx.NodeProto:
-    domain = "" if _is_onnx(node.domain) else node.domain
+    domain = "" if is_onnx(node.domain) else node.domain
     proto = helper.make_node(node.op_type, node.inputs, node.outputs, name=node.name, domain=domain)
     known = (
         defs.get_schema(node.op_type, opset).attributes

@@ -30,9 +30,9 @@ SOFT_NODES = 45
 SOFT_PARAMETERS = 5e7
 """No block is added once a network holds this many weights: 200 MB of floats are beyond any cache of one core."""
 
-DEEP = 0.06
-"""Share of networks that are as deep as real ones, up to sixteen times the usual: what their kernels find in the caches
-no small network shows. One takes as long to measure as ten others."""
+DEEP, DEEPEST = 0.06, 16
+"""Share of networks that are as deep as real ones, and how many times deeper than usual: what their kernels find in the
+caches no small network shows. One takes as long to measure as ten others."""
 
 
 class Pen:
@@ -51,7 +51,7 @@ class Pen:
         self.parameters = 0
         self.nodes = 0
         self.others: list[str] = []
-        self.depth = self.integer(4, 16) if self.chance(DEEP) else 1
+        self.depth = self.integer(4, DEEPEST) if self.chance(DEEP) else 1
         self.scale = self.log_uniform(1.0, LARGEST) if self.depth == 1 and self.chance(0.35) else 1.0
         self.batch = self.integer(2, 8) if self.chance(0.1) else 1
         self.fold = self.chance(0.8)

@@ -1,0 +1,52 @@
+"""Nodes that were read from models of older opsets, as newer ones spell them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from types import MappingProxyType
+
+from onnx import defs
+
+from nn_meter.ir.graph import Graph, Node, Tensor
+
+_REDUCTIONS = ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "Sum", "SumSquare")
+
+_BECAME_INPUTS: Mapping[str, Mapping[str, int]] = {
+    **dict.fromkeys((*(f"Reduce{how}" for how in _REDUCTIONS), "Squeeze", "Unsqueeze"), {"axes": 1}),
+    "Clip": {"min": 1, "max": 2},
+    "Dropout": {"ratio": 1},
+    "Pad": {"pads": 1, "value": 2},
+    "Slice": {"starts": 1, "ends": 2, "axes": 3},
+    "Split": {"split": 1},
+    "TopK": {"k": 1},
+}
+"""Attributes that models of older opsets have where inputs are today, and which inputs."""
+
+_OF_THE_DATA = frozenset(("max", "min", "ratio", "value"))
+"""Those that have the data's element type; the others are whole numbers."""
+
+
+def is_onnx(domain: str) -> bool:
+    """Whether a domain is ONNX's own."""
+    return domain in ("", "ai.onnx")
+
+
+def as_of(node: Node, opset: int, graph: Graph) -> tuple[Node, list[Tensor]]:
+    """``node`` as ``opset`` spells it, and the constants that its attributes of older opsets become."""
+    older = _BECAME_INPUTS.get(node.op_type, {}) if is_onnx(node.domain) else {}
+    known = defs.get_schema(node.op_type, opset).attributes if older else {}
+    found = {name: place for name, place in older.items() if name in node.attrs and name not in known}
+    if not found:
+        return node, []
+    inputs = list(node.inputs) + [""] * (max(found.values()) + 1 - len(node.inputs))
+    settings = []
+    for name, place in found.items():
+        value = node.attrs[name]
+        dtype = graph.tensors[node.inputs[0]].dtype if name in _OF_THE_DATA else "int64"
+        many = value if isinstance(value, tuple) else (value,)
+        shape = (len(many),) if isinstance(value, tuple) or name == "k" else ()
+        settings.append(Tensor(f"{node.name}/{name}", shape, dtype, True, many))
+        inputs[place] = settings[-1].name
+    attrs = {name: value for name, value in node.attrs.items() if name not in found}
+    return replace(node, inputs=tuple(inputs), attrs=MappingProxyType(attrs)), settings
