@@ -91,9 +91,9 @@ def test_networks_measured_while_the_machine_was_slow_are_left_out() -> None:
 
 
 def test_a_stretch_that_is_a_little_slow_is_divided_out_by_the_probe() -> None:
-    first, later = corrected(records(300) + records(300, slow=1.1)), corrected(records(300))
+    first, later = corrected(records(400) + records(200, slow=1.1)), corrected(records(200))
     assert first.disturbed == 0
-    for network, as_it_is in zip(first.networks[400:], later.networks[100:], strict=False):
+    for network, as_it_is in zip(first.networks[500:], later.networks[100:], strict=True):
         assert latencies(network.samples) == pytest.approx(latencies(as_it_is.samples))
 
 

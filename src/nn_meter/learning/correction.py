@@ -2,7 +2,7 @@
 
 Three things are taken out of what a network's records say. A neighbour on the machine slows whole stretches: a fixed
 probe took turns with each network. Networks whose probe was slow are left out, and what is slow about the stretch of
-the others is divided out, relative to the quietest stretches. The runtime's profiler costs time in every kernel: the
+the others is divided out, relative to the usual one. The runtime's profiler costs time in every kernel: the
 same network run without it tells how much. And what is left of the kernels is scaled so that they add up to the quiet
 latency of their network, less what a call costs outside all kernels.
 """
@@ -67,10 +67,11 @@ def corrected(records: Sequence[Record]) -> Corrected:
 
 def _undisturbed(records: Sequence[Record]) -> list[tuple[Record, float]]:
     """Records whose probes were quiet in each turn, and how much slower than quiet the machine was around then: the
-    median over records nearby of their probe's quiet latency, relative to the same median in the quietest stretches.
+    median over records nearby of their probe's quiet latency, relative to the same median in half of all stretches.
 
-    A median is compared with medians: the quickest of all the probe's runs is no stretch that a model could be judged
-    in, and to divide by it makes every kernel a few percent too cheap.
+    A median is compared with medians, and with the middle one: the quickest of all the probe's runs is no stretch that
+    a model could be judged in, and the quietest stretches are few. To divide by either makes every kernel a few percent
+    too cheap.
     """
     if not records:
         return []
@@ -86,7 +87,7 @@ def _undisturbed(records: Sequence[Record]) -> list[tuple[Record, float]]:
     kept = np.flatnonzero(excess <= max(_DISTURBED, float(np.quantile(excess, 0.3)))).tolist()
     own = np.array([probe.quiet_ms for probe in probes])[kept]
     nearby = [float(np.median(own[max(0, n - _NEAR) : n + _NEAR])) for n in range(len(kept))]
-    quiet_ms = quantile(nearby)
+    quiet_ms = float(np.median(nearby))
     return [(records[i], each / quiet_ms) for i, each in zip(kept, nearby, strict=True)]
 
 

@@ -4,7 +4,7 @@
 and never speed one up, so that a low quantile is what the machine does while they are still, and unlike the fastest run
 it does not fall with the number of runs. A model's quiet latency is that quantile of its runs. Where a stretch was slow
 as a whole, it is corrected by a probe that took turns in it: by its quiet latency in that stretch, relative to that in
-the quietest stretches. What the runtime's profiler tells of single kernels is shared out
+the usual one. What the runtime's profiler tells of single kernels is shared out
 so that they add up to their network's quiet latency (``learning.correction``). Bundles name it as their ``statistic``.
 """
 
