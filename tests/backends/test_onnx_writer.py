@@ -95,7 +95,7 @@ def _of_opset(opset: int, *nodes: onnx.NodeProto, initializers: Sequence[onnx.Te
 
 
 @pytest.mark.parametrize(
-    "opset, op_type, attrs",
+    ("opset", "op_type", "attrs"),
     [
         (9, "Clip", {"min": 0.0, "max": 6.0}),
         (9, "Slice", {"starts": (0, 1), "ends": (2, 3), "axes": (0, 1)}),

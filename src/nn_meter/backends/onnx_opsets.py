@@ -13,7 +13,7 @@ from nn_meter.ir.graph import Graph, Node, Tensor
 _REDUCTIONS = ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "Sum", "SumSquare")
 
 _BECAME_INPUTS: Mapping[str, Mapping[str, int]] = {
-    **dict.fromkeys((*(f"Reduce{how}" for how in _REDUCTIONS), "Squeeze", "Unsqueeze"), {"axes": 1}),
+    **{name: {"axes": 1} for name in (*(f"Reduce{how}" for how in _REDUCTIONS), "Squeeze", "Unsqueeze")},
     "Clip": {"min": 1, "max": 2},
     "Dropout": {"ratio": 1},
     "Pad": {"pads": 1, "value": 2},
