@@ -44,7 +44,7 @@ def as_of(node: Node, opset: int, graph: Graph) -> tuple[Node, list[Tensor]]:
     for name, place in found.items():
         value = node.attrs[name]
         dtype = graph.tensors[node.inputs[0]].dtype if name in _OF_THE_DATA else "int64"
-        many = value if isinstance(value, tuple) else (value,)
+        many = tuple(each for each in (value if isinstance(value, tuple) else (value,)) if not isinstance(each, str))
         shape = (len(many),) if isinstance(value, tuple) or name == "k" else ()
         settings.append(Tensor(f"{node.name}/{name}", shape, dtype, True, many))
         inputs[place] = settings[-1].name
