@@ -107,6 +107,43 @@ def test_the_advice_for_a_past_that_is_not_stated_works() -> None:
     assert read(decoder(), past=128).tensors["input_ids"].shape == (1, 1)
 
 
+def behind_an_encoder() -> onnx.ModelProto:
+    """The decoder of an encoder-decoder with its caches, as exporters name their inputs."""
+    own = ("batch_size", HEADS, "past_decoder_sequence_length", SIZE)
+    other = ("batch_size", HEADS, "encoder_sequence_length", SIZE)
+    inputs = [
+        value("input_ids", ("batch_size", "decoder_sequence_length"), INT),
+        value("encoder_attention_mask", ("batch_size", "encoder_sequence_length"), INT),
+        value("past_key_values.0.decoder.key", own),
+        value("past_key_values.0.encoder.key", other),
+    ]
+    nodes = [
+        helper.make_node("Gather", ["table", "input_ids"], ["x"]),
+        helper.make_node("Reshape", ["x", "apart"], ["h"]),
+        helper.make_node("Transpose", ["h"], ["q"], perm=[0, 2, 1, 3]),
+        helper.make_node("Concat", ["past_key_values.0.decoder.key", "q"], ["present.0.key"], axis=2),
+        helper.make_node("Transpose", ["past_key_values.0.encoder.key"], ["kt"], perm=[0, 1, 3, 2]),
+        helper.make_node("MatMul", ["q", "kt"], ["scores"]),
+        helper.make_node("Cast", ["encoder_attention_mask"], ["mask"], to=FLOAT),
+    ]
+    held = {"table": np.zeros((32, WIDTH), np.float32), "apart": np.array([0, 0, HEADS, SIZE])}
+    weights = [onnx.numpy_helper.from_array(array, name) for name, array in held.items()]
+    outputs = [value(name, None) for name in ("scores", "present.0.key", "mask")]
+    graph = helper.make_graph(nodes, "decoder", inputs, outputs, weights)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def test_what_an_encoder_left_is_asked_for_and_the_advice_works() -> None:
+    wanted = r"encoder_attention_mask'.*--input-shape encoder_attention_mask=BATCH_SIZE,ENCODER_SEQUENCE_LENGTH"
+    with pytest.raises(GraphError, match=wanted):
+        read(behind_an_encoder(), past=20)
+    found = read(behind_an_encoder(), past=20, input_shapes={"encoder_attention_mask": (1, 50)}).tensors
+    assert found["input_ids"].shape == (1, 1)
+    assert found["past_key_values.0.encoder.key"].shape == (1, HEADS, 50, SIZE)
+    assert found["present.0.key"].shape == (1, HEADS, 21, SIZE)
+    assert found["scores"].shape == (1, HEADS, 1, 50)
+
+
 def test_a_past_that_the_file_fixes_is_kept() -> None:
     fixed = decoder(past=12, total="total")
     assert read(fixed, past=12).tensors["attention_mask"].shape == (1, 13)

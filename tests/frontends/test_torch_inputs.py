@@ -101,11 +101,39 @@ def test_a_step_of_a_language_model_reads_and_gives_back_its_cache(family: str) 
     assert len(hf.read(config, past=0, seq_len=5).inputs) == 1
 
 
+@pytest.mark.parametrize("family", ["T5", "Bart", "Whisper"])
+def test_a_step_of_a_decoder_reads_what_its_encoder_left(family: str) -> None:
+    transformers = imported("transformers", "hf")
+    sides = {"encoder_layers": 3, "decoder_layers": 2, "encoder_attention_heads": 4, "decoder_attention_heads": 4}
+    sides |= {"d_model": 32, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48, "vocab_size": 99}
+    options = {
+        "T5": {"d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 3, "num_decoder_layers": 2, "num_heads": 4},
+        "Bart": sides,
+        "Whisper": sides | {"max_source_positions": 50, "num_mel_bins": 8, "pad_token_id": 0},
+    }[family]
+    config = getattr(transformers, f"{family}Config")(**options)
+    graph = hf.read(config, past=20)
+    length = 50 if family == "Whisper" else 128
+    shapes = [graph.tensors[name].shape for name in graph.inputs]
+    assert shapes == [(1, 1), (1, length, 32), *[(1, 4, 20, 8)] * 4, *[(1, 4, length, 8)] * 4]
+    scores = [graph.tensors[node.outputs[0]].size for node in graph.nodes if node.op_type == "Softmax"]
+    assert scores == [4 * 21, 4 * length] * 2  # of its own tokens and of the encoder's, and no encoder
+    assert (1, 4, 21, 8) in [graph.tensors[name].shape for name in graph.outputs]
+
+
+def test_a_text_longer_than_a_model_has_positions_for_is_said_to_be_cut() -> None:
+    transformers = imported("transformers", "hf")
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 48}
+    text = sizes | {"max_position_embeddings": 77, "vocab_size": 99}
+    config = transformers.CLIPConfig(text_config=text, vision_config=sizes | {"image_size": 32, "patch_size": 16})
+    graph = hf.read(config)
+    assert graph.tensors["input_ids"].shape == (1, 77)
+    assert "the text is 77 tokens long, not 128: CLIPConfig has no more positions" in graph.notes
+    assert not any("positions" in note for note in hf.read(config, seq_len=40).notes)
+
+
 def test_what_has_no_cache_takes_no_past() -> None:
     transformers = imported("transformers", "hf")
-    small = transformers.T5Config(d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4)
-    with pytest.raises(InputError, match=r"takes no past"):
-        hf.read(small, past=4)
     encoder = transformers.BertConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=48)
     with pytest.raises(InputError, match=r"BertConfig takes no past; it is for language models"):
         hf.read(encoder, past=4)

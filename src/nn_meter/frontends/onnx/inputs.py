@@ -15,6 +15,9 @@ from nn_meter.frontends.onnx import wire
 from nn_meter.ir import Tensor
 from nn_meter.limits import DIMENSION, RANK
 
+_TWO = (2, 3)
+"""Sizes that advice shows for an input whose shape the file does not state."""
+
 Shapes = Mapping[str, Sequence[int]] | Sequence[int]
 """Shape by input name, or the one shape of the only input."""
 
@@ -109,8 +112,8 @@ class Inputs:
         elif shapes is not None:
             if len(names) != 1:
                 raise GraphError(
-                    f"{self._where}: one shape is given for {len(names)} inputs ({', '.join(names)}); "
-                    f"name each: --input-shape {names[0] if names else 'name'}=1,3,224,224"
+                    f"{self._where}: one shape is given for {len(names)} inputs ({', '.join(names)}); name each: "
+                    + " ".join(f"--input-shape {v.name}={','.join(_wanted(v.dims or _TWO))}" for v in self._values)
                 )
             given = {names[0]: tuple(shapes)}
         for key in given:
@@ -207,8 +210,8 @@ class Inputs:
             )
         if value.dims is None:
             raise GraphError(
-                f"{self._where}: the input {name!r} has no shape; give one: --input-shape {name}=1,3,224,224 "
-                f"(in Python input_shapes={{{name!r}: (1, 3, 224, 224)}})"
+                f"{self._where}: the input {name!r} has no shape; give one, a size for each dimension: --input-shape "
+                f"{name}=2,3 (in Python input_shapes={{{name!r}: (2, 3)}}) where it has two"
             )
         RANK.check(len(value.dims), f"{self._where}: the input {name!r}", GraphError)
         shape = []

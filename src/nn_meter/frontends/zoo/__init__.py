@@ -7,7 +7,7 @@ device ``meta`` and goes through the PyTorch front end.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from nn_meter.errors import InputError
@@ -19,12 +19,14 @@ from nn_meter.ir import Graph
 @dataclass(frozen=True, slots=True)
 class Built:
     """An architecture: a ``torch.nn.Module`` on ``meta``, and what it takes for a batch and a sequence length. Where it
-    has a cache, ``behind`` puts so many tokens into it, and says what the module takes then."""
+    has a cache, ``behind`` puts so many tokens into it, and says what the module takes then. Its texts are of at most
+    so many ``positions``."""
 
     title: str
     module: Any
     inputs: Callable[[int, int], pytorch.InputSpec]
     behind: Callable[[int, int, int], pytorch.InputSpec] | None = None
+    positions: int | None = None
 
 
 def _no_other(source: Any) -> bool:
@@ -68,7 +70,8 @@ class Zoo:
             name: Name of the graph; the architecture where left out.
             batch_size: Images, texts or recordings at once.
             seq_len: Tokens of a text; with a past 1, else 128 where left out.
-            past: Tokens before them whose keys and values are in the cache of a language model.
+            past: Tokens before them whose keys and values are in the cache of a language model; an encoder before it
+                has run.
 
         Raises:
             ModelError: no such architecture (near names are listed), or one whose inputs have to be given.
@@ -88,9 +91,15 @@ class Zoo:
                     "models that decode with a cache, of so many tokens (seq_len) in a batch (batch_size)"
                 )
             input_shapes = built.behind(batch_size, 1 if seq_len is None else seq_len, past)
+        notes: tuple[str, ...] = ()
         if input_shapes is None:
-            input_shapes = built.inputs(batch_size, DEFAULT_SEQ_LEN if seq_len is None else seq_len)
-        return pytorch.read(built.module, input_shapes=input_shapes, name=name or built.title)
+            asked = DEFAULT_SEQ_LEN if seq_len is None else seq_len
+            length = min(asked, built.positions or asked)
+            input_shapes = built.inputs(batch_size, length)
+            if length < asked:
+                notes = (f"the text is {length} tokens long, not {asked}: {built.title} has no more positions",)
+        graph = pytorch.read(built.module, input_shapes=input_shapes, name=name or built.title)
+        return replace(graph, notes=(*graph.notes, *notes))
 
 
 def images(*shapes: Sequence[int]) -> Callable[[int, int], pytorch.InputSpec]:

@@ -19,6 +19,7 @@ from typing import Any
 
 from nn_meter.errors import ModelError, ModelFormatError
 from nn_meter.frontends import torch as pytorch
+from nn_meter.frontends._source import DEFAULT_SEQ_LEN
 from nn_meter.frontends.zoo import Built, Zoo
 from nn_meter.frontends.zoo.modules import imported, nearest, without_weights
 from nn_meter.limits import TEXT_BYTES
@@ -248,8 +249,13 @@ def _built(title: str, module: Any) -> Built:
     config = module.config
     cache = next((name for name in _CACHES if name in signature(module.forward).parameters), "")
     causal = any(getattr(part, "is_causal", False) for part in module.modules())
-    decodes = cache and causal and not config.is_encoder_decoder
-    return Built(title, module, partial(inputs, module), partial(behind, module, cache) if decodes else None)
+    step = behind if causal and not config.is_encoder_decoder else None
+    if config.is_encoder_decoder and "decoder_input_ids" in signature(module.forward).parameters:
+        step = behind_an_encoder
+    positions = getattr(getattr(config, "text_config", None), "max_position_embeddings", None)
+    return Built(
+        title, module, partial(inputs, module), partial(step, module, cache) if cache and step else None, positions
+    )
 
 
 def inputs(module: Any, batch_size: int, seq_len: int) -> dict[str, Any]:
@@ -259,8 +265,6 @@ def inputs(module: Any, batch_size: int, seq_len: int) -> dict[str, Any]:
         ModelError: its shape is not known.
     """
     config = module.config
-    if hasattr(config, "text_config"):
-        seq_len = min(seq_len, getattr(config.text_config, "max_position_embeddings", seq_len))
     text = ((batch_size, seq_len), "int64")
     shapes: dict[str, Any] = {}
     main = module.main_input_name
@@ -307,15 +311,12 @@ def behind(module: Any, name: str, batch_size: int, seq_len: int, past: int) -> 
                 "for its tokens alone"
             )
         kept = min(past, getattr(layer, "sliding_window", past + 1) - 1)
-        for part, held in (("key", layer.keys), ("value", layer.values)):
-            dtype = str(held.dtype).removeprefix("torch.")
-            shapes[f"past_key_values.{index}.{part}"] = ((*held.shape[:-2], kept, held.shape[-1]), dtype)
+        shapes |= _kept(layer, f"past_key_values.{index}", kept)
 
     def step(input_ids: Any, **states: Any) -> Any:
         cache = cached(config=config)
         for index, layer in enumerate(cache.layers):
-            layer.keys, layer.values = (states[f"past_key_values.{index}.{part}"] for part in ("key", "value"))
-            layer.dtype, layer.device, layer.is_initialized = layer.keys.dtype, layer.keys.device, True
+            _fill(layer, f"past_key_values.{index}", states)
             if hasattr(layer, "cumulative_length"):
                 layer.cumulative_length = past
         result = forward(input_ids=input_ids, use_cache=True, **{name: cache})
@@ -323,6 +324,56 @@ def behind(module: Any, name: str, batch_size: int, seq_len: int, past: int) -> 
 
     module.forward = step
     return shapes
+
+
+def behind_an_encoder(module: Any, name: str, batch_size: int, seq_len: int, past: int) -> dict[str, Any]:
+    """What a decoder takes for ``seq_len`` tokens behind ``past``, once its encoder has run: token ids, the encoder's
+    result, and of each layer keys and values of the past and of that result.
+
+    The encoder's input was as long as it is without a past.
+    """
+    transformers = imported("transformers", "hf")
+    pair, cached = transformers.EncoderDecoderCache, transformers.DynamicCache
+    probe, forward = pair(cached(), cached()), module.forward
+    first = {**inputs(module, batch_size, DEFAULT_SEQ_LEN), "decoder_input_ids": ((batch_size, 1), "int64")}
+    pytorch.read(module, input_shapes=first, kwargs={name: probe, "use_cache": True})
+    sides = {"decoder": probe.self_attention_cache.layers, "encoder": probe.cross_attention_cache.layers}
+    length = sides["encoder"][0].keys.shape[-2]
+    shapes: dict[str, Any] = {
+        "decoder_input_ids": ((batch_size, seq_len), "int64"),
+        "encoder_hidden_states": (batch_size, length, module.config.hidden_size),
+    }
+    for side, layers in sides.items():
+        for index, layer in enumerate(layers):
+            shapes |= _kept(layer, f"past_key_values.{index}.{side}", past if side == "decoder" else length)
+
+    def step(decoder_input_ids: Any, encoder_hidden_states: Any, **states: Any) -> Any:
+        caches = []
+        for side, layers in sides.items():
+            cache = cached()
+            cache.layers = [type(layer)() for layer in layers]
+            for index, layer in enumerate(cache.layers):
+                _fill(layer, f"past_key_values.{index}.{side}", states)
+            caches.append(cache)
+        given = {"decoder_input_ids": decoder_input_ids, "encoder_outputs": (encoder_hidden_states,)}
+        result = forward(**given, use_cache=True, **{name: pair(*caches)})
+        return result[0], [(layer.keys, layer.values) for layer in caches[0].layers]
+
+    module.forward = step
+    return shapes
+
+
+def _kept(layer: Any, stem: str, tokens: int) -> dict[str, Any]:
+    """Keys and values of so many tokens, as ``layer`` of a cache holds them, by the names of inputs."""
+    return {
+        f"{stem}.{part}": ((*held.shape[:-2], tokens, held.shape[-1]), str(held.dtype).removeprefix("torch."))
+        for part, held in (("key", layer.keys), ("value", layer.values))
+    }
+
+
+def _fill(layer: Any, stem: str, states: Mapping[str, Any]) -> None:
+    layer.keys, layer.values = states[f"{stem}.key"], states[f"{stem}.value"]
+    layer.dtype, layer.device, layer.is_initialized = layer.keys.dtype, layer.keys.device, True
 
 
 def _module(transformers: Any, config: Any) -> Any:

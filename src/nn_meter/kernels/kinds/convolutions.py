@@ -213,7 +213,8 @@ def _space(blocks: bool, depthwise: bool) -> Callable[[np.random.Generator], Con
             cin, cout = some(rng, 1, 256), some(rng, 1, 256)
             if rng.random() < 0.3:
                 group = cin = cout = 2 * cin + 1
-        named = str(rng.choice(["", *ACTIVATIONS.values()]))
+        known = [each for each in ACTIVATIONS.values() if blocks or each != "hardswish"]  # plain ones do not take it
+        named = str(rng.choice(["", *known]))
         fused = tuple(name for name in ("sum" if rng.random() < 0.2 else "", named) if name)
         if layout == "nchw" and "sum" in fused:
             fused = ("sum", "relu") if named == "relu" else ("sum",)

@@ -8,7 +8,7 @@ from nn_meter.kernels.kinds import ACTIVATIONS
 from nn_meter.kernels.rewriting import Op, Work
 from nn_meter.runtimes.base import Options, Run
 
-_CONV_ACTIVATIONS = tuple(ACTIVATIONS)
+_CONV_ACTIVATIONS = tuple(each for each in ACTIVATIONS if each != "HardSwish")  # which only blocked ones take
 _GEMM_ACTIVATIONS = ("Relu", "Sigmoid", "Tanh", "LeakyRelu", "HardSigmoid")
 
 
