@@ -2,7 +2,7 @@
 
 Run from the repository root: ``PYTHONPATH=src python bench/linear.py [--sizes 1000 10000 100000] [--sources ...]``.
 Each size of each source runs in a process of its own, after a small model of the same source has warmed it up. Printed
-are seconds of processor time and MB that the model added to what the process held, and the exponents between
+are seconds of processor time and MB that the model added to what the process held, and the exponents of both between
 neighbouring sizes: 1 is linear. PyTorch is left out where it is not installed.
 """
 
@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import resource
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from math import log, log10
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +76,7 @@ def nested(count: int) -> bytes:
     from onnx import helper
 
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
-    levels = max(1, round(math.log10(count)))
+    levels = max(1, round(log10(count)))
     functions = [helper.make_function("own", "f0", ["a"], ["b"], [helper.make_node("Relu", ["a"], ["b"])], opsets)]
     for level in range(1, levels + 1):
         names = ["a", *(f"v{i}" for i in range(9)), "b"]
@@ -177,6 +177,13 @@ def work(source: str, size: int, does: str) -> dict[str, float]:
     return {"s": seconds, "mb": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - held_kb) / 1024}
 
 
+def exponents(sizes: Sequence[int], found: Sequence[float]) -> list[float]:
+    """Between neighbours; ``found`` of less than one page counts as one."""
+    least = resource.getpagesize() / 2**20
+    costs = [max(each, least) for each in found]
+    return [log(b / a) / log(n / m) for (m, n), (a, b) in zip(pairwise(sizes), pairwise(costs), strict=True)]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
@@ -188,7 +195,7 @@ def main() -> int:
         print(json.dumps(work(source, int(size), does)))
         return 0
     steep = 0
-    print(f"{'source':22} {'does':8}", *(f"{f'{size:,}':>20}" for size in options.sizes), " exponents of time")
+    print(f"{'source':22} {'does':8}", *(f"{f'{size:,}':>20}" for size in options.sizes), " exponents of time | memory")
     for source in options.sources:
         for does in ("predict", "explain"):
             found = []
@@ -200,11 +207,11 @@ def main() -> int:
                     break
                 found.append(json.loads(answer.stdout))
             else:
-                pairs = zip(options.sizes, found, options.sizes[1:], found[1:], strict=False)
-                exponents = [math.log(b["s"] / a["s"]) / math.log(n / m) for m, a, n, b in pairs]
-                steep += any(each > MOST for each in exponents)
+                time_s, memory = (exponents(options.sizes, [each[what] for each in found]) for what in ("s", "mb"))
+                steep += any(each > MOST for each in (*time_s, *memory))
                 cells = " ".join(f"{each['s']:10.3f} s {each['mb']:5.0f} MB" for each in found)
-                print(f"{source:22} {does:8} {cells} ", " ".join(f"{each:6.2f}" for each in exponents))
+                told = " | ".join(" ".join(f"{each:6.2f}" for each in some) for some in (time_s, memory))
+                print(f"{source:22} {does:8} {cells}  {told}", flush=True)
     return 1 if steep else 0
 
 
