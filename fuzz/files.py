@@ -147,7 +147,7 @@ class BundleFolders(Bundles):
         folder.mkdir()
         try:
             unpack(data, folder)
-        except (ValueError, OSError, RuntimeError, zipfile.BadZipFile):
+        except (ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile):
             return
         self._answer(folder, turn)
 

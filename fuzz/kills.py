@@ -28,14 +28,15 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 _TAG = "NN_METER_KILLS"
 _LONG_S = 300.0
+_REFUSED = 2
 _WAITS = (0.5, 3.0)
 """A kill comes after so many times what a command takes that does next to nothing, on the machine as it is then."""
 
 _GRACE_S = 10.0
 """What a session started ends within so long after it was killed."""
 
-_FULL_BYTES = 128 << 10
-"""Files may grow to so much on the pretended full disk: more than an empty journal, less than all are in the end."""
+_FULL_BYTES = (0, 8 << 10, 32 << 10, 128 << 10)
+"""Files may grow to so much on the pretended full disks: to nothing, and to more and less than an empty journal."""
 
 Rows = dict[str, tuple[str, str, str | None]]
 """Key of a row to its item, state and result."""
@@ -59,6 +60,7 @@ class Tally:
 
     kills: int = 0
     done: int = 0
+    refused: int = 0
     wrong: list[str] = field(default_factory=list)
 
 
@@ -221,24 +223,25 @@ def _forget(job: Job) -> None:
 
 
 def on_a_full_disk(job: Job, sessions: Sessions, tally: Tally) -> None:
-    """Files that may not grow end a session with an error that says so; without the limit it ends well."""
-    _forget(job)
-    session = sessions.start([*job.command(False), *job.last], limit=_FULL_BYTES if job.journals else 0)
-    try:
-        _, said = session.communicate(timeout=60.0)
-    except subprocess.TimeoutExpired:
-        session.kill()
-        _, said = session.communicate()
-        tally.wrong.append("a full disk goes unnoticed for a minute")
-    if session.returncode == 0 or "Traceback" in said or "the fault is nn-meter's" in said:
-        tally.wrong.append(f"on a full disk ended with {session.returncode}: {said[-500:]}")
-    if job.made.exists():
-        tally.wrong.append(f"a full disk left {job.made.name}")
-    before = _compared(job, {}, tally)
-    session = sessions.start([*job.command(any(each.exists() for each in job.journals)), *job.last])
-    _, said = session.communicate(timeout=_LONG_S)
-    _judge(job, session.returncode, said, True, tally)
-    _compared(job, before, tally)
+    """Where files may not grow a session ends with an error that says so, or, where all have room, well; without the
+    limit what is there already is gone on with."""
+    for limit in _FULL_BYTES:
+        _forget(job)
+        session = sessions.start([*job.command(False), *job.last], limit=limit)
+        _, said = session.communicate(timeout=_LONG_S)
+        tally.refused += session.returncode == _REFUSED
+        if session.returncode not in (0, _REFUSED) or "Traceback" in said or "the fault is nn-meter's" in said:
+            tally.wrong.append(f"with {limit} bytes ended with {session.returncode}: {said[-500:]}")
+        if job.made.exists() != (session.returncode == 0):
+            tally.wrong.append(f"with {limit} bytes ended with {session.returncode}, {job.made.name} says otherwise")
+        before = _compared(job, {}, tally)
+        if session.returncode:
+            session = sessions.start([*job.command(any(each.exists() for each in job.journals)), *job.last])
+            _, said = session.communicate(timeout=_LONG_S)
+            _judge(job, session.returncode, said, True, tally)
+            _compared(job, before, tally)
+    if not tally.refused:
+        tally.wrong.append("no full disk was noticed")
 
 
 def beside_another(job: Job, sessions: Sessions, tally: Tally) -> None:
@@ -252,7 +255,7 @@ def beside_another(job: Job, sessions: Sessions, tally: Tally) -> None:
     _, said = second.communicate(timeout=_LONG_S)
     over = first.poll() is not None
     if job.journals and not over:
-        if second.returncode != 2 or "locked" not in said:
+        if second.returncode != _REFUSED or "locked" not in said:
             tally.wrong.append(f"a second of the name ended with {second.returncode}: {said[-500:]}")
     else:
         _judge(job, second.returncode, said, True, tally)
@@ -268,7 +271,7 @@ def beside_another(job: Job, sessions: Sessions, tally: Tally) -> None:
 
 def leftovers(sessions: Sessions) -> Iterator[str]:
     """Half-written things that sessions left."""
-    for path in sessions.folder.rglob(".stage-*"):
+    for path in sessions.folder.rglob(".nn-meter-stage-*"):
         yield str(path.relative_to(sessions.folder))
 
 
@@ -295,7 +298,8 @@ def main() -> int:
         tallies = campaign(vars(options), Path(folder), options.seed)
         stages = list(leftovers(Sessions(Path(folder))))
     for name, tally in tallies.items():
-        print(f"{name}: {tally.kills} kills, {tally.done} rows done in the end, {len(tally.wrong)} wrong")
+        print(f"{name}: {tally.kills} kills, {tally.done} rows done in the end, {tally.refused} of {len(_FULL_BYTES)} "
+              f"full disks refused, {len(tally.wrong)} wrong")
         for text in dict.fromkeys(tally.wrong):
             print(f"  {text}")
     print(f"{len(stages)} half-written things left: {', '.join(stages[:3])}")

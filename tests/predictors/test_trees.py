@@ -126,3 +126,12 @@ def test_damaged_archives_end_in_an_error(junk: bytes, at: int) -> None:
     for damaged in (junk, stored[:at], stored[:at] + junk + stored[at + len(junk) :]):
         with suppress(BundleError):
             assert len(TreeEnsemble.load(io.BytesIO(damaged), "a.npz")) == 1
+
+
+def test_a_number_of_columns_that_is_none_is_refused() -> None:
+    buffer = io.BytesIO()
+    stored = {name: getattr(STUMP, name) for name in ("feature", "threshold", "left", "right", "value", "roots")}
+    np.savez(buffer, **stored, n_columns=np.inf, aggregate="sum", init=0.0)
+    buffer.seek(0)
+    with pytest.raises(BundleError, match="no tree ensemble"):
+        TreeEnsemble.load(buffer)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import stat
 import threading
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -108,6 +110,18 @@ def test_a_folder_takes_the_place_of_another(tmp_path: Path) -> None:
             (stage / content).write_text(content)
     assert [path.name for path in (tmp_path / "d").iterdir()] == ["two"]
     assert [path.name for path in tmp_path.iterdir()] == ["d"]
+
+
+def test_what_a_killed_process_left_goes_a_day_later(tmp_path: Path) -> None:
+    left = []
+    for _ in range(2):
+        with storage.replacing(tmp_path / "f") as stage:
+            stage.write_text("half")
+            left.append(Path(shutil.copytree(stage.parent, f"{stage.parent}x")))
+    yesterday = time.time() - 90_000
+    os.utime(left[0], (yesterday, yesterday))
+    storage.write(tmp_path / "f", "whole")
+    assert sorted(tmp_path.iterdir()) == sorted((left[1], tmp_path / "f"))
 
 
 def _hold(lock: Path, held: object, free: object) -> None:

@@ -34,7 +34,7 @@ _ARRAYS = {
     "roots": np.int32,
 }
 _UNREADABLE = (
-    OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, MemoryError,
+    ArithmeticError, OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, MemoryError,
     NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 _WORD_BITS = 52  # leaves per mask word: such a word converts to float64 without rounding

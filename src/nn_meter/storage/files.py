@@ -7,14 +7,18 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from time import sleep
+from time import sleep, time
 
 from nn_meter.errors import NnMeterError, StorageError
 from nn_meter.settings import data_folder
 
 _POLL_S = 0.05
+
+_STAGE = ".nn-meter-stage-"
+_LEFT_S = 86_400.0
+"""What is this old and was not yet put in its place is nobody's any more: its process was killed."""
 
 
 def reason(error: Exception) -> str:
@@ -62,7 +66,8 @@ def replacing(target: Path, *, folder: bool = False) -> Iterator[Path]:
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        holder = Path(tempfile.mkdtemp(prefix=".stage-", dir=target.parent))
+        _sweep(target.parent)
+        holder = Path(tempfile.mkdtemp(prefix=_STAGE, dir=target.parent))
     except (OSError, ValueError) as e:
         raise unwritable(target, _as_os_error(e)) from e
     stage, old = holder / "new", holder / "old"
@@ -82,6 +87,13 @@ def replacing(target: Path, *, folder: bool = False) -> Iterator[Path]:
         raise unwritable(target, e) from e
     finally:
         shutil.rmtree(holder, ignore_errors=True)
+
+
+def _sweep(folder: Path) -> None:
+    for each in folder.glob(f"{_STAGE}*"):
+        with suppress(OSError):
+            if time() - each.stat().st_mtime > _LEFT_S:
+                shutil.rmtree(each)
 
 
 def write(path: Path | str, content: str | bytes) -> None:
