@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import pickle
 import resource
 import subprocess
 import sys
@@ -153,8 +154,8 @@ SOURCES: dict[str, tuple[str, Callable[[int], Any]]] = {
 _WARM = 20
 
 
-def work(source: str, size: int, does: str) -> dict[str, float]:
-    """Seconds and MB of one model in this process."""
+def work(source: str, does: str) -> dict[str, float]:
+    """Seconds and MB in this process of the pickled model on stdin."""
     from nn_meter import load_latency_predictor
     from nn_meter.report import html
 
@@ -169,7 +170,7 @@ def work(source: str, size: int, does: str) -> dict[str, float]:
             html.page([predictor.explain(model, kind, **shape)])
 
     ask(make(_WARM))
-    model = make(size)
+    model = pickle.loads(sys.stdin.buffer.read())  # made elsewhere: what that took would be there to be used again
     held_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     begin = time.process_time()
     ask(model)
@@ -188,22 +189,27 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
     parser.add_argument("--sources", nargs="+", choices=SOURCES, default=list(SOURCES), metavar="SOURCE")
-    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--make", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.one:
-        source, size, does = options.one
-        print(json.dumps(work(source, int(size), does)))
+    if options.make:
+        source, size = options.make
+        sys.stdout.buffer.write(pickle.dumps(SOURCES[source][1](int(size))))
         return 0
-    steep = 0
+    if options.one:
+        print(json.dumps(work(*options.one)))
+        return 0
+    steep, again = 0, [sys.executable, __file__]
     print(f"{'source':22} {'does':8}", *(f"{f'{size:,}':>20}" for size in options.sizes), " exponents of time | memory")
     for source in options.sources:
         for does in ("predict", "explain"):
             found = []
             for size in options.sizes:
-                command = [sys.executable, __file__, "--one", source, str(size), does]
-                answer = subprocess.run(command, capture_output=True, text=True)
-                if answer.returncode:
-                    print(f"{source:22} {does:8} {(answer.stderr.strip().splitlines() or ['?'])[-1][:100]}")
+                made = subprocess.run([*again, "--make", source, str(size)], capture_output=True)
+                answer = subprocess.run([*again, "--one", source, does], capture_output=True, input=made.stdout)
+                if made.returncode or answer.returncode:
+                    said = (made.stderr if made.returncode else answer.stderr).decode().strip().splitlines() or ["?"]
+                    print(f"{source:22} {does:8} {said[-1][:100]}")
                     break
                 found.append(json.loads(answer.stdout))
             else:
