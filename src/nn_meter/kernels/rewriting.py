@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from nn_meter.ir import Attr, Graph, Node, Tensor
@@ -62,7 +62,7 @@ class Work:
         self.refusals: list[Refusal] = []
         self.folded: dict[str, Op] = {}
         self.producer: dict[str, Op] = {}
-        self._readers: dict[str, list[Op]] = {}
+        self._readers: dict[str, Op | dict[int, Op]] = {}  # most tensors have one
         self._ops: dict[int, Op] = {}
         self._typed: dict[str, dict[int, Op]] = {}  # by the type that they were put in with
         self._names = 0
@@ -92,9 +92,9 @@ class Work:
         for out in op.outputs:
             if out:
                 self.producer[out] = op
-        for name in dict.fromkeys(op.inputs):
+        for name in op.inputs:
             if name:
-                self._readers.setdefault(name, []).append(op)
+                self._reads(op, name)
         return op
 
     def remove(self, op: Op) -> None:
@@ -106,7 +106,21 @@ class Work:
                 del self.producer[out]
         for name in set(op.inputs):
             if name:
-                self._readers[name].remove(op)
+                self._reads_no_more(op, name)
+
+    def _reads(self, op: Op, name: str) -> None:
+        known = self._readers.setdefault(name, op)
+        if isinstance(known, dict):
+            known[id(op)] = op
+        elif known is not op:
+            self._readers[name] = {id(known): known, id(op): op}
+
+    def _reads_no_more(self, op: Op, name: str) -> None:
+        known = self._readers[name]
+        if isinstance(known, dict):
+            del known[id(op)]
+        else:
+            del self._readers[name]
 
     def alive(self, op: Op) -> bool:
         """Whether ``op`` is still in the graph."""
@@ -120,16 +134,18 @@ class Work:
             if id(op) in alive:
                 yield op
 
-    def readers(self, name: str) -> Sequence[Op]:
-        """Operators that read a tensor."""
-        return self._readers.get(name, ())
+    def readers(self, name: str) -> Collection[Op]:
+        """Operators that read a tensor, as they are at any time."""
+        found = self._readers.get(name)
+        return () if found is None else found.values() if isinstance(found, dict) else (found,)
 
     def only_reader(self, name: str) -> Op | None:
         """The one operator that reads ``name``, if it is one, reads it once and ``name`` is no output."""
-        readers = self._readers.get(name, ())
-        if len(readers) != 1 or name in self.outputs or readers[0].inputs.count(name) != 1:
+        readers = self.readers(name)
+        if len(readers) != 1 or name in self.outputs:
             return None
-        return readers[0]
+        (reader,) = readers
+        return reader if reader.inputs.count(name) == 1 else None
 
     def made_by(self, name: str, *op_types: str) -> Op | None:
         """The operator that computes ``name``, if it is of one of these types."""
@@ -194,10 +210,8 @@ class Work:
         if old == new:
             return
         op.inputs = tuple(new if i == old else i for i in op.inputs)
-        self._readers[old].remove(op)
-        readers = self._readers.setdefault(new, [])
-        if op not in readers:
-            readers.append(op)
+        self._reads_no_more(op, old)
+        self._reads(op, new)
 
     def bypass(self, op: Op, reason: str) -> bool:
         """Take out an operator whose output equals its first input, unless both are the model's own; it is free."""

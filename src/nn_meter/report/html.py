@@ -16,6 +16,7 @@ from html import escape
 from importlib.resources import files
 from typing import Any
 
+from nn_meter.ir import uncollected
 from nn_meter.predictors.bundle import Bundle
 from nn_meter.predictors.prediction import KernelPrediction, Prediction
 from nn_meter.predictors.summary import layer_name, layer_of, module_levels
@@ -42,7 +43,9 @@ def page(
     """
     title = ", ".join(dict.fromkeys(each.model for each in predictions)) or "nothing predicted"
     totals = f'<noscript><p>Without a script, the totals alone:</p><ul>{_totals(predictions)}</ul></noscript>'
-    return framed(title, f'{totals}<main id="page"></main>', PARTS, document(predictions, bundles, failed))
+    with uncollected():
+        facts = document(predictions, bundles, failed)
+    return framed(title, f'{totals}<main id="page"></main>', PARTS, facts)
 
 
 def framed(title: str, body: str, parts: Sequence[str], facts: str, *, connects: bool = False) -> str:

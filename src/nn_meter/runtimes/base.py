@@ -112,10 +112,11 @@ class Runtime:
         return work
 
     def _check(self, work: Work) -> None:
-        for op in work.ops() if self.few else ():
+        few = self.few.keys() & {tensor.dtype for tensor in work.tensors.values()} if self.few else ()
+        for op in work.ops() if few else ():
             for name in (*op.inputs, *op.outputs):
                 dtype = work.tensors[name].dtype if name else ""
-                if dtype in self.few and op.op_type not in self.few[dtype]:
+                if dtype in few and op.op_type not in self.few[dtype]:
                     raise UnsupportedOperatorError(
                         f"{op.members[0]} is a {op.op_type} of {dtype}, for which {self.name} has no kernel on a CPU: "
                         "it does not load the model; export it in float32 (in PyTorch: model.float())"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Mapping, Sequence
 
 from nn_meter.ir import Graph
 from nn_meter.kernels.kinds import read_kernel
@@ -62,11 +62,15 @@ def _end(op: Op) -> str:
 def _unfused(work: Work, rules: RuleSet) -> tuple[Unfused, ...]:
     """Each edge between two kernels with the reason why it is one."""
     place = {id(op): number for number, op in enumerate(work.ops())}
+    refused: dict[str, list[int]] = {}
+    for number, refusal in enumerate(work.refusals):
+        for node in refusal.nodes:
+            refused.setdefault(node, []).append(number)
     return tuple(
         Unfused(
             _end(op),
             _end(reader),
-            _reason(work, rules, op, reader, name),
+            _reason(work, rules, op, reader, name, refused),
             (place[id(op)], place[id(reader)]),
             _moved_bytes(work, name),
         )
@@ -82,17 +86,21 @@ def _moved_bytes(work: Work, name: str) -> float:
     return tensor.size * item_bytes(tensor.dtype) * (1 if needed else 2)
 
 
-def _reason(work: Work, rules: RuleSet, op: Op, reader: Op, name: str) -> str:
-    """Why ``reader`` is not in the kernel of ``op``, whose result ``name`` it reads."""
+def _reason(
+    work: Work, rules: RuleSet, op: Op, reader: Op, name: str, refused: Mapping[str, Sequence[int]]
+) -> str:
+    """Why ``reader`` is not in the kernel of ``op``, whose result ``name`` it reads; ``refused`` are the refusals of a
+    node, by their places."""
     if not op.members or not reader.members:
         return "a change of layout stands between them"
     if (readers := len(work.readers(name))) > 1:
         return f"{readers} kernels read the result"
     if name in work.outputs:
         return "the result is an output of the model"
-    for refusal in work.refusals:
-        if not refusal.nodes.isdisjoint(op.members) and not refusal.nodes.isdisjoint(reader.members):
-            return refusal.reason
+    numbers = {number for member in op.members for number in refused.get(member, ())}
+    numbers &= {number for member in reader.members for number in refused.get(member, ())}
+    if numbers:
+        return work.refusals[min(numbers)].reason
     pair = work.rule_name(op), work.rule_name(reader)
     if pair in rules.pairs and not rules.fuses(*pair):
         return rules.why_not(*pair)
