@@ -80,7 +80,7 @@ def shown(prediction: Prediction) -> None:
     console.print(text.explanation(prediction, every=True))
     console.print(text.details(prediction))
     lines = written.getvalue(), result_line(prediction.model, prediction.latency_ms)
-    assert not _CONTROL.search("".join(lines)), "control characters on the terminal"
+    assert not controls("".join(lines)), "control characters on the terminal"
     assert "\n(nn-Meter) [RESULT]" not in written.getvalue(), "a forged line"
     page = html.page([prediction])
     page.encode()
@@ -88,7 +88,12 @@ def shown(prediction: Prediction) -> None:
     assert len(re.findall("</?script", page)) == 4, "a name ends or begins a script"  # ours: the facts, what shows them
     assert not re.search("[\x00-\x08\x0b\x0c\x0e-\x1f]", page), "control characters in the page"
     json.loads(documents.dumps(documents.document(prediction, explain=True)), parse_constant=_refused)
-    csv.table([prediction])
+    csv.table([prediction]).encode()
+
+
+def controls(text: str) -> bool:
+    """Whether a text has characters that steer a terminal or turn the direction of writing."""
+    return _CONTROL.search(text) is not None
 
 
 def _refused(constant: str) -> NoReturn:

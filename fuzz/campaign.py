@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from time import monotonic
 
-from . import files, models
+from . import beside, files, models
 from .answers import warm
 from .sandbox import Found, Target, drawn, serve, smaller
 
@@ -31,6 +31,9 @@ KINDS: Mapping[str, Callable[[Path], Target]] = {
     "fetched": files.Fetched,
     "journal": files.Journals,
     "csv": files.Tables,
+    "wide-csv": beside.Wide,
+    "sheet": beside.Sheets,
+    "baseline": beside.Baselines,
 }
 """What is fed, by the name that the command line gives it. Each gets a folder for its files."""
 

@@ -489,7 +489,7 @@ _GPU = (
     'resnet,MEAN,"{""Input_channel"": 3, ""Input_shape"": 8}",s10,1,mean\n'
 )
 _TIMM = "architecture,image_size,batch_size,batch_ms\nresnet18,224,1,3.5\nvit_tiny,224,256,80\n"
-_CELLS = (
+CELLS = (
     "", "0", "-1", "nan", "inf", "1e400", "9" * 5000, "²", "٣", "1x", "x", "3x3x3x3", "0x0", "relu+sum", "\0", '"',
     "a\nb", "latency_ms", "{", "[]", "null", '"{""a"": 1}"', "conv", "lstm", "attention", "9" * 19, "1_0", " 1 ", "yes",
 )  # fmt: skip
@@ -519,7 +519,7 @@ class Tables:
             rows = [line.split(",") for line in text.split("\n")]
             for _ in range(draw.choice((1, 1, 2, 4))):
                 row = draw.choice(rows)
-                row[draw.randrange(len(row))] = draw.choice(_CELLS)
+                row[draw.randrange(len(row))] = draw.choice(CELLS)
             data = "\n".join(map(",".join, rows)).encode("utf-8", "surrogatepass")
         else:
             data = damaged(text.encode(), draw.choice((_MODELS, _KINDS, _GPU)).encode(), draw)

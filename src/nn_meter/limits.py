@@ -29,6 +29,7 @@ ARCHIVE_BYTES = Limit(512 << 20, "bytes in one archive")
 UNPACKED_BYTES = Limit(1 << 30, "bytes that one archive unpacks to")
 BUNDLE_KINDS = Limit(1_000, "kinds in one bundle")
 DOWNLOAD_BYTES = Limit(512 << 20, "bytes to fetch")
+TABLE_ROWS = Limit(2_000_000, "measurements in one table")
 
 NODES = Limit(1_000_000, "nodes, those of functions, branches and loops written out")
 TENSORS = Limit(4_000_000, "tensors, those of functions, branches and loops written out")
@@ -39,7 +40,8 @@ DIMENSION = Limit(1 << 40, "elements along one dimension")
 
 DOWNLOAD_S = 7200.0
 DOWNLOAD_START_S, DOWNLOAD_BYTES_PER_S = 60.0, 4096
-"""A download may last ``DOWNLOAD_S`` in all, and ``DOWNLOAD_START_S`` more than its bytes would at the slowest rate."""
+"""A download may last ``DOWNLOAD_S`` in all, and, as an upload, ``DOWNLOAD_START_S`` more than its bytes would at the
+slowest rate."""
 
 UNPACKED_RATIO, UNPACKED_SMALL_BYTES = 200, 16 << 20
 """An archive may unpack to so many times its size, or to what is small anyway."""

@@ -209,6 +209,7 @@ def test_what_cannot_be_used_is_refused(run: Run, arguments: list[str], said: st
         ({"schema_version": 9}, "'schema_version' is 9; it must be 1"),
         ({"schema_version": 1, "predictions": 3}, "'predictions' is 3; it must be a list of predictions"),
         ({"schema_version": 1, "predictions": [{"model": "a"}]}, r"'predictions\[0\].predictor' is missing"),
+        ({"schema_version": 1, "model": "a", "predictor": "p", "version": "1", "latency_ms": 1e308}, r"is 1e\+308"),
     ],
 )
 def test_a_baseline_that_is_none_says_where(document: object, said: str) -> None:

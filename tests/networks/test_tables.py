@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from nn_meter.errors import BuildError
-from nn_meter.networks import published, published_phones
+from nn_meter.limits import Limit
+from nn_meter.networks import published, published_devices, published_phones
 from nn_meter.networks.published import read_csv
 
 ROWS = "model,latency_ms,batch\na.onnx,1.5,1\n"
@@ -55,3 +56,31 @@ def test_what_is_no_file_is_no_table(tmp_path: Path) -> None:
     for place in (tmp_path / "pipe.csv", "/dev/zero", tmp_path, "a\0b", tmp_path / "absent.csv"):
         with pytest.raises(BuildError, match="the table cannot be read"):
             read_csv(place)
+
+
+def test_a_table_of_too_many_rows_or_columns_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("a," * 200_000 + "model\n", encoding="utf-8")  # comparing each with each would take minutes
+    with pytest.raises(BuildError, match="column a is there twice"):
+        read_csv(path)
+    path.write_text(",".join(f"c{number}" for number in range(100_000)) + ",model,latency_ms\n", encoding="utf-8")
+    with pytest.raises(BuildError, match="unknown column c0, c1") as refused:
+        read_csv(path)
+    assert len(str(refused.value)) < 2000
+    few = Limit(2, "measurements in one table")
+    for module in (published, published_devices):
+        monkeypatch.setattr(module, "TABLE_ROWS", few)
+    path.write_text(ROWS + "a.onnx,1,1\n" * 2, encoding="utf-8")
+    with pytest.raises(BuildError, match="3 measurements in one table; at most 2"):
+        read_csv(path)
+    path.write_text("model,p,q,r\na,1,2,3\n", encoding="utf-8")
+    with pytest.raises(BuildError, match="3 measurements in one table; at most 2"):
+        published_devices.read_wide(path)
+
+
+def test_a_column_named_like_a_gpu_and_a_long_batch_is_a_device(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(f"model,1080ti_{'9' * 5000},1080ti_32\na,1,2\n", encoding="utf-8")
+    long, short = (record.circumstances for record in published_devices.read_wide(path).records)
+    assert (long.device.name[:8], long.batch) == ("1080ti_9", 1)
+    assert (short.device.name, short.batch) == ("1080ti", 32)

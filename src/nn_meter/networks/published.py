@@ -14,6 +14,7 @@ import gzip
 import io
 import math
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
@@ -25,7 +26,7 @@ from nn_meter.devices.device import Device
 from nn_meter.errors import BuildError
 from nn_meter.kernels.kinds import KINDS
 from nn_meter.kernels.partition import KernelConfig
-from nn_meter.limits import FILE_BYTES
+from nn_meter.limits import FILE_BYTES, TABLE_ROWS
 from nn_meter.measuring.measure import Measurement
 from nn_meter.measuring.records import Circumstances, MeasuredKernel, Record
 from nn_meter.storage import legible, read_bytes, shown
@@ -40,6 +41,9 @@ _TEXTS = ("runtime", "runtime_version", "precision", "statistic", "source", "lic
 _NUMBERS = ("batch", "threads")
 _DEVICE = {"device": "name", "maker": "maker", "processors": "processors"}
 _FORMS = ("model", "block", "kind")
+
+_LETTERS = 1000
+"""Of more columns the first are named."""
 
 _MOST_DIGITS = 12
 """Of a whole number: as many as the largest dimension that is read has."""
@@ -85,7 +89,7 @@ def read_csv(path: Path | str, circumstances: Circumstances | None = None) -> Pu
         raise BuildError(f"{path}: {found}; give exactly one of {', '.join(UNITS)}")
     known = {form, units[0], "family", *_TEXTS, *_NUMBERS, *_DEVICE}
     if form != "kind" and (unknown := [name for name in header if name not in known]):
-        raise BuildError(f"{path}: unknown column {', '.join(unknown)}; known are {', '.join(sorted(known))}")
+        raise BuildError(f"{path}: unknown column {_listed(unknown)}; known are {', '.join(sorted(known))}")
 
     def record(row: Mapping[str, str]) -> Record:
         around = _circumstances(row, given)
@@ -111,11 +115,15 @@ def header_of(path: Path, needed: Iterable[str] = ()) -> list[str]:
     """
     with opened(path) as lines:
         header = [name.strip() for name in next(csv.reader(lines), [])]
-    if twice := sorted({name for name in header if header.count(name) > 1}):
-        raise BuildError(f"{path}: column {', '.join(twice)} is there twice")
+    if twice := sorted(name for name, times in Counter(header).items() if times > 1):
+        raise BuildError(f"{path}: column {_listed(twice)} is there twice")
     if missing := [name for name in needed if name not in header]:
-        raise BuildError(f"{path}: column {', '.join(missing)} is missing; there are {', '.join(header) or 'none'}")
+        raise BuildError(f"{path}: column {', '.join(missing)} is missing; there are {_listed(header) or 'none'}")
     return header
+
+
+def _listed(columns: Iterable[str]) -> str:
+    return legible(", ".join(columns), _LETTERS)
 
 
 @contextmanager
@@ -141,6 +149,7 @@ def read_rows(path: Path, record: Callable[[Mapping[str, str]], Record | None]) 
     records: list[Record] = []
     left_out: list[str] = []
     for line, row in _numbered(path):
+        TABLE_ROWS.check(len(records) + len(left_out) + 1, str(path), BuildError)
         try:
             found = record(row)
         except _UNUSABLE as error:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from nn_meter.devices.device import Device
 from nn_meter.errors import BuildError
+from nn_meter.limits import TABLE_ROWS
 from nn_meter.measuring.measure import Measurement
 from nn_meter.measuring.records import Circumstances, Record
 from nn_meter.networks.published import Published, RowError, header_of, opened, plausible
@@ -27,7 +28,7 @@ FIRST = ("architecture", "model")
 @cache
 def circumstances(column: str) -> Circumstances:
     """Of a column, by its name; which runtime it was is not told."""
-    match = re.fullmatch(r"(.+?)_(\d+)", column)
+    match = re.fullmatch(r"(.+?)_(\d{1,6})", column)
     name, batch = (match[1], int(match[2])) if match and match[1] in _GPUS else (column, 1)
     kind = "gpu" if name.split("_tflite")[0] in _GPUS else "cpu"
     return Circumstances(Device(name, kind=kind), "unknown", batch=batch, statistic="mean")  # type: ignore[arg-type]
@@ -56,6 +57,7 @@ def read_wide(path: Path) -> Published:
             for where, text in zip(around, row[1:], strict=False):
                 if not text.strip():
                     continue
+                TABLE_ROWS.check(len(records) + len(left_out) + 1, str(path), BuildError)
                 try:
                     taken = Measurement((plausible(float(text)),))
                 except (ValueError, RowError) as error:

@@ -13,6 +13,9 @@ from nn_meter.storage import Fields, shown
 
 _ADVICE = "write it anew with: nn-meter check MODELS --save FILE"
 
+_MOST_MS = 1e15
+"""Thirty thousand years: sums of what a baseline holds are finite."""
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -111,6 +114,7 @@ def changes(before: Sequence[Part], now: Sequence[Part]) -> tuple[Change, ...]:
 
     def root(name: str) -> str:
         while home[name] != name:
+            home[name] = home[home[name]]  # halves the way for who comes next
             name = home[name]
         return name
 
@@ -164,7 +168,8 @@ def read_baseline(document: object, where: str) -> Mapping[tuple[str, str], Befo
         key = entry.text("model"), entry.text("predictor")
         if key in found:
             raise InputError(f"{where}: there are two predictions of {shown(key[0])} by {shown(key[1])}; {_ADVICE}")
-        found[key] = Before(entry.text("version"), entry.number("latency_ms", 0.0), tuple(_parts(entry, number)))
+        latency_ms = entry.number("latency_ms", 0.0, _MOST_MS)
+        found[key] = Before(entry.text("version"), latency_ms, tuple(_parts(entry, number)))
     return found
 
 
@@ -172,4 +177,4 @@ def _parts(entry: Fields, number: int) -> Iterator[Part]:
     for index, each in enumerate(entry.take("kernels", list, "a list of kernels")):
         kernel = Fields(each, entry.where, InputError, _ADVICE, f"predictions[{number}].kernels[{index}].")
         if kernel.text("status") != "free":
-            yield Part(kernel.texts("nodes"), kernel.text("label"), kernel.number("latency_ms", 0.0))
+            yield Part(kernel.texts("nodes"), kernel.text("label"), kernel.number("latency_ms", 0.0, _MOST_MS))
