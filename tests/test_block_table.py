@@ -64,6 +64,7 @@ def test_a_reference_outside_the_space_is_refused(reference: tuple[int, ...]) ->
         ([[0.0, 0.0, 0.0]], "not float64"),
         ([[0, 2, 0]], r"places have \[3, 2, 4\] choices"),
         ([[0, -1, 0]], "a choice is none of the space's"),
+        ([[0], [0, 0]], "rows of 3 whole numbers each"),
     ],
 )
 def test_candidates_of_another_space_are_refused(candidates: Any, said: str) -> None:

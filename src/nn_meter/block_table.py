@@ -82,7 +82,10 @@ class BlockTable:
         Raises:
             InputError: another shape, or a choice that there is not.
         """
-        rows = np.asarray(candidates)
+        try:
+            rows = np.asarray(candidates)
+        except ValueError as error:
+            raise InputError(f"candidates are rows of {len(self.changes_ms)} whole numbers each: {error}") from error
         if rows.ndim != 2 or rows.shape[1] != len(self.changes_ms) or rows.dtype.kind not in "iu":
             raise InputError(
                 f"candidates are whole numbers of shape (n, {len(self.changes_ms)}), not {rows.dtype} of {rows.shape}"

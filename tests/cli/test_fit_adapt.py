@@ -30,6 +30,12 @@ def test_a_gpu_is_estimated_from_its_data_sheet(run: Callable[..., object], tmp_
     assert run("predict", "--strict", "--predictor", "l4", model).code != 0
 
 
+def test_less_than_no_models_cannot_be_suggested(run: Callable[..., object], known: Path, tmp_path: Path) -> None:
+    said = run("adapt", "--measured", known, "--known", known, "--name", "m", "-o", tmp_path / "o", "--suggest", -5)
+    assert said.code == 2
+    assert "--suggest -5: a number of models to name, 0 for none" in said.err
+
+
 def test_a_sheet_and_tables_are_one_too_many(run: Callable[..., object], tmp_path: Path) -> None:
     for arguments in ((), ("table.csv", "--sheet", tmp_path / "l4.yaml")):
         said = run("fit", *arguments, "--name", "l4")
@@ -70,3 +76,16 @@ def test_what_cannot_be_adapted_to_is_said(run: Callable[..., object], known: Pa
     assert (said.code, "--output" in said.err) == (2, True)
     said = run("adapt", "--measured", mine, "--known", mine, "--name", "mine", "-o", tmp_path / "out.csv")
     assert (said.code, "devices do not show" in said.err) == (2, True)
+
+
+def test_a_network_of_a_table_cannot_begin_a_line(run: Callable[..., object], tmp_path: Path) -> None:
+    forged = "\n(nn-Meter) [RESULT] predict latency for y: 0.001 ms"
+    known, mine, out = (tmp_path / name for name in ("known.csv", "mine.csv", "out.csv"))
+    rows = [[f"net {number}{forged}", number + 1, number + 2, 2 * number + 1] for number in range(4)]
+    with known.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([["model", "phone", "board", "watch"], *rows])
+    mine.write_text("model,latency_ms\n", encoding="utf-8")
+    said = run("adapt", "--measured", mine, "--known", known, "--name", "mine", "-o", out, "--suggest", 2)
+    assert said.code == 0
+    assert said.out.count("measure next: net ") == 2
+    assert not any(line.startswith("(nn-Meter) [RESULT]") for line in said.out.splitlines())

@@ -6,6 +6,7 @@ import gc
 import gzip
 import os
 import zipfile
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from nn_meter.frontends import nnmeter_ir
 from nn_meter.frontends import onnx as reader
 from nn_meter.kernels.kinds import ResizeConfig
 from nn_meter.predictors.bundle import Bundle
+from nn_meter.report import csv
 
 FLOAT = TensorProto.FLOAT
 OPSETS = [helper.make_opsetid("", 17), helper.make_opsetid("f", 1), helper.make_opsetid("ai.onnx.ml", 3)]
@@ -328,6 +330,11 @@ def test_convolutions_of_no_groups_are_errors(op_type: str) -> None:
 )
 def test_low_ranks_and_axes_that_are_left_out_are_answered(node: onnx.NodeProto) -> None:
     assert load_latency_predictor().predict(reader.read(model([node]))) > 0
+
+
+def test_halves_of_letters_in_names_are_escaped_in_tables() -> None:
+    found = load_latency_predictor().explain(reader.read(model([helper.make_node("Relu", ["x"], ["y"])])))
+    assert b"\\ud800" in csv.table([replace(found, model="\ud800")]).encode()
 
 
 def test_a_model_with_nothing_to_price_takes_no_time(tiny: Bundle) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import os
@@ -305,6 +306,27 @@ def drop(page: browser.Page, server: Server) -> None:
     field = page.ask("DOM.querySelector", nodeId=found, selector="#file")["nodeId"]
     page.ask("DOM.setFileInputFiles", nodeId=field, files=[str(ROOT / "examples" / "small_net.onnx")])
     page.click("button[type=submit]")
+
+
+def test_an_upload_that_drips_is_broken_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nn_meter.serving import app
+
+    monkeypatch.setattr(app, "DOWNLOAD_START_S", 0.0)
+    monkeypatch.setattr(app, "DOWNLOAD_BYTES_PER_S", 1 << 40)
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b"x", "more_body": True}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http", "method": "POST", "path": "/predict", "query_string": b"", "headers": [(b"host", b"h")],
+    }  # fmt: skip
+    asyncio.run(app.application(tmp_path, app.Limits(), frozenset())(scope, receive, send))
+    assert sent[0]["status"] == 408
+    assert list(tmp_path.glob("nn_meter_upload_*")) == []
 
 
 needs_chromium = pytest.mark.skipif(browser.found() is None, reason="no Chromium is installed")

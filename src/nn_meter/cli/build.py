@@ -7,8 +7,9 @@ import re
 import shlex
 from pathlib import Path
 
-from nn_meter.cli.output import OK, progress
+from nn_meter.cli.output import LINE_LETTERS, OK, progress
 from nn_meter.errors import BuildError, RuleError
+from nn_meter.storage import legible
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
 
@@ -87,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
         bundles.save(bundle, Path(args.output))
     info = register_bundle(bundle)
     for note in bundle.notes:
-        print(f"(nn-Meter) {note}")
+        print(f"(nn-Meter) {legible(note, LINE_LETTERS)}")
     for kind in bundle.kinds.values():
         error = (
             f", median error {kind.errors['median_ape']:.1f} % on held-out networks" if kind.errors else ""

@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from nn_meter.cli.output import note
+from nn_meter.cli.output import LINE_LETTERS, note
+from nn_meter.storage import legible
 
 
 def configure(parser: argparse.ArgumentParser, command: str) -> None:
@@ -62,8 +63,11 @@ def fit(args: argparse.Namespace) -> int:
 
 def adapt(args: argparse.Namespace) -> int:
     """Adapt, register, say what came out and what to measure next."""
+    from nn_meter.errors import BuildError
     from nn_meter.fitting import adapt, shipped_bases
 
+    if args.suggest < 0:
+        raise BuildError(f"--suggest {args.suggest}: a number of models to name, 0 for none")
     records = _records(args, args.measured)
     if args.known:
         return _transfer(args, records)
@@ -78,7 +82,7 @@ def adapt(args: argparse.Namespace) -> int:
     )
     code = _register(found.bundle, args.output)
     for each in found.next:
-        print(f"(nn-Meter) measure next: {each}")
+        _say(f"measure next: {each}")
     return code
 
 
@@ -108,8 +112,12 @@ def _transfer(args: argparse.Namespace, records: Any) -> int:
         f"{len(known.devices)} known devices; typical standard deviation {doubt:.1%}"
     )
     for number in found.most_telling(args.suggest, tuple(measured)):
-        print(f"(nn-Meter) measure next: {known.networks[number]}")
+        _say(f"measure next: {known.networks[number]}")
     return 0
+
+
+def _say(text: str) -> None:
+    print(f"(nn-Meter) {legible(text, LINE_LETTERS)}")
 
 
 def _say_left_out(found: Any) -> None:
@@ -149,6 +157,6 @@ def _register(bundle: Any, output: str | None) -> int:
         save(bundle, Path(output))
     info = register_bundle(bundle)
     for text in bundle.notes:
-        print(f"(nn-Meter) {text}")
+        _say(text)
     print(f"(nn-Meter) Successfully register predictor: {info.name}")
     return 0

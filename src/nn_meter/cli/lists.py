@@ -24,7 +24,7 @@ def _predictors(verbose: bool) -> list[str]:
     lines = [f"{PREFIX} Supported latency predictors:"]
     for each in list_predictors():
         lines.append(predictor_line(each.name, str(version_number(each.version))))
-        lines += [f"    {each.summary}"] if verbose and each.summary else []
+        lines += [f"    {legible(each.summary)}"] if verbose and each.summary else []
     hint = "" if verbose else "; -v says what each predicts for"
     return [*lines, "", f"default: {default_predictor()} (nn-meter use NAME chooses another{hint})"]
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from nn_meter.cli.models import add_model_arguments, add_predictor_arguments, collect, load_predictors, models
 from nn_meter.cli.output import NOT_STRICT, add_format_arguments, add_view_arguments, note, show, view_of
 from nn_meter.report.lines import result_line
+from nn_meter.storage import legible
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -52,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
 
             show(comparison(answers.predictions))
         for each in answers.predictions if args.verbose or view else ():
-            print(f"\n{each.model} on {each.predictor} {each.version}")
+            print(f"\n{legible(f'{each.model} on {each.predictor} {each.version}')}")
             show(_told(each, view, args.verbose))
     else:
         for each in answers.predictions:

@@ -25,4 +25,7 @@ def table(predictions: Iterable[Prediction]) -> str:
 
 
 def _plain(cell: object) -> object:
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
+    if not isinstance(cell, str):
+        return cell
+    text = cell.encode("utf-8", "backslashreplace").decode()  # names in JSON may hold halves of letters
+    return f"'{text}" if text.startswith(_FORMULA) else text

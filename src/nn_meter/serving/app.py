@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from time import time
+from time import monotonic, time
 from typing import Any
 
 from starlette.applications import Starlette
@@ -24,6 +24,7 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from starlette.routing import Route
 
 from nn_meter.errors import StorageError
+from nn_meter.limits import DOWNLOAD_BYTES_PER_S, DOWNLOAD_START_S
 from nn_meter.measuring.isolation import Failure
 from nn_meter.predictors.catalogue import default_predictor, list_predictors
 from nn_meter.report import desk
@@ -235,7 +236,7 @@ class _Desk:
     async def _take(self, request: Request, path: Path) -> None:
         """Write the body as it comes, and no more of it than may be."""
         most = self._limits.upload_bytes
-        taken = 0
+        taken, begin = 0, monotonic()
         chunks = request.stream()
         try:
             with path.open("wb") as file:
@@ -243,6 +244,8 @@ class _Desk:
                     taken += len(chunk)
                     if taken > most:
                         raise HTTPException(413, f"the model has more than {most:,} bytes")
+                    if monotonic() - begin > DOWNLOAD_START_S + taken / DOWNLOAD_BYTES_PER_S:
+                        raise HTTPException(408, f"after {monotonic() - begin:.0f} s there are {taken:,} bytes")
                     await asyncio.to_thread(file.write, chunk)
         except ClientDisconnect:
             raise HTTPException(400, "the upload broke off") from None

@@ -15,7 +15,7 @@ def description(upload_bytes: int) -> dict[str, Any]:
             ("400", "the upload broke off"),
             ("401", "the token is missing or wrong"),
             ("403", "asked under another name, or from another site's page"),
-            ("408", "nothing came for too long"),
+            ("408", "nothing came for too long, or all of it too slowly"),
             ("413", f"more than {upload_bytes} bytes, or more memory than a request may take"),
             ("422", "the model cannot be read, or what is asked makes no sense; the error says what to do"),
             ("500", "the process that predicted ended"),
