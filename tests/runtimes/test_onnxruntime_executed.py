@@ -132,6 +132,13 @@ def _parts_of_a_part(b: GraphBuilder) -> str:
     return b.op("MatMul", x[1], b.op("Transpose", b.op("Concat", first, first, first, axis=2), perm=(0, 2, 1)))
 
 
+def _keys_turned_back(b: GraphBuilder) -> str:
+    """Positions last, as a convolution leaves them: the transposes of the keys cancel out, the others stay."""
+    x = b.op("Transpose", b.op("Relu", b.input((1, 3, 6, 64, 196))), perm=(1, 0, 2, 4, 3))
+    q, k, v = (b.op("Squeeze", part, b.const((0,))) for part in b.multi("Split", (x, b.const((1, 1, 1))), 3, axis=0))
+    return b.op("MatMul", b.op("Softmax", b.op("MatMul", q, b.op("Transpose", k, perm=(0, 1, 3, 2)))), v)
+
+
 def _mean_beside_all(b: GraphBuilder) -> str:
     x = b.op("Transpose", b.op("Relu", b.input((1, 64, 49))), perm=(0, 2, 1))
     mean = b.op("ReduceMean", x, b.const((1,)), keepdims=1)
@@ -182,6 +189,7 @@ CASES: dict[str, Make] = {
     "attention as the file has it": _attention,
     "slices of a transposed value": _turned_parts,
     "slices of one part of several": _parts_of_a_part,
+    "keys that are turned back": _keys_turned_back,
     "a mean beside what it is of": _mean_beside_all,
     "convolutions between transposes": _channels_last,
 }

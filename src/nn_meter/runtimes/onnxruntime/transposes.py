@@ -38,8 +38,9 @@ def push_transpose_through_split(work: Work, options: Options) -> None:
                 work.add(turned, behind=split)
                 continue
             work.remove(reader)
-            if order[-1] != len(order) - 1 or work.only_reader(reader.outputs[0]) is None:
-                # single elements move, or several read them: the axis of size 1 stays until they have
+            after = work.only_reader(reader.outputs[0])
+            if after is None or (order[-1] != len(order) - 1 and after.op_type != "Transpose"):
+                # several read it, or single elements move that no other Transpose turns: the axis of size 1 stays
                 turned_part = work.fresh("turned", [shapes[i][a] for a in order], source)
                 work.add(Op("Transpose", [part], [turned_part], {"perm": tuple(order)}, members), at=reader)
                 work.add(Op("Squeeze", [turned_part], reader.outputs, {}, reader.members), behind=reader)
