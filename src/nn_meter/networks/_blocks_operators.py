@@ -221,3 +221,10 @@ OPERATORS: Mapping[str, Callable[[Pen], str]] = {
     **RARE,
 }
 """A sort of operators to its writer."""
+
+NOT_DRAWN: Mapping[str, str] = {
+    "BifurcationDetector": "how long its result is follows from the text that it goes on with",
+    **dict.fromkeys(("FusedConv", "FusedGemm"), "it is what a convolution or product with an activation becomes"),
+    "Size": "what it says is known before inference",
+}
+"""Operators that run on a CPU and that no network holds, and why."""

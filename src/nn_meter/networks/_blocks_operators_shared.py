@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from nn_meter.ir.graph import Attr
 from nn_meter.networks._blocks import Pen
+
+MICROSOFT = "com.microsoft"
+Row = Callable[[Pen], Sequence[str]]
+"""Draws an operator with its operands; the tensors that it computes."""
 
 
 def size(pen: Pen, low: float = 5e2, high: float = 5e5) -> float:
@@ -24,6 +29,12 @@ def any_shape(pen: Pen, rank: int | None = None, elements: float | None = None) 
     return tuple(dims)
 
 
+def token_shape(pen: Pen, *, widest: int = 1024) -> tuple[int, int, int]:
+    """Batch, tokens and width, a multiple of 64."""
+    width = 64 * pen.integer(1, widest // 64)
+    return pen.batch, max(1, round(size(pen, 64, 3e5) / width / pen.batch)), width
+
+
 def some_of(pen: Pen, names: Sequence[str], most: int = 14) -> list[str]:
     """A few of ``names``, none twice: one alone in some networks, whose footprint is small, else many, so that each
     comes up in a build of minutes."""
@@ -41,6 +52,59 @@ def tensors(pen: Pen, most: float = 5e5) -> list[str]:
     """A few operands of up to ``most`` elements; one in some networks."""
     count = 1 if pen.chance(0.2) else pen.integer(3, 8)
     return [operand(pen, *any_shape(pen, elements=size(pen, high=most))) for _ in range(count)]
+
+
+def a_map(pen: Pen, low: float = 2e3, high: float = 2e5) -> str:
+    """A feature map of so many elements."""
+    width = pen.width(4, 256)
+    side = max(4, round((size(pen, low, high) / width / pen.batch) ** 0.5))
+    return operand(pen, pen.batch, width, side, side)
+
+
+def whole_input(pen: Pen, *shape: int) -> str:
+    """An input of whole numbers: places, tokens."""
+    return pen.b.input(shape, "int64")
+
+
+def scale(pen: Pen) -> str:
+    """What quantised numbers are multiples of."""
+    return pen.b.const(0.02, "float32")
+
+
+def zero_point(pen: Pen, dtype: str = "uint8") -> str:
+    """The quantised number that stands for 0."""
+    return pen.b.const(128 if dtype == "uint8" else 0, dtype)
+
+
+def node(pen: Pen, op_type: str, *inputs: str, outputs: int = 1, domain: str = "", **attrs: Attr) -> Sequence[str]:
+    """An operator of so many outputs."""
+    pen.nodes += 1
+    return pen.b.multi(op_type, inputs, outputs, domain=domain, **attrs)
+
+
+def own_node(pen: Pen, op_type: str, *inputs: str, outputs: int = 1, **attrs: Attr) -> Sequence[str]:
+    """An operator of onnxruntime's own domain."""
+    return node(pen, op_type, *inputs, outputs=outputs, domain=MICROSOFT, **attrs)
+
+
+def of_any_shape(op_type: str, domain: str = "") -> Row:
+    """An operator of one tensor of any shape."""
+    return lambda pen: node(pen, op_type, operand(pen, *any_shape(pen)), domain=domain)
+
+
+def of_a_list(op_type: str, least: float, most: float, domain: str = "", dtype: str = "float32") -> Row:
+    """An operator of one list."""
+    return lambda pen: node(pen, op_type, pen.b.input((round(size(pen, least, most)),), dtype), domain=domain)
+
+
+def of_squares(op_type: str, domain: str = "") -> Row:
+    """An operator of small square matrices."""
+
+    def row(pen: Pen) -> Sequence[str]:
+        side = pen.integer(2, 48)
+        return node(pen, op_type, pen.input(max(1, round(size(pen, 200, 3e4) / side**2)), side, side), domain=domain)
+
+    return row
 
 
 def answers(pen: Pen, parts: Sequence[str]) -> str:
