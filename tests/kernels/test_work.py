@@ -10,7 +10,7 @@ from onnx import defs
 from nn_meter.ir import Tensor
 from nn_meter.kernels.kinds import KIND_OF, KINDS
 from nn_meter.kernels.schema import Operator
-from nn_meter.kernels.work import FLOPS, GENERATING, work_of
+from nn_meter.kernels.work import FLOPS, GENERATING, variant_of, work_of
 
 DOMAINS = ("", "ai.onnx.ml")
 
@@ -61,3 +61,12 @@ def test_products_count_their_multiply_adds(op: Operator, flops: int) -> None:
 def test_bytes_are_what_goes_in_and_out() -> None:
     work = work_of(operator("LRN", [(1, 8, 4, 4)], (1, 8, 4, 4), size=5))
     assert (work.read_bytes, work.written_bytes) == (512, 512)
+
+
+def test_what_decides_how_an_operator_computes_is_told_apart() -> None:
+    x, y = Tensor("x", (8,)), Tensor("y", (8,))
+    assert variant_of(Operator("Unique", (x,), (y,))) != variant_of(Operator("Unique", (x,), (y, y, y)))
+    assert variant_of(Operator("GridSample", (x,), (y,))) == "linear zeros"
+    image = Tensor("x", (1, 4, 8))
+    ways = [variant_of(Operator("Compress", (image,), (y,), {"axis": axis})) for axis in (1, 2)]
+    assert ways == ["pieces", "elements"]

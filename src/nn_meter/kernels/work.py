@@ -473,6 +473,8 @@ VARIANTS: Mapping[str, Callable[[Operator], str]] = MappingProxyType(
         "LinearAttention": _attribute("update_rule", "gated_delta"),
         **dict.fromkeys(("CausalConvWithState", "VarlenCausalConvWithState"), _attribute("activation", "none")),
         **dict.fromkeys(("MoE", "QMoE"), _attribute("activation_type", "relu")),
+        # onnxruntime's own, which gives places and counts, is forty times as quick as ONNX's
+        "Unique": lambda op: "places" if len(op.outputs) > 1 else "",
     }
 )
 """Operator to a second one."""
