@@ -40,7 +40,7 @@ def test_the_list_says_which_predictor_is_the_default(
     def default() -> list[str]:
         return run("--list-predictors").out.splitlines()[-1].split()[:2]
 
-    assert default() == ["default:", "zen4cpu_onnxruntime132"]
+    assert default() == ["default:", "xeoncpu_onnxruntime132"]
     assert run("use", "TINY_CPU").out == "(nn-Meter) tiny_cpu answers where no predictor is named\n"
     assert default() == ["default:", "tiny_cpu"]
     assert "[RESULT] predict latency for small_net.onnx: 39.75 ms" in run("predict", EXAMPLE).out

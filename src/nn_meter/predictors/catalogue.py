@@ -20,7 +20,7 @@ from nn_meter.storage import Archive, exists, legible, parse_json, plain_name, s
 
 _log = logging.getLogger(__name__)
 
-DEFAULT = "zen4cpu_onnxruntime132"
+DEFAULT = "xeoncpu_onnxruntime132"
 """The predictor that answers where none is named or chosen."""
 
 SHIPPED = Path(__file__).with_name("shipped")
