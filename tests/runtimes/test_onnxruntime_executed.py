@@ -139,6 +139,14 @@ def _keys_turned_back(b: GraphBuilder) -> str:
     return b.op("MatMul", b.op("Softmax", b.op("MatMul", q, b.op("Transpose", k, perm=(0, 1, 3, 2)))), v)
 
 
+def _padded_and_pooled(b: GraphBuilder) -> str:
+    """A Transpose moves behind a padding, since behind the pooling there is another one."""
+    x = b.op("Transpose", b.op("Relu", b.input((1, 28, 28, 64))), perm=(0, 3, 1, 2))
+    x = b.op("Pad", x, b.const((0, 0, 0, 0, 0, 0, 1, 1)), b.const(-1e9, "float32"))
+    x = b.op("MaxPool", x, kernel_shape=(3, 3), strides=(2, 2))
+    return b.op("Softmax", b.op("Transpose", x, perm=(0, 2, 3, 1)))
+
+
 def _mean_beside_all(b: GraphBuilder) -> str:
     x = b.op("Transpose", b.op("Relu", b.input((1, 64, 49))), perm=(0, 2, 1))
     mean = b.op("ReduceMean", x, b.const((1,)), keepdims=1)
@@ -190,6 +198,7 @@ CASES: dict[str, Make] = {
     "slices of a transposed value": _turned_parts,
     "slices of one part of several": _parts_of_a_part,
     "keys that are turned back": _keys_turned_back,
+    "a padding before a pooling between transposes": _padded_and_pooled,
     "a mean beside what it is of": _mean_beside_all,
     "convolutions between transposes": _channels_last,
 }

@@ -36,6 +36,9 @@ _REDUCTIONS = frozenset(
 )
 _FIRST_ALONE = _REDUCTIONS | {"Pad", "Slice", "Squeeze", "Unsqueeze"}
 _TURNED = ELEMENTWISE | _ALONG_AN_AXIS | _FIRST_ALONE
+_LEADING = _TURNED | {"MaxPool", "Resize", "Split"}
+"""Operators that a way to a Transpose goes through, whether one moves behind them or not."""
+
 _KNOWN = _TURNED | {
     *("ArgMax", "ArgMin", "MaxPool", "Reshape", "Resize", "Shape", "Split", "Tile"),
     "Transpose",
@@ -73,7 +76,7 @@ def _leading(work: Work) -> set[str]:
     """Tensors from which a way through such operators leads to a Transpose."""
     found: set[str] = set()
     for op in reversed(list(work.ops())):
-        if op.op_type == "Transpose" or (op.op_type in _TURNED | {"Split"} and any(o in found for o in op.outputs)):
+        if op.op_type == "Transpose" or (op.op_type in _LEADING and any(o in found for o in op.outputs)):
             found.update(i for i in op.inputs if i)
     return found
 
