@@ -10,7 +10,7 @@ follow from the work that its configs do and from what surrounds the kernel:
     weight that much has passed through the caches, so that the same kernel takes longer in a large model;
 ``recent_1_bytes``, ``recent_2_bytes``, ``recent_4_bytes``
     what the kernel before, the two and the four before read and wrote, rounded to half an octave: where it was little,
-    what they left is still in the nearest cache;
+    what they left is still in the nearest cache. Before the first kernel of an inference the last of another ran;
 ``roofline_ms``
     the least that the device needs (Williams et al., CACM 2009), which regressors are relative to::
 
@@ -312,14 +312,22 @@ def _number(column: Column | Category | OnDevice, codes: Codes, speeds: Speeds) 
 
 
 def encode(kernels: Sequence[tuple[Encoder, Any]]) -> list[Row]:
-    """A row for each kernel of one inference, given as encoder and config, in the order of execution."""
+    """A row for each kernel of one inference, given as encoder and config, in the order of execution.
+
+    Inferences follow each other: before the first kernel the last one ran.
+    """
+    if not kernels:
+        return []
     halves = [encoder.half(config) for encoder, config in kernels]
-    moved = [0.0, *accumulate(size for size, _ in halves)]
-    footprint = _rounded(max(moved[-1], 1.0), 4)
+    sizes = [size for size, _ in halves]
+    most = _RECENT[-1]
+    before = (sizes[-most:] * most)[-most:]
+    moved = [0.0, *accumulate(before + sizes)]
+    footprint = _rounded(max(sum(sizes), 1.0), 4)
     inference = (footprint, min(footprint, LARGE))
     return [
-        encoder.row(half, inference + tuple([_rounded(moved[i] - moved[max(0, i - count)], 2) for count in _RECENT]))
-        for i, ((encoder, _), (_, half)) in enumerate(zip(kernels, halves, strict=True))
+        encoder.row(half, inference + tuple([_rounded(moved[i] - moved[i - count], 2) for count in _RECENT]))
+        for i, ((encoder, _), (_, half)) in enumerate(zip(kernels, halves, strict=True), most)
     ]
 
 
