@@ -9,6 +9,7 @@ from functools import cache
 from types import MappingProxyType
 
 from nn_meter.errors import UnsupportedOperatorError
+from nn_meter.ir import Graph
 from nn_meter.kernels.kinds import Operator
 from nn_meter.kernels.patterns import Pattern
 from nn_meter.kernels.rewriting import Op, Work
@@ -81,6 +82,8 @@ class Runtime:
             surrounds an operator.
         precisions: numpy's names of the element types that its passes are known to hold for.
         views: why what only looks at data another way costs nothing there; empty where it costs something.
+        idle: names of a graph's nodes that are not executed, though they stand in a kernel that is: nothing of its
+            config follows from them.
         few: element types that only these of its operators take; it refuses a model that has others of them.
     """
 
@@ -92,6 +95,7 @@ class Runtime:
     layout_kernels: frozenset[str] = frozenset()
     precisions: tuple[str, ...] = ("float32",)
     views: str = ""
+    idle: Callable[[Graph], frozenset[str]] = lambda graph: frozenset()
     few: Mapping[str, frozenset[str]] = field(default_factory=lambda: MappingProxyType({}))
 
     def passes_of(self, version: str = "") -> tuple[Pass, ...]:

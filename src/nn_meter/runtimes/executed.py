@@ -46,7 +46,9 @@ def read_all(kernels: Sequence[ExecutedKernel], runtime: Runtime, graph: Graph) 
             f"{graph.name}: the runtime does not say which of the model's nodes its kernels cover; its backend has to "
             "fill `nodes` of the kernels that it traces"
         )
-    configs = read_groups(graph, [group.nodes for group in groups])
+    idle = runtime.idle(graph)
+    working = [[name for name in group.nodes if name not in idle] or group.nodes for group in groups]
+    configs = read_groups(graph, working)
     return [
         Executed(*config, group.positions, group.nodes)
         for group, config in zip(groups, configs, strict=True)

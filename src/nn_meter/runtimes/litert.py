@@ -97,7 +97,13 @@ def _keeps(op: Op) -> bool:
 
 
 def _absorb(work: Work, options: Options) -> None:
-    """Let transposes that move nothing, and those that a product takes, be part of what is beside them."""
+    """Let transposes that are not executed be part of what is beside them."""
+    for op in reversed(_still(work)):
+        _join(work, op)
+
+
+def _still(work: Work) -> list[Op]:
+    """Transposes that are not executed: nothing moves, or a view or product beside them does it."""
     orders = {name: wanted_order(name, work) for name in work.inputs}
     still = []
     for op in work.ops():
@@ -106,50 +112,69 @@ def _absorb(work: Work, options: Options) -> None:
         made = plain(rank)
         if op.op_type == "Transpose" and len(op.members) == 1:
             seen = unmoved(op, source, work)
-            if seen is not None:
-                made = seen
-                still.append(op)
-            elif _taken_by_product(work, op, rank):
+            made = seen or made
+            if seen is not None or _beside_view(work, op) or _taken_by_product(work, op):
                 still.append(op)
         elif op.op_type in CHANNELS_LAST:
             made = channels_last(rank)
         elif _keeps(op):
             made = source
         orders.update((name, made) for name in op.outputs if name)
-    for op in reversed(still):
-        _join(work, op)
+    return still
 
 
-def _taken_by_product(work: Work, op: Op, rank: int) -> bool:
-    exchanged = (*range(rank - 2), rank - 1, rank - 2)
-    reader = work.only_reader(op.outputs[0])
-    return (
-        perm_of(op, rank) == exchanged
-        and reader is not None
-        and reader.op_type == "MatMul"
-        and reader.inputs[1] == op.outputs[0]
-    )
+def _beside_view(work: Work, op: Op) -> Op | None:
+    """The view that a Transpose is one with which moves axes of size 1 alone."""
+    (source, *_), (out, *_) = op.inputs, op.outputs
+    moving = [axis for axis in perm_of(op, len(work.shape(source))) if work.shape(source)[axis] > 1]
+    maker = work.made_by(source, *VIEWS)
+    if moving != sorted(moving):
+        return None
+    if maker is not None and work.only_reader(source) is op:
+        return maker
+    reader = work.only_reader(out)
+    return reader if reader is not None and reader.op_type in VIEWS else None
+
+
+def _taken_by_product(work: Work, op: Op) -> bool:
+    """Whether a Transpose exchanges the last two axes of a product's second operand."""
+    out, rank = op.outputs[0], len(work.shape(op.outputs[0]))
+    reader = work.only_reader(out)
+    exchanged = perm_of(op, rank) == (*range(rank - 2), rank - 1, rank - 2)
+    return exchanged and reader is not None and reader.op_type == "MatMul" and reader.inputs[1] == out
 
 
 def _join(work: Work, op: Op) -> None:
-    """Make ``op`` part of its only reader, else of what computes its input; that one's config stays."""
+    """Make ``op`` part of a view beside it, else of its only reader, else of what computes its input; that one's config
+    stays."""
     (source, *_), (out, *_) = op.inputs, op.outputs
-    reader = work.only_reader(out)
-    other = reader or work.producer.get(source)
+    other = _beside_view(work, op) or work.only_reader(out) or work.producer.get(source)
     if other is None:
         return
-    if reader is not None:
-        inputs, outputs = tuple(source if name == out else name for name in other.inputs), other.outputs
+    if out in other.inputs:
+        inputs, outputs = [source if name == out else name for name in other.inputs], other.outputs
         members = (*op.members, *other.members)
     else:
         needed = source in work.outputs or len(work.readers(source)) > 1
-        inputs, outputs = other.inputs, (*(name for name in other.outputs if needed or name != source), out)
+        inputs, outputs = other.inputs, [*(name for name in other.outputs if needed or name != source), out]
         members = (*other.members, *op.members)
     joined = Op(other.op_type, inputs, outputs, other.attrs, members)
     joined.core, joined.fused, joined.layout = work.executed(other), other.fused, other.layout
     work.remove(op)
     work.remove(other)
     work.add(joined, at=other)
+
+
+def _idle(graph: Graph) -> frozenset[str]:
+    return frozenset(name for op in _still(lowered(graph)) for name in op.members)
+
+
+def lowered(graph: Graph) -> Work:
+    """The operators that a TFLite file is written of, before they take what follows them."""
+    work = Work(graph)
+    for each in _WRITTEN:
+        each.run(work, Options(read_rules({})))
+    return work
 
 
 _WRITTEN = (Pass("eliminate", eliminate), Pass("spell", rewriting(HARD_SWISH, GELU, TANH_GELU)))
@@ -159,12 +184,5 @@ RUNTIME = Runtime(
     (*_WRITTEN, Pass("bias", rewriting(BIAS)), Pass("join", join), Pass("absorb", _absorb)),
     facts=_FACTS,
     layout_kernels=frozenset({LAYOUT_CHANGE}),
+    idle=_idle,
 )
-
-
-def lowered(graph: Graph) -> Work:
-    """The operators that a TFLite file is written of, before they take what follows them."""
-    work = Work(graph)
-    for each in _WRITTEN:
-        each.run(work, Options(read_rules({})))
-    return work

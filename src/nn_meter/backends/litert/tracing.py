@@ -23,10 +23,10 @@ _TOLD: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "ABS": ("Abs",),
         "ADD": ("Add",),
-        "AVERAGE_POOL_2D": ("Average Pooling", "Global Average Pooling", "Copy"),
+        "AVERAGE_POOL_2D": ("Average Pooling",),
         "BATCH_MATMUL": ("Batch Matrix Multiply", "Fully Connected"),
         "CEIL": ("Ceiling",),
-        "CONCATENATION": ("Copy", "Concat"),
+        "CONCATENATION": ("Copy",),
         "CONV_2D": ("Convolution", "Fully Connected"),
         "COS": ("Cosine",),
         "DEPTHWISE_CONV_2D": ("Convolution",),
@@ -35,42 +35,43 @@ _TOLD: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "ELU": ("ELU",),
         "EXP": ("Exp",),
         "FLOOR": ("Floor",),
-        "FULLY_CONNECTED": ("Fully Connected", _VIEW),
-        "GELU": ("GELU", "Gelu", "Approx"),
-        "HARD_SWISH": ("HardSwish", "Hardswish"),
-        "LEAKY_RELU": ("Leaky ReLU",),
+        "FULLY_CONNECTED": ("Fully Connected", _VIEW, "Dynamic Fully Connected"),
+        "GELU": ("GELU", "ApproxGELU"),
+        "HARD_SWISH": ("HardSwish",),
+        "LEAKY_RELU": ("LeakyReLU",),
         "LOG": ("Log",),
         "LOGISTIC": ("Sigmoid",),
         "MAXIMUM": ("Maximum", "Clamp"),
-        "MAX_POOL_2D": ("Max Pooling", "Copy"),
-        "MEAN": ("Mean", "Global Average Pooling"),
+        "MAX_POOL_2D": ("Max Pooling",),
+        "MEAN": ("Mean",),
         "MINIMUM": ("Minimum", "Clamp"),
         "MUL": ("Multiply",),
         "NEG": ("Negate",),
-        "PAD": ("Constant Pad", "Copy"),
-        "POW": ("Pow",),
+        "PAD": ("Constant Pad",),
+        "POW": ("Power",),
         "PRELU": ("PReLU",),
-        "REDUCE_MAX": ("Max", "Reduce"),
-        "REDUCE_MIN": ("Min", "Reduce"),
-        "RELU": ("Clamp", "ReLU"),
+        "REDUCE_MAX": ("Reduce Max",),
+        "REDUCE_MIN": ("Reduce Min",),
+        "RELU": ("Clamp",),
         "RELU6": ("Clamp",),
         "RELU_N1_TO_1": ("Clamp",),
-        "RESHAPE": ("Static Reshape", "Copy"),
+        "RESHAPE": (_VIEW, "Copy"),
         "RESIZE_BILINEAR": ("Resize Bilinear",),
-        "ROUND": ("Bankers' Rounding", "Bankers Rounding", "Round"),
+        "ROUND": ("Bankders Rounding", "Bankers Rounding"),
         "RSQRT": ("Reciprocal Square Root",),
+        "SIGN": ("Sign",),
         "SIN": ("Sine",),
-        "SLICE": ("Slice", "Static Slice", "Copy"),
+        "SLICE": ("Slice", "Copy"),
         "SOFTMAX": ("Softmax",),
         "SPACE_TO_DEPTH": ("Space To Depth",),
-        "SPLIT": ("Copy", "Split", "Slice"),
+        "SPLIT": ("Copy", "Slice"),
         "SQRT": ("Square Root",),
         "SQUARE": ("Square",),
         "SQUARED_DIFFERENCE": ("Squared Difference",),
-        "STRIDED_SLICE": ("Slice", "Static Slice", "Copy"),
+        "STRIDED_SLICE": ("Slice", "Copy"),
         "SUB": ("Subtract",),
         "SUM": ("Sum", "Normalize"),
-        "TANH": ("Tanh", "TanH"),
+        "TANH": ("TanH",),
         "TRANSPOSE": ("Transpose", "Copy"),
         "TRANSPOSE_CONV": ("Deconvolution",),
     }
@@ -91,10 +92,12 @@ def kernels(
     places = _places(events, operators)
     nodes = {number: list(operators[number].nodes) for number in places}
     makers = {stored.number: number for number, each in enumerate(operators) for stored in each.outputs}
+    part_of = {number: number for number in places}
     for number, operator in enumerate(operators):
         maker = makers.get(operator.inputs[0].number)
-        if number not in places and maker in nodes and _follows(operator, operators[maker]):
-            nodes[maker] += operator.nodes
+        if number not in places and maker in part_of and _follows(operator, operators[maker]):
+            part_of[number] = part_of[maker]
+            nodes[part_of[maker]] += operator.nodes
     ordered = sorted(places.items(), key=lambda item: item[1])
     return [
         (_kernel(number, operators[number], events[own[-1]], tuple(nodes[number])), tuple(own))
