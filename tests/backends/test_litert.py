@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from agreement import Agreement, agreement
 
-from nn_meter.backends import load
+from nn_meter.backends import litert, load
 from nn_meter.backends.litert import tracing
 from nn_meter.backends.litert.lowering import ROWS
 from nn_meter.backends.litert.model import Stored, Written
@@ -24,6 +25,7 @@ from nn_meter.networks.generated import FAMILIES
 from nn_meter.runtimes import find
 from nn_meter.runtimes.executed import read_all
 from nn_meter.runtimes.fusion import fuse
+from nn_meter.runtimes.trace import ExecutedKernel
 from nn_meter.testing import check_backend, check_runtime, sample_graph
 
 
@@ -95,6 +97,7 @@ FORMS = {
     "transposed": (IMAGE, "const w: float32[6,8,4,4]; y = ConvTranspose(x, w) {strides=(2, 2), pads=(1, 1, 1, 1)}"),
     "cropped": (IMAGE, "const w: float32[6,8,3,3]; y = ConvTranspose(x, w) {strides=(2, 2), pads=(1, 1, 1, 1)}"),
     "folded": (PIXEL, "const a: float32[6,1,1]; m = Mul(c, a); s = Sub(m, a); d = Div(s, a); y = Relu(d)"),
+    "wider": (IMAGE, "const w: float32[1,6,1,1]; const a: float32[4,1,1]; c = Conv(x, w); y = Mul(c, a)"),
     "ceiling": (IMAGE, "y = AveragePool(x) {kernel_shape=(2, 2), strides=(2, 2), ceil_mode=1}"),
     "uncounted": (IMAGE, "y = AveragePool(x) {kernel_shape=(3, 3), strides=(2, 2), pads=(1, 1, 1, 1)}"),
     "counted": (IMAGE, "y = AveragePool(x) {kernel_shape=(3, 3), pads=(1, 1, 1, 1), count_include_pad=1}"),
@@ -155,9 +158,9 @@ def test_of_sessions_with_several_threads_one_is_open_at_a_time(there: None) -> 
     with backend.prepare(sample_graph()) as first, backend.prepare(sample_graph()) as second:
         for running, waiting in ((first, second), (second, first), (first, second)):
             assert len(running.run(3)) == 3
-            assert waiting._session is None  # type: ignore[attr-defined]
+            assert not waiting._sessions  # type: ignore[attr-defined]
             assert len(running.trace(1)[0].latencies_ms) == 1
-            assert running._session is None  # type: ignore[attr-defined]
+            assert list(running._sessions) == [True]  # type: ignore[attr-defined]
 
 
 @pytest.mark.heavy
@@ -165,7 +168,7 @@ def test_nothing_is_printed_and_a_refusal_tells_what_was(there: None, capfd: pyt
     load("litert").prepare(sample_graph()).close()
     b = GraphBuilder("doubled")
     x = b.input((2, 3), "float64")
-    with pytest.raises(BackendError, match="LiteRT refuses the operator SIN"):
+    with pytest.raises(BackendError, match=r"LiteRT refuses Sin \(Sin_0\) as SIN: "):
         load("litert").prepare(b.graph(b.op("Sin", x)))
     assert capfd.readouterr() == ("", "")
 
@@ -235,3 +238,34 @@ def test_a_missing_runtime_is_named_with_its_install_line(monkeypatch: pytest.Mo
 def test_a_number_of_threads_that_is_none_is_refused() -> None:
     with pytest.raises(BackendError, match="threads is 0; use 1 or more"):
         load("litert", threads=0)
+
+
+def test_a_version_whose_interface_is_not_known_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ai_edge_litert", SimpleNamespace(schema_py_generated=None))
+    monkeypatch.setattr(litert, "version", lambda package: "2.30.0")
+    with pytest.raises(BackendError, match=r"2\.30\.0 is installed.*: pip install 'nn-meter\[litert\]'"):
+        load("litert").check()
+
+
+def test_a_view_behind_which_a_linear_layer_tells_its_own_is_told_apart() -> None:
+    operators = [
+        written("RESHAPE", (0,), 1, "transpose"),  # one with the view behind it
+        written("RESHAPE", (1,), 2, "flatten"),
+        written("FULLY_CONNECTED", (2,), 3, "linear"),
+    ]
+    names = ("Static Reshape (NC)", "Static Reshape (NC)", "Fully Connected (NC, F32) GEMM")
+    found = tracing.kernels([told(name, number) for number, name in enumerate(names)], operators)
+    covered = [(kernel.nodes, places) for kernel, places in found]
+    assert covered == [(("transpose", "flatten"), (0,)), (("linear",), (1, 2))]
+
+
+def test_what_is_not_executed_decides_no_config() -> None:
+    graph = parse(
+        "input x: float32[1,6,9,12]\nconst w: float32[6,6,1,1]\nconst a: float32[6]\n"
+        "c = Conv(x, w)\nt = Transpose(c) {perm=(0, 2, 3, 1)}\nl = LayerNormalization(t, a, a)\n"
+        "b = Transpose(l) {perm=(0, 3, 1, 2)}\ny = Add(b, c)\nz = Conv(y, w)\noutput z"
+    )
+    ran = [ExecutedKernel(name, "", "", (), (), (), (), nodes=(name,)) for name in ("c", "l", "y", "z")]
+    ours = [(k.kind, k.config) for k in fuse(graph, read_rules({"runtime": "litert"})).kernels]
+    assert [(each.kind, each.config) for each in read_all(ran, find("litert"), graph)] == ours
+    assert [kind for kind, _ in ours] == ["conv", "norm", "binary", "conv"]

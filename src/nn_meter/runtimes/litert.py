@@ -2,8 +2,9 @@
 
 Batch normalisations, and constants that are added or multiplied for each channel, are folded into convolutions and
 linear layers, which also take the clamp that follows; what stands for GELU and hard swish is one operator. XNNPACK
-joins a Pad with the convolution behind it, a square with its mean, views that follow one another, and an exchange of
-the last two axes with the product whose second operand it is. A clamp behind arithmetic is a kernel of its own.
+joins a Pad with the convolution behind it, a clamp with the pooling before it, a square with its mean, views that
+follow one another, and an exchange of the last two axes with the product whose second operand it is. A clamp behind
+arithmetic is a kernel of its own.
 
 Layers of images have the channels last. What follows them keeps that order; where the model itself turns it into what
 lies there already, nothing moves.
@@ -45,6 +46,7 @@ _FACTS: Mapping[tuple[str, ...], bool] = MappingProxyType(
     {
         **{(taker, taken): True for taker in _LAYERS for taken in ("bn", "Relu", "Clip")},
         ("Pad", "conv"): True,
+        **{(pool, taken): True for pool in ("AveragePool", "MaxPool") for taken in ("Relu", "Clip")},
         ("Pow", "ReduceMean"): True,
         **{(first, then): True for first in VIEWS for then in VIEWS},
     }
@@ -99,7 +101,13 @@ def _keeps(op: Op) -> bool:
 def _absorb(work: Work, options: Options) -> None:
     """Let transposes that are not executed be part of what is beside them."""
     for op in reversed(_still(work)):
-        _join(work, op)
+        other = _beside_view(work, op) or work.only_reader(op.outputs[0]) or work.producer.get(op.inputs[0])
+        if other is not None:
+            _join(work, op, other)
+    for op in work.ops(*VIEWS):  # those that only a transpose stood between
+        maker = work.made_by(op.inputs[0], *VIEWS)
+        if maker is not None and work.only_reader(op.inputs[0]) is op:
+            _join(work, op, maker)
 
 
 def _still(work: Work) -> list[Op]:
@@ -144,13 +152,9 @@ def _taken_by_product(work: Work, op: Op) -> bool:
     return exchanged and reader is not None and reader.op_type == "MatMul" and reader.inputs[1] == out
 
 
-def _join(work: Work, op: Op) -> None:
-    """Make ``op`` part of a view beside it, else of its only reader, else of what computes its input; that one's config
-    stays."""
+def _join(work: Work, op: Op, other: Op) -> None:
+    """Make ``op`` part of ``other``, which reads it or computes what it reads, and whose config stays."""
     (source, *_), (out, *_) = op.inputs, op.outputs
-    other = _beside_view(work, op) or work.only_reader(out) or work.producer.get(source)
-    if other is None:
-        return
     if out in other.inputs:
         inputs, outputs = [source if name == out else name for name in other.inputs], other.outputs
         members = (*op.members, *other.members)

@@ -25,6 +25,9 @@ from nn_meter.ir.graph import Graph
 from nn_meter.runtimes.trace import ExecutedKernel, KernelTrace
 from nn_meter.storage import Closing
 
+_KNOWN = "2.3"
+"""The version whose C interface, and whose kernels, are known here."""
+
 
 @dataclass(frozen=True, slots=True)
 class LiteRtConfig:
@@ -55,6 +58,7 @@ class LiteRt:
         """Runtime, version, device and settings.
 
         Raises:
+            BackendError: a version that is not known here.
             MissingDependencyError: ai-edge-litert is not installed.
         """
         _schema()
@@ -84,7 +88,7 @@ class LiteRt:
 
 
 class LiteRtPrepared(Closing):
-    """``Prepared`` around one session; tracing opens a second one, under the profiler. Of sessions with several threads
+    """``Prepared`` around a session; tracing opens a second one, under the profiler. Of sessions with several threads
     one is open at a time, since they share the threads of a process."""
 
     _threaded: ClassVar[LiteRtPrepared | None] = None
@@ -92,8 +96,7 @@ class LiteRtPrepared(Closing):
     def __init__(self, model: Lowered, config: LiteRtConfig) -> None:
         self.lowered = model
         self._config = config
-        self._session: Session | None = None
-        self._profiled: Session | None = None
+        self._sessions: dict[bool, Session] = {}  # by whether they are under the profiler
         self._opened(False)
 
     def run(self, repeats: int) -> list[float]:
@@ -126,33 +129,38 @@ class LiteRtPrepared(Closing):
         """Free the sessions."""
         if LiteRtPrepared._threaded is self:
             LiteRtPrepared._threaded = None
-        for session in (self._session, self._profiled):
-            if session is not None:
-                session.close()
-        self._session = self._profiled = None
+        for session in self._sessions.values():
+            session.close()
+        self._sessions.clear()
 
     def _opened(self, profiled: bool) -> Session:
         """The session, opened where it is not."""
-        threads = self._config.threads
-        if threads > 1:
-            if LiteRtPrepared._threaded not in (None, self):
-                LiteRtPrepared._threaded.close()
-            if (self._session if profiled else self._profiled) is not None:
-                self.close()
+        if self._config.threads > 1:
+            other = LiteRtPrepared._threaded
+            if other is not None and (other is not self or profiled not in self._sessions):
+                other.close()
             LiteRtPrepared._threaded = self
-        found = self._profiled if profiled else self._session
-        if found is None:
-            found = Session(self.lowered.data, self.lowered.inputs, threads, profiled)
-            if profiled:
-                self._profiled = found
-            else:
-                self._session = found
-        return found
+        if profiled not in self._sessions:
+            model, threads = self.lowered, self._config.threads
+            self._sessions[profiled] = Session(model.data, model.inputs, model.names, threads, profiled)
+        return self._sessions[profiled]
 
 
 def _schema() -> Any:
+    """What LiteRT writes files by.
+
+    Raises:
+        BackendError: its C interface may be another than is known here.
+        MissingDependencyError: ai-edge-litert is not installed.
+    """
     try:
         from ai_edge_litert import schema_py_generated
     except ImportError as error:
         raise MissingDependencyError("ai-edge-litert", "litert", "measuring with the backend litert") from error
+    found = version("ai-edge-litert")
+    if not found.startswith(f"{_KNOWN}."):
+        raise BackendError(
+            f"litert: ai-edge-litert {found} is installed, whose C interface may have changed since {_KNOWN}; install "
+            "what is known with: pip install 'nn-meter[litert]'"
+        )
     return schema_py_generated

@@ -10,6 +10,7 @@ import numpy as np
 
 from nn_meter.backends.litert.model import Stored
 from nn_meter.backends.litert.site import Row, Site
+from nn_meter.kernels.rewriting import Op
 from nn_meter.runtimes.litert import channels_last
 
 _LOWEST = float(np.finfo(np.float32).min)
@@ -53,11 +54,14 @@ class _Window:
         return tuple(max(0, (made - 1) * s + (k - 1) * d + 1 - size - less) for made, s, k, d, size, less in axes)
 
 
-def _padded(site: Site, source: Stored, window: _Window, fill: float | None = None) -> tuple[Stored, str]:
-    """What a window goes over, and how TFLite is to pad: what is neither ``SAME`` nor nothing stands before."""
+def _padded(
+    site: Site, source: Stored, window: _Window, fill: float | None = None, counted: bool = False
+) -> tuple[Stored, str]:
+    """What a window goes over, and how TFLite is to pad: what is neither ``SAME`` nor nothing stands before, as does
+    what is to be ``counted`` as elements."""
     if not any((*window.before, *window.missing)):
         return source, "VALID"
-    if window.same:
+    if window.same and not counted:
         return source, "SAME"
     pads = np.array([(0, 0), *zip(window.before, window.missing, strict=True), (0, 0)], np.int32)
     shape = [size + int(sum(pair)) for size, pair in zip(source.shape, pads, strict=True)]
@@ -70,35 +74,39 @@ def _padded(site: Site, source: Stored, window: _Window, fill: float | None = No
 def _scaled(site: Site, weight: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Weights (outputs first) and bias with what follows and does the same to each channel: batch normalisations,
     constants that are added or multiplied."""
-    channels = len(bias)
     while (reader := site.follower("BatchNormalization", "Add", "Sub", "Mul", "Div")) is not None:
-        others = [name for name in reader.inputs if name != site.out]
-        known = [site.file.known(name) for name in others]
-        arrays = [each.astype(np.float32) for each in known if each is not None]
-        if len(arrays) < len(others) or (reader.inputs[0] != site.out and reader.op_type in ("Sub", "Div")):
+        found = _for_each_channel(site, reader, len(bias))
+        if found is None:
             break
-        if reader.op_type == "BatchNormalization":
-            epsilon = reader.attrs.get("epsilon", 1e-5)
-            assert isinstance(epsilon, float | int)
-            gamma, beta, mean, variance = arrays
-            factor = gamma / np.sqrt(variance + epsilon)
-            offset = beta - mean * factor
-        else:
-            (array,) = arrays
-            axis = len(site.shape) - 1 if site.op.op_type in ("MatMul", "Gemm") else 1
-            wide = (1,) * (len(site.shape) - array.ndim) + array.shape
-            if len(wide) > len(site.shape) or any(n > 1 for i, n in enumerate(wide) if i != axis):
-                break
-            each = np.broadcast_to(array.reshape(-1), (channels,))
-            factor, offset = np.ones(channels, np.float32), np.zeros(channels, np.float32)
-            if reader.op_type in ("Mul", "Div"):
-                factor = each if reader.op_type == "Mul" else 1 / each
-            else:
-                offset = each if reader.op_type == "Add" else -each
+        factor, offset = found
         weight = weight * factor.reshape(-1, *(1,) * (weight.ndim - 1))
         bias = bias * factor + offset
         site.take(reader)
     return weight.astype(np.float32), bias.astype(np.float32)
+
+
+def _for_each_channel(site: Site, reader: Op, channels: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """What ``reader`` multiplies each channel of the result by, then adds; ``None`` where it does something else."""
+    others = [name for name in reader.inputs if name != site.out]
+    arrays = [known.astype(np.float32) for name in others if (known := site.file.known(name)) is not None]
+    turned = reader.inputs[0] != site.out and reader.op_type in ("Sub", "Div")
+    if len(arrays) < len(others) or turned or site.file.shape(reader.outputs[0]) != site.shape:
+        return None
+    if reader.op_type == "BatchNormalization":
+        epsilon = reader.attrs.get("epsilon", 1e-5)
+        assert isinstance(epsilon, float | int)
+        gamma, beta, mean, variance = arrays
+        factor = gamma / np.sqrt(variance + epsilon)
+        return factor, beta - mean * factor
+    (array,) = arrays
+    rank = len(site.shape)
+    axis = rank - 1 if site.op.op_type in ("MatMul", "Gemm") else 1
+    if any(n > 1 for i, n in enumerate(array.shape, rank - array.ndim) if i != axis):
+        return None
+    each = np.broadcast_to(array.reshape(-1), (channels,))
+    if reader.op_type in ("Mul", "Div"):
+        return each if reader.op_type == "Mul" else 1 / each, np.zeros(channels, np.float32)
+    return np.ones(channels, np.float32), each if reader.op_type == "Add" else -each
 
 
 def _conv(site: Site) -> None:
@@ -185,15 +193,10 @@ def _pool(code: str) -> Row:
         window = _Window(site, kernel)
         if any(each != 1 for each in window.dilations):
             raise NotImplementedError("with dilations")
-        source, fill = site.get(0, channels_last(rank)), _LOWEST if code == "MAX_POOL_2D" else None
-        counts = None
-        if fill is None and not window.same and not site.flag("count_include_pad"):
-            counts = _counts(window)
-        source, padding = _padded(site, source, window, fill)
-        if fill is None and padding == "SAME" and any(window.before) and site.flag("count_include_pad"):
-            pads = np.array([(0, 0), *zip(window.before, window.behind, strict=True), (0, 0)], np.int32)
-            shape = [size + int(sum(pair)) for size, pair in zip(source.shape, pads, strict=True)]
-            source, padding = file.op("PAD", [source, file.constant(pads)], shape), "VALID"
+        fill = _LOWEST if code == "MAX_POOL_2D" else None
+        counted = fill is None and site.flag("count_include_pad")
+        counts = _counts(window) if fill is None and not counted and not window.same else None
+        source, padding = _padded(site, site.get(0, channels_last(rank)), window, fill, counted)
         n, c, *made = site.shape
         wide = (1,) * (4 - rank)  # an image of one row where there is one spatial axis
         pooled = file.op(
@@ -304,7 +307,7 @@ def _batch_norm(site: Site) -> None:
     site.give(site.file.op("ADD", [made, site.file.constant(offset)], source.shape), order)
 
 
-def normalised(
+def _normalised(
     site: Site, source: Stored, axes: Sequence[int], weight: Stored | None, bias: Stored | None, centred: bool = True
 ) -> Stored:
     """As TensorFlow spells it: moments over ``axes`` of what is stored, then what each element becomes by them."""
@@ -330,7 +333,7 @@ def _layer_norm(centred: bool) -> Row:
         rank = len(site.shape_of(0))
         axes = range(int(site.number("axis", -1)) % rank, rank)
         weight, bias = (site.plainly(place) if site.has(place) else None for place in (1, 2))
-        site.give(normalised(site, site.plainly(0), axes, weight, bias, centred))
+        site.give(_normalised(site, site.plainly(0), axes, weight, bias, centred))
 
     return row
 
@@ -338,7 +341,7 @@ def _layer_norm(centred: bool) -> Row:
 def _instance_norm(site: Site) -> None:
     order = channels_last(len(site.shape))
     source, weight, bias = site.get(0, order), site.plainly(1), site.plainly(2)
-    site.give(normalised(site, source, range(1, len(order) - 1), weight, bias), order)
+    site.give(_normalised(site, source, range(1, len(order) - 1), weight, bias), order)
 
 
 def _group_norm(site: Site) -> None:
@@ -353,14 +356,14 @@ def _group_norm(site: Site) -> None:
         wide = values if len(values) == channels else values.repeat(channels // groups)
         return file.constant(wide.reshape(groups, -1))
 
-    made = normalised(site, parted, [*range(1, rank - 2), rank - 1], each(1), each(2))
+    made = _normalised(site, parted, [*range(1, rank - 2), rank - 1], each(1), each(2))
     site.give(file.shaped(made, source.shape), order)
 
 
 def _mean_variance_norm(site: Site) -> None:
     order = channels_last(len(site.shape))
     axes = [order.index(axis) for axis in site.numbers("axes", (0, 2, 3))]
-    site.give(normalised(site, site.get(0, order), axes, None, None), order)
+    site.give(_normalised(site, site.get(0, order), axes, None, None), order)
 
 
 def _lrn(site: Site) -> None:

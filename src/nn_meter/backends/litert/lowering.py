@@ -25,11 +25,13 @@ ROWS: Mapping[str, Row] = MappingProxyType({**numbers.ROWS, **layers.ROWS, **mov
 
 @dataclass(frozen=True, slots=True)
 class Lowered:
-    """A TFLite file, what goes into it, its operators, and the order that each output is stored in."""
+    """A TFLite file, what goes into it, its operators and what people call them, and the order that each output is
+    stored in."""
 
     data: bytes
     inputs: tuple[np.ndarray, ...]
     operators: tuple[Written, ...]
+    names: tuple[str, ...]
     orders: tuple[Order, ...]
 
 
@@ -56,8 +58,14 @@ def lowered(graph: Graph, data: bytes, inputs: Mapping[str, np.ndarray], schema:
         outputs = [name for name in work.outputs if name]
         written = file.finished(outputs)
     except NotImplementedError as error:
-        raise BackendError(f"{graph.name}: a TFLite file has no {error}; export the model in float32") from error
-    return Lowered(written, tuple(given), tuple(file.operators), tuple(map(file.order, outputs)))
+        raise BackendError(f"{graph.name}: TFLite has no inputs {error}; export the model in float32") from error
+    names = tuple(_called(each, graph) for each in file.operators)
+    return Lowered(written, tuple(given), tuple(file.operators), names, tuple(map(file.order, outputs)))
+
+
+def _called(operator: Written, graph: Graph) -> str:
+    node = graph.node_by_name[operator.nodes[0]] if operator.nodes else None
+    return f"{node.op_type} ({node.name}) as {operator.code}" if node else f"a change of layout as {operator.code}"
 
 
 def _write(op: Op, work: Work, file: File, graph: Graph) -> list[Op]:

@@ -115,11 +115,9 @@ class File:
 
     def tensor(self, shape: Iterable[int], dtype: str, name: str = "") -> Stored:
         """A new tensor."""
-        if dtype not in _TYPES:
-            raise NotImplementedError(f"elements of the type {dtype}")
         made = self._schema.TensorT()
         made.name = (name or f"t{len(self._part.tensors)}").encode()
-        made.shape, made.type, made.buffer = list(shape), getattr(self._schema.TensorType, _TYPES[dtype]), 0
+        made.shape, made.type, made.buffer = list(shape), self.type(dtype), 0
         self._part.tensors.append(made)
         return Stored(len(self._part.tensors) - 1, tuple(made.shape), dtype)
 
@@ -215,7 +213,13 @@ class File:
         return found
 
     def type(self, dtype: str) -> int:
-        """The schema's number of an element type."""
+        """The schema's number of an element type.
+
+        Raises:
+            NotImplementedError: it has none.
+        """
+        if dtype not in _TYPES:
+            raise NotImplementedError(f"with elements of the type {dtype}")
         return self.enum("TensorType", _TYPES[dtype])
 
     def finished(self, outputs: Iterable[str]) -> bytes:

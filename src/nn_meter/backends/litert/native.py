@@ -1,8 +1,8 @@
 """LiteRT's C interface (2.3): a model in memory, its runs, and what its profiler tells.
 
 Options cross it as TOML, the model as the bytes of its file, tensors as buffers that are locked while they are read or
-written. The interface has no stable layout: the size of a tensor's type is compared with what is expected here before
-the first call. What LiteRT and XNNPACK print is held back; a refusal tells it.
+written. The interface has no stable layout, so that the backend takes no other version. What LiteRT and XNNPACK print
+is held back; a refusal tells it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ _CPU = 1
 _READ, _WRITE = 0, 1
 _OPERATOR, _INSIDE = 2, 8
 """Kinds of events: an operator of the file, and one inside a delegate."""
-_FAILED = re.compile(r"Node number (\d+) \((\w+)\) failed")
+_FAILED = re.compile(r"Node number (\d+) \(\w+\) failed")
+_UNKNOWN = re.compile(r"builtin opcode '(\w+)'")
 
 _Handle = ctypes.c_void_p
 
@@ -71,9 +72,6 @@ class _Event(ctypes.Structure):
     )
 
 
-assert ctypes.sizeof(_Type) == 72
-
-
 @dataclass(frozen=True, slots=True)
 class Event:
     """What the profiler tells of one operator: its name, whether it ran ``inside`` the delegate, its number in the
@@ -87,9 +85,12 @@ class Event:
 
 
 class Session(Closing):
-    """A model that is ready to run; ``inputs`` go in as arrays of the file's shapes."""
+    """A model that is ready to run; ``inputs`` go in as arrays of the file's shapes. A refusal calls the operators of
+    the file by ``names``."""
 
-    def __init__(self, data: bytes, inputs: Sequence[np.ndarray], threads: int, profiled: bool) -> None:
+    def __init__(
+        self, data: bytes, inputs: Sequence[np.ndarray], names: Sequence[str], threads: int, profiled: bool
+    ) -> None:
         self._free: list[tuple[str, Any]] = []
         self._data = ctypes.create_string_buffer(data, len(data))
         self._profiler = _Handle()
@@ -98,7 +99,7 @@ class Session(Closing):
                 self._open(inputs, threads, profiled)
             except BackendError as error:
                 self.close()
-                raise _refused(str(error), told()) from error
+                raise _refused(str(error), told(), names) from error
 
     def run(self) -> None:
         """Run once.
@@ -250,8 +251,9 @@ def _held_back() -> Iterator[Callable[[], str]]:
             os.close(kept)
 
 
-def _refused(error: str, told: str) -> BackendError:
-    failed = _FAILED.search(told)
-    where = f"the operator {failed[2]}, number {failed[1]} of its file, " if failed else ""
+def _refused(error: str, told: str, names: Sequence[str]) -> BackendError:
+    failed, unknown = _FAILED.search(told), _UNKNOWN.search(told)
+    ending = f" as {unknown[1]}" if unknown else "\n"  # no name ends so
+    found = names[int(failed[1]) :] if failed else [name for name in names if name.endswith(ending)]
     lines = [line for line in told.splitlines() if line.startswith("ERROR")]
-    return BackendError(f"LiteRT refuses {where or 'the model: '}{' / '.join(lines[-3:]) or error}")
+    return BackendError(f"LiteRT refuses {found[0] if found else 'the model'}: {' / '.join(lines[-3:]) or error}")

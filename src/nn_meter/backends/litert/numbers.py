@@ -13,18 +13,6 @@ from nn_meter.backends.litert.site import Row, Site, clamp, named_clamp
 from nn_meter.runtimes.litert import Order, plain
 
 
-def _unary(*codes: str) -> Row:
-    """One operator of TFLite after the other."""
-
-    def row(site: Site) -> None:
-        stored, order = site.get(0), site.order()
-        for code in codes:
-            stored = site.file.op(code, [stored], stored.shape)
-        site.give(stored, order)
-
-    return row
-
-
 def _apart(function: Callable[[Site, Stored], Stored]) -> Row:
     def row(site: Site) -> None:
         site.give(function(site, site.get(0)), site.order())
@@ -32,12 +20,16 @@ def _apart(function: Callable[[Site, Stored], Stored]) -> Row:
     return row
 
 
+def _unary(code: str) -> Row:
+    return _apart(lambda site, stored: site.file.op(code, [stored], stored.shape))
+
+
 def _with(site: Site, code: str, stored: Stored, value: float) -> Stored:
     """One with a constant of one element."""
     return site.file.op(code, [stored, site.file.constant(np.array(value, stored.dtype))], stored.shape)
 
 
-def together(site: Site, names: Sequence[str]) -> tuple[list[Stored], Order]:
+def _together(site: Site, names: Sequence[str]) -> tuple[list[Stored], Order]:
     """Operands that are broadcast to the result, each in the order of the first that is as large and computed."""
     file, rank = site.file, len(site.shape)
     computed = [name for name in names if file.known(name) is None and len(file.shape(name)) == rank]
@@ -65,7 +57,7 @@ def _several(code: str, dtype: str = "") -> Row:
     """Of two or more operands, taken together one after the other."""
 
     def row(site: Site) -> None:
-        operands, order = together(site, site.inputs)
+        operands, order = _together(site, site.inputs)
         stored = operands[0]
         for i, other in enumerate(operands[1:], 2):
             last = i == len(operands)
@@ -78,9 +70,9 @@ def _several(code: str, dtype: str = "") -> Row:
 
 def _mean_of(site: Site) -> None:
     _several("ADD")(site)
-    order = site.order() if len(site.inputs) == 1 else site.file.order(site.out)
+    order = site.file.order(site.out)
     total = site.file.get(site.out, order)
-    site.file.keep(site.out, _with(site, "MUL", total, 1 / len(site.inputs)), order)
+    site.give(_with(site, "MUL", total, 1 / len(site.inputs)), order)
 
 
 def _power(site: Site) -> None:
@@ -90,7 +82,7 @@ def _power(site: Site) -> None:
 
 
 def _where(site: Site) -> None:
-    operands, order = together(site, site.inputs)
+    operands, order = _together(site, site.inputs)
     site.give(site.file.op("SELECT_V2", operands, [site.shape[a] for a in order], operands[1].dtype), order)
 
 
@@ -165,13 +157,11 @@ def _prelu(site: Site) -> None:
 
 def _cast(site: Site) -> None:
     source, dtype = site.get(0), site.file.dtype(site.out)
-    options = {"inDataType": site.file.type(source.dtype)}
-    made = site.file.tensor((), dtype)  # an element type that TFLite has not is refused here
-    options["outDataType"] = site.file.type(made.dtype)
-    site.give(site.file.op("CAST", [source], source.shape, dtype, **options), site.order())
+    types = {"inDataType": site.file.type(source.dtype), "outDataType": site.file.type(dtype)}
+    site.give(site.file.op("CAST", [source], source.shape, dtype, **types), site.order())
 
 
-def reduced(site: Site, code: str, source: Stored, order: Order) -> None:
+def _reduced(site: Site, code: str, source: Stored, order: Order) -> None:
     """The result is what ``code`` makes of ``source`` over the axes that the operator names."""
     rank = len(order)
     axes = {int(axis) % rank for axis in site.values(1, "axes") or range(rank)}
@@ -191,7 +181,7 @@ def _reduction(code: str, *before: str) -> Row:
         source, order = site.get(0), site.order()
         for each in before:
             source = site.file.op(each, [source], source.shape)
-        reduced(site, code, source, order)
+        _reduced(site, code, source, order)
 
     return row
 

@@ -56,7 +56,7 @@ class Site:
         """The values of an input that has to be known, of float32."""
         found = self.constant(position)
         if found is None:
-            raise NotImplementedError("weights that are computed")
+            raise NotImplementedError("with weights that are computed")
         return found.astype(np.float32)
 
     def values(self, position: int, name: str = "") -> tuple[Any, ...] | None:

@@ -17,17 +17,18 @@ from nn_meter.runtimes.litert import LAYOUT_CHANGE
 from nn_meter.runtimes.trace import ExecutedKernel
 
 _VIEW = "Static Reshape (NC)"
-"""What a layer tells before itself, where its operand has more axes than it wants."""
+_LAYER = "Fully Connected"
+"""What a linear layer tells, and what it tells before that where its operand has two axes."""
 
 _TOLD: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "ABS": ("Abs",),
         "ADD": ("Add",),
         "AVERAGE_POOL_2D": ("Average Pooling",),
-        "BATCH_MATMUL": ("Batch Matrix Multiply", "Fully Connected"),
+        "BATCH_MATMUL": ("Batch Matrix Multiply", _LAYER),
         "CEIL": ("Ceiling",),
         "CONCATENATION": ("Copy",),
-        "CONV_2D": ("Convolution", "Fully Connected"),
+        "CONV_2D": ("Convolution", _LAYER),
         "COS": ("Cosine",),
         "DEPTHWISE_CONV_2D": ("Convolution",),
         "DEPTH_TO_SPACE": ("Depth To Space",),
@@ -35,7 +36,7 @@ _TOLD: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "ELU": ("ELU",),
         "EXP": ("Exp",),
         "FLOOR": ("Floor",),
-        "FULLY_CONNECTED": ("Fully Connected", _VIEW, "Dynamic Fully Connected"),
+        "FULLY_CONNECTED": (_LAYER, _VIEW),
         "GELU": ("GELU", "ApproxGELU"),
         "HARD_SWISH": ("HardSwish",),
         "LEAKY_RELU": ("LeakyReLU",),
@@ -55,24 +56,24 @@ _TOLD: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "RELU": ("Clamp",),
         "RELU6": ("Clamp",),
         "RELU_N1_TO_1": ("Clamp",),
-        "RESHAPE": (_VIEW, "Copy"),
+        "RESHAPE": (_VIEW,),
         "RESIZE_BILINEAR": ("Resize Bilinear",),
-        "ROUND": ("Bankders Rounding", "Bankers Rounding"),
+        "ROUND": ("Bankders Rounding",),
         "RSQRT": ("Reciprocal Square Root",),
         "SIGN": ("Sign",),
         "SIN": ("Sine",),
-        "SLICE": ("Slice", "Copy"),
+        "SLICE": ("Slice",),
         "SOFTMAX": ("Softmax",),
         "SPACE_TO_DEPTH": ("Space To Depth",),
-        "SPLIT": ("Copy", "Slice"),
+        "SPLIT": ("Copy",),
         "SQRT": ("Square Root",),
         "SQUARE": ("Square",),
         "SQUARED_DIFFERENCE": ("Squared Difference",),
-        "STRIDED_SLICE": ("Slice", "Copy"),
+        "STRIDED_SLICE": ("Slice",),
         "SUB": ("Subtract",),
         "SUM": ("Sum", "Normalize"),
         "TANH": ("TanH",),
-        "TRANSPOSE": ("Transpose", "Copy"),
+        "TRANSPOSE": ("Transpose",),
         "TRANSPOSE_CONV": ("Deconvolution",),
     }
 )
@@ -140,6 +141,8 @@ def _places(events: Sequence[Event], operators: Sequence[Written]) -> dict[int, 
             continue
         if event.number == 0:  # the first of a part
             part, at = (parts.pop(0) if parts else []), 0
+        if event.name == _VIEW and place + 1 < len(events):
+            at = _layer_behind(part, at, operators, events[place + 1]) or at
         while at < len(part) and not event.name.startswith(_TOLD.get(operators[part[at]].code, ())):
             at += 1
         if at == len(part):
@@ -151,6 +154,15 @@ def _places(events: Sequence[Event], operators: Sequence[Written]) -> dict[int, 
         if event.name != _VIEW or operators[part[at]].code != "FULLY_CONNECTED":
             at += 1
     return found
+
+
+def _layer_behind(part: Sequence[int], at: int, operators: Sequence[Written], following: Event) -> int:
+    """Where the linear layer stands that a view just before it belongs to: one of two axes tells one; else 0."""
+    layer = next((i for i in range(at, len(part)) if _LAYER in _TOLD.get(operators[part[i]].code, ())), 0)
+    told = following.inside and following.name.startswith(_LAYER) and at < len(part)
+    operator = operators[part[layer]] if told else None
+    alone = operator is not None and operator.code == "FULLY_CONNECTED" and len(operator.inputs[0].shape) == 2
+    return layer if alone else 0
 
 
 def _parts(operators: Sequence[Written], outside: set[int]) -> list[list[int]]:
