@@ -95,8 +95,19 @@ def _constants(data: bytes, work: Work) -> dict[str, np.ndarray]:
 
 
 def _computed(model: Any, wanted: Sequence[str], found: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Constants that nodes compute of others."""
+    """Constants that nodes compute of others.
+
+    Raises:
+        BackendError: onnx cannot compute them.
+    """
     from onnx.reference import ReferenceEvaluator
+    from onnx.reference.op_run import OpRun
+
+    class GatherElements(OpRun):  # type: ignore[misc]
+        """onnx's own fails on rows of which elements are taken (onnx 1.23)."""
+
+        def _run(self, data: np.ndarray, places: np.ndarray, axis: int = 0) -> tuple[np.ndarray]:
+            return (np.take_along_axis(data, places, axis),)
 
     makers = {out: node for node in model.graph.node for out in node.output if out}
     needed, open_names, given = set[int](), list(wanted), dict[str, np.ndarray]()
@@ -115,5 +126,10 @@ def _computed(model: Any, wanted: Sequence[str], found: Mapping[str, np.ndarray]
         [numpy_helper.from_array(array, name) for name, array in given.items()],
     )
     whole = onnx.helper.make_model(part, opset_imports=model.opset_import, ir_version=model.ir_version)
-    with np.errstate(all="ignore"):
-        return dict(zip(wanted, ReferenceEvaluator(whole).run(None, {}), strict=True))
+    try:
+        with np.errstate(all="ignore"):
+            arrays = ReferenceEvaluator(whole, new_ops=[GatherElements]).run(None, {})
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        kinds = ", ".join(sorted({node.op_type for node in part.node}))
+        raise BackendError(f"{model.graph.name}: onnx cannot compute its constants, of {kinds}: {error}") from error
+    return dict(zip(wanted, arrays, strict=True))
