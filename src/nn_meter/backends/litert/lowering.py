@@ -45,22 +45,32 @@ def lowered(graph: Graph, data: bytes, inputs: Mapping[str, np.ndarray], schema:
     arrays = _constants(data, work)
     tensors = {name: replace(tensor, const=name in arrays) for name, tensor in work.tensors.items()}
     file = File(schema, tensors, arrays)
-    given = []
+    given = [_given(name, inputs[name], work, file, graph) for name in graph.inputs]
+    taken: set[int] = set()
+    for op in work.ops():
+        if id(op) not in taken:
+            taken.update(map(id, _write(op, work, file, graph)))
+    outputs = [name for name in work.outputs if name]
     try:
-        for name in graph.inputs:
-            order = litert.wanted_order(name, work)
-            file.given(name, order)
-            given.append(np.ascontiguousarray(inputs[name].transpose(order)))
-        taken: set[int] = set()
-        for op in work.ops():
-            if id(op) not in taken:
-                taken.update(map(id, _write(op, work, file, graph)))
-        outputs = [name for name in work.outputs if name]
         written = file.finished(outputs)
     except NotImplementedError as error:
-        raise BackendError(f"{graph.name}: TFLite has no inputs {error}; export the model in float32") from error
+        raise BackendError(f"{graph.name}: TFLite has no outputs {error}; leave them out") from error
     names = tuple(_called(each, graph) for each in file.operators)
     return Lowered(written, tuple(given), tuple(file.operators), names, tuple(map(file.order, outputs)))
+
+
+def _given(name: str, array: np.ndarray, work: Work, file: File, graph: Graph) -> np.ndarray:
+    """Declare an input; gives the array as the file takes it."""
+    order = litert.wanted_order(name, work)
+    try:
+        file.given(name, order)
+    except NotImplementedError as error:
+        readers = [f"{node.op_type} ({node.name})" for node in graph.nodes if name in node.inputs]
+        raise BackendError(
+            f"{graph.name}: TFLite has no inputs {error}: {name}, which {', '.join(readers[:1]) or 'nothing'} reads; "
+            "export the model in float32"
+        ) from error
+    return np.ascontiguousarray(array.transpose(order))
 
 
 def _called(operator: Written, graph: Graph) -> str:
