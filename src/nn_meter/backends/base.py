@@ -7,8 +7,9 @@ values to believe belongs to ``measuring``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from time import perf_counter_ns
 from types import TracebackType
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -115,6 +116,26 @@ class Given:
     def load(self) -> Backend:
         """It."""
         return self.backend
+
+
+def timed(run: Callable[..., object], repeats: int, *arguments: object) -> list[float]:
+    """Milliseconds of each of ``repeats`` calls of ``run`` with ``arguments``."""
+    latencies_ms = []
+    for _ in range(repeats):
+        start_ns = perf_counter_ns()
+        run(*arguments)
+        latencies_ms.append((perf_counter_ns() - start_ns) / 1e6)
+    return latencies_ms
+
+
+def check_threads(backend: str, threads: int) -> None:
+    """Refuse a number of threads that no runtime works with.
+
+    Raises:
+        BackendError: it is less than one.
+    """
+    if threads < 1:
+        raise BackendError(f"{backend}: threads is {threads}; use 1 or more")
 
 
 class Traced:

@@ -28,7 +28,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import onnx
 
-from nn_meter.backends.base import Model
+from nn_meter.backends.base import Model, check_threads
 from nn_meter.backends.onnx_writer import as_bytes, random_inputs
 from nn_meter.errors import BackendError, MissingDependencyError
 from nn_meter.frontends.tflite.flatbuffer import root
@@ -106,8 +106,7 @@ class MnnConfig:
     precision: str = "normal"
 
     def __post_init__(self) -> None:
-        if self.threads < 1:
-            raise BackendError(f"mnn: threads is {self.threads}; use 1 or more")
+        check_threads("mnn", self.threads)
         if self.precision not in PRECISIONS:
             raise BackendError(f"mnn: no precision {self.precision!r}; use one of {', '.join(PRECISIONS)}")
 

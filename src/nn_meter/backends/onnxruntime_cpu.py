@@ -19,7 +19,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from time import perf_counter_ns
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -27,7 +26,7 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, helper, numpy_helper
 
-from nn_meter.backends.base import Model
+from nn_meter.backends.base import Model, check_threads, timed
 from nn_meter.backends.onnx_writer import as_bytes, random_inputs
 from nn_meter.errors import BackendError, MissingDependencyError
 from nn_meter.ir.graph import Attr
@@ -68,8 +67,7 @@ class OnnxRuntimeConfig:
     spinning: bool = False
 
     def __post_init__(self) -> None:
-        if self.threads < 1:
-            raise BackendError(f"onnxruntime_cpu: threads is {self.threads}; use 1 or more")
+        check_threads("onnxruntime_cpu", self.threads)
         if self.execution_mode not in EXECUTION_MODES:
             raise BackendError(
                 f"onnxruntime_cpu: no execution mode {self.execution_mode!r}; "
@@ -143,16 +141,7 @@ class OnnxRuntimePrepared(Closing):
 
     def run(self, repeats: int) -> list[float]:
         """Milliseconds of each of ``repeats`` runs, outputs fetched."""
-        return _thread().submit(self._run, repeats).result()
-
-    def _run(self, repeats: int) -> list[float]:
-        run, inputs = self._session.run, self._inputs
-        latencies_ms = []
-        for _ in range(repeats):
-            start_ns = perf_counter_ns()
-            run(None, inputs)
-            latencies_ms.append((perf_counter_ns() - start_ns) / 1e6)
-        return latencies_ms
+        return _thread().submit(timed, self._session.run, repeats, None, self._inputs).result()
 
     def trace(self, repeats: int) -> list[KernelTrace]:
         """The profiler's time of each kernel in each of ``repeats`` runs, whole microseconds, cut off below.

@@ -12,13 +12,12 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from io import BytesIO
-from time import perf_counter_ns
 from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
 
-from nn_meter.backends.base import Model
+from nn_meter.backends.base import Model, check_threads, timed
 from nn_meter.backends.onnx_writer import as_bytes, random_inputs
 from nn_meter.errors import BackendError, MissingDependencyError
 from nn_meter.runtimes.trace import ExecutedKernel, KernelTrace, Operand
@@ -48,8 +47,7 @@ class OpenVinoConfig:
     precision: str = "f32"
 
     def __post_init__(self) -> None:
-        if self.threads < 1:
-            raise BackendError(f"openvino_cpu: threads is {self.threads}; use 1 or more")
+        check_threads("openvino_cpu", self.threads)
         if self.precision not in PRECISIONS:
             raise BackendError(
                 f"openvino_cpu: no precision {self.precision!r}; use one of {', '.join(PRECISIONS)}"
@@ -115,13 +113,7 @@ class OpenVinoPrepared(Closing):
 
     def run(self, repeats: int) -> list[float]:
         """Milliseconds of each of ``repeats`` runs."""
-        infer = self._request.infer
-        latencies_ms = []
-        for _ in range(repeats):
-            start_ns = perf_counter_ns()
-            infer()
-            latencies_ms.append((perf_counter_ns() - start_ns) / 1e6)
-        return latencies_ms
+        return timed(self._request.infer, repeats)
 
     def trace(self, repeats: int) -> list[KernelTrace]:
         """What the performance counters say of each layer, 0 for one that is not run: the mean over ``repeats`` runs,
@@ -131,11 +123,7 @@ class OpenVinoPrepared(Closing):
         for _ in range(_SLOW_RUNS):
             request.infer()
         before_ms = _counters_ms(request)
-        runs_ms = []
-        for _ in range(repeats):
-            start_ns = perf_counter_ns()
-            request.infer()
-            runs_ms.append((perf_counter_ns() - start_ns) / 1e6)
+        runs_ms = timed(request.infer, repeats)
         after_ms = _counters_ms(request)
         layers = _layers(compiled)
         totals_ms = [

@@ -11,10 +11,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
-from time import perf_counter_ns
 from typing import Any, ClassVar
 
-from nn_meter.backends.base import Model
+from nn_meter.backends.base import Model, check_threads, timed
 from nn_meter.backends.litert.lowering import Lowered, lowered
 from nn_meter.backends.litert.native import Session
 from nn_meter.backends.litert.tracing import kernels
@@ -40,8 +39,7 @@ class LiteRtConfig:
     threads: int = 1
 
     def __post_init__(self) -> None:
-        if self.threads < 1:
-            raise BackendError(f"litert: threads is {self.threads}; use 1 or more")
+        check_threads("litert", self.threads)
 
 
 class LiteRt:
@@ -101,13 +99,7 @@ class LiteRtPrepared(Closing):
 
     def run(self, repeats: int) -> list[float]:
         """Milliseconds of each of ``repeats`` runs."""
-        run = self._opened(False).run
-        latencies_ms = []
-        for _ in range(repeats):
-            start_ns = perf_counter_ns()
-            run()
-            latencies_ms.append((perf_counter_ns() - start_ns) / 1e6)
-        return latencies_ms
+        return timed(self._opened(False).run, repeats)
 
     def trace(self, repeats: int) -> list[KernelTrace]:
         """The time of each operator in each of ``repeats`` runs, half a microsecond more than is told: it tells whole

@@ -18,7 +18,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from nn_meter.backends.base import Model
+from nn_meter.backends.base import Model, check_threads
 from nn_meter.backends.onnx_writer import as_bytes, random_inputs
 from nn_meter.backends.pytorch import layers, movement, numbers
 from nn_meter.backends.pytorch.site import Row, Site
@@ -43,8 +43,7 @@ class PyTorchConfig:
     threads: int = 1
 
     def __post_init__(self) -> None:
-        if self.threads < 1:
-            raise BackendError(f"pytorch_eager: threads is {self.threads}; use 1 or more")
+        check_threads("pytorch_eager", self.threads)
 
 
 class PyTorchEager:
