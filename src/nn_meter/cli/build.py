@@ -7,9 +7,8 @@ import re
 import shlex
 from pathlib import Path
 
-from nn_meter.cli.output import LINE_LETTERS, OK, progress
+from nn_meter.cli.output import OK, progress, say
 from nn_meter.errors import BuildError, RuleError
-from nn_meter.storage import legible
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
 
@@ -88,16 +87,16 @@ def run(args: argparse.Namespace) -> int:
         bundles.save(bundle, Path(args.output))
     info = register_bundle(bundle)
     for note in bundle.notes:
-        print(f"(nn-Meter) {legible(note, LINE_LETTERS)}")
+        say(note)
     for kind in bundle.kinds.values():
         error = (
             f", median error {kind.errors['median_ape']:.1f} % on held-out networks" if kind.errors else ""
         )
-        print(f"(nn-Meter) [Kernel] {kind.kind}: {kind.rows} measurements{error}")
-    print(f"(nn-Meter) Successfully register predictor: {info.name}")
-    print(f"(nn-Meter) ask it: nn-meter predict --predictor {info.name} MODEL")
+        say(f"[Kernel] {kind.kind}: {kind.rows} measurements{error}")
+    say(f"Successfully register predictor: {info.name}")
+    say(f"ask it: nn-meter predict --predictor {info.name} MODEL")
     if args.output:
         path = shlex.quote(args.output)
-        print(f"(nn-Meter) on another machine: nn-meter predict --predictor {path} MODEL")
-        print(f"(nn-Meter) keep it there: nn-meter register --predictor {path}")
+        say(f"on another machine: nn-meter predict --predictor {path} MODEL")
+        say(f"keep it there: nn-meter register --predictor {path}")
     return OK

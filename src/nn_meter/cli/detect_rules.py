@@ -6,7 +6,7 @@ import argparse
 import json
 
 from nn_meter.cli.build import seconds
-from nn_meter.cli.output import OK, note, progress
+from nn_meter.cli.output import OK, note, progress, say
 from nn_meter.errors import BuildError
 from nn_meter.storage import exists, plain_name, write
 
@@ -74,5 +74,5 @@ def run(args: argparse.Namespace) -> int:
     if args.report:
         write(args.report, page(rules))
     print(matrix(rules))
-    print(f"(nn-Meter) fusion rules written to {args.output}")
+    say(f"fusion rules written to {args.output}")
     return OK

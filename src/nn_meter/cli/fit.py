@@ -6,8 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from nn_meter.cli.output import LINE_LETTERS, note
-from nn_meter.storage import legible
+from nn_meter.cli.output import note, say
 
 
 def configure(parser: argparse.ArgumentParser, command: str) -> None:
@@ -82,7 +81,7 @@ def adapt(args: argparse.Namespace) -> int:
     )
     code = _register(found.bundle, args.output)
     for each in found.next:
-        _say(f"measure next: {each}")
+        say(f"measure next: {each}")
     return code
 
 
@@ -112,12 +111,8 @@ def _transfer(args: argparse.Namespace, records: Any) -> int:
         f"{len(known.devices)} known devices; typical standard deviation {doubt:.1%}"
     )
     for number in found.most_telling(args.suggest, tuple(measured)):
-        _say(f"measure next: {known.networks[number]}")
+        say(f"measure next: {known.networks[number]}")
     return 0
-
-
-def _say(text: str) -> None:
-    print(f"(nn-Meter) {legible(text, LINE_LETTERS)}")
 
 
 def _say_left_out(found: Any) -> None:
@@ -157,6 +152,6 @@ def _register(bundle: Any, output: str | None) -> int:
         save(bundle, Path(output))
     info = register_bundle(bundle)
     for text in bundle.notes:
-        _say(text)
-    print(f"(nn-Meter) Successfully register predictor: {info.name}")
+        say(text)
+    say(f"Successfully register predictor: {info.name}")
     return 0

@@ -6,9 +6,9 @@ import argparse
 import json
 import os
 
-from nn_meter.cli.output import LINE_LETTERS, OK
+from nn_meter.cli.output import OK, say
 from nn_meter.errors import InputError
-from nn_meter.storage import legible, write
+from nn_meter.storage import write
 
 _SUFFIXES = (("tensorflow", "pb", ".pb", "_pb_ir.json"), ("onnx", "onnx", ".onnx", "_onnx_ir.json"))
 
@@ -40,6 +40,5 @@ def run(args: argparse.Namespace) -> int:
         target += ".json"
     graph = model_file_to_graph(source, model_type)
     write(target, json.dumps(graph, indent=4, sort_keys=True))
-    saved = legible(os.path.abspath(target), LINE_LETTERS)
-    print(f"(nn-Meter) The nn-meter ir graph has been saved. Saved path: {saved}")
+    say(f"The nn-meter ir graph has been saved. Saved path: {os.path.abspath(target)}")
     return OK

@@ -28,7 +28,7 @@ OK, FAILED, BAD_INPUT, NOT_STRICT, INTERRUPTED = 0, 1, 2, 3, 130
 """Exit codes: the answer is there; all else; the user has to change something; ``--strict``; Ctrl-C."""
 
 LINE_LETTERS = 4000
-"""Of a longer line on stderr the beginning is shown."""
+"""Of a longer line the beginning is shown."""
 
 EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
     (InputError, BAD_INPUT),
@@ -55,6 +55,11 @@ def unexpected(error: Exception) -> str:
 def note(text: str) -> None:
     """One line on stderr, whatever ``text`` holds."""
     print("nn-meter:", legible(" ".join(line.strip() for line in text.splitlines()), LINE_LETTERS), file=sys.stderr)
+
+
+def say(text: str) -> None:
+    """One line on stdout as nn-Meter's begin, whatever ``text`` holds."""
+    print(f"(nn-Meter) {legible(text, LINE_LETTERS)}")
 
 
 def show(content: RenderableType) -> None:
