@@ -25,6 +25,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import accumulate, combinations
 from math import log2
 from operator import itemgetter
@@ -331,6 +332,7 @@ def encode(kernels: Sequence[tuple[Encoder, Any]]) -> list[Row]:
     ]
 
 
+@lru_cache(100_000)
 def _rounded(size: float, parts: int) -> float:
     """To such a part of an octave: kernels whose surroundings are alike share a row."""
     return 2.0 ** (round(parts * log2(size)) / parts) if size > 0 else 0.0
