@@ -25,11 +25,11 @@ from nn_meter.learning.fit import spent_on_fits
 from nn_meter.learning.training import check_kinds, train, worst_families
 from nn_meter.measuring import wire
 from nn_meter.measuring.asking import ask, failed
+from nn_meter.measuring.fixed import PROBED, nothing, probe, prober
 from nn_meter.measuring.isolation import Failure, Worker
 from nn_meter.measuring.journal import Journal
 from nn_meter.measuring.measure import Plan, measure, quiet_parts
 from nn_meter.measuring.records import Circumstances, MeasuredKernel, Record
-from nn_meter.networks.fixed import nothing, probe
 from nn_meter.networks.generated import FAMILIES, draw
 from nn_meter.predictors.bundle import Bundle
 from nn_meter.progress import Progress
@@ -53,9 +53,6 @@ _LOSSES = 3
 """A device that is lost so often in a row ends the build; what is measured stays in the journal."""
 
 _TRACED = Plan(rounds=1, warmup_turns=0, max_repeats=10)
-_PROBED = Plan(rounds=2, turn_s=0.0, min_repeats=10, warmup_turns=1)
-"""The network before it has emptied the caches: the probe is itself again from its sixth run on, whatever ran before,
-while its first three take longer the larger that network was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,17 +155,13 @@ def measure_network(family: str, seed: int, plan: BuildPlan, where: Circumstance
     """
     begin = monotonic()
     backend = plan.chosen.load()
-    if str(plan.chosen) not in _PROBES:
-        _PROBES[str(plan.chosen)] = backend.prepare(probe())
-        _PROBES[str(plan.chosen)].run(20)
-    prober = _PROBES[str(plan.chosen)]
     graph = nothing() if family == CALL else FAMILIES[family](seed)
     timed = Plan(
         rounds=2, turn_s=plan.runs_ms / 1000, min_repeats=plan.least, max_repeats=plan.most, warmup_turns=1
     )
     with backend.prepare(graph) as prepared:
         traced = base.Traced(prepared)
-        probed, whole, sums = measure([prober, prepared, traced], [_PROBED, timed, _TRACED])
+        probed, whole, sums = measure([prober(plan.chosen), prepared, traced], [PROBED, timed, _TRACED])
     parts_ms = quiet_parts([trace.latencies_ms for trace in traced.traces])
     kernels = tuple(
         MeasuredKernel(
@@ -177,9 +170,6 @@ def measure_network(family: str, seed: int, plan: BuildPlan, where: Circumstance
         for each in read_all([trace.executed for trace in traced.traces], base.runtime_of(backend), graph)
     )
     return Record(graph.name, where, kernels, whole, sums, probed, family, monotonic() - begin)
-
-
-_PROBES: dict[str, base.Prepared] = {}
 
 
 def _detected(plan: BuildPlan, journal: Path, progress: Progress | None) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from nn_meter.backends.onnx_writer import as_bytes, with_random_weights
 from nn_meter.errors import BackendError, MissingDependencyError
 from nn_meter.frontends import onnx as reader
 from nn_meter.kernels.rules import read_rules
-from nn_meter.networks.fixed import probe
+from nn_meter.measuring.fixed import probe
 from nn_meter.networks.generated import FAMILIES
 from nn_meter.runtimes import find
 from nn_meter.runtimes.executed import read_all

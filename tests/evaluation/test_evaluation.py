@@ -10,11 +10,13 @@ import pytest
 
 from nn_meter.api import Predictor
 from nn_meter.backends import Named
+from nn_meter.backends.onnx_writer import as_bytes
 from nn_meter.backends.replay import FakeClock, ReplayBackend, ReplayConfig
 from nn_meter.errors import BuildError, InputError
 from nn_meter.evaluation import Bench, Evaluation, Score, Subject, blamed, calibrate, evaluate, subjects
 from nn_meter.ir import Graph, GraphBuilder
 from nn_meter.measuring import Journal, Measurement, Plan
+from nn_meter.measuring.fixed import PROBE
 from nn_meter.predictors.bundle import Bundle
 from nn_meter.predictors.parts import Roofline
 from nn_meter.predictors.prediction import Prediction
@@ -43,6 +45,39 @@ def predictor(statistic: str = "quiet", **facts: str) -> Predictor:
 def replay(**settings: object) -> tuple[ReplayBackend, FakeClock]:
     clock = FakeClock()
     return ReplayBackend(ReplayConfig(clock=clock, **settings)), clock  # type: ignore[arg-type]
+
+
+def test_what_the_machine_was_slower_by_is_told_and_divided_out() -> None:
+    """The probe takes turns in the runtime's process; the bundle says what it took while it was built."""
+    plain = predictor()
+    (first,) = evaluate([plain], Named("replay"), MODELS[:1], rounds=2).scores
+    assert first.level is None
+    with Bench(Named("replay")) as bench:
+        (taken,) = bench.measure(MODELS[:1], Plan(rounds=2))
+    assert isinstance(taken, Measurement)
+    usual_ms = float(taken.environment[PROBE]) / 1.25  # type: ignore[arg-type]
+    known = Predictor(replace(plain.bundle, environment={PROBE: usual_ms}))
+    result = evaluate([known], Named("replay"), MODELS[:1], rounds=2)
+    assert result.scores[0].level == pytest.approx(1.25)
+    raw, levelled = result.metrics("roof 1"), result.levelled("roof 1")
+    assert levelled is not None
+    assert 1 + levelled.bias == pytest.approx(1.25 * (1 + raw.bias))
+    assert "The probe took +25.0% in the median" in report.table(result)
+    elsewhere = Predictor(replace(known.bundle, environment={PROBE: usual_ms, "cpu": "another"}))
+    assert evaluate([elsewhere], Named("replay"), MODELS[:1], rounds=2).levelled("roof 1") is None
+
+
+def test_models_that_were_kept_away_stand_apart(tmp_path: Path) -> None:
+    for half, width in (("looked", 8), ("kept", 16)):
+        (tmp_path / half / "plain").mkdir(parents=True)
+        (tmp_path / half / "plain" / f"net{width}.onnx").write_bytes(as_bytes(net(f"net{width}", width)))
+    found = subjects([tmp_path / "looked"], kept=[tmp_path / "kept"])
+    assert [(each.name, each.kept) for each in found] == [("net8", False), ("net16", True)]
+    backend, clock = replay()
+    result = evaluate([predictor()], backend, found, rounds=2, clock=clock)
+    assert [result.metrics("roof 1", half).n for half in (None, False, True)] == [2, 1, 1]
+    assert "Of the 1 looked at: " in report.table(result)
+    assert "kept away" in report.markdown(result, "again")
 
 
 def score(measured_ms: float, predicted_ms: float) -> Score:

@@ -25,7 +25,11 @@ from nn_meter.storage import unwritable, write
 def configure(parser: argparse.ArgumentParser, command: str) -> None:
     """Arguments of ``evaluate``."""
     parser.description = "Measure models and predict them side by side; say how far the predictions are off."
-    parser.add_argument("models", nargs="+", metavar="MODEL", help="files, or folders of models by family")
+    parser.add_argument("models", nargs="*", metavar="MODEL", help="files, or folders of models by family")
+    parser.add_argument(
+        "--kept", nargs="+", default=[], metavar="MODEL",
+        help="models that nobody looked at while the predictor was made; their figures stand apart",
+    )  # fmt: skip
     add_predictor_arguments(parser)
     add_input_arguments(parser)
     add_backend_arguments(parser)
@@ -53,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     if args.rounds < 2:
         raise InputError(f"--rounds {args.rounds}: take at least 2, one early and one late")
     predictors = load_predictors(args)
-    models = subjects(args.models, lambda text: note(f"note: {text}"), input_options(args))
+    models = subjects(args.models, lambda text: note(f"note: {text}"), input_options(args), args.kept)
     with Journal(Path(args.resume)) if args.resume else nullcontext() as journal:
         result = evaluate(
             predictors,
@@ -99,4 +103,4 @@ def _command(args: argparse.Namespace) -> str:
         for each in value if isinstance(value, list) else [value]:
             if each is not None:
                 words += [f"--{option.replace('_', '-')}", str(each)]
-    return f"{shlex.join(words)} MODELS"
+    return f"{shlex.join(words)} MODELS" + (" --kept KEPT" if args.kept else "")

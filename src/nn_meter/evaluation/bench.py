@@ -20,6 +20,7 @@ from nn_meter.errors import NnMeterError
 from nn_meter.evaluation.subjects import Subject
 from nn_meter.ir import Graph
 from nn_meter.measuring import Failure, Measurement, Plan, Worker, ask, measure
+from nn_meter.measuring.fixed import PROBE, PROBED, prober
 from nn_meter.progress import Progress
 from nn_meter.runtimes.executed import read_all
 from nn_meter.storage import Closing
@@ -79,13 +80,22 @@ def measure_models(
     *,
     progress: Progress | None = None,
 ) -> list[Measurement | Failure]:
-    """Models of one group, loaded together and timed by turns; called where the backend runs."""
+    """Models of one group, loaded together and timed by turns, the probe among them; called where the backend runs."""
     begin = time.monotonic()
-    return _measure_models(backend.load(), sources, plan, facts, progress, time.monotonic, begin)
+    return _measure_models(backend.load(), _prober(backend), sources, plan, facts, progress, time.monotonic, begin)
+
+
+def _prober(backend: Named) -> Prepared | None:
+    """The probe, where the runtime takes it."""
+    try:
+        return prober(backend)
+    except Exception:  # a runtime may fail in any way
+        return None
 
 
 def _measure_models(
     backend: Backend,
+    probe: Prepared | None,
     sources: Sequence[Source],
     plan: Plan,
     facts: Mapping[str, Value],
@@ -104,7 +114,13 @@ def _measure_models(
             except Exception as error:  # a runtime may fail in any way
                 results[index] = _failure(error)
         left = replace(plan, budget_s=max(0.0, plan.budget_s - (clock() - begin)))
-        taken = measure(list(ready.values()), left, clock=clock, progress=progress, environment=facts)
+        turned, plans = list(ready.values()), [left] * len(ready)
+        if probe is not None and turned:
+            turned, plans = [*turned, probe], [*plans, replace(PROBED, rounds=left.rounds, budget_s=left.budget_s)]
+        taken = measure(turned, plans, clock=clock, progress=progress, environment=facts)
+        if len(turned) > len(ready):
+            *taken, probed = taken
+            taken = [replace(each, environment={**facts, PROBE: probed.quiet_ms}) for each in taken]
     results.update(zip(ready, taken, strict=True))
     return [results[index] for index in range(len(sources))]
 
@@ -215,7 +231,7 @@ class Bench(Closing):
         if self._worker is None:
             assert not isinstance(self._backend, Named)
             return _measure_models(
-                self._backend, sources, plan, self.facts, progress, self.clock, self.clock()
+                self._backend, None, sources, plan, self.facts, progress, self.clock, self.clock()
             )
         assert isinstance(self._backend, Named)
         return self._worker.call(measure_models, self._backend, sources, plan, self.facts, progress=progress)

@@ -23,6 +23,7 @@ from nn_meter.evaluation.subjects import Subject
 from nn_meter.ir import Graph
 from nn_meter.kernels.schema import SCHEMA
 from nn_meter.measuring import STATISTIC, Failure, Journal, Measurement, Plan
+from nn_meter.measuring.fixed import PROBE
 from nn_meter.predictors import onnx_1
 from nn_meter.predictors.bundle import Bundle
 from nn_meter.predictors.prediction import Prediction
@@ -149,16 +150,17 @@ class _Course:
         pending = {entry.key for entry in self.journal.pending()}
         over = set(keys.values())
         todo = [each for each in wanted if keys[each] in pending]
-        before = 0
+        before, size = 0, 0
 
         def heard(done: float, total: float | None, eta_s: float | None, what: str) -> None:
             if self.progress is not None:
-                steps, over = len(todo) * self.turns, before + done
+                steps = len(todo) * self.turns
+                over = max(1, before + round(done / (total or 1) * size))  # the probe's turns are nobody's
                 self.progress(over, steps, (clock() - begin) / over * (steps - over), f"{over} of {steps} turns")
 
         for half in range(2):
             for group in _groups({s: size for s, size in weights.items() if (s, half) in todo}):
-                left = len(todo) - before // self.turns
+                left, size = len(todo) - before // self.turns, len(group) * self.turns
                 share_s = (budget_s - (clock() - begin)) * len(group) / left
                 taken = self.bench.measure(
                     group, Plan(rounds=self.turns, budget_s=max(0.0, share_s)), heard
@@ -168,7 +170,7 @@ class _Course:
                         self.journal.fail(keys[subject, half], result)
                     else:
                         self.journal.record(keys[subject, half], result.to_json())
-                before += len(group) * self.turns
+                before += size
         told = [entry for entry in self.journal.results() if entry.key in over]
         results = {entry.key: self.journal.understood(entry, _read) for entry in told}
         return {subject: [results[keys[subject, half]] for half in range(2)] for subject in weights}
@@ -235,7 +237,19 @@ def _score(
         predicted_share=answer.coverage["predicted"].share,
         nodes=sum(len(each.kernel.nodes) for each in answer.kernels),
         warnings=both.warnings(),
+        level=_level(bundle, early, late),
+        kept=subject.kept,
     )
+
+
+def _level(bundle: Bundle, *halves: Measurement) -> float | None:
+    """How much longer the probe took in these turns than while the bundle was built, on the same machine."""
+    usual_ms = bundle.environment.get(PROBE)
+    taken_ms = [half.environment.get(PROBE) for half in halves]
+    if not isinstance(usual_ms, float) or same_machine(bundle.environment, halves[0].environment):
+        return None
+    known_ms = [each for each in taken_ms if isinstance(each, float)]
+    return math.fsum(known_ms) / len(known_ms) / usual_ms if len(known_ms) == len(halves) else None
 
 
 def _doubts(bundle: Bundle, facts: Mapping[str, Value]) -> Iterator[str]:

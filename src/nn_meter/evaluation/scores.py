@@ -34,7 +34,8 @@ class Score:
     is the distance between the statistic of the early and of the late half, relative to their mean.
     ``predicted_share`` is the part of the prediction that comes from regressors. ``traced_ms``, the sum of
     the kernels under the runtime's profiler, and ``blamed`` are there where the model was missed and the
-    runtime tells its kernels.
+    runtime tells its kernels. ``level`` is how much longer the probe took in the model's turns than while the predictor
+    was built; ``None`` where that is not known. ``kept`` is a model that nobody looked at while the predictor was made.
     """
 
     model: str
@@ -52,6 +53,8 @@ class Score:
     traced_ms: float | None = None
     blamed: tuple[Blame, ...] = ()
     warnings: tuple[str, ...] = ()
+    level: float | None = None
+    kept: bool = False
 
     @property
     def error(self) -> float:
@@ -92,14 +95,25 @@ class Evaluation:
         """The scores of one predictor."""
         return tuple(score for score in self.scores if score.predictor == predictor)
 
-    def metrics(self, predictor: str) -> Metrics:
-        """Over all models.
+    def metrics(self, predictor: str, kept: bool | None = None) -> Metrics:
+        """Over all models, or over those that were ``kept`` away or looked at.
 
         Raises:
-            InputError: the predictor has no scores.
+            InputError: the predictor has no such scores.
         """
-        scores = self.of(predictor)
+        scores = [s for s in self.of(predictor) if kept in (None, s.kept)]
         return metrics([s.predicted_ms for s in scores], [s.measured_ms for s in scores])
+
+    def levelled(self, predictor: str, kept: bool | None = None) -> Metrics | None:
+        """As ``metrics``, of what the models would have taken at the speed that the machine had while the predictor was
+        built: what the probe says is divided out. ``None`` where it says nothing of any of them."""
+        scores = [s for s in self.of(predictor) if kept in (None, s.kept)]
+        levels = [s.level for s in scores if s.level is not None]
+        if not levels or len(levels) < len(scores):
+            return None
+        return metrics(
+            [s.predicted_ms for s in scores], [s.measured_ms / level for s, level in zip(scores, levels, strict=True)]
+        )
 
     def families(self, predictor: str) -> Mapping[str, Metrics]:
         """By family."""

@@ -15,31 +15,34 @@ from nn_meter.frontends.sources import models as named_models
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A model to evaluate on: a path, a zoo's name or a graph; ``options`` say what goes into it, as of front ends."""
+    """A model to evaluate on: a path, a zoo's name or a graph; ``options`` say what goes into it, as of front ends.
+    ``kept`` is one that nobody looked at while the predictor was made."""
 
     name: str
     family: str
     source: Any = field(compare=False)
     options: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    kept: bool = field(default=False, compare=False)
 
 
 def subjects(
     sources: Iterable[str | Path],
     note: Callable[[str], None] | None = None,
     options: Mapping[str, Any] | None = None,
+    kept: Iterable[str | Path] = (),
 ) -> tuple[Subject, ...]:
     """The models that files, folders (at any depth) and zoo names stand for.
 
     A model's family is the folder that it lies in; ``note`` hears what in a folder is no model; ``options`` say what
-    goes into each.
+    goes into each. Those that ``kept`` stands for were kept away, and come last.
 
     Raises:
         InputError: a folder without models, or none at all.
     """
-    paths = {each: Path(each) for each in named_models(list(sources), note=note)}
     found = [
-        Subject(path.stem, path.parent.name, path if os.path.exists(path) else each, options or {})
-        for each, path in paths.items()
+        Subject(path.stem, path.parent.name, path if os.path.exists(path) else each, options or {}, away)
+        for some, away in ((sources, False), (kept, True))
+        for each, path in {each: Path(each) for each in named_models(list(some), note=note)}.items()
     ]
     if not found:
         raise InputError("no model is named; give files, or a folder of models")

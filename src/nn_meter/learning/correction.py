@@ -37,13 +37,14 @@ _LEAST_SHARE = 0.2
 @dataclass(frozen=True, slots=True)
 class Corrected:
     """Networks to learn from; how many records were ``disturbed`` and left out; what the profiler adds to each kernel,
-    and what a call costs, in milliseconds."""
+    what a call costs, and what the probe took in the usual stretch (0 without one), in milliseconds."""
 
     networks: tuple[Network, ...]
     records: tuple[Record, ...]
     disturbed: int
     profiler_ms: float
     call_ms: float
+    probe_ms: float
 
 
 def corrected(records: Sequence[Record]) -> Corrected:
@@ -52,7 +53,7 @@ def corrected(records: Sequence[Record]) -> Corrected:
     ``networks`` and ``records`` of the result belong together one by one.
     """
     probed = [record for record in records if record.probe is not None]
-    quiet = _undisturbed(probed)
+    quiet, probe_ms = _undisturbed(probed)
     calls = [each.whole.quiet_ms / slow for each, slow in quiet if each.family == CALL and each.whole is not None]
     call_ms = float(np.median(calls)) if calls else 0.0
     told = [(record, slow) for record, slow in quiet if record.family != CALL]
@@ -61,20 +62,21 @@ def corrected(records: Sequence[Record]) -> Corrected:
     profiler_ms = _profiler_ms((record for record, _ in told), call_ms)
     networks = tuple(_network(record, slow, profiler_ms, call_ms) for record, slow in told)
     return Corrected(
-        networks, tuple(record for record, _ in told), len(probed) - len(quiet), profiler_ms, call_ms
+        networks, tuple(record for record, _ in told), len(probed) - len(quiet), profiler_ms, call_ms, probe_ms
     )
 
 
-def _undisturbed(records: Sequence[Record]) -> list[tuple[Record, float]]:
+def _undisturbed(records: Sequence[Record]) -> tuple[list[tuple[Record, float]], float]:
     """Records whose probes were quiet in each turn, and how much slower than quiet the machine was around then: the
-    median over records nearby of their probe's quiet latency, relative to the same median in half of all stretches.
+    median over records nearby of their probe's quiet latency, relative to the same median in half of all stretches,
+    which is told beside them.
 
     A median is compared with medians, and with the middle one: the quickest of all the probe's runs is no stretch that
     a model could be judged in, and the quietest stretches are few. To divide by either makes every kernel a few percent
     too cheap.
     """
     if not records:
-        return []
+        return [], 0.0
     probes = [record.probe for record in records if record.probe is not None]
     slowest = np.array([max(map(quantile, _turns(probe))) for probe in probes])
     levels = np.concatenate(
@@ -88,7 +90,7 @@ def _undisturbed(records: Sequence[Record]) -> list[tuple[Record, float]]:
     own = np.array([probe.quiet_ms for probe in probes])[kept]
     nearby = [float(np.median(own[max(0, n - _NEAR) : n + _NEAR])) for n in range(len(kept))]
     quiet_ms = float(np.median(nearby))
-    return [(records[i], each / quiet_ms) for i, each in zip(kept, nearby, strict=True)]
+    return [(records[i], each / quiet_ms) for i, each in zip(kept, nearby, strict=True)], quiet_ms
 
 
 def _turns(taken: Measurement) -> list[tuple[float, ...]]:

@@ -24,6 +24,7 @@ from nn_meter.learning.fit import (
     fit_kinds,
     fit_speeds,
 )
+from nn_meter.measuring.fixed import PROBE
 from nn_meter.measuring.journal import Journal
 from nn_meter.measuring.records import Circumstances, Record
 from nn_meter.predictors.bundle import Bundle
@@ -103,8 +104,13 @@ def train(
             *(f"measured by {source}" for source in _sources(records)),
         ),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        environment={**where.facts(), **_held_out(correction, fitted.held)},
+        environment={**where.facts(), **_held_out(correction, fitted.held), **_level(correction)},
     )
+
+
+def _level(correction: Corrected) -> dict[str, float]:
+    """At which speed of the machine the bundle answers."""
+    return {PROBE: round(correction.probe_ms, 6)} if correction.probe_ms else {}
 
 
 def _held_out(correction: Corrected, held: Mapping[int, Sequence[Part]]) -> dict[str, Any]:

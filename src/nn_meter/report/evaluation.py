@@ -22,6 +22,8 @@ _FACTS = (
     ("date", ("date",)),
 )
 _PALETTE = "tab20"
+_HALVES = {False: "looked at", True: "kept away"}
+_LEVELLED = "all, levelled"
 
 
 def table(evaluation: Evaluation) -> str:
@@ -133,11 +135,12 @@ def plot(evaluation: Evaluation, predictor: str, path: Path) -> None:
 
 def _predictor(evaluation: Evaluation, predictor: str) -> dict[str, Any]:
     scores = evaluation.of(predictor)
-    interval = evaluation.interval(predictor)
+    interval, levelled = evaluation.interval(predictor), evaluation.levelled(predictor)
     return {
         "predictor": predictor,
         "statistic": scores[0].statistic,
         "metrics": asdict(evaluation.metrics(predictor)),
+        "levelled": levelled and asdict(levelled),
         "families": {name: asdict(each) for name, each in evaluation.families(predictor).items()},
         "noise": {"median": evaluation.noise(predictor), "p90": evaluation.noise(predictor, 0.9)},
         "covered": evaluation.covered(predictor),
@@ -174,7 +177,11 @@ def _all_models(scores: Sequence[Score]) -> list[tuple[str, ...]]:
 def _figures(evaluation: Evaluation, predictor: str) -> list[tuple[str, ...]]:
     families = evaluation.families(predictor)
     rows = [(name or "-", *_cells(each)) for name, each in families.items()] if len(families) > 1 else []
-    return [*rows, ("all", *_cells(evaluation.metrics(predictor)))]
+    away = {score.kept for score in evaluation.of(predictor)}
+    halves = [(_HALVES[half], *_cells(evaluation.metrics(predictor, half))) for half in sorted(away) if len(away) > 1]
+    levelled = evaluation.levelled(predictor)
+    levels = [(_LEVELLED, *_cells(levelled))] if levelled else []
+    return [*rows, *halves, ("all", *_cells(evaluation.metrics(predictor))), *levels]
 
 
 def _cells(figures: Metrics) -> tuple[str, ...]:
@@ -194,14 +201,27 @@ def _cells(figures: Metrics) -> tuple[str, ...]:
 
 def _summary(evaluation: Evaluation, predictor: str) -> str:
     figures, covered = evaluation.metrics(predictor), evaluation.covered(predictor)
+    scores = evaluation.of(predictor)
     text = (
         f"{figures.n} models of {len(evaluation.families(predictor))} families: median error "
         f"{figures.median_ape:.1%}, {figures.within_10:.0%} within ±10 %. The same models measured twice "
         f"differ by {evaluation.noise(predictor):.1%} in the median, nine of ten by at most "
         f"{evaluation.noise(predictor, 0.9):.1%}."
     )
+    if len({score.kept for score in scores}) > 1:
+        for half, words in _HALVES.items():
+            own = evaluation.metrics(predictor, half)
+            text += f" Of the {own.n} {words}: {own.median_ape:.1%}, {own.within_10:.0%}."
     if covered is not None:
         text += f" The predictor's intervals hold {covered:.0%} of the measured latencies."
+    levelled = evaluation.levelled(predictor)
+    if levelled is not None:
+        levels = sorted(score.level for score in scores if score.level is not None)
+        text += (
+            f" The probe took {levels[len(levels) // 2] - 1:+.1%} in the median against the time of the build "
+            f"({levels[0] - 1:+.1%} to {levels[-1] - 1:+.1%}); with that divided out (levelled), the median error is "
+            f"{levelled.median_ape:.1%}, {levelled.within_10:.0%} within ±10 %."
+        )
     return text
 
 
