@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from nn_meter.learning.sheets import LEFT_OUT
+from nn_meter.learning.sheets import IN_MODELS, LEFT_OUT
 from nn_meter.predictors import bundle as bundles
 from nn_meter.predictors.bundle import Bundle, load
 from nn_meter.predictors.catalogue import INDEX, SHIPPED, summary
@@ -117,6 +117,12 @@ def _of_kernels(some: Sequence[Bundle]) -> list[str]:
                   "language models that it never saw. Kernels held out, no size of which was trained on:", "",
                   "| operator | kernels | mean | median |", "|---|---|---|---|"]  # fmt: skip
         lines += [f"| {o} | {e['kernels']} | {e['mean']:.1%} | {e['median']:.1%} |" for o, e in held.items()]
+        if slower := each.environment.get(IN_MODELS):
+            lines += ["", f"In whole models products and convolutions take {slower:.0%} of what they did by "
+                      "themselves, and the answers are those of models: the card slows down under load, and ran single "
+                      "kernels over and over. The share is that of the language models above, one network at several "
+                      "batches, each of which is answered for by the others. The errors of kernels are those before "
+                      "it."]  # fmt: skip
         if left_out := each.environment.get(LEFT_OUT):
             lines += ["", "Answered for by the other GPUs, from its data sheet alone: kernels "
                       f"{left_out['mean']:.1%} in the mean, {left_out['median']:.1%} in the median."]  # fmt: skip

@@ -18,6 +18,7 @@ from nn_meter.kernels.kinds import (
     KINDS,
     ConvConfig,
     CopyConfig,
+    GemmConfig,
     PoolConfig,
     ResizeConfig,
     collapse,
@@ -240,3 +241,21 @@ def test_a_known_gpu_adds_columns_and_changes_none(kind: str, seed: int) -> None
     assert row[: len(plain)] == plain
     named = dict(zip(columns, row, strict=True))
     assert all(0 < value <= 1 for name, value in named.items() if name.startswith("share_"))
+
+
+def test_a_product_says_what_tiles_pad_and_how_much_of_the_summed_axis_is_last() -> None:
+    gpu = replace(SPEEDS, processors=40, cache_bytes=4e6)
+    names = ("padded_128x32", "padded_128x128", "last_of_depth")
+    encoder = Encoder(KINDS["matmul"], names, {}, gpu)
+    sizes = ((100, 64, 96), (128, 65, 128))
+    rows = [
+        encode([(encoder, GemmConfig(1, m, k, n, True, (False, False), (), "float32"))])[0] for m, k, n in sizes
+    ]
+    assert rows == [(128 * 128 / (128 * 96), 1.0, 64), (1.0, 1.0, 1)]
+
+
+def test_a_convolution_says_what_squares_compute_beyond_its_image() -> None:
+    gpu = replace(SPEEDS, processors=40, cache_bytes=4e6)
+    names = ("winograd_2_share", "winograd_4_share", "winograd_4_rounds")
+    config = ConvConfig(16, 8, (7, 7), 200, (7, 7), (3, 3), (1, 1), (1, 1), 1, (), "native", "float32")
+    assert encode([(Encoder(KINDS["conv"], names, {}, gpu), config)]) == [(49 / 64, 49 / 64, 2 * 2 / 40)]

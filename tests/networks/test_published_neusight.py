@@ -53,6 +53,23 @@ def test_kernels_are_read_with_their_families(folder: Path) -> None:
     assert (around.device.name, around.licence) == ("NVIDIA Tesla T4", "MIT")
 
 
+def test_what_grows_from_one_convolution_to_the_next_is_taken_off(folder: Path) -> None:
+    """A fifth of the rows are 0.1 ms of work, so that the quickest of each part is one of them."""
+    true_ms = [0.1 if row % 5 == 0 else 0.5 + row % 7 for row in range(2000)]
+    grown_ms = [1e-4 * row + 5e-8 * row**2 for row in range(2000)]
+    header = TABLES["conv"].splitlines()[0]
+    lines = [f"conv,{t + g},k,1,{row + 1},8,3,9,1,1" for row, (t, g) in enumerate(zip(true_ms, grown_ms, strict=True))]
+    (folder / "Tesla_T4" / "conv.csv.gz").write_bytes(gzip.compress("\n".join([header, *lines]).encode()))
+    found = neusight.read_kernels(folder, "t4")
+    convs = [r.kernels[0] for r in found.records if r.subject == "conv"]
+    for kernel in convs:
+        assert kernel.latency_ms == pytest.approx(true_ms[kernel.config.cin - 1], rel=1e-6)  # type: ignore[attr-defined]
+    lost = sum(g > t for t, g in zip(true_ms, grown_ms, strict=True))
+    assert lost
+    assert len(convs) == 2000 - lost
+    assert f"conv.csv.gz: {lost} of 2000 rows, more than half of which grew with the table" in found.left_out
+
+
 def test_a_table_of_another_operator_is_refused(folder: Path) -> None:
     (folder / "Tesla_T4" / "sort.csv.gz").write_bytes(gzip.compress(b"latency_ms,b,h\n1,1,1\n"))
     with pytest.raises(BuildError, match="sort"):
@@ -65,6 +82,8 @@ def test_data_sheets_are_read_in_base_units(tmp_path: Path) -> None:
     path.write_text(json.dumps({"Tesla_T4": known}), encoding="utf-8")
     sheet = neusight.read_sheets(path)["Tesla_T4"]
     assert (sheet.flops_per_s, sheet.bytes_per_s, sheet.cache_bytes) == (8.141e12, 3.2e11, 4e6)
+    path.write_text(json.dumps({"Tesla_P4": known}), encoding="utf-8")
+    assert neusight.read_sheets(path)["Tesla_P4"].processors == 20
 
 
 def test_models_are_of_a_device_a_length_and_a_batch(tmp_path: Path) -> None:

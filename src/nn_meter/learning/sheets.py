@@ -26,6 +26,9 @@ from nn_meter.predictors.trees import TreeEnsemble
 LEFT_OUT = "left_out"
 """In the environment of a measured GPU's bundle: how far off the others were that answered for it by its data sheet."""
 
+IN_MODELS = "in_models"
+"""In the environment of a measured GPU's bundle: which share of what products took alone they take in models."""
+
 
 def speeds_of(sheet: Sheet) -> Speeds:
     """What the data sheet says; the cost of a call is not in it."""

@@ -4,6 +4,10 @@ and Inference* (NeuSight, ASPLOS 2025).
 Their repository sitar-lab/NeuSight (MIT) holds latencies of single kernels in PyTorch 2.1, single precision, of whole
 language models, and the GPUs' data sheets. The products of matrices are drawn at random; each elementwise operator was
 run over the same list of sizes.
+
+The convolutions, drawn at random too, were measured while something grew: the least latency of every twentieth of their
+table rises from 0.06 to 0.11 ms at its head to 0.3 to 0.8 ms at its end, on all GPUs, and convolutions of every size
+from 0.3 to 4 ms rise by as much. That is no work of theirs, and is taken off (``_steady``).
 """
 
 from __future__ import annotations
@@ -14,6 +18,8 @@ from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+
+import numpy as np
 
 from nn_meter.devices.device import Device
 from nn_meter.devices.sheet import Sheet
@@ -80,8 +86,36 @@ def read_kernels(folder: Path, name: str) -> Published:
             operator = path.name.removesuffix(".csv.gz")
             for columns, config in _readers(operator):
                 header_of(path, ("latency_ms", *columns))
-                found += read_rows(path, _record(operator, columns, config, circumstances(name)))
+                some = read_rows(path, _record(operator, columns, config, circumstances(name)))
+                found += _steady(some, path.name) if operator == "conv" else some
     return found
+
+
+_PARTS = 20
+"""Of a table, each of which says by its quickest row what had grown until there; a parabola goes through them."""
+
+_FEWEST_ROWS = 1000
+"""Of fewer rows the quickest of a part is no small kernel."""
+
+
+def _steady(found: Published, table: str) -> Published:
+    """The rows without what grew from one to the next; those that consist of it by more than a half are left out."""
+    latencies_ms = np.array([record.kernels[0].latency_ms for record in found.records])
+    if len(latencies_ms) < _FEWEST_ROWS:
+        return found
+    rows = np.arange(len(latencies_ms))
+    least = np.array([part[latencies_ms[part].argmin()] for part in np.array_split(rows, _PARTS)])
+    curve = np.polyfit(least, latencies_ms[least], 2)
+    grown_ms = np.polyval(curve, rows) - np.polyval(curve, 0)
+    kept = []
+    for record, off_ms in zip(found.records, grown_ms.tolist(), strict=True):
+        (kernel,) = record.kernels
+        left_ms = kernel.latency_ms - max(off_ms, 0.0)
+        if left_ms > off_ms:
+            kept.append(replace(record, kernels=(replace(kernel, latency_ms=left_ms),)))
+    lost = len(rows) - len(kept)
+    told = (f"{table}: {lost} of {len(rows)} rows, more than half of which grew with the table",) if lost else ()
+    return Published(tuple(kept), (*found.left_out, *told))
 
 
 Config = Callable[..., tuple[str, KernelConfig, str]]
@@ -148,6 +182,10 @@ def _elementwise(operator: str, size: int) -> tuple[str, KernelConfig, str]:
     return "binary" if second else "unary", config, str(size)
 
 
+_PROCESSORS: Mapping[str, int] = MappingProxyType({"Tesla_P4": 20})
+"""The tables count a processor of 128 lanes as two of 64; products are shared among processors (NVIDIA Tesla P4 data
+sheet: 2,560 CUDA cores; GeForce GTX 1080 whitepaper: GP104's 20 processors have 128 each)."""
+
 _WATTS: Mapping[str, float] = MappingProxyType(
     {
         "Tesla_P4": 75, "Tesla_P100-PCIE-16GB": 250, "Tesla_V100-PCIE-32GB": 250, "Tesla_T4": 70,
@@ -171,8 +209,9 @@ def read_sheets(path: Path) -> Mapping[str, Sheet]:
         each = Fields(stored[name], f"{path}: {what}", BuildError, key=f"{name}.")
         peak = "SingleFLOPs" if "SingleFLOPs" in each.values else "SingleFLOPsMM"
         found[name] = Sheet(
-            each.text("Device"), 1e9 * each.number(peak), 1e9 * each.number("Mem_Bw"), each.whole("Num_Sm"),
-            1e6 * each.number("L2Cache"), _WATTS.get(name, 0.0), source=SOURCE,
+            each.text("Device"), 1e9 * each.number(peak), 1e9 * each.number("Mem_Bw"),
+            _PROCESSORS.get(name) or each.whole("Num_Sm"), 1e6 * each.number("L2Cache"), _WATTS.get(name, 0.0),
+            source=SOURCE,
         )  # fmt: skip
     return found
 

@@ -62,6 +62,25 @@ def tiled(product: Callable[[Any], Product]) -> tuple[OnDevice, ...]:
     return tuple(column for tile in TILES for column in on(*tile))
 
 
+def chosen(product: Callable[[Any], Product], depth: Callable[[Any], int]) -> tuple[OnDevice, ...]:
+    """What a library's choice of a tile was seen to hang on: what each computes at a product's edges beside 64 x 64,
+    and how much of the last 64 along the summed axis there is. On a Tesla P4 cuBLAS takes 32 x 128 for nine in ten
+    large products where that pads no more and the summed axis has an odd number of 32, for one in twenty where it pads
+    more and the number is even (by its kernels' names in NeuSight's tables)."""
+
+    def computed(config: Any, a: int, b: int) -> int:
+        _, rows, columns = product(config)
+        return ceil(rows / a) * a * ceil(columns / b) * b
+
+    def beside(a: int, b: int) -> OnDevice:
+        return OnDevice(f"padded_{a}x{b}", lambda c, _: computed(c, 64, 64) / computed(c, a, b))
+
+    return (
+        *(beside(*tile) for tile in TILES if tile != (64, 64)),
+        OnDevice("last_of_depth", lambda c, _: (depth(c) - 1) % 64 + 1),
+    )
+
+
 def cached(work: Callable[[Any], Work]) -> OnDevice:
     """How often what a kernel reads and writes would fill the device's last cache."""
     return OnDevice("cached", lambda c, speeds: work(c).bytes / max(speeds.cache_bytes, 1.0))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import prod
+from math import ceil, prod
 
 import numpy as np
 
@@ -27,7 +27,7 @@ from nn_meter.kernels.kinds._shared import (
     window,
 )
 from nn_meter.kernels.partition import Shape
-from nn_meter.kernels.schema import Category, Column, KernelKind, OnDevice, Operator, Work, item_bytes
+from nn_meter.kernels.schema import Category, Column, KernelKind, OnDevice, Operator, Speeds, Work, item_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +119,22 @@ def _intensity(c: ConvConfig) -> float:
     return done.flops / max(done.bytes, 1)
 
 
+def _winograd(edge: int) -> tuple[OnDevice, OnDevice]:
+    """Of results computed in squares of such an edge (Lavin and Gray, CVPR 2016): how much of what is computed belongs
+    to the image, and how often each processor gets 32 squares of 128 channels, as cuDNN's kernels name their tiles."""
+
+    def squares(c: ConvConfig) -> int:
+        return prod(ceil(o / edge) for o in c.out)
+
+    def share(c: ConvConfig, _: Speeds) -> float:
+        return prod(c.out) / max(squares(c) * float(edge) ** len(c.out), 1.0)
+
+    def rounds(c: ConvConfig, speeds: Speeds) -> float:
+        return ceil(c.n * squares(c) / 32) * ceil(c.cout / 128) / max(speeds.processors, 1)
+
+    return OnDevice(f"winograd_{edge}_share", share), OnDevice(f"winograd_{edge}_rounds", rounds)
+
+
 COLUMNS: tuple[Column | Category | OnDevice, ...] = (
     Column("n", lambda c: c.n),
     Column("cin", lambda c: c.cin),
@@ -146,6 +162,8 @@ COLUMNS: tuple[Column | Category | OnDevice, ...] = (
     Column("intensity", _intensity),
     ITEM_BYTES,
     *tiled(lambda c: (c.group, c.n * prod(c.out), c.cout // c.group)),
+    *_winograd(2),
+    *_winograd(4),
     cached(work),
     aligned("cin", lambda c: c.cin),
     aligned("cout", lambda c: c.cout),

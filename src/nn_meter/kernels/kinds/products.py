@@ -9,7 +9,16 @@ from math import prod
 import numpy as np
 
 from nn_meter.ir import Graph, GraphBuilder
-from nn_meter.kernels.kinds._shared import ACTIVATION, ITEM_BYTES, activate, aligned, cached, some, tiled
+from nn_meter.kernels.kinds._shared import (
+    ACTIVATION,
+    ITEM_BYTES,
+    activate,
+    aligned,
+    cached,
+    chosen,
+    some,
+    tiled,
+)
 from nn_meter.kernels.schema import Category, Column, KernelKind, OnDevice, Operator, Work, item_bytes
 
 
@@ -100,6 +109,7 @@ COLUMNS: tuple[Column | Category | OnDevice, ...] = (
     Column("flops_per_product", lambda c: 2.0 * c.m * c.k * c.n),
     ITEM_BYTES,
     *tiled(lambda c: (c.batch, c.m, c.n)),
+    *chosen(lambda c: (c.batch, c.m, c.n), lambda c: c.k),
     cached(work),
     aligned("m", lambda c: c.m),
     aligned("k", lambda c: c.k),
