@@ -24,9 +24,9 @@ from nn_meter.learning.correction import CALL
 from nn_meter.learning.fit import spent_on_fits
 from nn_meter.learning.training import check_kinds, train, worst_families
 from nn_meter.measuring import wire
-from nn_meter.measuring.asking import ask, failed
+from nn_meter.measuring.asking import ask
 from nn_meter.measuring.fixed import PROBED, nothing, probe, prober
-from nn_meter.measuring.isolation import Failure, Worker
+from nn_meter.measuring.isolation import RECONNECTS_S, Failure, Worker
 from nn_meter.measuring.journal import Journal
 from nn_meter.measuring.measure import Plan, measure, quiet_parts
 from nn_meter.measuring.records import Circumstances, MeasuredKernel, Record
@@ -48,9 +48,6 @@ _DRAWN_AT_ONCE = 50
 TRAINING_GROWTH = 3.0
 """Training takes so many times what judging the families took half-way: all networks in place of three quarters of half
 of them."""
-
-_LOSSES = 3
-"""A device that is lost so often in a row ends the build; what is measured stays in the journal."""
 
 _TRACED = Plan(rounds=1, warmup_turns=0, max_repeats=10)
 
@@ -110,7 +107,8 @@ def build(
 
     Raises:
         BackendError: an unknown backend or setting, or a runtime that does not answer on the device.
-        DeviceError: an unknown device.
+        DeviceError: an unknown device, or one that refuses.
+        MeasurementError: the device was lost and did not come back; the journal can be gone on with.
         MissingDependencyError: scikit-learn is not installed.
         BuildError: an unknown kind, a budget that is too small to train on, or a journal that cannot be used.
     """
@@ -144,7 +142,12 @@ def build(
                 kept=fits,
                 progress=progress,
             )
-    return replace(bundle, notes=(*bundle.notes, f"{len(failures)} networks failed")) if failures else bundle
+            losses = book.losses()
+    notes = (
+        *((f"{len(failures)} networks failed",) if failures else ()),
+        *((f"the device was lost {losses} times, and the work gone on with",) if losses else ()),
+    )
+    return replace(bundle, notes=(*bundle.notes, *notes))
 
 
 def measure_network(family: str, seed: int, plan: BuildPlan, where: Circumstances) -> Record:
@@ -224,14 +227,17 @@ def _measure(
     weights: Mapping[str, float] = {family: row.weight for family, row in FAMILIES.items()}
     records, failures = measured(book)
     spent_s, done, adapted = sum(record.elapsed_s for record in records), len(records) + len(failures), False
-    lost, budget_s = 0, plan.budget_s
+    budget_s = plan.budget_s
 
     def judging(*_: object) -> None:
         if progress is not None:
             left_s = max(plan.budget_s - spent_s, 0.0)
             progress(min(spent_s, plan.budget_s), plan.budget_s, left_s, "judging which families are predicted worst")
 
-    with Worker(timeout_s=plan.timeout_s, processors=where.threads, link=open_link(plan.device)) as worker:
+    with Worker(
+        timeout_s=plan.timeout_s, processors=where.threads, link=open_link(plan.device), waits_s=RECONNECTS_S,
+        lost=book.lost,
+    ) as worker:  # fmt: skip
         while spent_s < budget_s:
             if not adapted and spent_s > plan.budget_s / 2:
                 adapted, begin = True, monotonic()
@@ -248,12 +254,6 @@ def _measure(
                 begin = monotonic()
                 family, seed = entry.item.get("family", ""), entry.item.get("seed", 0)
                 result = worker.call(measure_network, family, seed, plan, where)
-                if isinstance(result, Failure) and result.kind == "lost":
-                    lost += 1
-                    if lost < _LOSSES:
-                        continue
-                    raise failed(f"{plan.backend} on {plan.device}, go on with --resume", result)
-                lost = 0
                 if isinstance(result, Failure):
                     book.fail(entry.key, result)
                 else:
@@ -273,7 +273,7 @@ def measured(book: Journal) -> tuple[list[Record], list[Failure]]:
     Raises:
         BuildError: a row of the journal that is neither.
     """
-    told = [book.understood(entry, _record) for entry in book.results()]
+    told = [book.understood(entry, _record) for entry in book.results() if "lost" not in entry.item]
     return [each for each in told if isinstance(each, Record)], [each for each in told if isinstance(each, Failure)]
 
 

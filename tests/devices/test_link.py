@@ -13,17 +13,22 @@ from pathlib import Path
 
 import pytest
 
-from nn_meter.devices.link import Channel, Finished, Link, LocalLink, ProcessChannel, open_link
-from nn_meter.errors import DeviceError
+from nn_meter.devices.link import Channel, LocalLink, ProcessChannel, open_link
+from nn_meter.errors import DeviceError, MeasurementError
 from nn_meter.measuring import Failure, Worker
+from nn_meter.measuring.wire import READY
 
 
 def home() -> str:
     return os.environ["HOME"]
 
 
-def read(path: str) -> str:
-    return Path(path).read_text()
+def content(path: Path) -> bytes:
+    return path.read_bytes()
+
+
+def present(path: Path) -> bool:
+    return path.exists()
 
 
 def wait(seconds: float) -> float:
@@ -37,10 +42,14 @@ class FarChannel(ProcessChannel):
     def __init__(self, command: Sequence[str], variables: dict[str, str], link: FarLink) -> None:
         super().__init__(command, variables)
         self.link = link
+        self.cut_at = 0
+        self.gone = False
         self.greeting: str | None = "Welcome to the far machine"
 
     def send(self, line: str) -> None:
-        if self.link.cut:
+        self.cut_at -= 1
+        if self.link.cut or self.cut_at == 0:
+            self.gone = True
             raise BrokenPipeError
         super().send(line)
 
@@ -59,7 +68,7 @@ class FarChannel(ProcessChannel):
         return None
 
     def wait(self, timeout_s: float) -> int | None:
-        return None if self.link.cut else super().wait(timeout_s)
+        return None if self.link.cut or self.gone else super().wait(timeout_s)
 
 
 @dataclass
@@ -71,24 +80,16 @@ class FarLink:
     cut: bool = False
     opened: list[FarChannel] = field(default_factory=list)
     address: str = "far://machine"
-    worker: Sequence[str] = (sys.executable, "-P", "-m", "nn_meter.measuring.worker")
+    shares_files: bool = False
+    worker: Sequence[str] = ("sh", "-c", f'cd "$HOME"; exec {sys.executable} -P -m nn_meter.measuring.worker')
 
     def variables(self) -> dict[str, str]:
         return {**os.environ, "HOME": str(self.folder), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
-    def run(self, command: Sequence[str], *, timeout_s: float) -> Finished:
-        return LocalLink(environment=self.variables()).run(command, timeout_s=timeout_s)
-
-    def push(self, path: Path) -> str:
-        (self.folder / path.name).write_bytes(path.read_bytes())
-        return str(self.folder / path.name)
-
-    def pull(self, path: str, to: Path) -> None:
-        to.write_bytes(Path(path).read_bytes())
+    def refusal(self, said: str) -> str:
+        return ""
 
     def open(self, command: Sequence[str]) -> Channel:
-        if self.cut:
-            raise DeviceError(f"{self.address} does not answer")
         self.opened.append(FarChannel(command, self.variables(), self))
         return self.opened[-1]
 
@@ -150,12 +151,38 @@ def test_an_unknown_address_names_those_that_exist() -> None:
 
 
 def test_a_worker_measures_where_its_link_leads(tmp_path: Path) -> None:
-    link: Link = FarLink(tmp_path)
-    model = Path(__file__)
-    with Worker(timeout_s=60, link=link) as worker:
-        assert worker.call(home) == str(tmp_path)
-        there = link.push(model)
-        assert worker.call(read, there) == model.read_text()
+    model = tmp_path / "model.onnx"
+    model.write_bytes(os.urandom(3 << 19))  # more than is sent at once
+    there = tmp_path / "there"
+    there.mkdir()
+    with Worker(timeout_s=60, link=FarLink(there)) as worker:
+        assert worker.call(home) == str(there)
+        path = worker.attach(model)
+        assert not path.is_absolute()
+        assert not [*there.iterdir()]
+        assert worker.call(content, path) == model.read_bytes()
+        (there / path).unlink()
+        assert worker.call(present, path) is False  # it is not sent again
+    with Worker(timeout_s=60) as worker:
+        assert worker.attach(model) == model
+    with pytest.raises(DeviceError, match=r"nothing: cannot be sent to far://machine \(No such file"):
+        Worker(timeout_s=60, link=FarLink(there)).attach(tmp_path / "nothing")
+
+
+def test_a_file_that_does_not_fit_there_is_a_refusal_that_says_so(tmp_path: Path) -> None:
+    model = tmp_path / "model.onnx"
+    model.write_bytes(bytes(3 << 19))
+    limited = ("sh", "-c", f'ulimit -f 1000; cd "$HOME"; exec {sys.executable} -P -m nn_meter.measuring.worker')
+    there = tmp_path / "there"
+    there.mkdir()
+    with Worker(timeout_s=60, link=FarLink(there, worker=limited)) as worker:
+        failed = worker.call(content, worker.attach(model))
+    assert isinstance(failed, Failure)
+    assert failed.kind == "refused"
+    assert "cannot be written on the device (File too large); free some space" in failed.reason
+
+
+CUT = Failure("lost", "the link to far://machine was cut")
 
 
 def test_a_cut_link_is_a_failure_and_the_worker_goes_on_once_it_is_back(tmp_path: Path) -> None:
@@ -163,11 +190,63 @@ def test_a_cut_link_is_a_failure_and_the_worker_goes_on_once_it_is_back(tmp_path
     with Worker(timeout_s=60, link=link) as worker:
         assert worker.call(wait, 0.0) == 0.0
         link.cut = True
-        assert worker.call(wait, 0.0) == Failure("lost", "the link to far://machine was cut")
-        assert worker.call(wait, 0.0) == Failure("lost", "far://machine does not answer")
+        assert worker.call(wait, 0.0) == CUT
+        assert worker.call(wait, 0.0) == CUT
         link.cut = False
         assert worker.call(wait, 0.0) == 0.0
-    assert len(link.opened) == 2
+    assert len(link.opened) == 3
+
+
+def test_a_lost_link_is_tried_again_and_its_files_and_its_task_come_again(tmp_path: Path) -> None:
+    link, heard = FarLink(tmp_path), list[Failure]()
+
+    def lost(failure: Failure) -> None:
+        heard.append(failure)
+        link.cut = len(heard) < 3
+
+    model = tmp_path / "model.onnx"
+    model.write_bytes(b"model")
+    with Worker(timeout_s=60, link=link, waits_s=(0.0, 0.01, 0.02), lost=lost) as worker:
+        path = worker.attach(model)
+        assert worker.call(content, path) == b"model"
+        (tmp_path / path).unlink()
+        link.cut = True
+        assert worker.call(content, path) == b"model"
+        assert heard == [CUT] * 3
+
+
+def test_a_link_that_does_not_come_back_ends_the_work(tmp_path: Path) -> None:
+    link = FarLink(tmp_path, cut=True)
+    with (
+        Worker(timeout_s=60, link=link, waits_s=(0.0, 0.01)) as worker,
+        pytest.raises(MeasurementError, match=r"did not come back within 0\.01 s: .* go on with --resume"),
+    ):
+        worker.call(wait, 0.0)
+
+
+def test_a_task_that_cuts_the_link_each_time_is_a_failure_of_its_own(tmp_path: Path) -> None:
+    link = FarLink(tmp_path)
+    cutting = link.open
+
+    def opened(command: Sequence[str]) -> Channel:
+        channel = cutting(command)
+        assert isinstance(channel, FarChannel)
+        channel.cut_at = 2  # the task, after the first request
+        return channel
+
+    link.open = opened  # type: ignore[method-assign]
+    with Worker(timeout_s=60, link=link, waits_s=(0.0,)) as worker:
+        assert worker.call(wait, 0.0) == CUT
+    assert len(link.opened) == 3
+
+
+def test_another_version_there_is_refused(tmp_path: Path) -> None:
+    old = ("sh", "-c", "read line; echo nn-meter is ready: 2.9; cat")
+    with (
+        Worker(timeout_s=60, link=FarLink(tmp_path, worker=old)) as worker,
+        pytest.raises(DeviceError, match=r"nn-meter 2\.9 is there, and .* pip install 'nn-meter\[build\]=="),
+    ):
+        worker.call(wait, 0.0)
 
 
 def test_a_slow_link_is_waited_for_no_longer_than_its_limit(tmp_path: Path) -> None:
@@ -183,7 +262,7 @@ def test_the_program_ends_with_its_standard_input(tmp_path: Path) -> None:
     opened = link.open(link.worker)
     assert isinstance(opened, FarChannel)
     opened.send('{"processors": null}')
-    while opened.receive(60) != '{"ready": true}':
+    while not (opened.receive(60) or "").startswith(READY):
         pass
     opened.send(json.dumps({"task": f"{wait.__module__}:wait", "args": [1000.0], "told": False}))
     assert opened._process.stdin is not None

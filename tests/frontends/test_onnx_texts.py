@@ -178,12 +178,11 @@ def test_what_is_no_text_takes_no_tokens() -> None:
 def test_a_step_is_measured_with_the_past_that_is_asked_for(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     from nn_meter.backends.onnxruntime_cpu import OnnxRuntimeCpu
-    from nn_meter.devices.link import LocalLink
     from nn_meter.evaluation.bench import Source
 
     path = tmp_path / "decoder.onnx"
     onnx.save(decoder(), path)
-    source = Source.of(path, LocalLink(), {"past": 6})
+    source = Source.of(path, lambda path: path, {"past": 6})
     kernels = OnnxRuntimeCpu().fused(source.model())
     keys = {operand.shape for kernel in kernels for operand in kernel.outputs if operand is not None}
     assert (1, HEADS, 7, SIZE) in keys

@@ -1,4 +1,4 @@
-"""``nn-meter build``: measure this machine's runtime and register the predictor."""
+"""``nn-meter build``: measure a runtime, here or on a device, and register the predictor."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 import shlex
 from pathlib import Path
 
+from nn_meter.cli.measure import add_device_argument
 from nn_meter.cli.output import OK, progress, say
 from nn_meter.errors import BuildError, RuleError
 
@@ -33,6 +34,7 @@ def configure(parser: argparse.ArgumentParser, command: str) -> None:
     )
     parser.add_argument("--budget", default="20m", help="time to measure: 90s, 20m, 1h (default 20m)")
     parser.add_argument("--threads", type=int, metavar="N", help="threads of the runtime; its default is one")
+    add_device_argument(parser)
     parser.add_argument("--kinds", nargs="+", help="train these kernel kinds only")
     parser.add_argument("--name", help="name of the predictor (default: the backend's)")
     parser.add_argument("--predictor-version", default="1.0", help="version of the predictor (default 1.0)")
@@ -74,6 +76,7 @@ def run(args: argparse.Namespace) -> int:
         seconds(args.budget),
         seed=args.seed,
         kinds=tuple(args.kinds) if args.kinds else None,
+        device=args.device,
     )
     bundle = build(
         plan,

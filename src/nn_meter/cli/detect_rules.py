@@ -1,11 +1,13 @@
-"""``nn-meter detect-rules``: find out what this machine's runtime fuses."""
+"""``nn-meter detect-rules``: find out what a runtime fuses, here or on a device."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 
 from nn_meter.cli.build import seconds
+from nn_meter.cli.measure import add_device_argument
 from nn_meter.cli.output import OK, note, progress, say
 from nn_meter.errors import BuildError
 from nn_meter.storage import exists, plain_name, write
@@ -17,6 +19,7 @@ def configure(parser: argparse.ArgumentParser, command: str) -> None:
     parser.add_argument("--backend", required=True, help="runtime to test (see nn-meter --list-backends)")
     parser.add_argument("--budget", default="15m", help="time to measure: 90s, 15m, 1h (default 15m)")
     parser.add_argument("--threads", type=int, help="threads of the runtime (default: the backend's)")
+    add_device_argument(parser)
     parser.add_argument(
         "--method",
         default="both",
@@ -48,7 +51,8 @@ def run(args: argparse.Namespace) -> int:
     from nn_meter.settings import data_folder
 
     plain_name(args.backend, "--backend", BuildError)
-    journal = data_folder() / "detections" / f"{args.backend}.sqlite"
+    there = "" if args.device == "local" else "@" + re.sub(r"[^\w.+-]+", "_", args.device)
+    journal = data_folder() / "detections" / f"{args.backend}{there}.sqlite"
     if args.fresh:
         for file in journal.parent.glob(f"{journal.name}*"):  # SQLite keeps a log beside it while it is open
             file.unlink()
@@ -64,6 +68,7 @@ def run(args: argparse.Namespace) -> int:
         args.method,
         tuple(args.cases or ()),
         seed=args.seed,
+        device=args.device,
     )
     try:
         rules = detect_rules(plan, journal=journal, progress=progress("measuring"))

@@ -47,6 +47,7 @@ def configure(parser: argparse.ArgumentParser, command: str) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the files asked for, print the table; 1 where a model failed."""
+    from nn_meter.devices.link import open_link
     from nn_meter.evaluation import calibrate, evaluate, subjects
     from nn_meter.measuring import Journal
     from nn_meter.predictors import bundle as bundles
@@ -66,6 +67,7 @@ def run(args: argparse.Namespace) -> int:
             rounds=args.rounds,
             budget_s=seconds(args.budget) if args.budget else math.inf,
             journal=journal,
+            link=open_link(args.device),
             progress=progress("evaluating"),
         )
     for text in result.warnings:
@@ -98,9 +100,9 @@ def _command(args: argparse.Namespace) -> str:
     """What repeats the page, wherever the models lie."""
     words = ["nn-meter", "evaluate"]
     inputs = ("input_shape", "seq_len", "past", "batch_size", "input_value", "count")
-    for option in ("predictor", "predictor_version", *inputs, "backend", "threads", "rounds", "budget"):
+    for option in ("predictor", "predictor_version", *inputs, "backend", "threads", "device", "rounds", "budget"):
         value = getattr(args, option)
         for each in value if isinstance(value, list) else [value]:
-            if each is not None:
+            if each not in (None, "local"):
                 words += [f"--{option.replace('_', '-')}", str(each)]
     return f"{shlex.join(words)} MODELS" + (" --kept KEPT" if args.kept else "")

@@ -23,6 +23,15 @@ def add_backend_arguments(parser: argparse.ArgumentParser) -> None:
         "--backend", default="onnxruntime_cpu", help="runtime to measure on (see nn-meter --list-backends)"
     )
     parser.add_argument("--threads", type=int, metavar="N", help="threads of the runtime; its default is one")
+    add_device_argument(parser)
+
+
+def add_device_argument(parser: argparse.ArgumentParser) -> None:
+    """Where the runtime runs."""
+    parser.add_argument(
+        "--device", default="local", metavar="ADDRESS",
+        help="where it runs: local (the default), ssh://user@host[:port], or a name (see nn-meter devices)",
+    )  # fmt: skip
 
 
 def backend_of(args: argparse.Namespace) -> Named:
@@ -40,7 +49,7 @@ def backend_of(args: argparse.Namespace) -> Named:
 
 def configure(parser: argparse.ArgumentParser, command: str) -> None:
     """Arguments of ``measure``."""
-    parser.description = "Time models on a runtime of this machine; weights that are absent are random."
+    parser.description = "Time models on a runtime, of this machine or of another; weights that are absent are random."
     parser.add_argument("models", nargs="+", metavar="MODEL", help="files, names in a zoo, or folders of models")
     add_input_arguments(parser)
     add_backend_arguments(parser)
@@ -51,6 +60,7 @@ def configure(parser: argparse.ArgumentParser, command: str) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Time the models one by one; a bad one among several does not stop the others."""
+    from nn_meter.devices.link import open_link
     from nn_meter.evaluation import Bench, subjects
     from nn_meter.measuring import Failure, Plan, failed
     from nn_meter.report.json import dumps
@@ -62,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     rows: list[dict[str, Any]] = []
     lost: list[dict[str, str]] = []
     code = OK
-    with Bench(backend_of(args)) as bench:
+    with Bench(backend_of(args), open_link(args.device)) as bench:
         for subject in wanted:
             (taken,) = bench.measure([subject], plan)
             if isinstance(taken, Failure):

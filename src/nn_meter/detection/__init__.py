@@ -21,7 +21,7 @@ from nn_meter.devices.here import here
 from nn_meter.devices.link import open_link
 from nn_meter.errors import BuildError, NnMeterError
 from nn_meter.measuring.asking import ask
-from nn_meter.measuring.isolation import Failure, Worker
+from nn_meter.measuring.isolation import RECONNECTS_S, Failure, Worker
 from nn_meter.measuring.journal import Journal
 from nn_meter.progress import Progress
 
@@ -66,7 +66,9 @@ def detect_rules(
             with Worker(timeout_s=plan.timeout_s, link=link) as asked:
                 where = ask(asked, chosen)
             worker = stack.enter_context(
-                Worker(timeout_s=plan.timeout_s, processors=where.threads, link=link)
+                Worker(
+                    timeout_s=plan.timeout_s, processors=where.threads, link=link, waits_s=RECONNECTS_S, lost=book.lost
+                )
             )
             survey = Survey(plan, chosen, book, worker.call, cases, where.settings)
             facts = where.facts()

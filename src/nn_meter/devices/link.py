@@ -1,7 +1,9 @@
-"""Links to devices: how a program is run there, and how files come there and back.
+"""Links to devices: how this package's worker process is started there and spoken to; where a device has no Python, how
+programs are run and files come there and back.
 
-A link is found by the scheme of an address: ``local`` is this machine, ``ssh://...`` or ``adb://...`` another. The
-table ``LINKS`` holds those of this package, the entry points ``nn_meter.links`` those of others.
+A link is found by the scheme of an address: ``local`` is this machine, ``ssh://...`` another. The table ``LINKS`` holds
+those of this package, the entry points ``nn_meter.links`` those of others. What is no address is a name that
+``nn-meter devices add`` gave one.
 """
 
 from __future__ import annotations
@@ -22,12 +24,18 @@ from threading import Thread
 from types import MappingProxyType
 from typing import IO, Protocol
 
+from nn_meter.devices.known import known
 from nn_meter.errors import DeviceError
 
 ENTRY_POINTS = "nn_meter.links"
 """Entry-point group of links in other packages: scheme to a function from an address to a ``Link``."""
 
-LINKS: Mapping[str, str] = MappingProxyType({"local": "nn_meter.devices.link:LocalLink.at"})
+LINKS: Mapping[str, str] = MappingProxyType(
+    {
+        "local": "nn_meter.devices.link:LocalLink.at",
+        "ssh": "nn_meter.devices.ssh:SshLink.at",
+    }
+)
 """Scheme to ``module:callable`` of the links of this package; called with the address, it gives a ``Link``."""
 
 _LAST_WORDS = 40
@@ -82,6 +90,24 @@ class Link(Protocol):
     def worker(self) -> Sequence[str]:
         """The command that starts this package's worker process there."""
 
+    @property
+    def shares_files(self) -> bool:
+        """Whether a path of this machine is the same file for the worker."""
+
+    def refusal(self, said: str) -> str:
+        """Why the worker did not start, by its last words, and what to do; empty where trying again may help."""
+
+    def open(self, command: Sequence[str]) -> Channel:
+        """Start a program and speak to it.
+
+        Raises:
+            DeviceError: no such program, or the device refuses: trying again does not help.
+        """
+
+
+class Programs(Protocol):
+    """A device where programs of its own are run, and files put."""
+
     def run(self, command: Sequence[str], *, timeout_s: float) -> Finished:
         """Run a program to its end.
 
@@ -103,26 +129,21 @@ class Link(Protocol):
             DeviceError: it is not there, or cannot be written here.
         """
 
-    def open(self, command: Sequence[str]) -> Channel:
-        """Start a program and speak to it.
-
-        Raises:
-            DeviceError: no such program, or the link is cut.
-        """
-
 
 def open_link(address: str) -> Link:
-    """The link that ``address`` names: ``local``, or ``scheme://...``.
+    """The link that ``address`` names: ``local``, ``scheme://...``, or what ``nn-meter devices add`` gave a name.
 
     Raises:
-        DeviceError: an unknown scheme, or a plugin that cannot be loaded; names the schemes that exist.
+        DeviceError: an unknown scheme or name, or a plugin that cannot be loaded; names those that exist.
     """
+    names = {each.name: each.address for each in known() if each.name}
+    address = names.get(address, address)
     table = {**{point.name: point.value for point in entry_points(group=ENTRY_POINTS)}, **LINKS}
     scheme = address.partition("://")[0]
     if scheme not in table:
-        near = get_close_matches(scheme, table)
+        near = get_close_matches(scheme, [*table, *names])
         hint = f"did you mean {' or '.join(near)}? " if near else ""
-        raise DeviceError(f"no link to a device {address!r}; {hint}known: {', '.join(sorted(table))}")
+        raise DeviceError(f"no link to a device {address!r}; {hint}known: {', '.join(sorted({*table, *names}))}")
     module, _, attributes = table[scheme].partition(":")
     try:
         made: object = import_module(module)
@@ -141,6 +162,7 @@ class LocalLink:
     """This machine. ``environment`` is added to the variables of the programs that it runs."""
 
     address: str = "local"
+    shares_files: bool = True
     environment: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -158,6 +180,10 @@ class LocalLink:
     def worker(self) -> Sequence[str]:
         """This Python, which ends with this process."""
         return (sys.executable, "-P", "-m", "nn_meter.measuring.worker", "--parent", str(os.getpid()))
+
+    def refusal(self, said: str) -> str:
+        """Nothing: what ends here ends with a status that tells."""
+        return ""
 
     def run(self, command: Sequence[str], *, timeout_s: float) -> Finished:
         """Run a program to its end.

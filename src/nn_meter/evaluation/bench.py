@@ -19,7 +19,7 @@ from nn_meter.devices.link import Link, LocalLink
 from nn_meter.errors import NnMeterError
 from nn_meter.evaluation.subjects import Subject
 from nn_meter.ir import Graph
-from nn_meter.measuring import Failure, Measurement, Plan, Worker, ask, measure
+from nn_meter.measuring import RECONNECTS_S, Failure, Measurement, Plan, Worker, ask, measure
 from nn_meter.measuring.fixed import PROBE, PROBED, prober
 from nn_meter.progress import Progress
 from nn_meter.runtimes.executed import read_all
@@ -41,8 +41,11 @@ class Source:
     values: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, source: Any, link: Link, options: Mapping[str, Any] = MappingProxyType({})) -> Self:
-        """``source``: an ONNX file as it is, anything else as the graph that a front end reads with ``options``.
+    def of(
+        cls, source: Any, attach: Callable[[Path], Path], options: Mapping[str, Any] = MappingProxyType({})
+    ) -> Self:
+        """``source``: an ONNX file as it is, ``attach`` says where; anything else as the graph that a front end reads
+        with ``options``.
 
         Raises:
             ModelError: it cannot be read.
@@ -59,7 +62,7 @@ class Source:
             shapes = {each.name: each.shape for each in inputs}
             values = {each.name: each.value for each in inputs if each.value is not None}
         if isinstance(source, str | Path):
-            return cls(path=Path(link.push(Path(source))), shapes=shapes, values=values)
+            return cls(path=attach(Path(source)), shapes=shapes, values=values)
         return cls(onnx=as_bytes(with_random_weights(source, input_shapes=shapes, input_values=values)), shapes=shapes)
 
     def model(self) -> Model:
@@ -149,9 +152,10 @@ class Bench(Closing):
         backend: By name it runs in a process of its own; an object runs in this one.
         link: Where it runs; by default here.
         clock: Seconds; of an object's runs.
+        lost: Hears of each time that the link is lost.
 
     Raises:
-        BackendError, MeasurementError: the runtime does not answer.
+        BackendError, DeviceError, MeasurementError: the runtime does not answer.
     """
 
     def __init__(
@@ -159,6 +163,7 @@ class Bench(Closing):
         backend: Named | Backend,
         link: Link | None = None,
         clock: Callable[[], float] = time.monotonic,
+        lost: Callable[[Failure], None] | None = None,
     ) -> None:
         self.link: Link = link or LocalLink()
         self.clock = clock
@@ -169,7 +174,9 @@ class Bench(Closing):
                 where = ask(asked, backend)
             self.settings: Mapping[str, Value] = where.settings
             self.facts: Mapping[str, Value] = where.facts()
-            self._worker = Worker(timeout_s=_TIMEOUT_S, processors=where.threads, link=self.link)
+            self._worker = Worker(
+                timeout_s=_TIMEOUT_S, processors=where.threads, link=self.link, waits_s=RECONNECTS_S, lost=lost
+            )
         else:
             self.settings = backend.check()
             self.facts = {**here().facts(), **self.settings}
@@ -217,11 +224,14 @@ class Bench(Closing):
         if self._worker is not None:
             self._worker.close()
 
+    def _attach(self, path: Path) -> Path:
+        return path if self._worker is None else self._worker.attach(path)
+
     def _source(self, model: Any) -> Source | Failure:
         try:
             if isinstance(model, Subject):
-                return Source.of(model.source, self.link, model.options)
-            return Source.of(model, self.link)
+                return Source.of(model.source, self._attach, model.options)
+            return Source.of(model, self._attach)
         except NnMeterError as error:
             return _failure(error)
 

@@ -84,7 +84,7 @@ def evaluate(
         clock: Seconds.
 
     Raises:
-        BackendError, MeasurementError: the runtime is not installed or does not answer.
+        BackendError, DeviceError, MeasurementError: the runtime is not installed or does not answer.
         BuildError, StorageError: the journal cannot be used.
     """
     if journal is None:
@@ -106,7 +106,7 @@ def evaluate(
             failed[subject.name] = str(error)
             continue
         weights[subject] = _WEIGHT_BYTES * sum(each.size for each in graph.tensors.values() if each.const)
-    with Bench(backend, link, clock) as bench:
+    with Bench(backend, link, clock, journal.lost) as bench:
         course = _Course(bench, journal, max(1, rounds // 2), progress)
         scores: list[Score] = []
         for subject, halves in course.measured(weights, budget_s).items():
@@ -120,13 +120,17 @@ def evaluate(
                 if score.missed and predictor.bundle.schema in _SCHEMAS:
                     score = course.explained(score, subject, answer)
                 scores.append(score)
+    losses = journal.losses()
     return Evaluation(
         tuple(scores),
         bench.name,
         2 * course.turns,
         MappingProxyType(dict(bench.facts)),
         tuple(failed.items()),
-        tuple(text for each in predictors for text in _doubts(each.bundle, bench.facts)),
+        (
+            *(text for each in predictors for text in _doubts(each.bundle, bench.facts)),
+            *((f"the device was lost {losses} times, and the work gone on with",) if losses else ()),
+        ),
     )
 
 

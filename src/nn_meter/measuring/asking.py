@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from nn_meter.backends.base import Named
+from nn_meter.devices import known
 from nn_meter.devices.device import Device, Value
 from nn_meter.devices.here import here
 from nn_meter.errors import BackendError, MeasurementError, NnMeterError
@@ -11,16 +14,21 @@ from nn_meter.measuring.records import Circumstances
 
 
 def ask(worker: Worker, backend: Named) -> Circumstances:
-    """The device, the runtime and its settings where ``worker`` runs.
+    """The device, the runtime and its settings where ``worker`` runs. Devices across a link are noted among those that
+    were seen, and go by the names that they were given.
 
     Raises:
         BackendError: the runtime refuses, or is not installed there.
+        DeviceError: the device refuses.
         MeasurementError: the process dies of it, or the device is lost.
+        StorageError: the list of devices cannot be written.
     """
     answer = worker.call(tell, backend)
     if isinstance(answer, Failure):
         raise failed(f"{backend.name} on {worker.link.address}", answer)
     device, settings = answer
+    if worker.link.address != "local":
+        device = replace(device, name=known.seen(worker.link.address, device).name or device.name)
     threads = settings.get("threads", 1)
     return Circumstances(
         device,

@@ -2,26 +2,41 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import inspect
 import json
+import logging
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from time import monotonic
-from typing import Literal, ParamSpec, TypeVar, get_type_hints
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any, Literal, ParamSpec, TypeVar, get_type_hints
 
+from nn_meter import __version__
 from nn_meter.devices.link import Channel, Link, LocalLink
-from nn_meter.errors import DeviceError
+from nn_meter.errors import DeviceError, MeasurementError
 from nn_meter.measuring import wire
 from nn_meter.storage import Closing
+
+_LOG = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 FailureKind = Literal["crash", "timeout", "refused", "memory", "lost"]
 
+RECONNECTS_S = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)
+"""Seconds between the tries to reach a device again: a restart takes a board a minute or two."""
+
 _START_LIMIT_S = 60.0
 _LAST_LINES = 3
+_CUTS = 3
+"""A task during which the link is cut so often is what cuts it."""
+
+_CHUNK_BYTES = 1 << 20
+"""Of a file, sent at once: it is waited for as long as for a result, so that a link of a kilobyte a second will do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +58,27 @@ class Worker(Closing):
         processors: How many of the machine's processors the process may use, as ``measuring_cpus`` chooses them there;
             by default all.
         link: Where it runs; by default here.
+        waits_s: A lost link is tried again after each of these seconds, and the task done again; by default it is not.
+        lost: Hears of each loss.
     """
 
     def __init__(
-        self, *, timeout_s: float, processors: int | None = None, link: Link | None = None
+        self,
+        *,
+        timeout_s: float,
+        processors: int | None = None,
+        link: Link | None = None,
+        waits_s: Sequence[float] = (),
+        lost: Callable[[Failure], None] | None = None,
     ) -> None:
         self._timeout_s = timeout_s
         self._processors = processors
         self._link: Link = link or LocalLink()
+        self._waits_s = waits_s
+        self._lost = lost
         self._channel: Channel | None = None
+        self._files: dict[str, Path] = {}
+        self._there: set[str] = set()
 
     @property
     def link(self) -> Link:
@@ -67,6 +94,8 @@ class Worker(Closing):
 
         Raises:
             TypeError: an argument that JSON cannot hold, or a function of the main script.
+            DeviceError: the device refuses: trying again does not help.
+            MeasurementError: it was lost, and did not come back within ``waits_s``.
         """
         given = inspect.signature(task).bind(*args, **kwargs).arguments
         progress = given.pop("progress", None)
@@ -74,54 +103,133 @@ class Worker(Closing):
         if task.__module__ == "__main__" or "<" in name:
             raise TypeError(f"{name} cannot be imported elsewhere; put the task into a module")
         request = {"task": name, "args": wire.to_json(list(given.values())), "told": progress is not None}
-        channel = self._connect()
-        if isinstance(channel, Failure):
-            return channel
-        try:
-            channel.send(json.dumps(request))
-            while True:
-                line = channel.receive(self._timeout_s)
-                if line is None:
-                    self.close()
-                    return Failure("timeout", f"no result within {self._timeout_s:g} s; the process was stopped")
-                message = json.loads(line)
-                if "heard" not in message:
-                    break
-                assert callable(progress)
-                progress(*message["heard"])
-        except (EOFError, OSError, ValueError):
-            return self._autopsy(channel)
+        message = self._patiently(json.dumps(request), progress)
+        if isinstance(message, Failure):
+            return message
         if "failure" in message:
             failed: Failure = wire.from_json(Failure, message["failure"])
             return failed
         value: R = wire.from_json(get_type_hints(task)["return"], message["value"])
         return value
 
+    def attach(self, path: Path) -> Path:
+        """The path by which tasks of this worker find a file of this machine: across a link it is sent before the first
+        task that is given it, into the folder that the process works in.
+
+        Raises:
+            DeviceError: it cannot be read.
+        """
+        if self._link.shares_files:
+            return path
+        try:
+            with path.open("rb") as file:
+                name = hashlib.file_digest(file, "sha256").hexdigest() + path.suffix
+        except OSError as error:
+            raise DeviceError(f"{path}: cannot be sent to {self._link.address} ({error.strerror or error})") from error
+        self._files[name] = path
+        return Path(name)
+
+    def _patiently(self, request: str, progress: Callable[..., object] | None) -> dict[str, Any] | Failure:
+        """The answer, asked for again where the link is lost."""
+        cuts, waits_s = 0, list(self._waits_s)
+        while True:
+            channel = self._connect()
+            answer = channel if isinstance(channel, Failure) else self._asked(channel, request, progress)
+            if not isinstance(answer, Failure) or answer.kind != "lost":
+                return answer
+            if self._lost is not None:
+                self._lost(answer)
+            if not isinstance(channel, Failure):
+                cuts, waits_s = cuts + 1, list(self._waits_s)
+            if not self._waits_s or cuts == _CUTS:
+                return answer
+            if not waits_s:
+                raise MeasurementError(
+                    f"{answer.reason}; it did not come back within {sum(self._waits_s):g} s: what was measured is "
+                    "kept, go on with --resume once it is there"
+                )
+            _LOG.warning("%s; trying again in %g s", answer.reason, waits_s[0])
+            sleep(waits_s.pop(0))
+
+    def _asked(
+        self, channel: Channel, request: str, progress: Callable[..., object] | None
+    ) -> dict[str, Any] | Failure:
+        try:
+            for name, path in self._files.items():
+                if name in request and name not in self._there:
+                    refused = self._send(channel, name, path)
+                    if refused is not None:
+                        return refused
+            channel.send(request)
+            while True:
+                message = self._message(channel)
+                if isinstance(message, Failure) or "heard" not in message:
+                    return message
+                assert progress is not None
+                progress(*message["heard"])
+        except (EOFError, OSError, ValueError):
+            return self._autopsy(channel)
+
+    def _send(self, channel: Channel, name: str, path: Path) -> Failure | None:
+        with path.open("rb") as file:
+            first = True
+            while (chunk := file.read(_CHUNK_BYTES)) or first:
+                data = base64.b64encode(chunk).decode()
+                channel.send(json.dumps({"file": name, "data": data, "first": first}))
+                message = self._message(channel)
+                if isinstance(message, Failure):
+                    return message
+                if "failure" in message:
+                    failed: Failure = wire.from_json(Failure, message["failure"])
+                    return failed
+                first = False
+        self._there.add(name)
+        return None
+
+    def _message(self, channel: Channel) -> dict[str, Any] | Failure:
+        line = channel.receive(self._timeout_s)
+        if line is None:
+            self.close()
+            return Failure("timeout", f"no result within {self._timeout_s:g} s; the process was stopped")
+        message: dict[str, Any] = json.loads(line)
+        return message
+
     def close(self) -> None:
         """End the process."""
         if self._channel is not None:
             self._channel.close()
         self._channel = None
+        self._there.clear()
 
     def _connect(self) -> Channel | Failure:
         if self._channel is not None:
             if self._channel.wait(0) is None:
                 return self._channel
             self.close()
-        try:
-            channel = self._channel = self._link.open(self._link.worker)
-        except DeviceError as error:
-            return Failure("lost", str(error))
+        channel = self._channel = self._link.open(self._link.worker)
         end = monotonic() + _START_LIMIT_S
         try:
             channel.send(json.dumps({"processors": self._processors}))
             while (line := channel.receive(max(end - monotonic(), 0.0))) is not None:
-                if line == '{"ready": true}':  # a shell may have greeted before
+                if line.startswith(wire.READY):  # a shell may have greeted before
+                    self._same_version(line.removeprefix(wire.READY))
                     return channel
         except (EOFError, OSError):
+            channel.wait(5.0)
+            if why := self._link.refusal(channel.said()):
+                self.close()
+                raise DeviceError(f"{self._link.address}: {why}") from None
             return self._autopsy(channel)
         self.close()
         return Failure("timeout", f"the measuring process did not start within {_START_LIMIT_S:g} s")
+
+    def _same_version(self, there: str) -> None:
+        if there != __version__:
+            self.close()
+            raise DeviceError(
+                f"{self._link.address}: nn-meter {there} is there, and {__version__} here; install the same there: "
+                f"python3 -m pip install 'nn-meter[build]=={__version__}'"
+            )
 
     def _autopsy(self, channel: Channel) -> Failure:
         code = channel.wait(5.0)

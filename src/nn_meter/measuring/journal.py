@@ -12,6 +12,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_args
 
@@ -112,6 +113,19 @@ class Journal(Closing):
             BuildError: the key is unknown, or its item is over already.
         """
         self._finish(key, "failed", _canonical({"kind": failure.kind, "reason": failure.reason}))
+
+    def lost(self, failure: Failure) -> None:
+        """Commit that the device was lost for a while, and when; ``losses`` counts these."""
+        item = {"lost": datetime.now(UTC).isoformat()}
+        with self._guard(), self._transaction():
+            self._db.execute(
+                "INSERT INTO work (key, item, state, result) VALUES (?, ?, 'failed', ?)",
+                (key_of(item), _canonical(item), _canonical({"kind": failure.kind, "reason": failure.reason})),
+            )
+
+    def losses(self) -> int:
+        """How often the device was lost."""
+        return sum("lost" in entry.item for entry in self.results())
 
     def find(self, key: str) -> Entry | None:
         """The item of that key, ``None`` where there is none."""

@@ -18,6 +18,9 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from nn_meter.ir.graph import Graph
 from nn_meter.ir.text import parse, to_text
 
+READY = "nn-meter is ready: "
+"""Begins the first line that the measuring process says; its version follows."""
+
 _LEAVES: Mapping[type, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     bytes: (lambda value: base64.b64encode(value).decode(), base64.b64decode),
     Graph: (to_text, parse),

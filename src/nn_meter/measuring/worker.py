@@ -3,17 +3,19 @@
 It reads requests and writes answers, a line of JSON each, on its standard streams; whoever started it is at their other
 end, here or across a link. A request names a task, a function of a module, with its arguments as ``wire`` writes them::
 
-    {"processors": 1}                                             -> {"ready": true}
+    {"processors": 1}                                                 -> nn-meter is ready: 3.0.0
+    {"file": "name.onnx", "data": "base64", "first": true}            -> {"value": null} or {"failure": {..}}
     {"task": "package.module:function", "args": [..], "told": false}  -> {"value": ..} or {"failure": {..}}
 
 With ``told`` the function gets a callback ``progress``, and what it hears is sent before the answer, as
-``{"heard": [..]}``. What a runtime prints goes to standard error. The program ends with its standard input, whatever
-it is doing then.
+``{"heard": [..]}``. A file comes in pieces, in order, into the folder that the program works in. What a runtime prints
+goes to standard error. The program ends with its standard input, whatever it is doing then.
 """
 
 from __future__ import annotations
 
 import argparse
+import base64
 import ctypes
 import inspect
 import json
@@ -24,9 +26,11 @@ import sys
 import traceback
 from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
 from threading import Thread
 from typing import IO, Any, get_type_hints
 
+from nn_meter import __version__
 from nn_meter.errors import NnMeterError
 from nn_meter.measuring import wire
 
@@ -50,9 +54,24 @@ def main() -> None:
     processors = measuring_cpus(json.loads(waiting.get())["processors"] or 0)
     if processors is not None:
         os.sched_setaffinity(0, processors)
-    write({"ready": True})
+    answers.write(f"{wire.READY}{__version__}\n".encode())
     while True:
-        write(answer(json.loads(waiting.get()), lambda *heard: write({"heard": wire.to_json(heard)})))
+        request = json.loads(waiting.get())
+        if "file" in request:
+            write(keep(request))
+        else:
+            write(answer(request, lambda *heard: write({"heard": wire.to_json(heard)})))
+
+
+def keep(request: dict[str, Any]) -> dict[str, Any]:
+    """A piece of a file, put where the program works."""
+    try:
+        with Path(request["file"]).open("wb" if request["first"] else "ab") as file:
+            file.write(base64.b64decode(request["data"]))
+        return {"value": None}
+    except OSError as error:
+        where = "the model cannot be written on the device"
+        return _failed("refused", f"{where} ({error.strerror}); free some space where its temporary files lie")
 
 
 def measuring_cpus(threads: int) -> frozenset[int] | None:
