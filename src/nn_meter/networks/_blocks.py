@@ -30,9 +30,12 @@ SOFT_NODES = 45
 SOFT_PARAMETERS = 5e7
 """No block is added once a network holds this many weights: 200 MB of floats are beyond any cache of one core."""
 
-DEEP, DEEPEST = 0.06, 16
+DEEP, DEEPEST = 0.1, 16
 """Share of networks that are as deep as real ones, and how many times deeper than usual: what their kernels find in the
-caches no small network shows. One takes as long to measure as ten others."""
+caches no small network shows. One takes as long to measure as ten others, so that half of a build goes to them."""
+
+DEEP_MACS = 6e9
+"""No block is added once a deep network holds this many multiply-adds: few real ones on one core hold more."""
 
 
 class Pen:
@@ -52,7 +55,8 @@ class Pen:
         self.nodes = 0
         self.others: list[str] = []
         self.depth = self.integer(4, DEEPEST) if self.chance(DEEP) else 1
-        self.scale = self.log_uniform(1.0, LARGEST) if self.depth == 1 and self.chance(0.35) else 1.0
+        low = 1.0 if self.depth == 1 else 2.0
+        self.scale = self.log_uniform(low, LARGEST) if self.depth > 1 or self.chance(0.35) else 1.0
         self.batch = self.integer(2, 8) if self.chance(0.1) else 1
         self.fold = self.chance(0.8)
         self.fused_norm = self.chance(0.75)
@@ -94,8 +98,12 @@ class Pen:
 
     def room(self) -> bool:
         """Whether another block may be added."""
-        small = self.macs < SOFT_MACS * self.scale * self.depth and self.nodes < SOFT_NODES * self.depth
-        return small and self.parameters < SOFT_PARAMETERS
+        most = min(SOFT_MACS * self.scale * self.depth, max(DEEP_MACS, SOFT_MACS * self.scale))
+        return self.macs < most and self.nodes < SOFT_NODES * self.depth and self.parameters < SOFT_PARAMETERS
+
+    def changes(self, probability: float) -> bool:
+        """True with ``probability`` a block; as often in all of a deep network, whose stages are of equal blocks."""
+        return self.chance(probability if self.depth == 1 else 4 * probability / self.depth)
 
     def blocks(self, most: int) -> int:
         """How many blocks to write: at most so many, of deep networks many times that."""
