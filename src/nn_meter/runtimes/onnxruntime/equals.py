@@ -23,7 +23,7 @@ def merge_equals(work: Work, options: Options) -> None:
             continue
         if any(work.made_by(i, "DequantizeLinear") for i in op.inputs if i):
             continue  # each reader of a DequantizeLinear has one of its own by then
-        key = (op.op_type, tuple(_value(work, i) for i in op.inputs), tuple(sorted(op.attrs.items())))
+        key = (op.op_type, tuple(value_of(work, i) for i in op.inputs), tuple(sorted(op.attrs.items())))
         first = known.setdefault(key, op)
         if first is op or len(first.outputs) != len(op.outputs):
             continue
@@ -34,8 +34,8 @@ def merge_equals(work: Work, options: Options) -> None:
         work.free += [(m, op.op_type, "another operator computes the same") for m in op.members]
 
 
-def _value(work: Work, name: str) -> Hashable:
-    """What tells an input from others."""
+def value_of(work: Work, name: str) -> Hashable:
+    """What tells an input from others: of a small constant its elements, of what else its name."""
     tensor = work.tensors.get(name)
     if tensor is None or not tensor.const or tensor.value is None or tensor.size > _MOST_SHARED:
         return name

@@ -57,10 +57,12 @@ def expand_functions(work: Work, options: Options) -> None:
     """Replace each by the operators of its body; those in a blocked layout have been fused."""
     while todo := [op for op in work.ops(*FUNCTIONS) if not op.layout]:
         for op in todo:
-            _expand(work, op, _OFTEN.get(op.op_type) or _defined(work, op))
+            expand(work, op)
 
 
-def _expand(work: Work, op: Op, body: Body) -> None:
+def expand(work: Work, op: Op) -> None:
+    """Replace an operator by those of its body."""
+    body = _OFTEN.get(op.op_type) or _defined(work, op)
     names = {"": ""} | dict(zip(body.outputs, op.outputs, strict=False))
     names |= dict(zip(body.inputs, [*op.inputs, *[""] * len(body.inputs)], strict=False))
     stem, members = op.outputs[0], op.members

@@ -1,0 +1,67 @@
+"""float16 on the CPU: kernels that ``fuse`` finds against what ONNX Runtime executes."""
+
+from __future__ import annotations
+
+import pytest
+from agreement import agreement
+
+from nn_meter.backends.onnxruntime_cpu import OnnxRuntimeCpu
+from nn_meter.ir import parse
+from nn_meter.kernels.rules import read_rules
+from nn_meter.networks import FAMILIES
+from nn_meter.runtimes.executed import read_all
+from nn_meter.runtimes.fusion import fuse
+from nn_meter.runtimes.onnxruntime import RUNTIME
+
+pytest.importorskip("onnxruntime")
+
+RULES = read_rules({"runtime": "onnxruntime_cpu"})
+
+
+@pytest.mark.parametrize(
+    ("family", "least"),
+    [("inverted", 1.0), ("residual_bottleneck", 1.0), ("dense", 1.0), ("convnext", 1.0), ("vision_transformer", 0.9)],
+)
+def test_networks_of_float16_run_in_float32_between_casts(family: str, least: float) -> None:
+    graph = FAMILIES[family](1, dtype="float16")
+    found = agreement(fuse(graph, RULES).kernels, OnnxRuntimeCpu().fused(graph), "onnxruntime_cpu", graph)
+    assert found.precision >= least
+    assert found.recall >= least
+
+
+def test_weights_are_cast_in_advance_and_a_neighbour_that_could_stay_goes_along() -> None:
+    graph = parse(
+        """
+        input x: float16[4,8]
+        const w: float16[8,8]
+        const s: int64[2](8, 4)
+        a = MatMul(x, w)
+        b = Reshape(a, s)
+        c = Sin(b)
+        d = Transpose(c) {perm=(1, 0)}
+        output d
+        """
+    )
+    kernels = [k for k in fuse(graph, RULES).kernels if k.kind != "free"]
+    types = sorted((k.kind, k.config.dtype) for k in kernels)
+    truth = sorted((k.kind, k.config.dtype) for k in read_all(OnnxRuntimeCpu().fused(graph), RUNTIME, graph))
+    assert types == truth
+    assert ("transpose", "float16") in types
+    assert types.count(("unary", "float16")) == 1
+
+
+def test_constants_that_several_read_are_cast_at_every_inference() -> None:
+    graph = parse(
+        """
+        input x: float16[1,16,12,12]
+        const w: float16[16,16,3,3]
+        v = Identity(w)
+        a = Conv(x, w)
+        b = Conv(a, v)
+        output b
+        """
+    )
+    ours = sorted((k.kind, k.label) for k in fuse(graph, RULES).kernels if k.kind != "free")
+    found = agreement(fuse(graph, RULES).kernels, OnnxRuntimeCpu().fused(graph), "onnxruntime_cpu", graph)
+    assert (found.precision, found.recall) == (1.0, 1.0)
+    assert [kind for kind, _ in ours] == ["conv_nchw", "conv_nchw", "unary", "unary", "unary"]
