@@ -190,10 +190,12 @@ _WATTS: Mapping[str, float] = MappingProxyType(
     {
         "Tesla_P4": 75, "Tesla_P100-PCIE-16GB": 250, "Tesla_V100-PCIE-32GB": 250, "Tesla_T4": 70,
         "NVIDIA_A100-PCIE-40GB": 250, "NVIDIA_A100_80GB_PCIe": 300, "NVIDIA_H100_80GB_HBM3": 700, "NVIDIA_L4": 72,
-        "AMD_Instinct_MI100": 300, "AMD_Instinct_MI210": 300, "AMD_Instinct_MI250": 560,
+        "AMD_Instinct_MI250": 560,
     }
 )  # fmt: skip
-"""What a board may take, as its maker's data sheet says; the tables lack it."""
+"""What a board may take; the tables lack it. As TechPowerUp (P4), cputronic.com (P100), io-tech.fi (V100), hmc-tech.com
+(A100, L4), thundercompute.com (A100 of 80 GB), llmbook.apartsin.com (H100), zexron.com (MI250) and alldbin.com (T4G)
+repeat their makers' data sheets."""
 
 
 def read_sheets(path: Path) -> Mapping[str, Sheet]:
