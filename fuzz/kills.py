@@ -1,10 +1,12 @@
 """Builds, evaluations, detections and fits that are killed and gone on with: nothing is lost, twice, or left running.
 
-    python -m fuzz.kills [--build 100] [--evaluate 50] [--detect 50] [--fit 20]
+    python -m fuzz.kills [--build 100] [--evaluate 50] [--detect 50] [--fit 20] [--ssh 10]
 
 They run on the pretended runtime ``replay``. Each kill comes after a random time; then the rows of the journals are
-held against those before. The last session of each is let end. After that each runs into files that may not grow, as on
-a full disk, and beside another of its name. Exit code 1 where anything is wrong.
+held against those before. ``ssh`` is a build across a link to a server of our own on loopback: before every other kill
+its end of the link is killed, and the build goes on. The last session of each is let end. After that each but ``ssh``
+runs into files that may not grow, as on a full disk, and beside another of its name. Exit code 1 where anything is
+wrong.
 """
 
 from __future__ import annotations
@@ -26,6 +28,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+sys.path.append(str(ROOT / "tests"))
+
+import loopback  # noqa: E402  of the tests
+from loopback import Loopback  # noqa: E402
+
 _TAG = "NN_METER_KILLS"
 _LONG_S = 300.0
 _REFUSED = 2
@@ -52,6 +59,8 @@ class Job:
     journals: tuple[Path, ...]
     made: Path
     last: tuple[str, ...] = ()
+    cut: Callable[[], int] | None = None
+    """Kills the other end of a link; how many processes that were."""
 
 
 @dataclass
@@ -59,6 +68,7 @@ class Tally:
     """What was seen of one job."""
 
     kills: int = 0
+    cuts: int = 0
     done: int = 0
     refused: int = 0
     wrong: list[str] = field(default_factory=list)
@@ -99,14 +109,14 @@ def running(tag: str) -> list[int]:
 class Sessions:
     """Runs commands of ``nn-meter`` with a data folder of their own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, path: str = "", tag: str = "") -> None:
         self.folder = folder
         self.home = folder / "home"
-        self.tag = f"{os.getpid()}-{time.time_ns()}"
+        self.tag = tag or f"{os.getpid()}-{time.time_ns()}"
         self._paced, self._pace_s = -math.inf, 0.0
         self._env = {
             **os.environ, "NN_METER_HOME": str(self.home), _TAG: self.tag, "OPENBLAS_NUM_THREADS": "1",
-            "PYTHONPATH": str(ROOT / "src"),
+            "PYTHONPATH": str(ROOT / "src"), "PATH": f"{path}{os.environ['PATH']}",
         }  # fmt: skip
 
     @property
@@ -173,6 +183,28 @@ def jobs(sessions: Sessions) -> dict[str, Job]:
     }  # fmt: skip
 
 
+def far_job(sessions: Sessions, server: Loopback) -> Job:
+    """A build on the device at the other end of ``server``."""
+    build = sessions.home / "builds" / "s@1.0.sqlite"
+    resume = {True: ["--resume"], False: []}
+
+    def cut() -> int:
+        found = server.sessions()
+        for each in found:
+            os.kill(each, signal.SIGKILL)
+        return len(found)
+
+    return Job(
+        "ssh",
+        lambda there: ["build", "--backend", "replay", "--name", "s", "--budget", "1h", "--device", server.address,
+                       *resume[there]],
+        (build, build.with_suffix(".rules.sqlite"), build.with_suffix(".fits.sqlite")),
+        sessions.home / "registered" / "s@1.zip",
+        ("--budget", "30s"),
+        cut,
+    )  # fmt: skip
+
+
 def killed(job: Job, sessions: Sessions, kills: int, draw: random.Random, tally: Tally) -> None:
     """Kill ``job`` so often, and let it end."""
     before: dict[Path, Rows] = {}
@@ -181,14 +213,16 @@ def killed(job: Job, sessions: Sessions, kills: int, draw: random.Random, tally:
         command = job.command(any(journal.exists() for journal in job.journals))
         if last or (job.last and number > 0.7 * kills):  # of a build the last kills meet its training
             command += job.last
-        session = sessions.start(command)
-        try:
-            _, said = session.communicate(timeout=_LONG_S if last else sessions.pace_s * draw.uniform(*_WAITS))
-        except subprocess.TimeoutExpired:
+        session, cuts = sessions.start(command), 0
+        if job.cut is not None and number % 2 and not _ended(session, sessions.pace_s * draw.uniform(*_WAITS)):
+            cuts = job.cut()
+            tally.cuts += bool(cuts)
+        if not _ended(session, _LONG_S if last else sessions.pace_s * draw.uniform(*_WAITS)):
             session.kill()
-            _, said = session.communicate()
+        _, said = session.communicate()
         tally.kills += session.returncode == -signal.SIGKILL
-        _judge(job, session.returncode, said, last, tally)
+        if not (cuts and session.returncode == 1 and "was cut" in said):  # as it may, where nobody answered yet
+            _judge(job, session.returncode, said, last, tally)
         if left := sessions.left():
             tally.wrong.append(f"left running: {left}")
         before = _compared(job, before, tally)
@@ -198,6 +232,14 @@ def killed(job: Job, sessions: Sessions, kills: int, draw: random.Random, tally:
     tally.done = sum(state != "pending" for found in before.values() for _, state, _ in found.values())
     if not job.made.exists():
         tally.wrong.append(f"{job.made.name} is not there in the end")
+
+
+def _ended(session: subprocess.Popen[str], timeout_s: float) -> bool:
+    try:
+        session.wait(timeout_s)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
 
 
 def _judge(job: Job, code: int, said: str, last: bool, tally: Tally) -> None:
@@ -285,12 +327,21 @@ def campaign(counts: dict[str, int], folder: Path, seed: int = 0) -> dict[str, T
             killed(job, sessions, counts[name], draw, tally)
             on_a_full_disk(job, sessions, tally)
             beside_another(job, sessions, tally)
+    if counts.get("ssh"):
+        tally = tallies["ssh"] = Tally()
+        far = {"PYTHONPATH": str(ROOT / "src"), _TAG: sessions.tag, "OPENBLAS_NUM_THREADS": "1"}
+        with loopback.sshd(folder / "sshd", far) as server:
+            sessions = Sessions(folder, f"{server.bin}:", sessions.tag)
+            killed(far_job(sessions, server), sessions, counts["ssh"], draw, tally)
+        if not tally.cuts:
+            tally.wrong.append("no link was cut")
     return tallies
 
 
 def main() -> int:
     parser = argparse.ArgumentParser("python -m fuzz.kills", description=(__doc__ or "").splitlines()[0])
-    for name, count in (("build", 100), ("evaluate", 50), ("detect", 50), ("fit", 20)):
+    far = 0 if loopback.MISSING else 10
+    for name, count in (("build", 100), ("evaluate", 50), ("detect", 50), ("fit", 20), ("ssh", far)):
         parser.add_argument(f"--{name}", type=int, default=count, metavar="N")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -298,8 +349,8 @@ def main() -> int:
         tallies = campaign(vars(options), Path(folder), options.seed)
         stages = list(leftovers(Sessions(Path(folder))))
     for name, tally in tallies.items():
-        print(f"{name}: {tally.kills} kills, {tally.done} rows done in the end, {tally.refused} of {len(_FULL_BYTES)} "
-              f"full disks refused, {len(tally.wrong)} wrong")
+        more = f"{tally.refused} of {len(_FULL_BYTES)} full disks refused" if name != "ssh" else f"{tally.cuts} cuts"
+        print(f"{name}: {tally.kills} kills, {tally.done} rows done in the end, {more}, {len(tally.wrong)} wrong")
         for text in dict.fromkeys(tally.wrong):
             print(f"  {text}")
     print(f"{len(stages)} half-written things left: {', '.join(stages[:3])}")

@@ -182,7 +182,7 @@ def _detected(plan: BuildPlan, journal: Path, progress: Progress | None) -> dict
         if progress is not None:
             progress(done, total, eta_s, f"detecting, fusion rule {rule}")
 
-    with Worker(timeout_s=plan.timeout_s, link=open_link(plan.device)) as worker:
+    with Worker(timeout_s=plan.timeout_s, link=open_link(plan.device), waits_s=RECONNECTS_S) as worker:
         shows = worker.call(shows_graph, plan)
     if isinstance(shows, Failure):
         _LOG.warning("%s does not show what it executes (%s); rules rest on latencies", plan.backend, shows.reason)

@@ -50,6 +50,17 @@ def test_work_is_pending_until_it_is_recorded(tmp_path: Path) -> None:
         assert [entry.result for entry in journal.results()] == [{"ms": 1.5}, Failure("timeout", "too slow")]
 
 
+def test_losses_of_the_device_are_noted_and_are_no_work(tmp_path: Path) -> None:
+    with Journal(tmp_path / "journal.db") as journal:
+        journal.add(ITEMS[:1])
+        for _ in range(2):
+            journal.lost(Failure("lost", "the link was cut"))
+    with Journal(tmp_path / "journal.db") as journal:
+        assert journal.losses() == 2
+        assert [entry.item for entry in journal.pending()] == ITEMS[:1]
+        assert {entry.result for entry in journal.results()} == {Failure("lost", "the link was cut")}
+
+
 def test_adding_again_changes_nothing(tmp_path: Path) -> None:
     with Journal(tmp_path / "journal.db") as journal:
         key, _ = journal.add(ITEMS[:2])

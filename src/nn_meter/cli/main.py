@@ -49,6 +49,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("detect-rules", "nn_meter.cli.detect_rules", "find out which operators a runtime fuses"),
     Command("measure", "nn_meter.cli.measure", "time models on a runtime of this machine"),
     Command("evaluate", "nn_meter.cli.evaluate", "hold predictions against measurements"),
+    Command("devices", "nn_meter.cli.devices", "devices that were reached or named; what one has"),
     Command("export", "nn_meter.cli.sharing", "write a predictor to one file, to hand on"),
     Command("use", "nn_meter.cli.sharing", "choose the predictor that answers where none is named"),
     Command("completion", "nn_meter.cli.completion", "print what makes bash, zsh or fish complete nn-meter's words"),

@@ -18,6 +18,7 @@ RUNTIMES = ("onnxruntime", "openvino", "MNN", "ai-edge-litert", "torch", "numpy"
 
 _CPUFREQ = Path("/sys/devices/system/cpu/cpu0/cpufreq")
 _CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+_THERMAL = Path("/sys/class/thermal")
 _UNLIMITED_BYTES = 1 << 60
 _MAKERS = {"authenticamd": "AMD", "genuineintel": "Intel", "apple": "Apple", "arm": "Arm"}
 
@@ -40,6 +41,7 @@ def here() -> Device:
         system=f"{platform.system()} {platform.release()}",
         environment={
             "governor": _read(_CPUFREQ / "scaling_governor"),
+            "temperature_c": _temperature_c(),
             "load_average": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
             "python": platform.python_version(),
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -56,6 +58,12 @@ def _field(info: str, names: str) -> str:
 def _memory_limit_bytes() -> int | None:
     limits = (_number(_read(path)) for path in _CGROUP_LIMITS)
     return next((limit for limit in limits if limit is not None and limit < _UNLIMITED_BYTES), None)
+
+
+def _temperature_c() -> float | None:
+    """Of the warmest place that the system tells of."""
+    told = (_number(_read(zone)) for zone in _THERMAL.glob("thermal_zone*/temp"))
+    return max((milli / 1000 for milli in told if milli), default=None)
 
 
 def _ranges(numbers: Iterable[int]) -> str:

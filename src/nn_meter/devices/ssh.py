@@ -32,16 +32,15 @@ _OPTIONS = (
     "RequestTTY=no",
 )
 
-_NO_FOLDER = 73  # EX_CANTCREAT of sysexits.h
 _SSH_FAILED = 255
 _SIGNALS = 128
 """A shell's exit status for a program that died of signal n is 128 + n."""
 
 _WORKER = (
-    f'd=$(mktemp -d "${{TMPDIR:-/tmp}}/nn-meter-XXXXXX") || exit {_NO_FOLDER}; '
-    'cd "$d"; TMPDIR=$d {python} -P -m nn_meter.measuring.worker --parent $$; s=$?; cd /; rm -rf "$d"; exit $s'
+    'd=$(mktemp -d "${TMPDIR:-/tmp}/nn-meter-XXXXXX") || exit 1; '
+    'cd "$d"; TMPDIR=$d "$0" -P -m nn_meter.measuring.worker --parent $$; s=$?; cd /; rm -rf "$d"; exit $s'
 )
-"""Run by the device's ``sh``, which takes the worker's folder away however the worker ends."""
+"""Run by the device's ``sh`` as if it were the Python; takes the worker's folder away however the worker ends."""
 
 REFUSALS: tuple[tuple[str, str], ...] = (
     (
@@ -113,7 +112,7 @@ class SshLink:
     @property
     def worker(self) -> Sequence[str]:
         """The device's Python, in a folder of its own, below a shell that cleans up after it."""
-        return ("sh", "-c", _WORKER.format(python=shlex.quote(self.python)))
+        return ("sh", "-c", _WORKER, self.python)
 
     @property
     def login(self) -> tuple[str, ...]:
@@ -136,7 +135,7 @@ class SshLink:
             "login": shlex.join(self.login),
             "copy_id": shlex.join(("ssh-copy-id", *self.login[1:])),
             "known_as": shlex.quote(f"[{self.host}]:{self.port}") if self.port not in ("", "22") else self.host,
-            "address": self.address.removesuffix(self.python),
+            "address": self.address.removesuffix(self.python if self.python.startswith("/") else ""),
             "python": shlex.quote(self.python),
             "version": __version__,
         }
