@@ -102,7 +102,7 @@ class Wide:
         self._path.write_bytes(data)
         known = Known.of(read_wide(self._path).records)
         if turn % 16 == 0:
-            found = Transfer(known, 2)
+            found = Transfer(known)
             latency_ms, off = found.predict({0: 1.0})
             assert np.isfinite([*latency_ms, *off]).all(), "an answer is not finite"
             found.table({}).encode()

@@ -10,7 +10,7 @@ import pytest
 
 import nn_meter
 from nn_meter.devices.device import Device
-from nn_meter.errors import BuildError
+from nn_meter.errors import BuildError, ModelError
 from nn_meter.fitting import LOWERINGS, adapt, default_name, fit
 from nn_meter.ir import Graph, GraphBuilder
 from nn_meter.kernels.rules import read_rules
@@ -186,6 +186,16 @@ def test_rows_that_cannot_be_used_are_named_by_line(tmp_path: Path) -> None:
 def test_tables_that_cannot_be_used_are_refused(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(BuildError, match=said):
         read_csv(written(tmp_path, text))
+
+
+def test_models_that_cannot_be_read_are_named_where_too_few_are_left() -> None:
+    def some(subject: str, batch: int) -> Graph:
+        if subject not in SUBJECTS[:3]:
+            raise ModelError(f"{subject}: no such file")
+        return read(subject, batch)
+
+    with pytest.raises(BuildError, match=r"27 models cannot be read .*16: no such file.*3 are left, 4 are needed"):
+        fit(measured(), read=some)
 
 
 def test_a_table_of_kernels_gives_configs(tmp_path: Path) -> None:

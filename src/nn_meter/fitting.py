@@ -21,6 +21,7 @@ from nn_meter.kernels.rules import read_rules
 from nn_meter.kernels.terms import SCHEMA
 from nn_meter.learning.sheets import from_sheet, is_base
 from nn_meter.learning.sums import (
+    MIN_MODELS,
     Design,
     Environment,
     Floats,
@@ -191,7 +192,7 @@ def study(
                 subjects.append(one)
                 names.append(record.subject)
             latencies.setdefault(where, {})[places[key]] = kernel.latency_ms
-    left_out = tuple(f"{name}: {why}" for name, why in failed.items())
+    left_out = tuple(why if why.startswith(f"{name}:") else f"{name}: {why}" for name, why in failed.items())
     if not subjects:
         raise BuildError(f"no model of the measurements can be read: {'; '.join(left_out[:3])}")
     environments = []
@@ -234,6 +235,12 @@ def fit(
     if len(found.environments) > 1:
         named = ", ".join(each.name for each in found.environments)
         raise BuildError(f"the measurements are of several environments ({named}); fit one at a time")
+    count = int(found.design.whole.sum())
+    if found.left_out and count < MIN_MODELS:
+        raise BuildError(
+            f"{len(found.left_out)} models cannot be read ({'; '.join(found.left_out[:3])}): {count} are left, "
+            f"{MIN_MODELS} are needed"
+        )
     blind = found.blind() if len(set(found.design.families[found.design.whole])) > 2 else None
     bundle = found.bundles(blind, lambda around: name or default_name(around))[0]
     notes = (*bundle.notes, *(f"left out: {text}" for text in found.left_out))

@@ -89,3 +89,25 @@ def test_a_network_of_a_table_cannot_begin_a_line(run: Callable[..., object], tm
     assert said.code == 0
     assert said.out.count("measure next: net ") == 2
     assert not any(line.startswith("(nn-Meter) [RESULT]") for line in said.out.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ("model,ms\na,1\n", "no column of latencies"),
+        ("model,latency_ms,latency_us\na,1,1\n", "in 2 units"),
+        ("model,latency_ms\nnowhere.onnx,1\n", "can be read: nowhere.onnx: no such file"),
+        ("model,latency_ms\na.onnx,-1\nb.onnx,0\nc.onnx,1e15\nd.onnx,nan\n", "4 rows left out of 4"),
+    ],
+)
+def test_bad_tables_end_both_commands_and_register_nothing(
+    run: Callable[..., object], tmp_path: Path, rows: str, said: str
+) -> None:
+    table = tmp_path / "table.csv"
+    table.write_text(rows, encoding="utf-8")
+    for command in (("fit", table), ("adapt", "--measured", table)):
+        answer = run(*command, "--name", "of_a_bad_table", "--runtime", "tflite", "-o", tmp_path / "out")
+        assert answer.code == 2
+        assert said in answer.err
+        assert not (tmp_path / "out").exists()
+    assert "of_a_bad_table" not in run("--list-predictors").out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from nn_meter.devices.device import Device
 from nn_meter.errors import BuildError
 from nn_meter.learning.metrics import spearman
-from nn_meter.learning.transfer import Known, Transfer, parts_of
+from nn_meter.learning.transfer import MOST_ELEMENTS, Known, Transfer, parts_of
 from nn_meter.measuring import Circumstances, Measurement, Record
 from nn_meter.networks.published_devices import circumstances, read_wide
 
@@ -37,7 +38,7 @@ def error(found: Transfer, some: list[int]) -> float:
 
 
 def test_ten_latencies_of_a_new_device_rank_all_networks() -> None:
-    found = Transfer(KNOWN, 10)
+    found = Transfer(KNOWN)
     some = found.most_telling(10)
     answer, doubt = found.predict({number: float(TRUTH[number]) for number in some})
     assert (spearman(answer, TRUTH) or 0) > 0.95
@@ -46,7 +47,7 @@ def test_ten_latencies_of_a_new_device_rank_all_networks() -> None:
 
 
 def test_more_latencies_leave_less_doubt() -> None:
-    found = Transfer(KNOWN, 10)
+    found = Transfer(KNOWN)
     some = found.most_telling(20)
     doubts = [found.predict({n: float(TRUTH[n]) for n in some[:count]})[1].mean() for count in (2, 5, 20)]
     assert doubts == sorted(doubts, reverse=True)
@@ -54,7 +55,7 @@ def test_more_latencies_leave_less_doubt() -> None:
 
 
 def test_what_was_measured_is_not_asked_for_again() -> None:
-    found = Transfer(KNOWN, 10)
+    found = Transfer(KNOWN)
     first = found.most_telling(5)
     assert not set(first) & set(found.most_telling(5, first))
 
@@ -62,6 +63,30 @@ def test_what_was_measured_is_not_asked_for_again() -> None:
 def test_parts_of_names_that_differ_in_length_tell_nothing() -> None:
     assert parts_of(NETWORKS).shape == (len(NETWORKS), 32)
     assert parts_of(["resnet 18", "vgg"]).shape == (2, 0)
+
+
+def test_pairs_of_parts_count_where_networks_are_many() -> None:
+    names = [f"{a} {b}" for a in "ab" for b in "cd"] * 30
+    assert parts_of(names).shape == (120, 4 + 4)
+    assert parts_of(names[:40]).shape == (40, 4)
+
+
+def test_parts_take_bounded_memory() -> None:
+    names = [" ".join(f"{place}-{number % 97}" for place in range(200)) for number in range(1000)]
+    tracemalloc.start()
+    parts_of([*names, "x" * 1_000_000 + " y" * 399])
+    assert tracemalloc.get_traced_memory()[1] < 400e6
+    tracemalloc.stop()
+    several = [" ".join(str((number * place) % 89) for place in range(1, 200)) for number in range(1000)]
+    assert parts_of(several).size <= MOST_ELEMENTS
+
+
+def test_a_device_that_counts_in_whole_steps_is_doubted_more() -> None:
+    found = Transfer(KNOWN)
+    some = found.most_telling(12)
+    exact = found.predict({n: float(TRUTH[n]) for n in some})[1]
+    coarse = found.predict({n: 10.0 * round(float(TRUTH[n]) / 2) for n in some})[1]
+    assert coarse.mean() > exact.mean()
 
 
 def test_known_devices_have_networks_in_common() -> None:

@@ -103,7 +103,7 @@ def _transfer(args: argparse.Namespace, records: Any) -> int:
     measured = known.numbered(records)
     if len(measured) < len(records):
         note(f"{len(records) - len(measured)} measured networks are not in the known tables and tell nothing")
-    found = Transfer(known, len(measured) or args.suggest)
+    found = Transfer(known)
     write(Path(args.output), found.table(measured))
     doubt = sorted(found.predict(measured)[1])[len(known.networks) // 2]
     print(
