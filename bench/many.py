@@ -105,6 +105,7 @@ def tasks() -> dict[str, tuple[int, Callable[[int], Callable[[], object]]]]:
             400, lambda widths: nn_meter.model_to_graph(network(widths)), lambda: warm_nn_meters
         ),
         "graphs, variants of one structure": many(100, network, lambda: warm),
+        "graphs, variants seen in part before": many(400, lambda widths: network(widths[:1] * 4), lambda: warm),
         "one graph again and again": (100, lambda seed: _repeated(warm, network([64] * 4), 100)),
         f"the file {ONNX_MODEL.name} again and again": (30, lambda seed: _repeated(warm, ONNX_MODEL, 30)),
     }

@@ -101,7 +101,9 @@ class Operator:
     def ints(self, name: str, default: Sequence[int]) -> Shape:
         """An attribute of integers."""
         value = self.attrs.get(name)
-        return tuple(int(v) for v in value) if isinstance(value, tuple) and value else tuple(default)
+        if not isinstance(value, tuple) or not value:
+            return tuple(default)
+        return tuple([v if isinstance(v, int) else int(v) for v in value])
 
     def axis(self, rank: int, default: int) -> int:
         """The attribute ``axis``, counted from the front."""
@@ -126,7 +128,7 @@ class Operator:
     @property
     def dtype(self) -> str:
         """Element type of the first input, else of the output."""
-        return self.data[0].dtype if self.data else self.outputs[0].dtype
+        return next((t.dtype for t in self.inputs if t is not None), "") or self.outputs[0].dtype
 
 
 @dataclass(frozen=True, slots=True)

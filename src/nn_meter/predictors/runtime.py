@@ -27,6 +27,7 @@ from nn_meter.predictors.parts import Part, Roofline, spread
 from nn_meter.predictors.prediction import KernelPrediction, Prediction, Status
 from nn_meter.runtimes import find
 from nn_meter.runtimes.fusion import fuse
+from nn_meter.runtimes.structures import Charged, Structures
 
 
 class KindAnswers:
@@ -92,6 +93,7 @@ class GraphEngine:
         self._fallback, self._speeds = bundle.fallback, bundle.fallback.speeds
         self._kinds: dict[str, KindAnswers] = {}
         self._known: dict[tuple[str, Row], float] = {}
+        self._structures = Structures(self._fused)
 
     def latency_ms(self, graph: Graph) -> float:
         """Milliseconds of one inference."""
@@ -99,7 +101,7 @@ class GraphEngine:
 
     def latencies_ms(self, graphs: Iterable[Graph]) -> list[float]:
         """Milliseconds of one inference of each; kernels that the models share are computed once."""
-        models = [self._rows(self._fuse(graph, reasons=False)) for graph in graphs]
+        models = [self._rows(self._structures.charged(graph)) for graph in graphs]
         self._learn([item for model in models for item in model])
         call_ms = self._bundle.call_ms
         return [sum([self._known[item] for item in model]) + call_ms for model in models]
@@ -111,7 +113,8 @@ class GraphEngine:
     def explain_partition(self, partition: Partition) -> Prediction:
         """The answer for kernels that are known already."""
         asked = [k for k in partition.kernels if not k.free]
-        items = {id(k): item for k, item in zip(asked, self._rows(partition), strict=True)}
+        rows = self._rows([(k.kind, k.config) for k in asked])
+        items = {id(k): item for k, item in zip(asked, rows, strict=True)}
         self._learn(items.values())
         kernels = [self._explain(k, items.get(id(k))) for k in partition.kernels]
         found = Prediction.of(
@@ -125,10 +128,12 @@ class GraphEngine:
             graph, self._rules, self._runtime, bundle.runtime_version, reasons=reasons, known=bundle.kinds
         )
 
-    def _rows(self, partition: Partition) -> list[tuple[str, Row]]:
-        asked = [kernel for kernel in partition.kernels if not kernel.free]
-        rows = encode([(self._kind(kernel.kind).encoder, kernel.config) for kernel in asked])
-        return [(kernel.kind, row) for kernel, row in zip(asked, rows, strict=True)]
+    def _fused(self, graph: Graph) -> Charged:
+        return [(k.kind, k.config) for k in self._fuse(graph, reasons=False).kernels if not k.free]
+
+    def _rows(self, charged: Charged) -> list[tuple[str, Row]]:
+        rows = encode([(self._kind(kind).encoder, config) for kind, config in charged])
+        return [(kind, row) for (kind, _), row in zip(charged, rows, strict=True)]
 
     def _kind(self, kind: str) -> KindAnswers:
         if kind not in self._kinds:

@@ -157,7 +157,8 @@ class _Blocks:
     def add_by_blocks(self, op: Op) -> None:
         """Summands of different shapes, between views that make the blocks an axis of their own."""
         work = self.work
-        if len({self.channels[i] for i in op.inputs}) != 1:
+        channels = [self.channels[i] for i in op.inputs]
+        if channels.count(channels[0]) < len(channels):
             return
         split: dict[str, str] = {}
         for name in dict.fromkeys(op.inputs):
@@ -195,8 +196,10 @@ class _Blocks:
         new.attrs = {"kernel_shape": (1, 1), "group": self.padded(self.work.shape(name)[1])}
 
     def _all_blocked(self, op: Op, alike: bool = True) -> bool:
-        shapes = {self.work.shape(i) for i in op.inputs if i}
-        return all(i in self.twin for i in op.inputs) and (len(shapes) == 1 or not alike)
+        if not all(i in self.twin for i in op.inputs):
+            return False
+        shapes = [self.work.shape(i) for i in op.inputs]
+        return not alike or shapes.count(shapes[0]) == len(shapes)
 
     def concat(self, op: Op) -> None:
         if op.attrs.get("axis") in (1, -3) and all(

@@ -17,15 +17,18 @@ _RANDOM = frozenset(
 
 def merge_equals(work: Work, options: Options) -> None:
     """Of operators with the same inputs and attributes the first is left."""
-    known: dict[Hashable, Op] = {}
+    known: dict[Hashable, list[Op]] = {}
     for op in work.ops():
         if op.op_type in _RANDOM or not op.inputs or any(o in work.outputs for o in op.outputs):
             continue
         if any(work.made_by(i, "DequantizeLinear") for i in op.inputs if i):
             continue  # each reader of a DequantizeLinear has one of its own by then
-        key = (op.op_type, tuple(value_of(work, i) for i in op.inputs), tuple(sorted(op.attrs.items())))
-        first = known.setdefault(key, op)
-        if first is op or len(first.outputs) != len(op.outputs):
+        alike = known.setdefault((op.op_type, tuple([value_of(work, i) for i in op.inputs])), [])
+        first = next((each for each in alike if each.attrs == op.attrs), None)
+        if first is None:
+            alike.append(op)
+            continue
+        if len(first.outputs) != len(op.outputs):
             continue
         for old, new in zip(op.outputs, first.outputs, strict=True):
             for reader in list(work.readers(old)):
