@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from nn_meter.ir import Graph, Node
-from nn_meter.kernels.kinds import VIEWS
+from nn_meter.kernels.kinds import KIND_OF, VIEWS
 from nn_meter.runtimes.pairs import inseparable
 from nn_meter.runtimes.trace import ExecutedKernel
 
@@ -23,9 +23,12 @@ _END = -1
 _MOVERS = frozenset((*VIEWS, "Transpose"))
 """Operators that compute nothing: what a runtime renamed stands for others."""
 
-_MOVABLE = ("Mul", "Div")
-_MOVED = 3
-"""A runtime may have moved a scale that stood behind views up past so many kernels."""
+_MOVABLE = frozenset({"binary", "unary"})
+"""Kinds of operators that a runtime may have moved up past views."""
+
+_NOT_ELEMENTWISE = frozenset({"Concat", "Conv", "ConvTranspose", "Gather", "Gemm", "MatMul", "Slice", "Split"})
+_ELEMENTWISE = "Subgraph"
+"""What OpenVINO calls a kernel of operators on elements; one that has products names them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,22 +103,20 @@ def _name_the_nameless(
     nodes_below = _nearest(reversed(order), readers.__getitem__, named)
 
     nameless = [i for i in range(len(kernels)) if i not in root and kernels[i].nodes]
-    for name in (node.name for node in steps if node.op_type not in _MOVERS):
+    for name, op_type in ((node.name, node.op_type) for node in steps if node.op_type not in _MOVERS):
         if name in owner:
             continue
-        fitting = [i for i in nameless if nodes_above[name] & kernels_above[i] and nodes_below[name] & kernels_below[i]]
+        fitting = [
+            i
+            for i in nameless
+            if not (op_type in _NOT_ELEMENTWISE and kernels[i].op_type == _ELEMENTWISE)
+            and nodes_above[name] & kernels_above[i]
+            and nodes_below[name] & kernels_below[i]
+        ]
         if fitting:
             owner[name] = fitting[0]
             root.update(dict.fromkeys(fitting, root.get(fitting[0], fitting[0])))
-    scales = [n.name for n in steps if n.op_type in _MOVABLE and nodes_above[n.name].isdisjoint(nodes_below[n.name])]
-    for i in nameless:
-        if i in root:
-            continue
-        behind = _behind(i, below, _MOVED)
-        moved = (n for n in scales if n not in owner and nodes_above[n] <= behind and nodes_below[n] <= behind)
-        node = next(moved, None)
-        if node is not None:
-            owner[node] = root[i] = i
+    _find_moved(kernels, graph, steps, above, below, owner, root)
     for i in reversed(range(len(kernels))):
         if i not in root:
             root[i] = next((root[r] for r in below[i] if r in root), i)
@@ -124,13 +125,54 @@ def _name_the_nameless(
             root[i] = next((root[s] for s in above[i]), i)
 
 
-def _behind(start: int, below: Sequence[Sequence[int]], steps: int) -> frozenset[int]:
+def _find_moved(
+    kernels: Sequence[ExecutedKernel],
+    graph: Graph,
+    steps: Sequence[Node],
+    above: Sequence[Sequence[int]],
+    below: Sequence[Sequence[int]],
+    owner: dict[str, int],
+    root: dict[int, int],
+) -> None:
+    """Give what was done to elements behind views to the kernel that does it before them, under another name."""
+    known = {name for node in steps for name in (node.name, *node.outputs)}
+    renamed = [i for i, kernel in enumerate(kernels) if not known.issuperset(kernel.nodes)]
+    for node in steps:
+        if node.name in owner or KIND_OF.get(node.op_type) not in _MOVABLE:
+            continue
+        views, maker = _above_views(node, graph)
+        if not views or maker not in owner:
+            continue
+        passed = {root[owner[name]] for name in views if name in owner}
+        beside = [i for i in renamed if i not in root and owner[maker] in above[i]]
+        within = [i for i in renamed if i == owner[maker]]
+        reaching = (i for i in (*beside, *within) if passed <= _reached(i, below, root, len(views)))
+        found = next(reaching, None)
+        if found is not None:
+            owner[node.name] = found
+            root.setdefault(found, found)
+
+
+def _above_views(node: Node, graph: Graph) -> tuple[list[str], str]:
+    """The views and transposes that ``node`` stands behind, and the node that makes what they show."""
+    views: list[str] = []
+    while True:
+        sources = [i for i in node.inputs if i in graph.producer and not graph.tensors[i].const]
+        if len(sources) != 1:
+            return views, ""
+        node = graph.producer[sources[0]]
+        if node.op_type not in _MOVERS:
+            return views, node.name
+        views.append(node.name)
+
+
+def _reached(start: int, below: Sequence[Sequence[int]], root: Mapping[int, int], steps: int) -> set[int]:
     """What is reached downwards in so many steps."""
     found, front = set[int](), {start}
     for _ in range(steps):
         front = {b for a in front for b in below[a]}
-        found |= front
-    return frozenset(found)
+        found |= {root.get(each, each) for each in front}
+    return found
 
 
 def _nearest(

@@ -8,7 +8,7 @@ on that one, the last and the next one, goes before. What no rule names and what
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from math import prod
@@ -94,17 +94,27 @@ def spell(work: Work, options: Options) -> None:
             pattern.rewrite(work)
 
 
+Admits = Callable[[Sequence[Op], Sequence[Op]], bool]
+"""Whether the operators of a kernel admit those of another, which reads them."""
+
+
 def join(work: Work, options: Options) -> None:
     """Let each operator join the kernel that computes what it reads, where a rule admits it."""
     rules = options.rules
     known: dict[tuple[str, ...], bool | None] = {**options.facts, **rules.chains}
     known |= {tuple(pair): obey for pair, obey in rules.pairs.items()}
+    join_where(work, lambda inside, joining: _admits(work, inside, joining, known), rules.shares)
+
+
+def join_where(work: Work, admits: Admits, shares: bool = False) -> None:
+    """Let each operator join the kernel that computes what it reads, where that admits it; with ``shares`` also what
+    others read."""
     parts = {op: [op] for op in work.ops()}
     for op in list(parts):
         if work.alive(op):
             op.core = core(work, [op])
             op.layout = op.core.layout
-            _grow(work, op, parts, known, rules.shares)
+            _grow(work, op, parts, admits, shares)
 
 
 PASSES = (Pass("eliminate", eliminate), Pass("spell", spell), Pass("join", join))
@@ -144,7 +154,7 @@ def _grow(
     work: Work,
     kernel: Op,
     parts: dict[Op, list[Op]],
-    known: Mapping[tuple[str, ...], bool | None],
+    admits: Admits,
     shares: bool,
 ) -> None:
     """Let ``kernel`` draw in its readers as long as one is admitted."""
@@ -154,7 +164,7 @@ def _grow(
             (
                 reader
                 for reader in _candidates(work, kernel, shares)
-                if 1 in (len(inside), len(parts[reader])) and _admits(work, inside, parts[reader], known)
+                if 1 in (len(inside), len(parts[reader])) and admits(inside, parts[reader])
             ),
             None,
         )
@@ -165,7 +175,7 @@ def _grow(
         kernel.core = core(work, grown)
         kernel.op_type, kernel.attrs = kernel.core.op_type, dict(kernel.core.attrs)
         kernel.layout = kernel.core.layout
-        main = _main(work, grown)
+        main = main_of(work, grown)
         kernel.fused = tuple(FUSED_NAMES.get(op.op_type, work.rule_name(op)) for op in grown if op is not main)
         parts[kernel] = grown
 
@@ -205,11 +215,11 @@ def _merge(work: Work, kernel: Op, reader: Op) -> Op:
 def _admits(
     work: Work, inside: Sequence[Op], joining: Sequence[Op], known: Mapping[tuple[str, ...], bool | None]
 ) -> bool:
-    head, last = _main(work, inside), inside[-1]
-    second = _names(work, _main(work, joining))
+    head, last = main_of(work, inside), inside[-1]
+    second = _names(work, main_of(work, joining))
     if head.op_type in (*_CONVOLUTIONS, "Gemm") or (head.op_type == "MatMul" and work.const(head.inputs[1])):
-        operands = [_operands(work, op) for op in (*inside, *joining) if op is not head]
-        if operands[-1] > 1 and sum(count > 1 for count in operands) > 1:
+        counts = [operands(work, op) for op in (*inside, *joining) if op is not head]
+        if counts[-1] > 1 and sum(count > 1 for count in counts) > 1:
             return False
     if len(inside) > 1:
         chain = _verdict(known, _names(work, head), _names(work, last), second)
@@ -218,7 +228,8 @@ def _admits(
     return bool(_verdict(known, _names(work, head), second))
 
 
-def _operands(work: Work, op: Op) -> int:
+def operands(work: Work, op: Op) -> int:
+    """How many of an operator's inputs are computed."""
     return sum(bool(i) and not work.const(i) for i in op.inputs)
 
 
@@ -236,7 +247,7 @@ def _names(work: Work, op: Op) -> tuple[str, ...]:
 def _rule_names(work: Work, op: Op) -> tuple[str, ...]:
     """Rule names of an operator, its own first."""
     if op.op_type in _ARITHMETIC:
-        if _operands(work, op) > 1:
+        if operands(work, op) > 1:
             return ("add",)
         return ("mul", "bn", "add") if op.op_type in ("Mul", "Div") else ("bn", "mul", "add")
     if op.op_type == "MatMul" and not work.const(op.inputs[1]):
@@ -251,9 +262,9 @@ def core(work: Work, ops: Sequence[Op]) -> Operator:
     """The operator that a kernel of ``ops`` counts as: its heaviest, with the names of what else is in it."""
     products = [op for op in ops if op.op_type == "MatMul" and not work.const(op.inputs[1])]
     if len(products) == 2 and any(op.op_type == "Softmax" for op in ops):
-        return _attention(work, *products)
-    main = _main(work, ops)
-    operator = work.as_it_stands(main)
+        return attention(work, *products)
+    main = main_of(work, ops)
+    operator = work.executed(main)
     if operator.op_type in _CONVOLUTIONS or operator.op_type in _PRODUCTS:
         fused = _fused(work, [op for op in ops if op is not main])
         return replace(operator, fused=fused, layout=LAYOUT if operator.op_type in _CONVOLUTIONS else "")
@@ -262,7 +273,8 @@ def core(work: Work, ops: Sequence[Op]) -> Operator:
     return operator
 
 
-def _main(work: Work, ops: Sequence[Op]) -> Op:
+def main_of(work: Work, ops: Sequence[Op]) -> Op:
+    """The operator that gives a kernel of ``ops`` its kind."""
     return max(ops, key=lambda op: (_rank(op), _size(work, op)))
 
 
@@ -278,7 +290,7 @@ def _fused(work: Work, others: Iterable[Op]) -> tuple[str, ...]:
     """Names of what is fused. What constants do vanishes into the weights; views cost nothing."""
     names = []
     for op in others:
-        if op.op_type in _ARITHMETIC and _operands(work, op) > 1:
+        if op.op_type in _ARITHMETIC and operands(work, op) > 1:
             names.append("sum")
         elif op.op_type in FUSED_NAMES:
             names.append(FUSED_NAMES[op.op_type])
@@ -292,8 +304,10 @@ def _others(work: Work, ops: Sequence[Op], main: Op) -> list[Tensor]:
     return [work.tensors[n] for n in names if n not in main.inputs and work.tensors[n].size > 1]
 
 
-def _attention(work: Work, scores: Op, mixing: Op) -> Operator:
-    query, keys, values = (_heads(work.tensors[name]) for name in (*scores.inputs, mixing.inputs[1]))
+def attention(work: Work, scores: Op, mixing: Op) -> Operator:
+    """Attention of the product that gives scores and the one that mixes the values."""
+    operands = (*work.executed(scores).inputs, work.tensors[mixing.inputs[1]])
+    query, keys, values = (_heads(tensor) for tensor in operands if tensor is not None)
     turned = replace(keys, shape=(*keys.shape[:-2], keys.shape[-1], keys.shape[-2]))
     return Operator("Attention", (query, turned, values), (work.tensors[mixing.outputs[0]],))
 
