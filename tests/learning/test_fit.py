@@ -38,6 +38,8 @@ def test_a_regressor_says_what_it_was_trained_on() -> None:
     assert set(unary.trained_range) == set(unary.columns) - {*unary.categories, *AROUND, ROOFLINE}
     sizes = [s.config.dims[0] for n in taken for s in n.samples]
     assert unary.trained_range["size"] == (min(sizes), max(sizes))
+    largest = max(n.samples[0].config.dims[0] for n in taken if n.samples[0].config.op == "Abs")
+    assert unary.range_of["op"]["Abs"]["size"][1] == largest < max(sizes)
 
 
 def test_operators_are_told_apart_by_their_codes() -> None:

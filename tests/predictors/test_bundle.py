@@ -35,6 +35,13 @@ BUNDLE = Bundle(
             categories={"inputh": {"low": 4, "high": 0}},
             seen={"inputh": {"low": 9}},
         ),
+        "narrow": replace(
+            RELU,
+            kind="narrow",
+            categories={"inputh": {"low": 4}},
+            seen={"inputh": {"low": 9}},
+            range_of={"inputh": {"low": {"inputh": (7.0, 112.0)}}},
+        ),
     },
     rules={"BF_conv_relu": {"obey": True}},
     schema="mine-1",
@@ -118,6 +125,7 @@ def test_a_manifest_that_breaks_the_format_is_refused(
         ({"categories": {"inputh": {"a": 0, "b": 0}}}, "two names of 'inputh' have one code"),
         ({"seen": {"inputh": {"a": 3}}}, "inputh 'a' was seen in training but has no code"),
         ({"seen": {"inputh with cin": {"a with b": 3}}}, "seen of .inputh with cin. are given, but it has no such"),
+        ({"range_of": {"op": {"a": {"inputh": (1, 2)}}}}, "range is given for 'op', which has no names"),
         ({"target": "log_roofline_ratio"}, "needs a column 'roofline_ms'"),
     ],
 )
@@ -137,6 +145,10 @@ def test_what_lies_outside_of_what_was_learned_is_named() -> None:
     assert both.outside((224, 1), {"op": "Mul"}) == ()
     assert both.outside((225, 2), {"op": "Sub"}) == (OutOfRange("inputh", 225, 1, 224), Unseen("op", "Sub"))
     assert both.outside((1, -1), {"op": "Div"}) == (Unseen("op", "Div"),)
+    small = replace(both, range_of={"op": {"Mul": {"inputh": (7, 112)}}})
+    assert small.outside((112, 1), {"op": "Mul"}) == small.outside((224, 0), {"op": "Add"}) == ()
+    (found,) = small.outside((224, 1), {"op": "Mul"})
+    assert str(found) == "inputh 224 is outside the trained range 7..112 of 'Mul'"
     paired = replace(
         both,
         columns=("to", "op"),

@@ -159,10 +159,28 @@ def fit_kind(
         for name, low, high in zip(names, rows.min(0), rows.max(0), strict=True)
         if name not in (ROOFLINE, *AROUND) and name not in categories
     }
+    narrow = _range_of(rows, names, span, {c: {n: code[n] for n in seen.get(c, ())} for c, code in categories.items()})
     predictor = KindPredictor(
-        kind, schema, tuple(names), trees, "log_roofline_ratio", span, len(rows), errors, categories, seen
+        kind, schema, tuple(names), trees, "log_roofline_ratio", span, len(rows), errors, categories, seen, narrow
     )
     return FittedKind(predictor, held_ms)
+
+
+def _range_of(
+    rows: NDArray[np.float64], names: Sequence[str], span: Mapping[str, tuple[float, float]], codes: Codes
+) -> dict[str, dict[str, dict[str, tuple[float, float]]]]:
+    """By category column and name the ranges of columns that are narrower there than in all rows."""
+    found: dict[str, dict[str, dict[str, tuple[float, float]]]] = {}
+    for category, code_of in codes.items():
+        held = rows[:, list(names).index(category)]
+        for name, code in code_of.items():
+            own = rows[held == code]
+            if not len(own):
+                continue
+            ends = dict(zip(names, zip(own.min(0).tolist(), own.max(0).tolist(), strict=True), strict=True))
+            if narrow := {each: ends[each] for each, whole in span.items() if ends[each] != whole}:
+                found.setdefault(category, {})[name] = narrow
+    return found
 
 
 def _kept(

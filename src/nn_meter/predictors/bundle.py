@@ -158,6 +158,7 @@ class _Kinds(Mapping[str, KindPredictor]):
                 errors=entry.numbers("errors"),
                 categories=categories,
                 seen=entry.counts("seen"),
+                range_of=entry.ranges_by_name("range_of"),
             )
         except BundleError as e:
             if str(e).startswith(self._files.where):
@@ -286,6 +287,10 @@ def _zipped(files: Mapping[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
+def _plain(ranges: Mapping[str, Mapping[str, Mapping[str, tuple[float, float]]]]) -> dict[str, Any]:
+    return {column: {name: dict(narrow) for name, narrow in of.items()} for column, of in ranges.items()}
+
+
 def _written(bundle: Bundle) -> dict[str, bytes]:
     rules = _dumped(bundle.rules)
     files = {RULES: rules}
@@ -304,6 +309,7 @@ def _written(bundle: Bundle) -> dict[str, bytes]:
             "errors": dict(predictor.errors),
             "categories": {column: dict(code) for column, code in predictor.categories.items()},
             "seen": {column: dict(count) for column, count in predictor.seen.items()},
+            **({"range_of": _plain(predictor.range_of)} if predictor.range_of else {}),
         }
     manifest = {
         "format_version": FORMAT_VERSION,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import permutations
 from types import MappingProxyType
@@ -25,12 +25,13 @@ _MOST_MS = 1e300
 
 @dataclass(frozen=True, slots=True)
 class OutOfRange:
-    """A column outside of the range that was seen in training."""
+    """A column outside of the range that was seen in training, of one name where it says ``of`` which."""
 
     column: str
     value: float
     low: float
     high: float
+    of: str = ""
 
     @property
     def doublings(self) -> float:
@@ -39,8 +40,13 @@ class OutOfRange:
         end = self.low if self.value < self.low else self.high
         return abs(math.log2((max(self.value, 0.0) + 1) / (max(end, 0.0) + 1)))
 
+    def at(self, value: float) -> OutOfRange:
+        """The same range, and another value."""
+        return replace(self, value=value)
+
     def __str__(self) -> str:
-        return f"{self.column} {self.value:g} is outside the trained range {self.low:g}..{self.high:g}"
+        of = f" of {self.of!r}" if self.of else ""
+        return f"{self.column} {self.value:g} is outside the trained range {self.low:g}..{self.high:g}{of}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +68,9 @@ class KindPredictor:
     ``columns`` name the regressor's inputs in order, as ``schema`` defines them. Where a column is a category,
     ``categories`` gives the code of each name that the regressor knows, and ``seen`` how often each was learned from,
     where that is known, and how often two columns' names came together. ``trained_range`` gives the lowest and highest
-    value seen in training where known, ``rows`` the number of measurements, ``errors`` the metrics on data held out.
+    value seen in training where known, ``range_of`` the same by category column and name, where it is narrower for what
+    has that name: an operator that was measured small is not known large. ``rows`` is the number of measurements,
+    ``errors`` are the metrics on data held out.
     With the target ``log_roofline_ratio`` one column is ``roofline_ms`` and the regressor gives
     log(latency_ms / roofline_ms).
     """
@@ -77,6 +85,7 @@ class KindPredictor:
     errors: Mapping[str, float] = field(default_factory=dict)
     categories: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     seen: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    range_of: Mapping[str, Mapping[str, Mapping[str, tuple[float, float]]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         where = f"predictor of {self.kind!r}"
@@ -99,6 +108,9 @@ class KindPredictor:
         for column, (low, high) in self.trained_range.items():
             if not low <= high:
                 raise BundleError(f"{where}: the trained range of {column!r} runs from {low} to {high}")
+        narrow = {column for of in self.range_of.values() for ranges in of.values() for column in ranges}
+        if lost := sorted((self.range_of.keys() - self.categories.keys()) | (narrow - self.trained_range.keys())):
+            raise BundleError(f"{where}: a name's range is given for {lost[0]!r}, which has no names or no range")
         for column, code in self.categories.items():
             if len(set(code.values())) != len(code):
                 raise BundleError(f"{where}: two names of {column!r} have one code")
@@ -119,9 +131,9 @@ class KindPredictor:
                 code lies in the trained range.
         """
         found: list[OutOfRange | Unseen] = [
-            OutOfRange(column, row[place], low, high)
-            for place, column, low, high in self._bounds
-            if column not in names and not low <= row[place] <= high
+            (low if row[place] < low.low else high).at(row[place])
+            for place, low, high in self._bounds_of(names)
+            if low.column not in names and not low.low <= row[place] <= high.high
         ]
         for column, name in names.items():
             if column not in self._places:
@@ -144,14 +156,27 @@ class KindPredictor:
         pairs = [(together(a, b), a, b) for a, b in permutations(self.categories, 2)]
         return tuple(pair for pair in pairs if pair[0] in self.seen)
 
+    def _bounds_of(self, names: Mapping[str, str]) -> Sequence[tuple[int, OutOfRange, OutOfRange]]:
+        """Of each column that has a trained range its place, and what a number below and one above it is: of several
+        names the narrowest counts, at each end."""
+        named = tuple((c, n) for c, n in names.items() if n in self.range_of.get(c, ()))
+        known = self._bounds.get(named)
+        if known is None:
+            lows = {c: OutOfRange(c, low, low, high) for c, (low, high) in self.trained_range.items()}
+            highs = dict(lows)
+            for column, name in named:
+                for each, (low, high) in self.range_of[column][name].items():
+                    own = OutOfRange(each, low, low, high, name)
+                    lows[each] = max(lows[each], own, key=lambda bound: bound.low)
+                    highs[each] = min(highs[each], own, key=lambda bound: bound.high)
+            known = tuple((place, lows[c], highs[c]) for c, place in self._places.items() if c in lows)
+            self._bounds[named] = known
+        return known
+
     @cached_property
-    def _bounds(self) -> tuple[tuple[int, str, float, float], ...]:
-        """Place, name and trained range of each column that has one."""
-        return tuple(
-            (place, column, *self.trained_range[column])
-            for column, place in self._places.items()
-            if column in self.trained_range
-        )
+    def _bounds(self) -> dict[tuple[tuple[str, str], ...], Sequence[tuple[int, OutOfRange, OutOfRange]]]:
+        """What ``_bounds_of`` found before, by the names that narrow it."""
+        return {}
 
     @cached_property
     def _places(self) -> dict[str, int]:

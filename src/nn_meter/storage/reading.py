@@ -234,6 +234,16 @@ class Fields:
             self.refuse(key, "an object of objects of whole numbers")
         return MappingProxyType({name: MappingProxyType(each) for name, each in value.items()})
 
+    def ranges_by_name(self, key: str) -> Mapping[str, Mapping[str, Mapping[str, tuple[float, float]]]]:
+        """By key and name such an object as ``ranges`` reads; nothing where ``key`` is absent."""
+        if key not in self.values:
+            return MappingProxyType({})
+        keys = self.inner(key)
+        named = {each: keys.inner(each) for each in keys.values}
+        return MappingProxyType(
+            {each: MappingProxyType({name: of.ranges(name) for name in of.values}) for each, of in named.items()}
+        )
+
     def inner(self, key: str) -> Fields:
         """The object that ``key`` holds."""
         return Fields(self.values.get(key), self.where, self._error, self._advice, f"{self._key}{key}.")
