@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from nn_meter.kernels.rules import read_rules
 from nn_meter.kernels.terms import TERMS, rows
 from nn_meter.learning.sums import Prior, parameters_of
 from nn_meter.measuring.measure import Measurement
-from nn_meter.measuring.records import Circumstances, Record
+from nn_meter.measuring.records import Circumstances, Record, config_from_json
 from nn_meter.networks import published_neusight, published_phones, published_timm
 from nn_meter.networks.published import read_csv
 from nn_meter.predictors import bundle as bundles
@@ -293,3 +294,12 @@ def test_gpus_of_data_centres_ship_and_say_what_they_were_not_trained_on() -> No
     status = {(k.kernel.kind, k.status) for k in answers["v100"].kernels}
     assert {("matmul", "predicted"), ("softmax", "predicted"), ("norm", "predicted")} <= status
     assert ("transpose", "estimated") in status
+
+
+def test_the_kernels_that_are_kept_of_timms_models_can_be_read() -> None:
+    """Of a few, so that the cards' predictors can be fitted again."""
+    kept = Path(__file__).parents[1] / "scripts" / "timm_kernels.jsonl.gz"
+    with gzip.open(kept, "rt", encoding="utf-8") as lines:
+        some = [json.loads(line) for line in list(lines)[::200]]
+    configs = [config_from_json(kind, config) for _, kernels in some for kind, config in kernels]
+    assert len(configs) > 1000

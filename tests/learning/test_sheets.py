@@ -19,6 +19,7 @@ from nn_meter.learning.training import train
 from nn_meter.measuring import Circumstances, Record
 from nn_meter.predictors import bundle as bundles
 from nn_meter.predictors.bundle import Bundle
+from nn_meter.predictors.parts import Roofline
 from nn_meter.predictors.runtime import GraphEngine
 
 pytest.importorskip("sklearn")
@@ -102,6 +103,18 @@ def test_boards_of_other_power_are_not_asked(gpus: list[Bundle]) -> None:
     assert [each.name for each in alike(replace(NEW, board_watts=72), told)] == ["small"]
     assert [each.name for each in alike(replace(NEW, board_watts=700), told)] == ["middle", "large"]
     assert len(alike(NEW, told)) == len(alike(replace(NEW, board_watts=5), told)) == 3
+
+
+def test_a_call_costs_what_it_does_on_all_hosts(gpus: list[Bundle]) -> None:
+    calls_ms = (0.01, 0.03, 0.05)
+    told = [
+        replace(each, environment={"board_watts": watts}, fallback=replace(each.fallback, overhead_ms=call_ms))
+        for each, watts, call_ms in zip(gpus, (70, 250, 300), calls_ms, strict=True)
+    ]
+    for watts in (72, 700):
+        found = from_sheet(replace(NEW, board_watts=watts), told, name="new").fallback
+        assert isinstance(found, Roofline)
+        assert found.overhead_ms == 0.03
 
 
 def test_only_measured_gpus_answer_for_others(gpus: list[Bundle]) -> None:

@@ -60,7 +60,8 @@ def from_sheet(sheet: Sheet, bases: Sequence[Bundle], *, name: str, version: str
     """A predictor whose every answer is an estimate.
 
     Args:
-        bases: predictors of measured GPUs, of one runtime and precision; those that are ``alike`` are taken.
+        bases: predictors of measured GPUs, of one runtime and precision; those that are ``alike`` are taken, but for
+            the cost of a call, which is the host's: the median of all.
 
     Raises:
         BuildError: none, one that was not measured or whose data sheet is not known, or of several runtimes.
@@ -72,6 +73,7 @@ def from_sheet(sheet: Sheet, bases: Sequence[Bundle], *, name: str, version: str
             raise BuildError(f"{each.name}: no predictor of a measured GPU whose data sheet is known; name another")
     if len({(each.runtime, each.runtime_version, each.dtype) for each in bases}) > 1:
         raise BuildError("the predictors to start from are of several runtimes or precisions; name those of one")
+    calls_ms = [each.fallback.overhead_ms for each in bases if isinstance(each.fallback, Roofline)]
     bases = alike(sheet, bases)
     first = bases[0]
     known = [each.fallback for each in bases if isinstance(each.fallback, Roofline)]
@@ -86,7 +88,7 @@ def from_sheet(sheet: Sheet, bases: Sequence[Bundle], *, name: str, version: str
         fallback=Roofline(
             sheet.flops_per_s,
             sheet.bytes_per_s,
-            float(np.median([each.overhead_ms for each in known])),
+            float(np.median(calls_ms)),
             float(np.median([each.factor for each in known])),
             sheet.processors,
             sheet.cache_bytes,
