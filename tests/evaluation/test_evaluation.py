@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
 from dataclasses import replace
 from pathlib import Path
@@ -237,6 +238,16 @@ def test_a_plot_is_a_picture(tmp_path: Path) -> None:
     assert "<svg" in (tmp_path / "plot.svg").read_text()
     with pytest.raises(InputError, match=r"name the plot \.png or \.svg"):
         report.plot(result, "roof 1", tmp_path / "plot.nothing")
+
+
+def test_names_in_a_plot_stand_apart() -> None:
+    """Of many models missed alike the worst are named, on their own side of zero and no two on one line."""
+    scores = [replace(score(10.0, 10.0 * (1 + 0.01 * n)), model=f"m{n}") for n in (*range(-40, -10), 5, 12, 13)]
+    named = report._named(scores)
+    assert {each.model for each, _ in named} == {f"m{n}" for n in range(-40, -26)}
+    heights = sorted(height for _, height in named)
+    assert all(height <= 100 * each.error + 1e-9 for each, height in named)
+    assert min(b - a for a, b in itertools.pairwise(heights)) > 2
 
 
 def test_a_row_of_the_journal_that_is_no_measurement_is_named(tmp_path: Path) -> None:

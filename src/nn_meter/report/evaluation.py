@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -21,7 +22,6 @@ _FACTS = (
     ("threads", ("threads",)),
     ("date", ("date",)),
 )
-_PALETTE = "tab20"
 _HALVES = {False: "looked at", True: "kept away"}
 _LEVELLED = "all, levelled"
 
@@ -82,7 +82,8 @@ def markdown(evaluation: Evaluation, command: str) -> str:
 
 
 def plot(evaluation: Evaluation, predictor: str, path: Path) -> None:
-    """Predicted against measured latency of each model, as the picture that the suffix of ``path`` names.
+    """Predicted latency and relative error of each model over its measured latency, the worst misses by name, as the
+    picture that the suffix of ``path`` names.
 
     Raises:
         MissingDependencyError: matplotlib is not installed.
@@ -90,47 +91,67 @@ def plot(evaluation: Evaluation, predictor: str, path: Path) -> None:
         OSError: the file cannot be written.
     """
     try:
-        from matplotlib import colormaps
         from matplotlib.figure import Figure
         from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
     except ImportError:
         raise MissingDependencyError("matplotlib", "build", "drawing a plot") from None
     scores, figures = evaluation.of(predictor), evaluation.metrics(predictor)
-    figure = Figure(figsize=(8.5, 7), layout="constrained")
-    axes = figure.add_subplot()
+    figure = Figure(figsize=(8.5, 9), layout="constrained")
+    above, below = figure.subplots(2, sharex=True, height_ratios=(3, 2))
     ends = [f([x for s in scores for x in (s.measured_ms, s.predicted_ms)]) for f in (min, max)]
     line = (ends[0] / 1.2, ends[1] * 1.2)
-    axes.fill_between(line, [0.9 * x for x in line], [1.1 * x for x in line], color="0.9", label="±10 %")
-    axes.plot(line, line, color="0.4", linewidth=1)
-    families = sorted({score.family for score in scores})
-    colours = colormaps[_PALETTE]
-    for index, family in enumerate(families):
-        own = [score for score in scores if score.family == family]
-        axes.plot(
-            [score.measured_ms for score in own],
-            [score.predicted_ms for score in own],
-            "os^Dv"[index // colours.N % 5],
-            color=colours(index % colours.N),
-            markersize=5,
-            label=family or "all",
-        )
-    axes.set(xscale="log", yscale="log", xlim=line, ylim=line, aspect="equal")
-    for axis in (axes.xaxis, axes.yaxis):
+    above.fill_between(line, [(1 - MISS) * x for x in line], [(1 + MISS) * x for x in line], color="0.9")
+    above.plot(line, line, color="0.4", linewidth=1)
+    below.axhspan(-100 * MISS, 100 * MISS, color="0.9", label=f"±{MISS:.0%}")
+    halves = {score.kept for score in scores}
+    for half, marker in ((False, "o"), (True, "s")):
+        own = [score for score in scores if score.kept is half]
+        if own:
+            taken = [score.measured_ms for score in own]
+            label = f"{_HALVES[half]}: {len(own)}" if len(halves) > 1 else f"{len(own)} models"
+            for axes, values in ((above, [s.predicted_ms for s in own]), (below, [100 * s.error for s in own])):
+                axes.plot(taken, values, marker, markersize=4, alpha=0.7, label=label)
+    above.set(xscale="log", yscale="log", xlim=line, ylim=line, ylabel="predicted, ms")
+    for axis in (above.xaxis, above.yaxis):
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axis.set_minor_formatter(NullFormatter())
-    axes.set_xlabel(f"measured, {scores[0].statistic} ms")
-    axes.set_ylabel("predicted, ms")
-    axes.set_title(
+    below.set(xlabel=f"measured, {scores[0].statistic} ms", ylabel="error, %")
+    below.margins(y=0.12)
+    middle = math.sqrt(line[0] * line[1])
+    for score, height in _named(scores):
+        side, beside = ("left", 1.06) if score.measured_ms < middle else ("right", 1 / 1.06)
+        below.annotate(
+            score.model, (score.measured_ms, 100 * score.error), (beside * score.measured_ms, height),
+            ha=side, va="center", fontsize="x-small", arrowprops={"arrowstyle": "-", "linewidth": 0.4, "color": "0.5"},
+        )  # fmt: skip
+    above.set_title(
         f"{predictor}: {figures.n} models, median error {figures.median_ape:.1%}, "
         f"{figures.within_10:.0%} within ±10 %",
         fontsize="small",
     )
-    figure.legend(loc="outside right upper", fontsize="x-small", ncols=1 + len(families) // 32)
+    below.legend(fontsize="x-small", loc="upper right")
     try:
         figure.savefig(path, dpi=150)
     except ValueError as error:
         raise InputError(f"{path}: {error}; name the plot .png or .svg") from error
+
+
+_NAMED = 14
+"""More names than these cannot be read beside each other."""
+
+
+def _named(scores: Sequence[Score]) -> list[tuple[Score, float]]:
+    """The worst misses and how high the name of each stands, in percent: none on another."""
+    worst = sorted((s for s in scores if s.missed), key=lambda s: -abs(s.error))[:_NAMED]
+    gap = max((abs(s.error) for s in worst), default=0.0) / 15  # of two lines, where errors go both ways
+    placed: list[tuple[Score, float]] = []
+    for score in sorted(worst, key=lambda s: abs(s.error)):
+        sign = math.copysign(1.0, score.error)
+        near = [abs(height) + 100 * gap for other, height in placed if other.error * sign > 0
+                and 1 / 4 < other.measured_ms / score.measured_ms < 4]  # fmt: skip
+        placed.append((score, sign * max([100 * abs(score.error), *near])))
+    return placed
 
 
 def _predictor(evaluation: Evaluation, predictor: str) -> dict[str, Any]:
