@@ -65,6 +65,8 @@ class Work:
         self._readers: dict[str, Op | dict[int, Op]] = {}  # most tensors have one
         self._ops: dict[int, Op] = {}
         self._typed: dict[str, dict[int, Op]] = {}  # by the type that they were put in with
+        self._last: dict[str, Place] = {}  # of each type, and of all
+        self._mixed: set[str] = set()  # types that were put in out of order
         self._names = 0
         self._turns = 0
         for number, node in enumerate(graph.nodes):
@@ -89,6 +91,11 @@ class Work:
         op.place = place
         self._ops[id(op)] = op
         self._typed.setdefault(op.op_type, {})[id(op)] = op
+        for group in ("", op.op_type):
+            if place < self._last.get(group, ()):
+                self._mixed.add(group)
+            else:
+                self._last[group] = place
         for out in op.outputs:
             if out:
                 self.producer[out] = op
@@ -128,9 +135,11 @@ class Work:
 
     def ops(self, *op_types: str) -> Iterator[Op]:
         """Operators of these types in execution order, as they were when asked; gone ones are skipped."""
-        groups = [self._typed.get(each, {}) for each in op_types] if op_types else [self._ops]
+        found = [op for each in op_types or ("",) for op in (self._typed.get(each, {}) if each else self._ops).values()]
+        if len(op_types) > 1 or not self._mixed.isdisjoint(op_types or ("",)):
+            found.sort(key=_place)
         alive = self._ops
-        for op in sorted((op for group in groups for op in group.values()), key=_place):
+        for op in found:
             if id(op) in alive:
                 yield op
 

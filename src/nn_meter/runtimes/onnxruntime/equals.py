@@ -6,9 +6,13 @@ from collections.abc import Hashable
 
 from nn_meter.kernels.rewriting import Op, Work
 from nn_meter.runtimes.base import Options
+from nn_meter.runtimes.structures import FILLED
 
 _MOST_SHARED = 8
 """Elements of constants that are one where their values are equal."""
+
+_MOST_WAYS = 64
+"""In so many ways one window is moved over one tensor; more are told apart no further, as they would cost a square."""
 
 _RANDOM = frozenset(
     ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial")
@@ -23,10 +27,11 @@ def merge_equals(work: Work, options: Options) -> None:
             continue
         if any(work.made_by(i, "DequantizeLinear") for i in op.inputs if i):
             continue  # each reader of a DequantizeLinear has one of its own by then
-        alike = known.setdefault((op.op_type, tuple([value_of(work, i) for i in op.inputs])), [])
+        said = sorted(item for item in op.attrs.items() if item[0] not in FILLED)  # sizes are compared, not hashed
+        alike = known.setdefault((op.op_type, tuple([value_of(work, i) for i in op.inputs]), *said), [])
         first = next((each for each in alike if each.attrs == op.attrs), None)
         if first is None:
-            alike.append(op)
+            alike += [op][: _MOST_WAYS - len(alike)]
             continue
         if len(first.outputs) != len(op.outputs):
             continue
