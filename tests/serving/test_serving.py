@@ -149,6 +149,48 @@ def test_a_name_leads_out_of_no_folder(server: Server) -> None:
     assert (status, told["predictions"][0]["model"]) == (200, "_.._.._etc_evil_script_")
 
 
+def weighty(size: int) -> Iterator[bytes]:
+    """An ONNX file of so many bytes, all but some hundred of them one weight that is multiplied by."""
+    from onnx import ModelProto, TensorProto, helper
+
+    def field(number: int, length: int) -> bytes:
+        found = bytes([number << 3 | 2])
+        while length > 127:
+            found, length = found + bytes([length & 127 | 128]), length >> 7
+        return found + bytes([length])
+
+    columns = (size - 1024) // 4096 - 1
+    ends = [helper.make_tensor_value_info(name, 1, [1, each]) for name, each in (("x", 1024), ("y", columns))]
+    graph = helper.make_graph([helper.make_node("MatMul", ["x", "w"], ["y"])], "g", ends[:1], ends[1:])
+    raw = 4096 * columns
+    weight = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[1024, columns])
+    weight_head = weight.SerializeToString() + field(9, raw)
+    graph_head = graph.SerializeToString() + field(5, len(weight_head) + raw) + weight_head
+    model = ModelProto(ir_version=8, opset_import=[helper.make_opsetid("", 17)]).SerializeToString()
+    yield model + field(7, len(graph_head) + raw) + graph_head
+    block = bytes(1 << 20)
+    for start in range(0, raw, len(block)):
+        yield block[: raw - start]
+
+
+def test_two_gigabytes_are_streamed_and_held_by_nobody(tmp_path: Path) -> None:
+    def held_mb(pid: int) -> float:
+        said = Path(f"/proc/{pid}/status").read_text()
+        return int(said.partition("VmHWM:")[2].split()[0]) / 1024
+
+    with serving(tmp_path) as server:
+        assert server.predict()[0] == 200
+        before_mb = max(map(held_mb, (server.pid, *server.workers())))
+        status, body, _ = server.ask("POST", "/predict?name=heavy.onnx", weighty(2 << 30))
+        told = json.loads(body)
+        assert status == 200, told
+        assert told["predictions"][0]["size"]["parameters"] == 1024 * ((2**31 - 1024) // 4096 - 1)
+        assert max(map(held_mb, (server.pid, *server.workers()))) < before_mb + 64
+        assert server.uploads() == []
+        status, body, _ = server.ask("POST", "/predict", weighty((2 << 30) + (8 << 20)))
+        assert (status, b"more than 2,147,483,648 bytes" in body) == (413, True)
+
+
 def test_no_other_site_may_ask(server: Server) -> None:
     assert server.ask("GET", "/", headers={"host": "evil.example"})[0] == 403
     assert server.ask("POST", "/predict", EXAMPLE, {"origin": "https://evil.example"})[0] == 403

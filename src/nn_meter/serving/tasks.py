@@ -18,7 +18,8 @@ FRONT_ENDS = ("onnx", "nnmeter_ir", "tflite", "tensorflow")
 """Formats that are read without executing anything of them."""
 
 _EXECUTED = (b"PK\x03\x04", b"\x89HDF\r\n\x1a\n")
-"""How files of Keras and PyTorch begin; reading these runs what they hold."""
+"""How files of Keras and PyTorch begin; reading these makes objects of what they name (``torch.export.load``
+unpickles; Keras imports classes), which a process of its own does not make safe: it may do what this user may."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,10 @@ def _read(model: Path, input_shape: tuple[int, ...], memory_bytes: int) -> Graph
     _limit(memory_bytes)
     with model.open("rb") as file:
         if file.read(8).startswith(_EXECUTED):
-            raise ModelFormatError(f"{model.name}: reading a file of Keras or PyTorch runs it; export it to ONNX")
+            raise ModelFormatError(
+                f"{model.name}: reading a file of Keras or PyTorch runs it; export it to ONNX, "
+                "or run nn-meter predict where it comes from"
+            )
     found = frontends.find(model)
     if found.name not in FRONT_ENDS:
         raise ModelFormatError(f"{model.name}: {found.name} models are not taken here; export it to ONNX")
