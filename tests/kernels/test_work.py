@@ -10,7 +10,7 @@ from onnx import defs
 from nn_meter.ir import Tensor
 from nn_meter.kernels.kinds import KIND_OF, KINDS
 from nn_meter.kernels.schema import Operator
-from nn_meter.kernels.work import FLOPS, GENERATING, variant_of, work_of
+from nn_meter.kernels.work import FLOPS, GENERATING, detail_of, variant_of, work_of
 
 DOMAINS = ("", "ai.onnx.ml")
 
@@ -70,3 +70,21 @@ def test_what_decides_how_an_operator_computes_is_told_apart() -> None:
     image = Tensor("x", (1, 4, 8))
     ways = [variant_of(Operator("Compress", (image,), (y,), {"axis": axis})) for axis in (1, 2)]
     assert ways == ["pieces", "elements"]
+
+
+@pytest.mark.parametrize(
+    ("shape", "out", "given", "length"),
+    [
+        ((1, 10, 16, 1), (1, 10, 9, 2), {}, "radix 2"),
+        ((1, 10, 16, 1), (1, 6, 16, 2), {"axis": 1}, "any length"),
+        ((1, 16, 10, 1), (1, 16, 10, 2), {"axis": 1}, "radix 2"),
+        ((1, 16, 10, 1), (1, 16, 10, 2), {}, "any length"),
+        ((1, 16, 4, 1), (1, 10, 4, 2), {"axis": 1, "dft_length": 10}, "any length"),
+    ],
+)
+def test_a_fourier_transform_is_told_by_the_length_of_its_axis(
+    shape: tuple[int, ...], out: tuple[int, ...], given: dict[str, int], length: str
+) -> None:
+    count = given.pop("dft_length", None)
+    inputs = (Tensor("x", shape), None if count is None else Tensor("n", (), "int64", True, (count,)))
+    assert detail_of(Operator("DFT", inputs, (Tensor("y", out),), given)) == length

@@ -168,14 +168,18 @@ def _fourier(length: int) -> float:
 
 
 def _dft(op: Operator) -> float:
-    """Transforms along the axis that the longer of input and output has it on."""
-    before, after = _shape(op, 0), op.outputs[0].shape
-    changed = [max(a, b) for a, b in zip(before[:-1], after[:-1], strict=False) if a != b]
-    given = op.inputs[2] if len(op.inputs) > 2 else None
-    axis = int(given.value[0]) if given is not None and given.value else op.int("axis", len(before) - 2)
-    length = changed[0] if changed else after[axis % len(after)]
+    length = _dft_length(op)
     count = max(_in(op), _out(op)) / 2 / max(1, length)
     return max(1.0, count) * _fourier(length)
+
+
+def _dft_length(op: Operator) -> int:
+    """What is given, else what the axis has on the longer side: half of what real numbers give may be left out."""
+    if given := op.value(1):
+        return int(given[0])
+    before, after = _shape(op, 0), op.outputs[0].shape
+    axis = int(op.value(2)[0]) if op.value(2) else op.int("axis", -2)
+    return max(shape[axis % len(shape)] if shape else 1 for shape in (before, after))
 
 
 def _stft(op: Operator) -> float:
@@ -334,7 +338,7 @@ def _equation(op: Operator) -> str:
 
 
 def _power_of_two(op: Operator) -> str:
-    length = max(op.outputs[0].shape[-2:-1] or (1,)) if op.op_type == "STFT" else (_shape(op, 0) or (1,))[-2:][0]
+    length = max(op.outputs[0].shape[-2:-1] or (1,)) if op.op_type == "STFT" else _dft_length(op)
     return "radix 2" if length & (length - 1) == 0 else "any length"
 
 

@@ -340,12 +340,12 @@ class Reading:
                 advice = f"; values lie in {files}, not found: give the model by the path beside that file"
             elif isinstance(error, ValueNeeded):
                 name = error.tensor
-                advice = f"; state them: --input-value {name}=1,2 (in Python input_values={{{name!r}: (1, 2)}})"
+                size = next((each.size for each in inputs if each and each.name == name), 1)
+                some = ",".join(map(str, range(1, min(max(size, 1), RANK.most) + 1)))
+                advice = f"; state them: --input-value {name}={some} (in Python input_values={{{name!r}: [{some}]}})"
             raise ShapeError(f"{self.where}: {error}{advice}") from None
 
-    def _found(
-        self, node: Node, inputs: Sequence[Tensor | None], results: Sequence[Tensor]
-    ) -> Sequence[Tensor]:
+    def _found(self, node: Node, inputs: Sequence[Tensor | None], results: Sequence[Tensor]) -> Sequence[Tensor]:
         """Results whose size the data decides: as many as the caller states, else as the file does, else the most."""
         place, axes_of = FOUND[node.op_type]
         decides = inputs[place] if place < len(inputs) else None
