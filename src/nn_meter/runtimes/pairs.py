@@ -97,24 +97,31 @@ def spell(work: Work, options: Options) -> None:
 Admits = Callable[[Sequence[Op], Sequence[Op]], bool]
 """Whether the operators of a kernel admit those of another, which reads them."""
 
+Shares = Callable[[Op, Op], bool]
+"""Whether a kernel may draw in an operator that reads what others read, too."""
+
 
 def join(work: Work, options: Options) -> None:
     """Let each operator join the kernel that computes what it reads, where a rule admits it."""
     rules = options.rules
     known: dict[tuple[str, ...], bool | None] = {**options.facts, **rules.chains}
     known |= {tuple(pair): obey for pair, obey in rules.pairs.items()}
-    join_where(work, lambda inside, joining: _admits(work, inside, joining, known), rules.shares)
+    join_where(
+        work,
+        lambda inside, joining: _admits(work, inside, joining, known),
+        lambda kernel, reader: rules.shares and not _waits(work, reader, kernel),
+    )
 
 
-def join_where(work: Work, admits: Admits, shares: bool = False) -> None:
-    """Let each operator join the kernel that computes what it reads, where that admits it; with ``shares`` also what
-    others read."""
+def join_where(work: Work, admits: Admits, shares: Shares, early: bool = False) -> None:
+    """Let each operator join the kernel that computes what it reads, where that admits it. ``early``: a kernel that
+    shares what it makes stands where it stood before, so that all it reads has to be made by then."""
     parts = {op: [op] for op in work.ops()}
     for op in list(parts):
         if work.alive(op):
             op.core = core(work, [op])
             op.layout = op.core.layout
-            _grow(work, op, parts, admits, shares)
+            _grow(work, op, parts, admits, shares, early)
 
 
 PASSES = (Pass("eliminate", eliminate), Pass("spell", spell), Pass("join", join))
@@ -155,7 +162,8 @@ def _grow(
     kernel: Op,
     parts: dict[Op, list[Op]],
     admits: Admits,
-    shares: bool,
+    shares: Shares,
+    early: bool,
 ) -> None:
     """Let ``kernel`` draw in its readers as long as one is admitted."""
     while True:
@@ -171,7 +179,7 @@ def _grow(
         if reader is None:
             return
         grown = [*inside, *parts[reader]]
-        kernel = _merge(work, kernel, reader)
+        kernel = _merge(work, kernel, reader, early)
         kernel.core = core(work, grown)
         kernel.op_type, kernel.attrs = kernel.core.op_type, dict(kernel.core.attrs)
         kernel.layout = kernel.core.layout
@@ -180,14 +188,14 @@ def _grow(
         parts[kernel] = grown
 
 
-def _candidates(work: Work, kernel: Op, shares: bool) -> Iterator[Op]:
-    """Readers that may join: the only one, or with ``MON`` any that waits for no other reader."""
+def _candidates(work: Work, kernel: Op, shares: Shares) -> Iterator[Op]:
+    """Readers that may join: the only one, or any that may share what it reads."""
     for name in filter(None, kernel.outputs):
         readers = list(work.readers(name))
         if len(readers) == 1 and name not in work.outputs:
             yield readers[0]
-        elif shares:
-            yield from (reader for reader in readers if not _waits(work, reader, kernel))
+        else:
+            yield from (reader for reader in readers if shares(kernel, reader))
 
 
 def _waits(work: Work, reader: Op, kernel: Op) -> bool:
@@ -204,12 +212,16 @@ def _waits(work: Work, reader: Op, kernel: Op) -> bool:
     return False
 
 
-def _merge(work: Work, kernel: Op, reader: Op) -> Op:
+def _merge(work: Work, kernel: Op, reader: Op, early: bool) -> Op:
     """One of two: reads and writes what both do, less what stays inside."""
     made = [o for o in kernel.outputs if o]
     inputs = [*kernel.inputs, *(i for i in reader.inputs if i and i not in made and not work.const(i))]
     outside = [o for o in made if o in work.outputs or any(r is not reader for r in work.readers(o))]
-    return work.fuse((kernel, reader), kernel.op_type, inputs, [*outside, *reader.outputs])
+    first = kernel.place
+    merged = work.fuse((kernel, reader), kernel.op_type, inputs, [*outside, *reader.outputs])
+    if outside and early:
+        merged.place = first  # before whoever else reads what the kernel makes
+    return merged
 
 
 def _admits(

@@ -12,11 +12,11 @@ from types import MappingProxyType
 
 from nn_meter.kernels.spellings import SWISH
 from nn_meter.runtimes.base import Pass, Runtime, rewriting
+from nn_meter.runtimes.equals import merge_equals
 from nn_meter.runtimes.onnxruntime import (
     blocked,
     channels_last,
     convolutions,
-    equals,
     functions,
     halves,
     products,
@@ -41,7 +41,7 @@ from nn_meter.runtimes.onnxruntime.spellings import (
 PASSES: tuple[Pass, ...] = (
     Pass("keep_behind_dequantised", quantised.keep_behind_dequantised, "ConstantFolding"),
     Pass("eliminate_no_ops", views.eliminate_no_ops, "EliminateIdentity, EliminateDropout, NoopElimination, ..."),
-    Pass("merge_equals", equals.merge_equals, "ConstantSharing, CommonSubexpressionElimination"),
+    Pass("merge_equals", merge_equals, "ConstantSharing, CommonSubexpressionElimination"),
     Pass("fold_pad", convolutions.fold_pad("Conv", "AveragePool", "MaxPool"), "Pad_Fusion", until="1.32"),
     Pass("fold_pad", convolutions.fold_pad("Conv", "AveragePool"), "Pad_Fusion", since="1.32"),
     Pass("fold_into_conv", convolutions.fold_into_conv, "ConvBNFusion, ConvMulFusion, ConvAddFusion"),

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from nn_meter.kernels.rewriting import Op, Work
 from nn_meter.runtimes.base import Options, Run
-from nn_meter.runtimes.onnxruntime.equals import value_of
+from nn_meter.runtimes.equals import value_of
 from nn_meter.runtimes.onnxruntime.functions import expand
 
 _HALF = "float16"

@@ -7,15 +7,17 @@ What parameters hold is not known here: they are taken to be a trained network's
 from __future__ import annotations
 
 from nn_meter.ir import Graph
+from nn_meter.kernels.patterns import Pattern
 from nn_meter.kernels.rewriting import Work
 from nn_meter.kernels.rules import read_rules
 from nn_meter.kernels.spellings import BIAS, GELU, HARD_SWISH, LAYER_NORM, RMS_NORM, SWISH, TANH_GELU
 from nn_meter.runtimes.base import Options, Pass, Runtime, rewriting
+from nn_meter.runtimes.equals import merge_equals
 from nn_meter.runtimes.openvino.joining import join
 from nn_meter.runtimes.openvino.rewrites import (
     absorb_expand,
     absorbed,
-    drop_concat,
+    drop_idle,
     fuse_attention,
     fuse_transpose,
     group_convolutions,
@@ -26,14 +28,24 @@ from nn_meter.runtimes.openvino.rewrites import (
 )
 from nn_meter.runtimes.pairs import eliminate
 
+_BLOOM_GELU = Pattern(
+    "FastGelu",
+    ("x",),
+    """
+    c = Mul(Mul(x, 0.79788), Add(Mul(Mul(x, 0.044715), x), 1.0))
+    y = Mul(Mul(x, 0.5), Add(Tanh(c), 1.0))
+    """,
+)
+
 PASSES: tuple[Pass, ...] = (
     Pass("eliminate", eliminate, "NopElimination"),
-    Pass("drop_concat", drop_concat, "EliminateConcat"),
+    Pass("merge_equals", merge_equals, "SharedOpOptimization"),
+    Pass("drop_idle", drop_idle, "EliminateConcat, EliminatePad"),
     Pass("merge_slices", merge_slices, "GroupedSliceToVSplitOptimization, SliceSequenceToSingleSlice"),
     Pass("absorb_expand", absorb_expand, "BroadcastElementwiseFusion"),
     Pass(
         "spell",
-        rewriting(HARD_SWISH, GELU, TANH_GELU, LAYER_NORM, RMS_NORM, BIAS, SWISH),
+        rewriting(HARD_SWISH, GELU, TANH_GELU, _BLOOM_GELU, LAYER_NORM, RMS_NORM, BIAS, SWISH),
         "HSwishFusion, GeluFusion, MVNFusion, RMSFusion, SwishFusion",
     ),
     Pass("group_convolutions", group_convolutions, "ConvToGroupConv: GroupConvolutionFusion"),

@@ -63,11 +63,12 @@ def _apart(work: Work, ops: Sequence[Op]) -> bool:
     return all(end <= start for (_, end), (start, _) in pairwise(spans))
 
 
-def drop_concat(work: Work, options: Options) -> None:
-    """A Concat of one is nothing."""
-    for op in work.ops("Concat"):
-        if len(op.inputs) == 1 and not work.const(op.inputs[0]):
-            work.bypass(op, "nothing is joined to its one operand")
+def drop_idle(work: Work, options: Options) -> None:
+    """A Concat of one is nothing, nor is a Pad of nothing."""
+    for op in work.ops("Concat", "Pad"):
+        data = [i for i in op.inputs if i and not work.const(i)]
+        if len(data) == 1 and work.shape(data[0]) == work.shape(op.outputs[0]):
+            work.bypass(op, f"the {op.op_type} changes nothing")
 
 
 def absorb_expand(work: Work, options: Options) -> None:
@@ -116,13 +117,14 @@ def fuse_transpose(work: Work, options: Options) -> None:
                 continue
             if operands(work, op) == 2:
                 inputs = [before.inputs[0] if i == name else i for i in op.inputs]
-                scores = work.as_it_stands(op)
-                op = work.fuse((before, op), "MatMul", inputs, op.outputs, op.attrs)
+                scores = work.executed(op)
+                attrs = {**op.attrs, "transA": 1} if name == op.inputs[0] else op.attrs
+                op = work.fuse((before, op), "MatMul", inputs, op.outputs, attrs)
                 op.core = scores
 
 
-def _turns_last(op: Op) -> bool:
-    perm = op.attrs.get("perm")
+def _turns_last(op: Op | None) -> bool:
+    perm = op.attrs.get("perm") if op is not None and op.op_type == "Transpose" else None
     return isinstance(perm, tuple) and perm == (*range(len(perm) - 2), len(perm) - 1, len(perm) - 2)
 
 
@@ -159,6 +161,8 @@ def fuse_attention(work: Work, options: Options) -> None:
             makers = (_alone(work, name) for name in maker.inputs)
             maker = next((m for m in makers if m is not None and m.op_type in _OF_SCORES), None)
         if maker is None or maker.op_type != "MatMul" or operands(work, maker) < 2 or operands(work, mixing) < 2:
+            continue
+        if maker.attrs.get("transA") or _turns_last(work.producer.get(maker.inputs[0])):
             continue
         _tokenise(work, maker, steps, softmax, mixing)
 
@@ -214,8 +218,7 @@ def turned(work: Work) -> list[str]:
             continue
         idle += [member for each in ops for member in each.members]
         if taker is before:
-            kept = work.executed(taker)
-            work.fuse((taker, op), taker.op_type, taker.inputs, op.outputs, taker.attrs).core = kept
+            _append(work, taker, ops)
         else:
             _take(work, ops, taker)
     return idle
@@ -229,17 +232,25 @@ def _in_place(
     if op.attrs.get("perm") == _IMAGES_FIRST:
         if reader is not None and reader.op_type in ELEMENTWISE and _meets(reader, out, last):
             return (op,), reader
-        several = () if reader is not None or out in work.outputs else work.readers(out)
-        if before is not None and several and all(r.op_type == "Conv" or _meets(r, out, last) for r in several):
+        if before is not None and reader is None and _all_meet(work, out, last):
             return (op,), before
     elif op.attrs.get("perm") == _ROWS and reader is not None:
         if before is not None and before.op_type in VIEWS and _flattens(work, before, last):
             return (before, op), reader
         if reader.op_type in VIEWS and len(work.shape(reader.outputs[0])) == 4:
-            conv = work.only_reader(reader.outputs[0])
+            image = reader.outputs[0]
+            conv = work.only_reader(image)
             if conv is not None and conv.op_type == "Conv":
                 return (op, reader), conv
+            if conv is None and before is not None and _all_meet(work, image, last | {image}):
+                return (op, reader), before
     return (), None
+
+
+def _all_meet(work: Work, name: str, last: set[str]) -> bool:
+    """Whether all that read a tensor have what they read with the channels last."""
+    readers = () if name in work.outputs else work.readers(name)
+    return bool(readers) and all(each.op_type == "Conv" or _meets(each, name, last) for each in readers)
 
 
 def _channels_last(work: Work) -> set[str]:
@@ -263,6 +274,17 @@ def _flattens(work: Work, view: Op, last: set[str]) -> bool:
     shape = work.shape(view.inputs[0])
     flat = (*shape[:2], shape[2] * shape[3]) if len(shape) == 4 else ()
     return view.inputs[0] in last and work.shape(view.outputs[0]) == flat
+
+
+def _append(work: Work, maker: Op, ops: Sequence[Op]) -> None:
+    """Let ``maker`` have operators that stand one behind the other behind it."""
+    outputs = [ops[-1].outputs[0] if o == ops[0].inputs[0] else o for o in maker.outputs]
+    members = tuple(member for op in (maker, *ops) for member in op.members)
+    taken = Op(maker.op_type, maker.inputs, outputs, maker.attrs, members)
+    taken.core = work.executed(maker)
+    for op in (maker, *ops):
+        work.remove(op)
+    work.add(taken, at=maker)
 
 
 def _take(work: Work, ops: Sequence[Op], reader: Op) -> None:
