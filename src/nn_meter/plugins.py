@@ -84,6 +84,8 @@ GROUPS: Mapping[str, Group] = MappingProxyType(
                 "openvino_cpu": "nn_meter.backends.openvino_cpu:OpenVinoCpu",
                 "mnn": "nn_meter.backends.mnn:Mnn",
                 "litert": "nn_meter.backends.litert:LiteRt",
+                "tflite_cpu": "nn_meter.backends.benchmark_model:BenchmarkModel",
+                "tflite_gpu": "nn_meter.backends.benchmark_model:BenchmarkModelOnGpu",
                 "pytorch_eager": "nn_meter.backends.pytorch:PyTorchEager",
                 "replay": "nn_meter.backends.replay:ReplayBackend",
             },

@@ -9,6 +9,9 @@ import platformdirs
 
 from nn_meter.errors import StorageError
 
+DEVICE = "NN_METER_DEVICE"
+"""The variable by which a link tells its worker which device it stands for, where the worker does not run there."""
+
 PUBLISHED = "https://github.com/microsoft/nn-Meter/releases/download/v1.0-data"
 
 
@@ -35,3 +38,9 @@ def predictor() -> str:
 def mirror() -> str:
     """Base address of the published predictors: ``NN_METER_MIRROR``, else nn-Meter's release page."""
     return (os.environ.get("NN_METER_MIRROR") or PUBLISHED).rstrip("/")
+
+
+def device() -> str:
+    """The address of the device that this process stands for (``NN_METER_DEVICE``, set by the link that started it);
+    empty where it is this machine."""
+    return os.environ.get(DEVICE, "")

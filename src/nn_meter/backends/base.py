@@ -18,6 +18,7 @@ from nn_meter.errors import BackendError
 from nn_meter.ir.graph import Graph
 from nn_meter.runtimes import Runtime
 from nn_meter.runtimes.trace import ExecutedKernel, KernelTrace
+from nn_meter.settings import device
 
 Model = Graph | bytes
 """What a backend takes: a graph, which gets random weights, or a serialised ONNX model."""
@@ -52,7 +53,8 @@ class Backend(Protocol):
 
     name: ClassVar[str]
     config_type: ClassVar[type[Any]]
-    # and, where more is known of what it executes than rules say: runtime: ClassVar[str], a name in nn_meter.runtimes
+    # and, where more is known of what it executes than rules say: runtime: ClassVar[str], a name in nn_meter.runtimes;
+    # where a program on a device without Python runs models: by_program: ClassVar[bool], and device() -> Device
 
     @property
     def config(self) -> Any:
@@ -184,6 +186,11 @@ def load(name: str, **settings: Any) -> Backend:
     if unknown:
         raise BackendError(
             f"backend {name!r} has no setting {unknown[0]!r}; it has {', '.join(known) if known else 'none'}"
+        )
+    if device() and not getattr(backend_type, "by_program", False):
+        raise BackendError(
+            f"backend {name!r} runs models in Python, which {device()} does not have; drive LiteRT's program there "
+            "with --backend tflite_cpu or tflite_gpu"
         )
     backend: Backend = backend_type(backend_type.config_type(**settings))
     return backend

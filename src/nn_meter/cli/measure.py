@@ -30,7 +30,8 @@ def add_device_argument(parser: argparse.ArgumentParser) -> None:
     """Where the runtime runs."""
     parser.add_argument(
         "--device", default="local", metavar="ADDRESS",
-        help="where it runs: local (the default), ssh://user@host[:port], or a name (see nn-meter devices)",
+        help="where it runs: local (the default), "
+        "ssh://user@host[:port], adb://SERIAL, or a name (see nn-meter devices)",
     )  # fmt: skip
 
 

@@ -34,6 +34,7 @@ LINKS: Mapping[str, str] = MappingProxyType(
     {
         "local": "nn_meter.devices.link:LocalLink.at",
         "ssh": "nn_meter.devices.ssh:SshLink.at",
+        "adb": "nn_meter.devices.adb:AdbLink.at",
     }
 )
 """Scheme to ``module:callable`` of the links of this package; called with the address, it gives a ``Link``."""

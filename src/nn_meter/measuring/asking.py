@@ -41,7 +41,9 @@ def ask(worker: Worker, backend: Named) -> Circumstances:
 
 def tell(backend: Named) -> tuple[Device, dict[str, Value]]:
     """What machine and backend say of themselves; called where they are."""
-    return here(), dict(backend.load().check())
+    loaded = backend.load()
+    device = getattr(loaded, "device", here)  # a program's phone is not where the worker runs
+    return device(), dict(loaded.check())
 
 
 def failed(what: str, failure: Failure) -> NnMeterError:

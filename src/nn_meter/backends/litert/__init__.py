@@ -70,10 +70,7 @@ class LiteRt:
             BackendError: an operator that TFLite has not, or that LiteRT refuses; names it.
             MissingDependencyError: ai-edge-litert is not installed.
         """
-        schema = _schema()
-        data = as_bytes(model)
-        graph = model if isinstance(model, Graph) else reader.read(data)
-        return LiteRtPrepared(lowered(graph, data, random_inputs(data), schema), self.config)
+        return LiteRtPrepared(written(model), self.config)
 
     def fused(self, model: Model) -> list[ExecutedKernel]:
         """The operators that LiteRT executes, those of XNNPACK included, in their order.
@@ -136,6 +133,19 @@ class LiteRtPrepared(Closing):
             model, threads = self.lowered, self._config.threads
             self._sessions[profiled] = Session(model.data, model.inputs, model.names, threads, profiled)
         return self._sessions[profiled]
+
+
+def written(model: Model) -> Lowered:
+    """``model`` as a TFLite file, with random inputs.
+
+    Raises:
+        BackendError: an operator that TFLite has not; names it.
+        MissingDependencyError: ai-edge-litert is not installed.
+    """
+    schema = _schema()
+    data = as_bytes(model)
+    graph = model if isinstance(model, Graph) else reader.read(data)
+    return lowered(graph, data, random_inputs(data), schema)
 
 
 def _schema() -> Any:
