@@ -129,6 +129,35 @@ def test_the_next_to_measure_is_unlike_what_was_measured() -> None:
     assert found.next == ("net_96_6_48",)
 
 
+def lowered(group: int, pad: int = 1) -> list[str]:
+    b = GraphBuilder("one")
+    x = b.input((1, 32, 16, 16), "float32")
+    weight = b.weight((32, 32 // group, 3, 3), "float32")
+    graph = b.graph(b.op("Conv", x, weight, kernel_shape=(3, 3), pads=(pad,) * 4, group=group))
+    (kernel,) = fuse(graph, read_rules(TFLITE.rules)).kernels
+    return [name for name, _ in rows(kernel.kind, kernel.config, TFLITE.staged)]
+
+
+def test_tflite_pads_where_a_convolution_reads_beyond_its_input_and_loops_over_groups() -> None:
+    assert lowered(1) == ["launch", "conv", "launch", "pad", "im2col"]
+    assert lowered(1, pad=0) == ["launch", "conv", "im2col"]
+    assert lowered(4) == ["launch", "grouped_loop", "launch", "pad"]
+    assert lowered(32) == ["launch", "dwconv", "launch", "pad"]
+
+
+def test_threads_do_nothing_for_groups_on_a_phone() -> None:
+    def ms(cores: str, group: int) -> float:
+        b = GraphBuilder("one")
+        x = b.input((1, 128, 28, 28), "float32")
+        for _ in range(6):
+            weight = b.weight((128, 128 // group, 3, 3), "float32")
+            x = b.op("Conv", x, weight, kernel_shape=(3, 3), pads=(1,) * 4, group=group)
+        return nn_meter.load_latency_predictor(f"a03s_{cores}_float_tflite").predict(b.graph(x))
+
+    assert ms("1large", 1) / ms("4large", 1) > 1.8
+    assert ms("1large", 8) / ms("4large", 8) < 1.3
+
+
 def test_several_environments_are_not_mixed() -> None:
     other = Circumstances(Device("another phone"), "tflite", source="a test")
     with pytest.raises(BuildError, match="several environments"):

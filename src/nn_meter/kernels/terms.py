@@ -93,9 +93,23 @@ def _rows_size(c: RowsConfig) -> float:
     return float(c.rows * c.length)
 
 
+def _padded(c: ConvConfig | CopyConfig) -> float:
+    return float(c.out) if isinstance(c, CopyConfig) else float(c.n * c.cin * prod(c.size))
+
+
+def _pads(c: ConvConfig) -> bool:
+    """Whether it reads beyond its input."""
+    each = zip(c.out, c.strides, c.kernel, c.dilations, c.size, strict=True)
+    return any((out - 1) * stride + (kernel - 1) * dilation + 1 > size for out, stride, kernel, dilation, size in each)
+
+
 def _attention_macs(c: AttentionConfig) -> float:
     return 2.0 * c.batch * c.heads * c.queries * c.keys * c.width
 
+
+_TAP = 4
+"""A tap of a reference loop (its offsets, whether it is inside) in multiply-adds: 3 to 6 where RegNets of two phones
+differ in channels per group."""
 
 _STRIDE = Size("stride", lambda c: max(c.strides), 1)
 _AREA = Size("area", lambda c: prod(c.kernel), 9)
@@ -122,6 +136,12 @@ TERMS: Mapping[str, Term] = MappingProxyType(
                 Size("pixels", _pixels, 784),
                 _STRIDE,
             ),
+        ),
+        "grouped_loop": Term(
+            "",
+            lambda c: _macs(c) + _TAP * _written(c) * prod(c.kernel),
+            1e6,
+            (Size("cin", lambda c: c.cin // c.group, 16),),
         ),
         "dwconv": Term("", _macs, 1e6, (Size("cin", lambda c: c.cin, 128, True), _PIXELS, _AREA, _STRIDE)),
         "convtrans": Term("arithmetic", _macs, 1e6),
@@ -160,7 +180,7 @@ TERMS: Mapping[str, Term] = MappingProxyType(
             "arithmetic", lambda c: c.steps * c.batch * c.hidden * (c.input + c.hidden) * c.directions, 1e6
         ),
         "im2col": Term("memory", lambda c: float(_pixels(c) * c.cin * prod(c.kernel)), 1e6),
-        "pad": Term("memory", lambda c: float(c.n * c.cin * prod(c.size)), 1e5),
+        "pad": Term("memory", _padded, 1e5),
         "fused_activation": Term("memory", _written, 1e5),
         "fused_sum": Term("memory", _written, 1e5),
         "binary": Term("memory", lambda c: float(c.size), 1e5, (_ELEMENTS,)),
@@ -200,7 +220,8 @@ def steps(kind: str, config: KernelConfig, staged: bool = False) -> Iterator[str
     """Names of the terms of one kernel, ``launch`` first; none for one that only looks at data another way.
 
     ``staged`` says that the runtime writes out what a convolution reads, padded (``pad``) and patch by patch
-    (``im2col``), before it computes it.
+    (``im2col``), before it computes it, and that convolutions in groups run in a plain loop of one thread, as TFLite
+    did on processors (its ``conv.cc`` left them to the reference kernel; RegNets and ResNeXts gain nothing by threads).
     """
     if kind == "reshape":
         return
@@ -220,6 +241,8 @@ def steps(kind: str, config: KernelConfig, staged: bool = False) -> Iterator[str
     elif isinstance(config, PoolConfig):
         whole = config.op.startswith("Global") or prod(config.out) == 1
         yield "mean" if whole else "maxpool" if config.op.startswith("Max") else "avgpool"
+    elif isinstance(config, CopyConfig) and config.op == "Pad" and staged:
+        yield "pad"
     else:
         yield from (name for kind_of, name in _SIMPLE.items() if isinstance(config, kind_of))
 
@@ -231,12 +254,14 @@ def _convolution(kind: str, c: ConvConfig, staged: bool) -> Iterator[str]:
         yield "convtrans"
     elif vector:
         yield "conv_vector"
+    elif c.group > 1 and inner > 1 and staged:
+        yield "grouped_loop"
     elif c.group > 1:
         yield "dwconv" if inner == 1 else "grouped"
     else:
         yield "conv1x1" if area == 1 else "stem" if c.cin <= 4 else "conv"
     if staged and not vector:
-        if area > 1:
+        if _pads(c):
             yield LAUNCH
             yield "pad"
         if c.group == 1 and (area > 1 or max(c.strides) > 1):

@@ -36,7 +36,7 @@ KERNEL_WEIGHT = 0.01
 MIN_MODELS = 4
 """Fewer whole models than this give no predictor."""
 
-_FREE = frozenset({CALL, LAUNCH, "dwconv", "conv_vector", "linear_vector", *GROUPS})
+_FREE = frozenset({CALL, LAUNCH, "dwconv", "grouped_loop", "conv_vector", "linear_vector", *GROUPS})
 """Parameters that are scales: nothing is known of them before."""
 _SPREAD_FREE, _SPREAD_BASE, _SPREAD_SLOPE = 3.0, 0.5, 0.15
 _LEAST_SPREAD = 0.02
