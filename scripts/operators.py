@@ -129,7 +129,7 @@ def examined(operator: str, predictor: Predictor, backend: OnnxRuntimeCpu, budge
             row.work,
             tuple(_name(each) for each in kernels),
             _shapes(graph, kernels),
-            _status(answer),
+            _status(answer, graph),
             alone,
             _in_context(operator, case, predictor, backend),
         )
@@ -171,7 +171,7 @@ def _shapes(graph: Graph, kernels: Sequence[ExecutedKernel]) -> str:
         for name, operand in zip(kernel.output_names, kernel.outputs, strict=False)
         if operand is not None
     }
-    if any(node.op_type in FOUND for node in graph.nodes):
+    if _data_decides(graph):
         return "the most that the data may have"
     wrong = [
         f"{graph.tensors[name].shape}, executed {executed[name]}"
@@ -181,8 +181,15 @@ def _shapes(graph: Graph, kernels: Sequence[ExecutedKernel]) -> str:
     return wrong[0] if wrong else "as executed" if any(name in executed for name in graph.outputs) else "not told"
 
 
-def _status(answer: Prediction) -> str:
+def _data_decides(graph: Graph) -> bool:
+    return any(node.op_type in FOUND for node in graph.nodes)
+
+
+def _status(answer: Prediction, graph: Graph) -> str:
+    """The least sure of its kernels'; where the data decides how much there is to do, *assumed*: the most is."""
     found = {each.status for each in answer.charged}
+    if found == {"predicted"} and _data_decides(graph):
+        return "assumed"
     return next((status for status in reversed(DOUBTFUL) if status in found), "predicted" if found else "free")
 
 
@@ -205,7 +212,7 @@ def page(found: Found, predictor: str, command: str) -> str:
         "|---|---|---:|---:|---:|---:|",
     ]
     for where in ("alone", "context"):
-        for status in ("predicted", *DOUBTFUL):
+        for status in ("predicted", "assumed", *DOUBTFUL):
             ratios = [pair.ratio for row in told if row.status == status and (pair := getattr(row, where)) is not None]
             if ratios:
                 off = [sum(not 1 / times <= ratio <= times for ratio in ratios) for times in (2, 4)]
