@@ -39,6 +39,9 @@ _REFUSED = 2
 _WAITS = (0.5, 3.0)
 """A kill comes after so many times what a command takes that does next to nothing, on the machine as it is then."""
 
+_LINK_S = 30.0
+"""A session that has a device asks for it within so long."""
+
 _GRACE_S = 10.0
 """What a session started ends within so long after it was killed."""
 
@@ -59,8 +62,8 @@ class Job:
     journals: tuple[Path, ...]
     made: Path
     last: tuple[str, ...] = ()
-    cut: Callable[[], int] | None = None
-    """Kills the other end of a link; how many processes that were."""
+    cut: Callable[[float], int] | None = None
+    """Kills the other end of a link so many seconds after it is there; how many processes that were."""
 
 
 @dataclass
@@ -188,7 +191,14 @@ def far_job(sessions: Sessions, server: Loopback) -> Job:
     build = sessions.home / "builds" / "s@1.0.sqlite"
     resume = {True: ["--resume"], False: []}
 
-    def cut() -> int:
+    rules = sessions.folder / "rules.json"
+    rules.write_text("{}")  # detecting them could take all of the time that the last sessions have
+
+    def cut(after_s: float) -> int:
+        end = time.monotonic() + _LINK_S
+        while not server.sessions() and time.monotonic() < end:
+            time.sleep(0.02)
+        time.sleep(after_s)
         found = server.sessions()
         for each in found:
             os.kill(each, signal.SIGKILL)
@@ -197,10 +207,10 @@ def far_job(sessions: Sessions, server: Loopback) -> Job:
     return Job(
         "ssh",
         lambda there: ["build", "--backend", "replay", "--name", "s", "--budget", "1h", "--device", server.address,
-                       *resume[there]],
-        (build, build.with_suffix(".rules.sqlite"), build.with_suffix(".fits.sqlite")),
+                       "--rules", str(rules), *resume[there]],
+        (build, build.with_suffix(".fits.sqlite")),
         sessions.home / "registered" / "s@1.zip",
-        ("--budget", "30s"),
+        ("--budget", "60s"),
         cut,
     )  # fmt: skip
 
@@ -214,8 +224,8 @@ def killed(job: Job, sessions: Sessions, kills: int, draw: random.Random, tally:
         if last or (job.last and number > 0.7 * kills):  # of a build the last kills meet its training
             command += job.last
         session, cuts = sessions.start(command), 0
-        if job.cut is not None and number % 2 and not _ended(session, sessions.pace_s * draw.uniform(*_WAITS)):
-            cuts = job.cut()
+        if job.cut is not None and number % 2:
+            cuts = job.cut(sessions.pace_s * draw.uniform(*_WAITS))
             tally.cuts += bool(cuts)
         if not _ended(session, _LONG_S if last else sessions.pace_s * draw.uniform(*_WAITS)):
             session.kill()

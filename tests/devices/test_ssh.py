@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -237,19 +238,34 @@ def test_what_is_not_installed_there_is_named_with_its_line(
     assert f"{python} -m pip install 'nn-meter[build]==" in told
 
 
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 256 KiB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if os.getuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "none", disk], check=False).returncode:
+        pytest.skip("no file system can be mounted here")
+    yield disk
+    subprocess.run(["umount", "-l", disk], check=True)
+
+
 @needs_sshd
-def test_a_full_disk_there_is_said(
-    reached: Loopback, tmp_path_factory: pytest.TempPathFactory, modules: str, tmp_path: Path
+def test_a_full_disk_there_is_said_and_nothing_of_the_model_stays(
+    reached: Loopback, tmp_path_factory: pytest.TempPathFactory, modules: str, tmp_path: Path, small_disk: Path
 ) -> None:
     model = tmp_path / "model.onnx"
     model.write_bytes(bytes(3 << 19))
-    with sshd(tmp_path_factory.mktemp("full"), {"PYTHONPATH": modules}, prelude="ulimit -f 1000") as full:
+    there = {"PYTHONPATH": modules, "TMPDIR": str(small_disk)}
+    with sshd(tmp_path_factory.mktemp("full"), there) as full:
         os.environ["PATH"] = f"{full.bin}:{os.environ['PATH']}"  # undone by the fixture
-        with worker(full.address) as there:
-            failed = there.call(content, there.attach(model))
-    assert isinstance(failed, Failure)
-    assert failed.kind == "refused"
-    assert "cannot be written on the device" in failed.reason
+        with worker(full.address) as far:
+            path = far.attach(model)
+            with pytest.raises(DeviceError, match=r"on the device \(No space left on device\); free some space"):
+                far.call(content, path)
+        assert emptied(small_disk)
+        model.write_bytes(b"smaller")
+        with worker(full.address) as far:
+            assert far.call(content, far.attach(model)) == b"smaller"  # the advice
 
 
 @needs_sshd

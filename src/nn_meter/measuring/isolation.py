@@ -179,9 +179,8 @@ class Worker(Closing):
                 message = self._message(channel)
                 if isinstance(message, Failure):
                     return message
-                if "failure" in message:
-                    failed: Failure = wire.from_json(Failure, message["failure"])
-                    return failed
+                if "failure" in message:  # the next model would fit no better
+                    raise DeviceError(f"{self._link.address}: {message['failure']['reason']}")
                 first = False
         self._there.add(name)
         return None
