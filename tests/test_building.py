@@ -59,8 +59,8 @@ def test_a_misspelt_kind_and_an_unknown_setting_are_told_before_anything_is_meas
         build(BuildPlan(kinds=("cnov",)), name="x", journal=tmp_path / "j.sqlite")
     with pytest.raises(BackendError, match="'replay' has no setting 'threads'; it has recorded_ms"):
         build(BuildPlan("replay", {"threads": 2}), name="x", journal=tmp_path / "j.sqlite")
-    with pytest.raises(DeviceError, match="no link to a device 'adb://1'; known: local"):
-        build(BuildPlan(device="adb://1"), name="x", journal=tmp_path / "j.sqlite")
+    with pytest.raises(DeviceError, match="no link to a device 'usb://1'; known: adb, local, ssh"):
+        build(BuildPlan(device="usb://1"), name="x", journal=tmp_path / "j.sqlite")
     assert not (tmp_path / "j.sqlite").exists()
 
 
