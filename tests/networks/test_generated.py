@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from nn_meter.ir.graph import Graph, verify
 from nn_meter.networks import FAMILIES, draw
-from nn_meter.networks._blocks import DEEPEST, LARGEST, SOFT_PARAMETERS
-from nn_meter.networks.generated import MAX_FLOPS
+from nn_meter.networks._blocks import DEEPEST, SOFT_PARAMETERS
+from nn_meter.networks.generated import DEEP_FLOPS, MAX_FLOPS
 
 MODELS = Path(__file__).parents[2] / ".." / "shared" / "models"
 WRITTEN_AS_TENSORS = {"Constant"}
@@ -56,7 +56,7 @@ def test_every_family_gives_a_small_graph_for_any_seed(family: str, seed: int) -
     assert verify(graph) is graph
     written = 5 if FAMILIES[family].precisions else 1  # changes of type around each operator
     assert 1 <= len(graph.nodes) <= 160 * written * DEEPEST
-    assert flops(graph) <= MAX_FLOPS * DEEPEST / LARGEST
+    assert flops(graph) <= min(MAX_FLOPS * DEEPEST, DEEP_FLOPS)
     assert sum(t.size for t in graph.tensors.values() if t.const and t.value is None) <= 3 * SOFT_PARAMETERS
     assert all(1 <= tensor.size <= 3e7 for tensor in graph.tensors.values())
     if not family.startswith("operators"):  # there are operators of every element type

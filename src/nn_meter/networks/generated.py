@@ -21,7 +21,7 @@ from nn_meter.networks import _blocks_language as language
 from nn_meter.networks import _blocks_maps as maps
 from nn_meter.networks import _blocks_mixers as mixers
 from nn_meter.networks import _blocks_tokens as tokens
-from nn_meter.networks._blocks import LARGEST, Pen, Step
+from nn_meter.networks._blocks import DEEP_MACS, LARGEST, Pen, Step
 from nn_meter.networks._blocks_micro import MICRO
 from nn_meter.networks._blocks_operators import OPERATORS
 from nn_meter.networks.quantised import PRECISIONS
@@ -29,6 +29,9 @@ from nn_meter.networks.quantised import PRECISIONS
 MAX_FLOPS = 4.0e8 * LARGEST
 """No network does more floating-point operations than this in its convolutions and matrix products; of deep ones no
 block in the mean."""
+
+DEEP_FLOPS = 4 * DEEP_MACS
+"""Nor than this, two to a multiply-add, its last block included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,8 @@ class Family:
             rng = np.random.default_rng((seed, zlib.crc32(self.name.encode()), attempt))
             pen = Pen(f"{self.name}_{seed}", rng, dtype)
             output = self.write(pen)
-            if pen.nodes and 2 * pen.macs <= MAX_FLOPS * pen.scale * pen.depth / LARGEST:
+            most = min(MAX_FLOPS * pen.scale * pen.depth / LARGEST, DEEP_FLOPS)
+            if pen.nodes and 2 * pen.macs <= most:
                 graph = pen.graph(output)
                 return PRECISIONS[pen.pick(*self.precisions)](graph) if self.precisions else graph
         raise AssertionError("unreachable: attempts do not end")
