@@ -12,6 +12,7 @@ import os
 import re
 import shlex
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -147,6 +148,36 @@ def answered(command: str, run: Run) -> str:
     after = {path: path.stat().st_mtime_ns for path in Path().rglob("*")}
     assert result.out or after != before, command
     return result.out
+
+
+@pytest.mark.heavy
+@pytest.mark.usefixtures("place")
+def test_the_tutorial_works_in_a_fresh_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a new user has it: a clone, a virtual environment, the package with a runtime, the page in a shell."""
+    there, clone, venv = ROOT / "docs" / "tutorial.md", tmp_path / "clone", tmp_path / "venv"
+    subprocess.run(["git", "clone", "--quiet", ROOT, clone], check=True)
+    subprocess.run([sys.executable, "-m", "venv", venv], check=True)
+    pip = subprocess.run([venv / "bin" / "pip", "install", "--quiet", f"{clone}[build]"], capture_output=True)
+    if pip.returncode:
+        pytest.skip(f"not installed here: {pip.stderr.decode()[-200:]}")
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    monkeypatch.setenv("PATH", f"{venv / 'bin'}{os.pathsep}{os.environ['PATH']}")
+
+    def shown(*command: str) -> str:
+        return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+    code, ran = "variants = ['models/one.onnx', 'models/two.onnx']\n", 0
+    for block in blocks(there):
+        if block.language == "python":
+            code += block.text
+        for command, said in block.commands():
+            if any(command.startswith(start) for start in SKIPPED):
+                continue
+            found, ran = shown("sh", "-c", command), ran + 1
+            assert block.language != "console" or alike(said, found), f"{command} says\n{found}\nand not\n{said}"
+    shown("python", "-c", code)
+    assert ran >= 10
+    assert str(venv) in shown("python", "-c", "import nn_meter; print(nn_meter.__file__)")
 
 
 def alike(said: str, found: str) -> bool:
