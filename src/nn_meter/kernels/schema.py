@@ -5,10 +5,9 @@ follow from the work that its configs do and from what surrounds the kernel:
 
 ``flops``, ``bytes``
     what it computes, and what it reads and writes, weights included;
-``resident_bytes``
-    what a whole inference touches: all weights once, and twice what the largest kernel moves beside them, since
-    activations share their memory; no more than it reads and writes in all, rounded to a quarter of an octave. Between
-    two uses of a weight that much has passed through the caches, so that the same kernel takes longer in a large model;
+``inference_bytes``
+    what a whole inference reads and writes, rounded to a quarter of an octave, ``LARGE`` at most. Between two uses of a
+    weight that much has passed through the caches, so that the same kernel takes longer in a large model;
 ``recent_1_bytes``, ``recent_2_bytes``, ``recent_4_bytes``
     what the kernel before, the two and the four before read and wrote, rounded to half an octave: where it was little,
     what they left is still in the nearest cache. Before the first kernel of an inference the last of another ran;
@@ -40,14 +39,15 @@ from nn_meter.kernels.partition import Shape
 
 SCHEMA = "onnx-2"
 ROOFLINE = "roofline_ms"
-_OLDER = ("footprint_bytes", "inference_bytes")
-"""In place of ``resident_bytes`` bundles before 2026-11-28 have what an inference reads and writes in all, and those of
-that day the same, ``LARGE`` at most."""
+FOOTPRINT = "footprint_bytes"
+"""``inference_bytes`` without a limit, as bundles before 2026-11-28 have it."""
 
 LARGE = 2.0**26
+"""Few networks that are drawn read and write more: beyond, regressors would know them by their largest kernels, and
+take additions of small ones for slow."""
 
 _RECENT = (1, 2, 4)
-AROUND = ("resident_bytes", *(f"recent_{count}_bytes" for count in _RECENT))
+AROUND = ("inference_bytes", *(f"recent_{count}_bytes" for count in _RECENT))
 """Columns that say what surrounds a kernel."""
 
 UNKNOWN = -1
@@ -133,13 +133,11 @@ class Operator:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a kernel does: floating-point operations, and bytes that it reads and writes; ``weight_bytes`` of those that
-    it reads are constants."""
+    """What a kernel does: floating-point operations, and bytes that it reads and writes."""
 
     flops: float
     read_bytes: float
     written_bytes: float
-    weight_bytes: float = 0.0
 
     @property
     def bytes(self) -> float:
@@ -274,35 +272,34 @@ class Encoder:
         work: Callable[[Any], Work] | None = None,
     ) -> None:
         declared = {column.name: column for column in kind.columns}
-        shared = (*_OLDER, *AROUND, "flops", "bytes", ROOFLINE)
+        shared = (FOOTPRINT, *AROUND, "flops", "bytes", ROOFLINE)
         asked = [name for name in columns if name not in shared]
         self._work = work or kind.work
         self._own = tuple(_number(declared[name], codes, speeds) for name in asked)
         places = {name: place for place, name in enumerate((*shared, *asked))}
         self._pick = itemgetter(*(places[name] for name in columns), 0)  # one more, so that it always gives a tuple
         self._speeds = speeds
-        self._half_known: dict[Any, tuple[float, float, Row]] = {}
+        self._half_known: dict[Any, tuple[float, Row]] = {}
 
-    def half(self, config: Any) -> tuple[float, float, Row]:
-        """The bytes that a kernel of ``config`` moves, those of them that are weights, and the columns that follow from
-        the config alone."""
+    def half(self, config: Any) -> tuple[float, Row]:
+        """The bytes that a kernel of ``config`` moves, and the columns that follow from the config alone."""
         known = self._half_known.get(config)
         if known is None:
             if len(self._half_known) >= self._REMEMBERED:
                 self._half_known.clear()
             work = self._work(config)
             own = [value(config) for value in self._own]
-            known = work.bytes, work.weight_bytes, (work.flops, work.bytes, self._speeds.roofline_ms(work), *own)
+            known = work.bytes, (work.flops, work.bytes, self._speeds.roofline_ms(work), *own)
             self._half_known[config] = known
         return known
 
     def bound(self, config: Any) -> Bound:
         """What a kernel of ``config`` waits for on the device."""
-        moved, _, (flops, *_) = self.half(config)
+        moved, (flops, *_) = self.half(config)
         return self._speeds.bound(Work(flops, moved, 0.0))
 
     def row(self, half: Row, around: Row) -> Row:
-        """The row of a kernel that is surrounded so: the columns of ``_OLDER``, and ``AROUND``."""
+        """The row of a kernel that is surrounded so: the footprint of its inference in bytes, and ``AROUND``."""
         row: Row = self._pick((*around, *half))
         return row[:-1]
 
@@ -325,17 +322,15 @@ def encode(kernels: Sequence[tuple[Encoder, Any]]) -> list[Row]:
     if not kernels:
         return []
     halves = [encoder.half(config) for encoder, config in kernels]
-    sizes = [size for size, _, _ in halves]
+    sizes = [size for size, _ in halves]
     most = _RECENT[-1]
     before = (sizes[-most:] * most)[-most:]
     moved = [0.0, *accumulate(before + sizes)]
-    weights = sum(own for _, own, _ in halves)
-    touched = weights + 2 * max(size - own for size, own, _ in halves)
     footprint = _rounded(max(sum(sizes), 1.0), 4)
-    inference = (footprint, min(footprint, LARGE), min(footprint, _rounded(max(touched, 1.0), 4)))
+    inference = (footprint, min(footprint, LARGE))
     return [
         encoder.row(half, inference + tuple([_rounded(moved[i] - moved[i - count], 2) for count in _RECENT]))
-        for i, ((encoder, _), (_, _, half)) in enumerate(zip(kernels, halves, strict=True), most)
+        for i, ((encoder, _), (_, half)) in enumerate(zip(kernels, halves, strict=True), most)
     ]
 
 
