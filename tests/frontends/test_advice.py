@@ -27,7 +27,7 @@ _LOOP = helper.make_graph(
     [value("m", BOOL, ()), value("s", FLOAT, (1, 4))],
 )
 _BRANCHES = [
-    helper.make_graph([node(op, ["x"], [f"{op}_out"]), *tail], op, [], [value(out, FLOAT, (1, 4))])
+    helper.make_graph([node(op, ["x"], [f"{op}_out"]), *tail], op, [], [value(out, FLOAT, (1, 400))])
     for op, tail, out in (("Neg", [], "Neg_out"), ("Relu", [node("Abs", ["Relu_out"], ["last"])], "last"))
 ]
 _PLACE = [node("ReduceMax", ["x"], ["m"], keepdims=0), node("Cast", ["m"], ["k"], to=INT)]
@@ -130,7 +130,8 @@ def test_a_branch_that_the_data_decides_can_be_stated(
 ) -> None:
     path = tmp_path / "m.onnx"
     branches = dict(zip(("then_branch", "else_branch"), _BRANCHES, strict=True))
-    Asked([node("If", ["sr"], ["y"], "which", **branches)], [X, value("sr", BOOL, ())], "").save(path)
+    x = value("x", FLOAT, (1, 400))  # of a size that the default predictor knows
+    Asked([node("If", ["sr"], ["y"], "which", **branches)], [x, value("sr", BOOL, ())], "").save(path)
     assert main(["predict", str(path)]) == 0
     said = capsys.readouterr().out.replace("\n              ", " ")
     (advice,) = re.findall(r"(--input-value sr=)\w+", said)

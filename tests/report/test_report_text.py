@@ -149,7 +149,8 @@ def test_shortened_text_fits(width: int) -> None:
     [
         ("onnxruntime 1.32.0", 1, "nn-meter measure 'my net.onnx' --backend onnxruntime_cpu"),
         ("openvino 2026.4", 4, "nn-meter measure 'my net.onnx' --backend openvino_cpu --threads 4"),
-        ("tflite 2.13", 4, ""),
+        ("tflite 2.13", 1, "nn-meter measure 'my net.onnx' --backend tflite_cpu --device adb://SERIAL"),
+        ("pytorch 2.9", 4, ""),
         ("onnxruntime 1.32.0", 0, ""),
     ],
 )

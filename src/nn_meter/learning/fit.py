@@ -166,12 +166,18 @@ def fit_kind(
     return FittedKind(predictor, held_ms)
 
 
+_FUSED = ("activation",)
+"""What is fused behind a kernel does not change how its sizes act: a first convolution is known with any."""
+
+
 def _range_of(
     rows: NDArray[np.float64], names: Sequence[str], span: Mapping[str, tuple[float, float]], codes: Codes
 ) -> dict[str, dict[str, dict[str, tuple[float, float]]]]:
     """By category column and name the ranges of columns that are narrower there than in all rows."""
     found: dict[str, dict[str, dict[str, tuple[float, float]]]] = {}
     for category, code_of in codes.items():
+        if category in _FUSED:
+            continue
         held = rows[:, list(names).index(category)]
         for name, code in code_of.items():
             own = rows[held == code]

@@ -227,16 +227,21 @@ def _facts(prediction: Prediction) -> Table:
 
 
 def _measuring(prediction: Prediction) -> str:
-    """The command that measures the model on such a device, where a backend runs its runtime."""
+    """The command that measures the model on such a device, where a backend runs its runtime in that precision."""
     runtime = prediction.runtime.partition(" ")[0]
-    if not prediction.threads or f"{runtime}_cpu" not in plugins.names("backend"):
+    if not prediction.threads or f"{runtime}_cpu" not in plugins.names("backend") or prediction.dtype == "int8":
         return ""
     threads = f" --threads {prediction.threads}" if prediction.threads > 1 else ""
     tokens = ""
     if prediction.past is not None:  # a text's first input is its tokens, a row for each text
         lengths = (each.shape[1] for each in prediction.inputs if len(each.shape) == 2)
         tokens = f" --past {prediction.past}{''.join(f' --seq-len {length}' for length in list(lengths)[:1])}"
-    return f"nn-meter measure {legible(shlex.quote(prediction.model))}{tokens} --backend {runtime}_cpu{threads}"
+    there = _ELSEWHERE.get(runtime, "")
+    return f"nn-meter measure {legible(shlex.quote(prediction.model))}{tokens} --backend {runtime}_cpu{threads}{there}"
+
+
+_ELSEWHERE = {"tflite": " --device adb://SERIAL"}
+"""Where a runtime is that does not run here."""
 
 
 def _answerer(prediction: Prediction) -> Iterator[str]:
