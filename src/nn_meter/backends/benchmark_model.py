@@ -24,7 +24,7 @@ from nn_meter.backends.litert import written
 from nn_meter.backends.litert.lowering import Lowered
 from nn_meter.backends.litert.native import Event
 from nn_meter.backends.litert.tracing import kernels
-from nn_meter.devices.adb import AdbLink
+from nn_meter.devices.adb import FOLDER, AdbLink
 from nn_meter.devices.device import Device
 from nn_meter.errors import BackendError
 from nn_meter.runtimes.trace import ExecutedKernel, KernelTrace
@@ -32,7 +32,6 @@ from nn_meter.settings import device
 from nn_meter.storage import Closing
 
 _PROGRAM = "/data/local/tmp/benchmark_model"
-_FOLDER = "/data/local/tmp/nn-meter"
 
 _POLL_S = 1.0
 _EVENTS = 8
@@ -79,7 +78,7 @@ class BenchmarkModelConfig:
     threads: int = 1
     device_serial: str | None = None
     benchmark_model_path: str = _PROGRAM
-    remote_model_dir: str = _FOLDER
+    remote_model_dir: str = FOLDER
     cpus: str = ""
     cool_s: float = 30.0
     run_s: float = 25.0

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import re
 import shlex
-import shutil
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from nn_meter.devices.device import Device
-from nn_meter.devices.link import Finished, LocalLink, ProcessChannel
+from nn_meter.devices.link import Finished, LocalLink, ProcessChannel, addressed
 from nn_meter.errors import DeviceError
 from nn_meter.settings import DEVICE
 
@@ -24,7 +23,9 @@ _ADDRESS = re.compile(
     r"adb://(?P<serial>\w[\w.-]*(?::\d+)?)(?P<program>/[^?]+)?(?:\?cpus=(?P<cpus>[0-9A-Fa-f]+))?"
 )
 _STATUS = "nn-meter-status="
-_FOLDER = "/data/local/tmp/nn-meter"
+FOLDER = "/data/local/tmp/nn-meter"
+"""Where files of ours lie on a phone."""
+
 _ANSWER_S = 15.0
 """What asks a phone something, or waits for one that restarts its daemon, takes at most."""
 _PUSH_S = 120.0
@@ -69,14 +70,11 @@ class AdbLink:
         Raises:
             DeviceError: it is none, or there is no program ``adb`` here.
         """
-        found = _ADDRESS.fullmatch(address)
-        if found is None:
-            raise DeviceError(
-                f"{address!r} is no address for adb; write it as adb://SERIAL, with the program there "
-                "adb://SERIAL/data/local/tmp/benchmark_model, with its cores adb://SERIAL?cpus=f0"
-            )
-        if shutil.which("adb") is None:
-            raise DeviceError(f"{address}: there is no program adb here; install Android's platform tools")
+        found = addressed(
+            address, _ADDRESS, "adb", package="Android's platform tools",
+            forms="adb://SERIAL, with the program there adb://SERIAL/data/local/tmp/benchmark_model, with its cores "
+            "adb://SERIAL?cpus=f0",
+        )  # fmt: skip
         return cls(address, found["serial"], found["program"] or "", found["cpus"] or "")
 
     @property
@@ -118,7 +116,7 @@ class AdbLink:
         Raises:
             DeviceError: it cannot be read, or does not fit there.
         """
-        return self.put(path, _FOLDER)
+        return self.put(path, FOLDER)
 
     def put(self, path: Path, folder: str) -> str:
         """Put a file into ``folder`` there; its path.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import queue
+import re
 import shutil
 import subprocess
 import sys
@@ -156,6 +157,24 @@ def open_link(address: str) -> Link:
         ) from error
     opened: Link = made(address)  # type: ignore[operator]
     return opened
+
+
+def addressed(address: str, form: re.Pattern[str], program: str, *, forms: str, package: str) -> re.Match[str]:
+    """The parts of ``address``, which ``form`` describes and ``program`` reaches.
+
+    Args:
+        forms: how such an address is written, in words.
+        package: what the program comes with.
+
+    Raises:
+        DeviceError: it is no such address, or there is no such program here.
+    """
+    found = form.fullmatch(address)
+    if found is None:
+        raise DeviceError(f"{address!r} is no address for {program}; write it as {forms}")
+    if shutil.which(program) is None:
+        raise DeviceError(f"{address}: there is no program {program} here; install {package}")
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import re
 import shlex
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nn_meter import __version__
-from nn_meter.devices.link import ProcessChannel
-from nn_meter.errors import DeviceError
+from nn_meter.devices.link import ProcessChannel, addressed
 
 _ADDRESS = re.compile(
     r"ssh://(?:(?P<user>[\w.+-]+)@)?(?P<host>[A-Za-z0-9_][\w.%-]*|\[[0-9A-Fa-f:.%\w]+\])(?::(?P<port>\d+))?"
@@ -98,14 +96,11 @@ class SshLink:
         Raises:
             DeviceError: it is none, or there is no program ``ssh`` here.
         """
-        found = _ADDRESS.fullmatch(address)
-        if found is None:
-            raise DeviceError(
-                f"{address!r} is no address for ssh; write it as ssh://user@host, ssh://user@host:port or, with the "
-                "Python to use there, ssh://user@host:port/path/of/python"
-            )
-        if shutil.which("ssh") is None:
-            raise DeviceError(f"{address}: there is no program ssh here; install OpenSSH's client")
+        found = addressed(
+            address, _ADDRESS, "ssh", package="OpenSSH's client",
+            forms="ssh://user@host, ssh://user@host:port or, with the Python to use there, "
+            "ssh://user@host:port/path/of/python",
+        )  # fmt: skip
         host, user, port, python = (found[each] or "" for each in ("host", "user", "port", "python"))
         return cls(address, host.strip("[]"), user, port, python or "python3")
 

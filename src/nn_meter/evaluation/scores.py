@@ -104,10 +104,10 @@ class Evaluation:
         scores = [s for s in self.of(predictor) if kept in (None, s.kept)]
         return metrics([s.predicted_ms for s in scores], [s.measured_ms for s in scores])
 
-    def levelled(self, predictor: str, kept: bool | None = None) -> Metrics | None:
-        """As ``metrics``, of what the models would have taken at the speed that the machine had while the predictor was
-        built: what the probe says is divided out. ``None`` where it says nothing of any of them."""
-        scores = [s for s in self.of(predictor) if kept in (None, s.kept)]
+    def levelled(self, predictor: str) -> Metrics | None:
+        """As ``metrics``, of what all models would have taken at the speed that the machine had while the predictor was
+        built: what the probe says is divided out. ``None`` where it does not say it of each of them."""
+        scores = self.of(predictor)
         levels = [s.level for s in scores if s.level is not None]
         if not levels or len(levels) < len(scores):
             return None
