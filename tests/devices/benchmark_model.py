@@ -1,12 +1,11 @@
 """Prints what LiteRT's ``benchmark_model`` prints (its sources are named in ``nn_meter.backends.benchmark_model``).
 
-Run as a program, it measures a model with the LiteRT of this machine: once, and tells the same from then on.
+``answer`` measures a model with the LiteRT of this machine: once, and tells the same from then on.
 """
 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -77,16 +76,11 @@ def measured(path: Path) -> list[Told]:
     return [tuple(each) for each in json.loads(known.read_text())]
 
 
-def main(arguments: Sequence[str]) -> None:
-    """As the program is called."""
+def answer(arguments: Sequence[str]) -> str:
+    """What is printed where the program is called with these."""
     if "--help" in arguments:
-        print("usage: benchmark_model <flags>")
-        return
+        return "usage: benchmark_model <flags>"
     options = dict(each.removeprefix("--").split("=", 1) for each in arguments)
     told = measured(Path(options["graph"]))
     whole_us = 1e3 * sum(mean_ms for *_, mean_ms in told) + 5
-    print(printed(int(options["num_runs"]), whole_us, told if "enable_op_profiling" in options else ()), end="")
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
+    return printed(int(options["num_runs"]), whole_us, told if "enable_op_profiling" in options else ())

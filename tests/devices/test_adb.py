@@ -1,5 +1,5 @@
-"""``adb://``: Debian's client against a phone of our own (``adbd``), whose program prints what LiteRT's prints:
-and everything that can go wrong there, each a failure that is told."""
+"""``adb://``: Debian's client against a phone of our own (``adbd``), whose program prints what LiteRT's prints: build to
+bundle, and everything that can go wrong there, each a failure that is told."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from adbd import Phone
-from benchmark_model import printed
+from benchmark_model import answer, printed
 
 from nn_meter.backends.benchmark_model import (
     BenchmarkModel,
@@ -24,6 +24,7 @@ from nn_meter.backends.benchmark_model import (
 )
 from nn_meter.backends.litert.lowering import Lowered
 from nn_meter.backends.litert.model import Stored, Written
+from nn_meter.building import BuildPlan, build
 from nn_meter.devices import known
 from nn_meter.devices.adb import AdbLink
 from nn_meter.devices.device import Device
@@ -246,3 +247,19 @@ def test_means_are_read_however_they_are_written() -> None:
     assert whole_ms(text, 50) == 2950.34
     older = GOOD.replace("\t" + "0.000".rjust(17), "").replace("\t[start]", "")
     assert [row.mean_ms for row in operators(older)] == [row.mean_ms for row in operators(GOOD)] == [0.25, 0.5]
+
+
+@pytest.mark.heavy
+@needs_adb
+def test_a_build_on_a_phone_ends_in_a_bundle(phone: Phone, tmp_path: Path) -> None:
+    pytest.importorskip("ai_edge_litert", reason="no LiteRT here")
+    phone.built_in["/data/local/tmp/benchmark_model"] = answer
+    phone.built_in["dumpsys"] = lambda _: "Thermal Status: 0"
+    plan = BuildPlan("tflite_cpu", budget_s=240, device=f"adb://{phone.serial}", detect_s=0)
+    try:
+        bundle = build(plan, name="pixel", journal=tmp_path / "pixel.sqlite")
+    finally:
+        phone.built_in.clear()
+    assert bundle.kinds
+    assert (bundle.runtime, bundle.device) == ("litert", "Pixel 9")
+    assert [each.address for each in known.known()] == [plan.device]
