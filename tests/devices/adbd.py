@@ -104,13 +104,13 @@ class _Connection:
             self._streams[second].ready() if command == _OKAY else self._streams[second].ended()
 
     def _read(self, size: int) -> bytes:
-        data = b""
+        data = bytearray()
         while len(data) < size:
             more = self._socket.recv(size - len(data))
             if not more:
                 raise EOFError
             data += more
-        return data
+        return bytes(data)
 
 
 class _Stream:
@@ -119,7 +119,7 @@ class _Stream:
     def __init__(self, connection: _Connection, number: int, peer: int) -> None:
         self._connection, self.number, self._peer = connection, number, peer
         self._changed = Condition()
-        self._held, self._ready, self._ended = b"", True, False
+        self._held, self._ready, self._ended = bytearray(), True, False
 
     def heard(self, data: bytes) -> None:
         with self._changed:
@@ -154,7 +154,8 @@ class _Stream:
             self._changed.wait_for(lambda: len(self._held) >= size or self._ended)
             if len(self._held) < size:
                 raise EOFError
-            data, self._held = self._held[:size], self._held[size:]
+            data = bytes(self._held[:size])
+            del self._held[:size]
             return data
 
     def _write(self, data: bytes) -> None:
@@ -225,7 +226,7 @@ class _Stream:
         self._write(b"DONE" + bytes(4))
 
     def _receive(self, path: Path, mode: int) -> None:
-        data = b""
+        data = bytearray()
         while (head := struct.unpack("<4sI", self._read(8)))[0] == b"DATA":
             data += self._read(head[1])
         if self._connection.phone.full:

@@ -1,5 +1,5 @@
-"""``adb://``: Debian's client against a phone of our own (``adbd``), whose program prints what LiteRT's prints: build to
-bundle, and everything that can go wrong there, each a failure that is told."""
+"""``adb://``: Debian's client against a phone of our own (``adbd``), whose program prints what LiteRT's prints: build
+to bundle, and everything that can go wrong there, each a failure that is told."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import onnx
 import pytest
+import yaml
 from adbd import Phone
 from benchmark_model import answer, printed
 
@@ -24,7 +26,10 @@ from nn_meter.backends.benchmark_model import (
 )
 from nn_meter.backends.litert.lowering import Lowered
 from nn_meter.backends.litert.model import Stored, Written
+from nn_meter.builder.backends import connect_backend
+from nn_meter.builder.config import PLATFORMS, builder_config, create_workspace
 from nn_meter.building import BuildPlan, build
+from nn_meter.cli.main import main
 from nn_meter.devices import known
 from nn_meter.devices.adb import AdbLink
 from nn_meter.devices.device import Device
@@ -249,13 +254,53 @@ def test_means_are_read_however_they_are_written() -> None:
     assert [row.mean_ms for row in operators(older)] == [row.mean_ms for row in operators(GOOD)] == [0.25, 0.5]
 
 
+def sigmoid() -> onnx.ModelProto:
+    x, y = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, (1, 3, 16, 16)) for name in "xy")
+    node = onnx.helper.make_node("Sigmoid", ["x"], ["y"])
+    return onnx.helper.make_model(onnx.helper.make_graph([node], "sigmoid", [x], [y]))
+
+
+def workspace_of(phone: Phone, folder: Path) -> None:
+    """A workspace whose configuration names the phone, and is read."""
+    create_workspace(folder, PLATFORMS["tflite"])
+    config = folder / "configs" / "backend_config.yaml"
+    told = {"DEVICE_SERIAL": phone.serial, "REMOTE_MODEL_DIR": "/data/local/tmp/bench"}
+    config.write_text(yaml.safe_dump({**yaml.safe_load(config.read_text()), **told}))
+    builder_config.init(folder)
+
+
+@needs_adb
+def test_a_workspace_finds_its_phone(phone: Phone, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    workspace_of(phone, tmp_path / "w")
+    phone.commands.clear()
+    assert main(["connect", "--backend", "tflite_cpu", "--workspace", str(tmp_path / "w")]) == 0
+    assert "hello backend !" in capsys.readouterr().out
+    assert any("/data/local/tmp/benchmark_model --help" in each for each in phone.commands)
+
+
+@pytest.mark.heavy
+@needs_adb
+def test_a_workspace_measures_on_its_phone(phone: Phone, tmp_path: Path) -> None:
+    pytest.importorskip("ai_edge_litert", reason="no LiteRT here")
+    onnx.save(sigmoid(), tmp_path / "m.onnx")
+    workspace_of(phone, tmp_path / "w")
+    phone.commands.clear()
+    phone.built_in["/data/local/tmp/benchmark_model"] = answer
+    try:
+        told = connect_backend("tflite_cpu").profile_model_file(str(tmp_path / "m.onnx"), str(tmp_path))
+    finally:
+        phone.built_in.clear()
+    assert 0 < told["latency"].avg < 1e3
+    assert any("--graph=/data/local/tmp/bench/" in each for each in phone.commands)
+
+
 @pytest.mark.heavy
 @needs_adb
 def test_a_build_on_a_phone_ends_in_a_bundle(phone: Phone, tmp_path: Path) -> None:
     pytest.importorskip("ai_edge_litert", reason="no LiteRT here")
     phone.built_in["/data/local/tmp/benchmark_model"] = answer
     phone.built_in["dumpsys"] = lambda _: "Thermal Status: 0"
-    plan = BuildPlan("tflite_cpu", budget_s=240, device=f"adb://{phone.serial}", detect_s=0)
+    plan = BuildPlan("tflite_cpu", budget_s=150, device=f"adb://{phone.serial}", detect_s=0)
     try:
         bundle = build(plan, name="pixel", journal=tmp_path / "pixel.sqlite")
     finally:
