@@ -20,6 +20,7 @@ from nn_meter.api import Predictor
 from nn_meter.errors import GraphError, ModelError, ModelFormatError
 from nn_meter.frontends import nnmeter_ir
 from nn_meter.frontends import onnx as reader
+from nn_meter.ir import ShapeError
 from nn_meter.kernels.kinds import ResizeConfig
 from nn_meter.predictors.bundle import Bundle
 from nn_meter.report import csv
@@ -291,6 +292,25 @@ def test_nn_meter_ir_whose_nodes_lack_inputs_or_ranks_is_an_error(tiny: Bundle) 
                 ask(tree, "nnmeter-ir")
         (error,) = predictor.predict_many([tree], "nnmeter-ir")
         assert isinstance(error, ModelError)
+
+
+def test_nn_meter_ir_whose_product_reads_a_vector_is_counted_without_it() -> None:
+    tree = ir("Gemm", {"transB": 1}, [[8]], [[1, 4]])
+    predictor = load_latency_predictor()
+    found = predictor.explain(tree, "nnmeter-ir")
+    assert found.latency_ms == predictor.predict(tree, "nnmeter-ir")
+    assert found.size is not None
+    assert found.size.multiply_adds == 0
+
+
+@pytest.mark.parametrize("steps", ["strides", "dilations"])
+@pytest.mark.parametrize("op_type", ["Conv", "ConvTranspose", "AveragePool"])
+def test_a_window_that_does_not_move_is_an_error(op_type: str, steps: str) -> None:
+    reads, more = (["x"], {"kernel_shape": [3, 3]}) if op_type == "AveragePool" else (["x", "w"], {})
+    weights = helper.make_tensor("w", TensorProto.FLOAT, [4, 4, 3, 3], [0.0] * 144)
+    node = helper.make_node(op_type, reads, ["y"], auto_pad="SAME_UPPER", **more, **{steps: [1, 0]})
+    with pytest.raises(ShapeError, match=f"attribute '{steps}' is .1, 0.; each is at least 1"):
+        reader.read(model([node], (1, 4, 8, 8), held=[weights]))
 
 
 def test_nn_meter_ir_whose_constants_are_left_out_is_answered() -> None:

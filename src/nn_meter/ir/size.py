@@ -62,11 +62,15 @@ def tensor_bytes(tensor: Tensor) -> int:
 
 
 def multiply_adds(graph: Graph, node: Node) -> int:
-    """Of one node; 0 for an operator that has no row, and for what does not depend on the model's inputs."""
+    """Of one node; 0 for an operator that has no row, for what does not depend on the model's inputs, and for what has
+    not the dimensions of its operator: nn-Meter's files state shapes that nothing checked."""
     count = _MULTIPLY_ADDS.get(node.op_type)
     if count is None or graph.output_tensors(node)[0].const:
         return 0
-    return count(graph, node)
+    try:
+        return count(graph, node)
+    except (LookupError, ValueError):
+        return 0
 
 
 def _shape(graph: Graph, node: Node, index: int) -> tuple[int, ...]:
@@ -125,16 +129,18 @@ def _peak_bytes(graph: Graph) -> int:
             place[name] = viewed or name
             last[place[name]] = max(index, last.get(place[name], index))
     last |= {place.get(name, name): end for name in graph.outputs}
-    freed: dict[int, list[str]] = {}
-    for name, index in last.items():
-        freed.setdefault(index, []).append(name)
-    live = {name: tensor_bytes(graph.tensors[name]) for name in graph.inputs}
-    now = peak = sum(live.values())
+    freed = [0] * (end + 1)  # bytes by the node behind which they are given up
+    now = 0
+    for name in dict.fromkeys(graph.inputs):
+        now += tensor_bytes(graph.tensors[name])
+        freed[last.get(name, end)] += tensor_bytes(graph.tensors[name])
+    peak = now
     for index, node in enumerate(graph.nodes):
         for name in node.outputs:
             if name and place[name] == name and not graph.tensors[name].const:
-                live[name] = tensor_bytes(graph.tensors[name])
-                now += live[name]
+                size = tensor_bytes(graph.tensors[name])
+                now += size
+                freed[last[name]] += size
         peak = max(peak, now)
-        now -= sum(live.pop(name, 0) for name in freed.get(index, ()))
+        now -= freed[index]
     return peak

@@ -20,6 +20,13 @@ def _spatial(s: Site, name: str, rank: int, default: int) -> Shape:
     return value
 
 
+def _steps(s: Site, name: str, rank: int) -> Shape:
+    steps = _spatial(s, name, rank, 1)
+    if min(steps, default=1) < 1:
+        raise ShapeError(f"attribute {name!r} is {steps}; each is at least 1")
+    return steps
+
+
 def _pads(s: Site, rank: int) -> Shape:
     pads = s.ints("pads")
     if not pads:
@@ -35,11 +42,8 @@ def windows(s: Site, space: Shape, kernel: Shape, pooled: bool = False) -> Shape
     ``pooled`` allows kernels that are larger than the input, as ONNX Runtime does, which divides towards zero.
     """
     rank = len(space)
-    strides = _spatial(s, "strides", rank, 1)
+    strides, dilations = _steps(s, "strides", rank), _steps(s, "dilations", rank)
     auto_pad = s.text("auto_pad", "NOTSET")
-    if min(strides, default=1) < 1:
-        raise ShapeError(f"attribute 'strides' is {strides}; a stride is at least 1")
-    dilations = _spatial(s, "dilations", rank, 1)
     if auto_pad in ("SAME_UPPER", "SAME_LOWER"):
         sizes = [-(-dim // stride) for dim, stride in zip(space, strides, strict=True)]
         if pooled:  # ONNX Runtime pads for the kernel without its dilations
@@ -99,10 +103,10 @@ def _conv_transpose(s: Site) -> Sequence[Out]:
     space = s.ints("output_shape")
     if space:
         return (((x.shape[0], w[1] * group, *space[-rank:]), x.dtype),)
-    strides = _spatial(s, "strides", rank, 1)
+    strides = _steps(s, "strides", rank)
     extra = _spatial(s, "output_padding", rank, 0)
     kernel = s.ints("kernel_shape") or w[2:]
-    dilations = _spatial(s, "dilations", rank, 1)
+    dilations = _steps(s, "dilations", rank)
     auto_pad = s.text("auto_pad", "NOTSET")
     pads = _pads(s, rank) if auto_pad == "NOTSET" else (0,) * (2 * rank)
     whole = [
@@ -135,7 +139,7 @@ def _max_unpool(s: Site) -> Sequence[Out]:
         return ((s.dims(2), x.dtype),)
     rank = len(x.shape) - 2
     kernel = _spatial(s, "kernel_shape", rank, 1)
-    strides = _spatial(s, "strides", rank, 1)
+    strides = _steps(s, "strides", rank)
     pads = _pads(s, rank)
     space = tuple(
         strides[i] * (x.shape[i + 2] - 1) + kernel[i] - pads[i] - pads[i + rank] for i in range(rank)
