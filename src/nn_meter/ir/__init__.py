@@ -7,7 +7,7 @@ constant, since those decide shapes.
 
 from nn_meter.ir.builder import GraphBuilder
 from nn_meter.ir.collecting import uncollected
-from nn_meter.ir.graph import Attr, Graph, Node, Tensor, verify
+from nn_meter.ir.graph import Attr, Graph, Node, Tensor, execution_order, verify
 from nn_meter.ir.shapes import ShapeError, infer
 from nn_meter.ir.text import parse, to_text
 
@@ -18,6 +18,7 @@ __all__ = [
     "Node",
     "ShapeError",
     "Tensor",
+    "execution_order",
     "infer",
     "parse",
     "to_text",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from types import MappingProxyType
@@ -152,10 +152,8 @@ def verify(graph: Graph) -> Graph:
     for name in (*graph.inputs, *graph.outputs):
         if name not in graph.tensors:
             raise GraphError(f"{graph.name}: the graph's input or output {name!r} is not among its tensors")
-    waiting: list[int] = []
-    readers: dict[int, list[int]] = {}
+    in_order = True
     for index, node in enumerate(graph.nodes):
-        count = 0
         for name in node.inputs:
             if not name:
                 continue
@@ -166,25 +164,32 @@ def verify(graph: Graph) -> Graph:
                 )
             source = producer.get(name)
             if source is not None:
-                readers.setdefault(source, []).append(index)
-                count += 1
+                in_order = in_order and source < index
             elif not tensor_or_none.const and name not in graph.inputs:
                 raise GraphError(f"{graph.name}: node {node.name!r} reads {name!r}, which nothing computes")
-        waiting.append(count)
         for out in node.outputs:
             if out and out not in graph.tensors:
                 raise GraphError(
                     f"{graph.name}: node {node.name!r} ({node.op_type}) computes {out!r}, which has no shape"
                 )
+    if not in_order:
+        _, stuck = execution_order([{producer[n] for n in node.inputs if n in producer} for node in graph.nodes])
+        if stuck is not None:
+            raise GraphError(f"{graph.name}: the graph has a cycle through or before node {graph.nodes[stuck].name!r}")
+    return graph
+
+
+def execution_order(sources: Sequence[Collection[int]]) -> tuple[list[int], int | None]:
+    """Places of nodes so that each comes after its ``sources``, and, where there is a cycle, the first left out."""
+    waiting = [*map(len, sources)]
+    readers: dict[int, list[int]] = {}
+    for index, each in enumerate(sources):
+        for source in each:
+            readers.setdefault(source, []).append(index)
     ready = [index for index, count in enumerate(waiting) if count == 0]
-    done = 0
-    while ready:
-        done += 1
-        for reader in readers.get(ready.pop(), ()):
+    for index in ready:
+        for reader in readers.get(index, ()):
             waiting[reader] -= 1
             if waiting[reader] == 0:
                 ready.append(reader)
-    if done < len(graph.nodes):
-        stuck = next(node.name for node, count in zip(graph.nodes, waiting, strict=True) if count)
-        raise GraphError(f"{graph.name}: the graph has a cycle through or before node {stuck!r}")
-    return graph
+    return ready, next((index for index, count in enumerate(waiting) if count), None)

@@ -7,7 +7,9 @@ from collections.abc import Collection
 from nn_meter.kernels.rewriting import Op, Work
 
 _NO_OPS = ("Identity", "Dropout")
+_UNCHANGED = ("Expand", "Tile", "Transpose", "Slice")
 _ARITHMETIC = ("Mul", "Div", "Add", "Sub")
+_LOOKED_AT = frozenset((*_NO_OPS, "Cast", *_UNCHANGED, *_ARITHMETIC))
 
 
 def eliminate_no_ops(work: Work, kept: Collection[str] = (), of_inputs: bool = True) -> None:
@@ -17,6 +19,8 @@ def eliminate_no_ops(work: Work, kept: Collection[str] = (), of_inputs: bool = T
     are executed whatever they change, and without ``of_inputs`` so is arithmetic on an input of the model.
     """
     for op in work.ops():
+        if op.op_type not in _LOOKED_AT:
+            continue
         source, out = op.inputs[0] if op.inputs else "", op.outputs[0]
         if not source or not _data(work, op):
             continue
@@ -26,7 +30,7 @@ def eliminate_no_ops(work: Work, kept: Collection[str] = (), of_inputs: bool = T
             work.bypass(op, f"{op.op_type} is not executed at inference")
         elif op.op_type == "Cast" and work.tensors[source].dtype == work.tensors[out].dtype:
             work.bypass(op, "a cast to its own type")
-        elif op.op_type in ("Expand", "Tile", "Transpose", "Slice") and len(_data(work, op)) == 1:
+        elif op.op_type in _UNCHANGED and len(_data(work, op)) == 1:
             same = work.shape(source) == work.shape(out)
             if op.op_type == "Transpose":
                 same = same and op.attrs.get("perm") == tuple(range(len(work.shape(out))))

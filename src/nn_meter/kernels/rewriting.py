@@ -133,6 +133,10 @@ class Work:
         """Whether ``op`` is still in the graph."""
         return id(op) in self._ops
 
+    def has(self, *op_types: str) -> bool:
+        """Whether an operator of one of these types is there."""
+        return any(self._typed.get(each) for each in op_types)
+
     def ops(self, *op_types: str) -> Iterator[Op]:
         """Operators of these types in execution order, as they were when asked; gone ones are skipped."""
         found = [op for each in op_types or ("",) for op in (self._typed.get(each, {}) if each else self._ops).values()]

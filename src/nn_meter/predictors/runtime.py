@@ -8,7 +8,7 @@ showed, times the median ratio of measured to roofline where the bundle knows it
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -116,7 +116,8 @@ class GraphEngine:
         rows = self._rows([(k.kind, k.config) for k in asked])
         items = {id(k): item for k, item in zip(asked, rows, strict=True)}
         self._learn(items.values())
-        kernels = [self._explain(k, items.get(id(k))) for k in partition.kernels]
+        told: dict[Hashable, KernelPrediction] = {}
+        kernels = [self._explain(k, items.get(id(k)), told) for k in partition.kernels]
         found = Prediction.of(
             self._bundle, partition.model, kernels, partition.unfused, partition.notes, self._bundle.call_ms
         )
@@ -154,9 +155,21 @@ class GraphEngine:
             answers = self._kind(kind).latencies_ms(rows)
             self._known.update(zip([(kind, row) for row in rows], answers, strict=True))
 
-    def _explain(self, kernel: Kernel, item: tuple[str, Row] | None) -> KernelPrediction:
+    def _explain(
+        self, kernel: Kernel, item: tuple[str, Row] | None, told: dict[Hashable, KernelPrediction]
+    ) -> KernelPrediction:
+        """``told`` is what was said of kernels before: of equal ones it is the same."""
         if item is None:
             return KernelPrediction(kernel, "free", 0.0)
+        key = item, kernel.config
+        known = told.get(key)
+        if known is None:
+            known = told[key] = self._judged(kernel, item)
+        return KernelPrediction(
+            kernel, known.status, known.latency_ms, known.interval_ms, known.notes, known.bound, known.beyond
+        )
+
+    def _judged(self, kernel: Kernel, item: tuple[str, Row]) -> KernelPrediction:
         predictor = self._kind(kernel.kind).predictor
         latency_ms = self._known[item]
         bound = self._kind(kernel.kind).encoder.bound(kernel.config)

@@ -92,9 +92,13 @@ class _Texts:
 
     def __init__(self) -> None:
         self._places: dict[str, int] = {}
+        self._known: dict[str, int] = {}  # as they came
 
     def __call__(self, text: str) -> int:
-        return self._places.setdefault(legible(text, _TEXT_MAX), len(self._places))
+        found = self._known.get(text)
+        if found is None:
+            found = self._known[text] = self._places.setdefault(legible(text, _TEXT_MAX), len(self._places))
+        return found
 
     @property
     def all(self) -> list[str]:

@@ -22,10 +22,11 @@ _RANDOM = frozenset(
 def merge_equals(work: Work, options: Options) -> None:
     """Of operators with the same inputs and attributes the first is left."""
     known: dict[Hashable, list[Op]] = {}
+    quantised = work.has("DequantizeLinear")
     for op in work.ops():
         if op.op_type in _RANDOM or not op.inputs or any(o in work.outputs for o in op.outputs):
             continue
-        if any(work.made_by(i, "DequantizeLinear") for i in op.inputs if i):
+        if quantised and any(work.made_by(i, "DequantizeLinear") for i in op.inputs if i):
             continue  # each reader of a DequantizeLinear has one of its own by then
         said = sorted(item for item in op.attrs.items() if item[0] not in FILLED)  # sizes are compared, not hashed
         alike = known.setdefault((op.op_type, tuple([value_of(work, i) for i in op.inputs]), *said), [])

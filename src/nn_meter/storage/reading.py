@@ -30,7 +30,9 @@ def legible(text: str, letters: int = limits.SHOWN_LETTERS) -> str:
     """``text`` for one line of a terminal or page: control characters, line ends and marks that turn the direction of
     writing are escaped, and of more than ``letters`` the beginning is kept."""
     cut = text if len(text) <= letters else f"{text[:letters]}... ({len(text):,} letters)"
-    return "".join(each if each.isprintable() or each == " " else _escaped(each) for each in cut)
+    if cut.isprintable():
+        return cut
+    return "".join(each if each.isprintable() else _escaped(each) for each in cut)
 
 
 def _escaped(letter: str) -> str:

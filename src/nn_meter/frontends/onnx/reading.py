@@ -13,7 +13,7 @@ from nn_meter.frontends.onnx import control, sequences, wire
 from nn_meter.frontends.onnx.external import External
 from nn_meter.frontends.onnx.inputs import Asked, Inputs
 from nn_meter.frontends.onnx.scope import NEWEST_OPSET, OLDEST_OPSET, Scope, fitting
-from nn_meter.ir import Attr, Graph, Node, ShapeError, Tensor, infer, verify
+from nn_meter.ir import Attr, Graph, Node, ShapeError, Tensor, execution_order, infer, verify
 from nn_meter.ir.shapes import FOUND, RULES, ValueNeeded
 from nn_meter.limits import DIMENSION, ELEMENTS, NESTING, NODES, RANK, TENSORS
 
@@ -133,10 +133,11 @@ class Reading:
 
     def _add_all(self, nodes: Sequence[wire.RawNode], results: Iterable[str], scope: Scope) -> None:
         """Add ``nodes``, whose ``results`` something reads."""
-        read = {name for node in nodes for name in self._reads(node)}.union(results)
-        positions = {id(node): index for index, node in enumerate(nodes)}
-        for node in self._sorted(nodes, scope):
-            self._add(node, positions[id(node)], scope, read)
+        read: set[str] = set()
+        if any(node.op_type in _TRAINING_OUTPUTS for node in nodes):
+            read = {name for node in nodes for name in self._reads(node)}.union(results)
+        for index in self._order(nodes, scope):
+            self._add(nodes[index], index, scope, read)
 
     def size(self, nodes: Sequence[wire.RawNode], depth: int) -> int:
         """Nodes that ``nodes`` become where functions are written out, the larger branch of each ``If``."""
@@ -156,7 +157,9 @@ class Reading:
 
     def _reads(self, node: wire.RawNode) -> Iterable[str]:
         """Tensors that ``node`` reads, those that its subgraphs capture included."""
-        yield from (name for name in node.inputs if name)
+        for name in node.inputs:
+            if name:
+                yield name
         for value in node.attrs.values():
             if isinstance(value, wire.Subgraph):
                 yield from self._captures(value.span, 1)
@@ -179,46 +182,32 @@ class Reading:
             found = self._captured[span] = frozenset(names)
         return found
 
-    def _sorted(self, nodes: Sequence[wire.RawNode], scope: Scope) -> Sequence[wire.RawNode]:
-        """``nodes`` so that each comes after those that it reads; as they are where they are in order."""
+    def _order(self, nodes: Sequence[wire.RawNode], scope: Scope) -> Sequence[int]:
+        """Places of ``nodes`` so that each comes after those that it reads; as they are where they are in order."""
         producer: dict[str, int] = {}
         for index, node in enumerate(nodes):
             for out in node.outputs:
                 if out and (out in producer or self._known(scope[out])):
                     raise GraphError(f"{self.where}: tensor {out!r} is computed or given twice; names must be unique")
                 producer[out] = index
-        waiting = []
-        readers: dict[int, list[int]] = {}
         in_order = True
         for index, node in enumerate(nodes):
-            sources = set()
             for read in self._reads(node):
                 source = producer.get(read)
                 if source is not None:
-                    sources.add(source)
                     in_order = in_order and source < index
                 elif scope[read] and not self._known(scope[read]):
                     raise GraphError(
                         f"{self.where}: node {node.name or node.op_type!r} ({node.op_type}) reads {read!r}, "
                         "which nothing computes"
                     )
-            waiting.append(len(sources))
-            for source in sources:
-                readers.setdefault(source, []).append(index)
         if in_order:
-            return nodes
-        ready = [index for index, count in enumerate(waiting) if count == 0]
-        for index in ready:
-            for reader in readers.get(index, ()):
-                waiting[reader] -= 1
-                if waiting[reader] == 0:
-                    ready.append(reader)
-        if len(ready) < len(nodes):
-            stuck = next(node for node, count in zip(nodes, waiting, strict=True) if count)
-            raise GraphError(
-                f"{self.where}: the graph has a cycle through or before node {stuck.name or stuck.op_type!r}"
-            )
-        return [nodes[index] for index in ready]
+            return range(len(nodes))
+        order, stuck = execution_order([{producer[n] for n in self._reads(node) if n in producer} for node in nodes])
+        if stuck is not None:
+            name = nodes[stuck].name or nodes[stuck].op_type
+            raise GraphError(f"{self.where}: the graph has a cycle through or before node {name!r}")
+        return order
 
     def _known(self, name: str) -> bool:
         return name in self.tensors or name in self.sequences
@@ -386,10 +375,11 @@ class Reading:
         """``label``, or with a number behind it where it is taken: the first of equal names keeps it."""
         count = self._counts.get(label, 0)
         found = f"{label}_{count}" if count else label
-        while found in self._taken or (found in self._given and found != given):
+        while found in self._taken or (found != given and found in self._given):
             count += 1
             found = f"{label}_{count}"
-        self._counts[label] = count
+        if count:
+            self._counts[label] = count
         self._taken.add(found)
         return found
 

@@ -236,6 +236,7 @@ class GraphReader:
         self._buffer = buffer
         self._external = external
         self._attributes: dict[bytes, tuple[str, AttrValue]] = {}
+        self._texts: dict[str, str] = {}  # each once: what looks for a name finds the very object
 
     def graph(self, span: Span) -> RawGraph:
         """The graph at ``span``."""
@@ -301,9 +302,7 @@ class GraphReader:
             if tag == 0x08:
                 value.dtype = _dtype(a)
             elif tag == 0x12:
-                value.dims = tuple(
-                    [self._dim(start, end) for key, start, end in fields(self._buffer, a, b) if key == 0x0A]
-                )
+                value.dims = tuple([self._dim(*span) for key, *span in fields(self._buffer, a, b) if key == 0x0A])
 
     def _dim(self, at: int, stop: int) -> int | str:
         dim: int | str = ""
@@ -315,25 +314,25 @@ class GraphReader:
         return dim
 
     def _node(self, at: int, stop: int) -> RawNode:
-        buffer = self._buffer
+        buffer, known = self._buffer, self._texts.setdefault
         name = op_type = domain = ""
         inputs: list[str] = []
         outputs: list[str] = []
         attrs: dict[str, AttrValue] = {}
         for tag, a, b in fields(buffer, at, stop):
             if tag == 0x0A:
-                inputs.append(buffer[a:b].decode())
+                inputs.append(known(text := buffer[a:b].decode(), text))
             elif tag == 0x12:
-                outputs.append(buffer[a:b].decode())
+                outputs.append(known(text := buffer[a:b].decode(), text))
             elif tag == 0x2A:
                 key, value = self._attribute(a, b)
                 attrs[key] = value
             elif tag == 0x22:
-                op_type = buffer[a:b].decode()
+                op_type = known(text := buffer[a:b].decode(), text)
             elif tag == 0x1A:
-                name = buffer[a:b].decode()
+                name = known(text := buffer[a:b].decode(), text)
             elif tag == 0x3A:
-                domain = buffer[a:b].decode()
+                domain = known(text := buffer[a:b].decode(), text)
         return RawNode(name, op_type, "" if domain == "ai.onnx" else domain, inputs, outputs, attrs)
 
     def _attribute(self, at: int, stop: int) -> tuple[str, AttrValue]:

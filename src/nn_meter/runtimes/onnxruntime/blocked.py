@@ -9,6 +9,9 @@ from nn_meter.kernels.kinds import ACTIVATIONS
 from nn_meter.kernels.rewriting import Op, Work
 from nn_meter.runtimes.base import Options
 
+_FIRST = ("Conv", "MaxPool", "AveragePool")
+"""Operators that bring blocks into a graph; the others go on with those that are there."""
+
 
 def block_channels(work: Work, options: Options) -> None:
     """The NCHWc layout."""
@@ -86,7 +89,7 @@ class _Blocks:
             **dict.fromkeys(("Gelu", "QuickGelu"), self.through),
             **dict.fromkeys(ACTIVATIONS, self.activation),
         }
-        for op in self.work.ops():
+        for op in self.work.ops() if self.work.has(*_FIRST) else ():
             handler = table.get(op.op_type)
             if handler is not None and op.inputs and op.inputs[0]:
                 handler(op)

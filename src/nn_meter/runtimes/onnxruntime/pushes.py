@@ -56,6 +56,8 @@ class _Turned(NamedTuple):
 
 def push_transpose(work: Work, options: Options) -> None:
     """A Transpose before such an operator moves behind it, on the way to another one or where several become one."""
+    if not work.has("Transpose"):
+        return
     leads = _leading(work)
     for op in work.ops(*_TURNED):
         perm = next((p for p in (_perm(work, i) for i in op.inputs) if p is not None), None)

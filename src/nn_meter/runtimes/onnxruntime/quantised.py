@@ -80,6 +80,8 @@ def to_uint8(work: Work, options: Options) -> None:
 
 def fuse_quantised(work: Work, options: Options) -> None:
     """Operators between DequantizeLinear and QuantizeLinear become those that compute with integers."""
+    if not work.has("DequantizeLinear") and all(op.op_type != "DequantizeLinear" for op in work.folded.values()):
+        return
     for op in work.ops():
         handler = _HANDLERS.get(op.op_type)
         if handler is not None and op.outputs:
