@@ -14,7 +14,7 @@ import nn_meter
 from nn_meter.errors import BundleError
 from nn_meter.ir import Graph, GraphBuilder
 from nn_meter.kernels.kinds import KINDS
-from nn_meter.kernels.schema import Operator, Speeds
+from nn_meter.kernels.schema import Operator, Speeds, encode
 from nn_meter.networks import FAMILIES
 from nn_meter.predictors import runtime
 from nn_meter.predictors.bundle import Bundle, load
@@ -97,9 +97,8 @@ def test_a_regressor_is_given_the_columns_that_it_was_trained_with() -> None:
     for columns in (("size", "item_bytes", "op"), ("op", "size"), ("size",)):
         codes = {"Sqrt": 5} if "op" in columns else {}
         answers = KindAnswers("unary", asking(*columns, **codes), SPEEDS)
-        _, half = answers.encoder.half(config)
         wanted = {"size": 1000, "item_bytes": 4, "op": 5}
-        assert answers.encoder.row(half, (1.0,) * 5) == tuple(wanted[column] for column in columns)
+        assert encode([(answers.encoder, config)]) == [tuple(wanted[column] for column in columns)]
 
 
 def _operator(op: str) -> Operator:

@@ -13,6 +13,7 @@ import pytest
 import nn_meter
 from nn_meter import frontends, runtimes
 from nn_meter.ir import Attr, Graph, GraphBuilder
+from nn_meter.kernels.partition import KernelConfig
 from nn_meter.kernels.rules import RuleSet, read_rules
 from nn_meter.networks import FAMILIES
 from nn_meter.runtimes.fusion import fuse
@@ -37,6 +38,10 @@ class Fusing:
     def __call__(self, graph: Graph) -> Charged:
         self.asked += 1
         return [(k.kind, k.config) for k in fuse(graph, self.rules, reasons=False).kernels if not k.free]
+
+
+def pair(kind: str, config: KernelConfig) -> tuple[str, KernelConfig]:
+    return kind, config
 
 
 def residual(widths: tuple[int, ...], kernel: int = 3) -> Graph:
@@ -78,53 +83,53 @@ def resized(graph: Graph, to: Callable[[int], int]) -> Graph:
 
 def test_variants_of_one_structure_run_the_passes_twice() -> None:
     fusing = Fusing()
-    structures = Structures(fusing)
+    structures = Structures(fusing, pair)
     for width in range(16, 1600, 16):
-        structures.charged(residual((width, 2 * width)))
+        structures.items(residual((width, 2 * width)))
     assert fusing.asked == 2
 
 
 def test_sizes_that_the_passes_tell_apart_fuse_apart() -> None:
-    plain, shared = Fusing(), Structures(Fusing())
+    plain, shared = Fusing(), Structures(Fusing(), pair)
     draw = random.Random(0)
     for _ in range(60):
         widths = tuple(draw.choice((3, 4, 6, 8, 12, 15, 16, 17, 32, 48)) for _ in range(2))
         graph = residual(widths, draw.choice((1, 3, 5, 7)))
-        assert outcome(lambda graph=graph: shared.charged(graph)) == outcome(lambda graph=graph: plain(graph))
+        assert outcome(lambda graph=graph: shared.items(graph)) == outcome(lambda graph=graph: plain(graph))
 
 
 def test_windows_of_a_space_are_sizes_too() -> None:
     fusing = Fusing()
-    structures = Structures(fusing)
+    structures = Structures(fusing, pair)
     for kernel in (3, 5, 7, 9):
-        structures.charged(residual((16, 32), kernel))
+        structures.items(residual((16, 32), kernel))
     assert fusing.asked == 2
 
 
 @pytest.mark.parametrize("model", CORPUS, ids=lambda path: path.stem)
 def test_no_kernel_of_the_corpus_changes_whatever_its_sizes_are(model: Path) -> None:
     graph = frontends.read(model)
-    plain, shared = Fusing(), Structures(Fusing())
+    plain, shared = Fusing(), Structures(Fusing(), pair)
     maps: list[Callable[[int], int]] = [lambda n: n, lambda n: n, lambda n: n + 1, lambda n: 16 * n]
     for to in maps:
         other = resized(graph, to)
-        assert outcome(lambda other=other: shared.charged(other)) == outcome(lambda other=other: plain(other))
+        assert outcome(lambda other=other: shared.items(other)) == outcome(lambda other=other: plain(other))
 
 
 @pytest.mark.parametrize("runtime", runtimes.available())
 def test_every_runtime_fuses_the_same_the_second_time(runtime: str) -> None:
-    plain, shared = Fusing(runtime), Structures(Fusing(runtime))
+    plain, shared = Fusing(runtime), Structures(Fusing(runtime), pair)
     for graph in map(frontends.read, CORPUS[:: len(CORPUS) // 3]):
         for _ in range(3):
-            assert outcome(lambda graph=graph: shared.charged(graph)) == outcome(lambda graph=graph: plain(graph))
+            assert outcome(lambda graph=graph: shared.items(graph)) == outcome(lambda graph=graph: plain(graph))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_generated_networks_come_out_the_same_the_second_time(family: str) -> None:
     graph = FAMILIES[family](3)
-    plain, shared = Fusing(), Structures(Fusing())
+    plain, shared = Fusing(), Structures(Fusing(), pair)
     for _ in range(3):
-        assert outcome(lambda: shared.charged(graph)) == outcome(lambda: plain(graph))
+        assert outcome(lambda: shared.items(graph)) == outcome(lambda: plain(graph))
 
 
 def test_numbers_of_another_type_are_another_structure() -> None:
@@ -133,9 +138,9 @@ def test_numbers_of_another_type_are_another_structure() -> None:
         return b.graph(b.op("LeakyRelu", b.input((1, 8, 4, 4)), alpha=alpha))
 
     fusing = Fusing()
-    structures = Structures(fusing)
+    structures = Structures(fusing, pair)
     for alpha in (1, 1.0):
-        structures.charged(graph(alpha))
+        structures.items(graph(alpha))
     assert fusing.asked == 2, "each was seen once"
 
 
@@ -149,12 +154,12 @@ def test_which_constant_is_known_belongs_to_the_structure() -> None:
         return replace(graph, tensors=MappingProxyType(tensors))
 
     fusing = Fusing()
-    structures = Structures(fusing)
+    structures = Structures(fusing, pair)
     for name in ("one", "other"):
-        structures.charged(knowing(name))
+        structures.items(knowing(name))
     assert fusing.asked == 2, "each was seen once"
-    structures.charged(knowing("one"))
-    structures.charged(knowing("one"))
+    structures.items(knowing("one"))
+    structures.items(knowing("one"))
     assert fusing.asked == 3
 
 
@@ -163,13 +168,13 @@ def test_an_attribute_that_is_no_size_leaves_the_answer_as_it_is(group: Attr) ->
     graph = residual((16,))
     nodes = [replace(n, attrs=MappingProxyType({**n.attrs, "pads": group})) for n in graph.nodes]
     hostile = replace(graph, nodes=tuple(nodes))
-    plain, shared = Fusing(), Structures(Fusing())
+    plain, shared = Fusing(), Structures(Fusing(), pair)
     for _ in range(3):
-        assert outcome(lambda: shared.charged(hostile)) == outcome(lambda: plain(hostile))
+        assert outcome(lambda: shared.items(hostile)) == outcome(lambda: plain(hostile))
 
 
 def test_what_is_remembered_is_bounded() -> None:
-    structures = Structures(Fusing("rules"))
+    structures = Structures(Fusing("rules"), pair)
     structures._KNOWN = 4  # type: ignore[misc]
     for count in range(1, 20):
         b = GraphBuilder("chain")
@@ -177,5 +182,5 @@ def test_what_is_remembered_is_bounded() -> None:
         for _ in range(count):
             x = b.op("Relu", x)
         for _ in range(2):
-            structures.charged(b.graph(x))
+            structures.items(b.graph(x))
     assert len(structures._known) == 4

@@ -26,13 +26,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import accumulate, combinations
-from math import log2
-from operator import itemgetter
+from itertools import combinations
 from types import MappingProxyType
 from typing import Any, Literal, SupportsIndex
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nn_meter.ir import Attr, Graph, Tensor
 from nn_meter.kernels.partition import Shape
@@ -246,6 +245,16 @@ class KernelKind:
         return {column: dict(sorted(count.items())) for column, count in (single | pairs).items()}
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Half:
+    """Of a kernel what follows from its config alone: the bytes that it moves, and those columns."""
+
+    kind: str
+    config: Any
+    moved_bytes: float
+    columns: NDArray[np.float64]
+
+
 class Encoder:
     """Makes rows of a kind's configs.
 
@@ -260,7 +269,7 @@ class Encoder:
         KeyError: ``kind`` has no such column, or a category column has no codes.
     """
 
-    __slots__ = ("_half_known", "_own", "_pick", "_speeds", "_work")
+    __slots__ = ("_half_known", "_kind", "_own", "_places", "_speeds", "_work")
     _REMEMBERED = 100_000
 
     def __init__(
@@ -274,34 +283,36 @@ class Encoder:
         declared = {column.name: column for column in kind.columns}
         shared = (FOOTPRINT, *AROUND, "flops", "bytes", ROOFLINE)
         asked = [name for name in columns if name not in shared]
+        self._kind = kind.name
         self._work = work or kind.work
         self._own = tuple(_number(declared[name], codes, speeds) for name in asked)
         places = {name: place for place, name in enumerate((*shared, *asked))}
-        self._pick = itemgetter(*(places[name] for name in columns), 0)  # one more, so that it always gives a tuple
+        self._places = [places[name] for name in columns]
         self._speeds = speeds
-        self._half_known: dict[Any, tuple[float, Row]] = {}
+        self._half_known: dict[Any, Half] = {}
 
-    def half(self, config: Any) -> tuple[float, Row]:
-        """The bytes that a kernel of ``config`` moves, and the columns that follow from the config alone."""
+    def half(self, config: Any) -> Half:
+        """What follows from the config alone; the same for equal configs, as long as it is remembered."""
         known = self._half_known.get(config)
         if known is None:
             if len(self._half_known) >= self._REMEMBERED:
                 self._half_known.clear()
             work = self._work(config)
             own = [value(config) for value in self._own]
-            known = work.bytes, (work.flops, work.bytes, self._speeds.roofline_ms(work), *own)
-            self._half_known[config] = known
+            columns = np.array([work.flops, work.bytes, self._speeds.roofline_ms(work), *own], np.float64)
+            known = self._half_known.setdefault(config, Half(self._kind, config, work.bytes, columns))
         return known
 
     def bound(self, config: Any) -> Bound:
         """What a kernel of ``config`` waits for on the device."""
-        moved, (flops, *_) = self.half(config)
-        return self._speeds.bound(Work(flops, moved, 0.0))
+        half = self.half(config)
+        return self._speeds.bound(Work(float(half.columns[0]), half.moved_bytes, 0.0))
 
-    def row(self, half: Row, around: Row) -> Row:
-        """The row of a kernel that is surrounded so: the footprint of its inference in bytes, and ``AROUND``."""
-        row: Row = self._pick((*around, *half))
-        return row[:-1]
+    def rows(self, halves: Sequence[Half], around: Sequence[int]) -> NDArray[np.float64]:
+        """The rows of kernels that are surrounded so, as ``surroundings`` says it: float64 of shape (n, columns)."""
+        parts = [_around(around), np.stack([half.columns for half in halves])]
+        rows: NDArray[np.float64] = np.concatenate(parts, axis=1)[:, self._places]
+        return rows
 
 
 def _number(column: Column | Category | OnDevice, codes: Codes, speeds: Speeds) -> Callable[[Any], float]:
@@ -315,26 +326,63 @@ def _number(column: Column | Category | OnDevice, codes: Codes, speeds: Speeds) 
 
 
 def encode(kernels: Sequence[tuple[Encoder, Any]]) -> list[Row]:
-    """A row for each kernel of one inference, given as encoder and config, in the order of execution.
-
-    Inferences follow each other: before the first kernel the last one ran.
-    """
+    """A row for each kernel of one inference, given as encoder and config, in the order of execution."""
     if not kernels:
         return []
     halves = [encoder.half(config) for encoder, config in kernels]
-    sizes = [size for size, _ in halves]
-    most = _RECENT[-1]
-    before = (sizes[-most:] * most)[-most:]
-    moved = [0.0, *accumulate(before + sizes)]
-    footprint = _rounded(max(sum(sizes), 1.0), 4)
-    inference = (footprint, min(footprint, LARGE))
-    return [
-        encoder.row(half, inference + tuple([_rounded(moved[i] - moved[i - count], 2) for count in _RECENT]))
-        for i, ((encoder, _), (_, half)) in enumerate(zip(kernels, halves, strict=True), most)
-    ]
+    (around,) = surroundings([[half.moved_bytes for half in halves]]).tolist()
+    rows: list[Row] = [()] * len(kernels)
+    places: dict[int, list[int]] = {}
+    for place, (encoder, _) in enumerate(kernels):
+        places.setdefault(id(encoder), []).append(place)
+    for own in places.values():
+        found = kernels[own[0]][0].rows([halves[place] for place in own], [around[place] for place in own])
+        for place, row in zip(own, found.tolist(), strict=True):
+            rows[place] = tuple(row)
+    return rows
+
+
+def surroundings(moved_bytes: Sequence[Sequence[float]]) -> NDArray[np.int64]:
+    """What surrounds each kernel, as one number: inferences of as many kernels each, shape (n, kernels), in the order
+    of execution, by what the kernels read and write.
+
+    Inferences follow each other: before the first kernel the last one ran. Sizes are rounded, so that kernels whose
+    surroundings are alike share a row.
+    """
+    moved = np.array(moved_bytes, np.float64)
+    count, most = moved.shape[1], _RECENT[-1]
+    turned = moved[:, np.arange(-most, count) % count]
+    so_far = np.concatenate([np.zeros((len(moved), 1)), turned.cumsum(axis=1)], axis=1)
+    code = np.broadcast_to(_code(np.maximum(moved.sum(axis=1, keepdims=True), 1.0), 4), moved.shape)
+    for back in _RECENT:
+        code = code * _CODES + _code(so_far[:, most:-1] - so_far[:, most - back : -1 - back], 2)
+    return code
+
+
+_CODES = 1 << 13
+"""Of a size: parts of an octave, counted from below the least, and 0 for none. Four fit into one number."""
+
+
+def _code(sizes: NDArray[np.float64], parts: int) -> NDArray[np.int64]:
+    with np.errstate(divide="ignore"):
+        found = np.where(sizes > 0, np.rint(parts * np.log2(sizes)) + _CODES // 2, 0)
+    return found.astype(np.int64)
+
+
+def _around(codes: Sequence[int]) -> NDArray[np.float64]:
+    """The columns ``FOOTPRINT`` and ``AROUND``, shape (n, 5)."""
+    return np.array([_sizes(code) for code in codes])
 
 
 @lru_cache(100_000)
-def _rounded(size: float, parts: int) -> float:
-    """To such a part of an octave: kernels whose surroundings are alike share a row."""
-    return 2.0 ** (round(parts * log2(size)) / parts) if size > 0 else 0.0
+def _sizes(code: int) -> Row:
+    found = []
+    for parts in (2,) * len(_RECENT):
+        code, rest = divmod(code, _CODES)
+        found.append(_size(rest, parts))
+    footprint = _size(code, 4)
+    return footprint, min(footprint, LARGE), *reversed(found)
+
+
+def _size(code: int, parts: int) -> float:
+    return 2.0 ** ((code - _CODES // 2) / parts) if code else 0.0

@@ -66,7 +66,7 @@ class Network:
         """What regressors answer for all samples together, with the roofline of kinds that have none."""
         answers = {kind: KindAnswers(kind, kinds.get(kind), speeds) for kind in {s.kind for s in self.samples}}
         rows = self.rows({kind: each.encoder for kind, each in answers.items()})
-        return sum(answers[s.kind].latencies_ms([row])[0] for s, row in zip(self.samples, rows, strict=True))
+        return sum(answers[s.kind].latencies_ms(np.array([row]))[0] for s, row in zip(self.samples, rows, strict=True))
 
 
 def fit_speeds(networks: Sequence[Network]) -> Speeds:

@@ -8,18 +8,20 @@ showed, times the median ratio of measured to roofline where the bundle knows it
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from types import MappingProxyType
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nn_meter.errors import BundleError
 from nn_meter.ir import Graph
 from nn_meter.kernels.kinds import KINDS
-from nn_meter.kernels.partition import Kernel, Partition
+from nn_meter.kernels.partition import Kernel, KernelConfig, Partition
 from nn_meter.kernels.rules import read_rules
-from nn_meter.kernels.schema import ROOFLINE, SCHEMA, Encoder, Row, Speeds, encode
+from nn_meter.kernels.schema import ROOFLINE, SCHEMA, Encoder, Half, Row, Speeds, surroundings
 from nn_meter.predictors import onnx_1
 from nn_meter.predictors.bundle import Bundle
 from nn_meter.predictors.kind import KindPredictor
@@ -60,11 +62,10 @@ class KindAnswers:
                 "lacks; upgrade with: pip install -U nn-meter, or build it again"
             ) from error
 
-    def latencies_ms(self, rows: list[Row]) -> list[float]:
+    def latencies_ms(self, rows: NDArray[np.float64]) -> list[float]:
         """Milliseconds of each row."""
-        if self.predictor is None:
-            return [roofline_ms * self._factor for (roofline_ms,) in rows]
-        answers: list[float] = self.predictor.predict(np.array(rows, np.float64)).tolist()
+        found = rows[:, 0] * self._factor if self.predictor is None else self.predictor.predict(rows)
+        answers: list[float] = found.tolist()
         return answers
 
 
@@ -92,8 +93,8 @@ class GraphEngine:
             )
         self._fallback, self._speeds = bundle.fallback, bundle.fallback.speeds
         self._kinds: dict[str, KindAnswers] = {}
-        self._known: dict[tuple[str, Row], float] = {}
-        self._structures = Structures(self._fused)
+        self._known: dict[_Item, float] = {}
+        self._structures = Structures(self._fused, self._half)
 
     def latency_ms(self, graph: Graph) -> float:
         """Milliseconds of one inference."""
@@ -101,8 +102,8 @@ class GraphEngine:
 
     def latencies_ms(self, graphs: Iterable[Graph]) -> list[float]:
         """Milliseconds of one inference of each; kernels that the models share are computed once."""
-        models = [self._rows(self._structures.charged(graph)) for graph in graphs]
-        self._learn([item for model in models for item in model])
+        models = self._surrounded([self._structures.items(graph) for graph in graphs])
+        self._learn(chain.from_iterable(models))
         call_ms = self._bundle.call_ms
         return [sum([self._known[item] for item in model]) + call_ms for model in models]
 
@@ -113,11 +114,14 @@ class GraphEngine:
     def explain_partition(self, partition: Partition) -> Prediction:
         """The answer for kernels that are known already."""
         asked = [k for k in partition.kernels if not k.free]
-        rows = self._rows([(k.kind, k.config) for k in asked])
-        items = {id(k): item for k, item in zip(asked, rows, strict=True)}
-        self._learn(items.values())
-        told: dict[Hashable, KernelPrediction] = {}
-        kernels = [self._explain(k, items.get(id(k)), told) for k in partition.kernels]
+        (model,) = self._surrounded([[self._half(k.kind, k.config) for k in asked]])
+        self._learn(model)
+        items = {id(k): item for k, item in zip(asked, model, strict=True)}
+        rows: dict[_Item, Row] = {}
+        for kind, own in _by_kind(dict.fromkeys(model)).items():
+            rows.update(zip(own, self._rows(kind, own).tolist(), strict=True))
+        told: dict[_Item, KernelPrediction] = {}
+        kernels = [self._explain(k, items.get(id(k)), rows, told) for k in partition.kernels]
         found = Prediction.of(
             self._bundle, partition.model, kernels, partition.unfused, partition.notes, self._bundle.call_ms
         )
@@ -132,9 +136,8 @@ class GraphEngine:
     def _fused(self, graph: Graph) -> Charged:
         return [(k.kind, k.config) for k in self._fuse(graph, reasons=False).kernels if not k.free]
 
-    def _rows(self, charged: Charged) -> list[tuple[str, Row]]:
-        rows = encode([(self._kind(kind).encoder, config) for kind, config in charged])
-        return [(kind, row) for (kind, _), row in zip(charged, rows, strict=True)]
+    def _half(self, kind: str, config: KernelConfig) -> Half:
+        return self._kind(kind).encoder.half(config)
 
     def _kind(self, kind: str) -> KindAnswers:
         if kind not in self._kinds:
@@ -144,41 +147,51 @@ class GraphEngine:
             )
         return self._kinds[kind]
 
-    def _learn(self, items: Iterable[tuple[str, Row]]) -> None:
+    def _surrounded(self, models: Sequence[Sequence[Half]]) -> list[list[_Item]]:
+        """Each kernel with what surrounds it in its model; models of as many kernels are taken at once."""
+        alike: dict[int, list[int]] = {}
+        for place, model in enumerate(models):
+            alike.setdefault(len(model), []).append(place)
+        found: list[list[_Item]] = [[] for _ in models]
+        for count, places in alike.items():
+            if count:
+                around = surroundings([[half.moved_bytes for half in models[place]] for place in places])
+                for place, own in zip(places, around.tolist(), strict=True):
+                    found[place] = [*zip(models[place], own, strict=True)]
+        return found
+
+    def _learn(self, items: Iterable[_Item]) -> None:
         if len(self._known) > self._REMEMBERED:
             self._known.clear()
-        fresh: dict[str, list[Row]] = {}
-        for kind, row in dict.fromkeys(items):
-            if (kind, row) not in self._known:
-                fresh.setdefault(kind, []).append(row)
-        for kind, rows in fresh.items():
-            answers = self._kind(kind).latencies_ms(rows)
-            self._known.update(zip([(kind, row) for row in rows], answers, strict=True))
+        known = self._known
+        for kind, own in _by_kind(dict.fromkeys([item for item in items if item not in known])).items():
+            self._known.update(zip(own, self._kind(kind).latencies_ms(self._rows(kind, own)), strict=True))
+
+    def _rows(self, kind: str, items: Sequence[_Item]) -> NDArray[np.float64]:
+        """Of items of this kind."""
+        return self._kind(kind).encoder.rows([half for half, _ in items], [around for _, around in items])
 
     def _explain(
-        self, kernel: Kernel, item: tuple[str, Row] | None, told: dict[Hashable, KernelPrediction]
+        self, kernel: Kernel, item: _Item | None, rows: Mapping[_Item, Row], told: dict[_Item, KernelPrediction]
     ) -> KernelPrediction:
         """``told`` is what was said of kernels before: of equal ones it is the same."""
         if item is None:
             return KernelPrediction(kernel, "free", 0.0)
-        key = item, kernel.config
-        known = told.get(key)
+        known = told.get(item)
         if known is None:
-            known = told[key] = self._judged(kernel, item)
+            known = told[item] = self._judged(kernel, self._known[item], rows[item])
         return KernelPrediction(
             kernel, known.status, known.latency_ms, known.interval_ms, known.notes, known.bound, known.beyond
         )
 
-    def _judged(self, kernel: Kernel, item: tuple[str, Row]) -> KernelPrediction:
+    def _judged(self, kernel: Kernel, latency_ms: float, row: Row) -> KernelPrediction:
         predictor = self._kind(kernel.kind).predictor
-        latency_ms = self._known[item]
         bound = self._kind(kernel.kind).encoder.bound(kernel.config)
         if predictor is None or not self._fallback.measured:
             unknown = f"no regressor for kind {kernel.kind!r}: estimated from flops and bytes"
             note = _FROM_SHEET if predictor else unknown
             interval_ms = self._around(latency_ms, "estimated")
             return KernelPrediction(kernel, "estimated", latency_ms, interval_ms, (note,), bound)
-        _, row = item
         outside = predictor.outside(row, KINDS[kernel.kind].names(kernel.config))
         if outside:
             interval_ms = self._around(latency_ms, "extrapolated")
@@ -218,6 +231,17 @@ class GraphEngine:
         known = predictor.errors.get("log_off", unknown) if predictor else unknown
         weight = _WEIGHT_OF_ESTIMATES[each.status]
         return (1 - weight) * known + weight * unknown
+
+
+_Item = tuple[Half, int]
+"""A kernel, and what surrounds it: what has the same row."""
+
+
+def _by_kind(items: Iterable[_Item]) -> dict[str, list[_Item]]:
+    found: dict[str, list[_Item]] = {}
+    for item in items:
+        found.setdefault(item[0].kind, []).append(item)
+    return found
 
 
 _FROM_SHEET = "no kernel was measured on this device: estimated from its data sheet, by what others make of theirs"

@@ -37,9 +37,11 @@ _UNREADABLE = (
     ArithmeticError, OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, MemoryError,
     NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
-_WORD_BITS = 52  # leaves per mask word: such a word converts to float64 without rounding
+_WORDS: tuple[tuple[int, type[np.integer[Any]]], ...] = ((32, np.uint32), (52, np.int64))
+"""Leaves per mask word: such words convert to float64 without rounding. The first that holds a tree's leaves is taken,
+else several of the last."""
 _MASK_BYTES_MAX = 16 << 20
-_BATCH_BYTES = 1 << 19  # rows are taken in batches whose masks stay in the processor's cache
+_BATCH_BYTES = 1 << 18  # rows are taken in batches whose masks stay in the processor's cache
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,13 +195,14 @@ class _Shape:
         self.reached = np.concatenate(levels)
         self.inner = np.concatenate(inner_levels)
         self.leaves_max = int(self.leaves[trees.roots].max())
-        self.words = -(-self.leaves_max // _WORD_BITS)
+        self.bits, self.dtype = next((word for word in _WORDS if word[0] >= self.leaves_max), _WORDS[-1])
+        self.words = -(-self.leaves_max // self.bits)
         self.thresholds = {
             column: _distinct(trees.threshold[self.inner][trees.feature[self.inner] == column])
             for column in sorted(set(trees.feature[self.inner].tolist()))
         }
         ranks = sum(len(known) + 1 for known in self.thresholds.values())
-        self.mask_bytes = 8 * ranks * len(trees.roots) * self.words
+        self.mask_bytes = np.dtype(self.dtype).itemsize * ranks * len(trees.roots) * self.words
 
 
 def _distinct(values: Floats) -> Floats:
@@ -217,50 +220,50 @@ class _Masks:
     """
 
     def __init__(self, trees: TreeEnsemble, shape: _Shape) -> None:
-        count, words = len(trees.roots), shape.words
-        self._count, self._words = count, words
-        self.batch = max(1, _BATCH_BYTES // (8 * count * words))
+        count, words, bits = len(trees.roots), shape.words, shape.bits
+        self._count, self._words, self._bits = count, words, bits
+        self.batch = max(1, _BATCH_BYTES // (np.dtype(shape.dtype).itemsize * count * words))
         self._thresholds = shape.thresholds
-        self._tables: dict[int, NDArray[np.int64]] = {}
+        self._tables: dict[int, NDArray[Any]] = {}
         for column, known in shape.thresholds.items():
             nodes = shape.inner[trees.feature[shape.inner] == column]
             ranks = np.searchsorted(known, trees.threshold[nodes]) + 1
-            table = np.full((len(known) + 1, count, words), (1 << _WORD_BITS) - 1, np.int64)
+            table = np.full((len(known) + 1, count, words), (1 << bits) - 1, shape.dtype)
             first = shape.first[nodes]
-            cut = _span(first, first + shape.leaves[trees.left[nodes]], words)
-            np.bitwise_and.at(table, (ranks, shape.tree[nodes]), ~cut)
+            cut = _span(first, first + shape.leaves[trees.left[nodes]], words, bits)
+            np.bitwise_and.at(table, (ranks, shape.tree[nodes]), ~cut.astype(shape.dtype))
             np.bitwise_and.accumulate(table, axis=0, out=table)
             self._tables[column] = table.reshape(len(known) + 1, -1)
         leaves = shape.reached[trees.left[shape.reached] < 0]
-        self._leaf = np.zeros(count * words * _WORD_BITS, np.int32)  # place to node, tree after tree
-        self._leaf[shape.tree[leaves] * (words * _WORD_BITS) + shape.first[leaves]] = leaves
-        self._last = np.arange(count) * (words * _WORD_BITS) + _WORD_BITS - 1 + 1023
+        self._leaf = np.zeros(count * words * bits, np.int32)  # place to node, tree after tree
+        self._leaf[shape.tree[leaves] * (words * bits) + shape.first[leaves]] = leaves
+        self._last = np.arange(count) * (words * bits) + bits - 1 + 1023
 
     def of(self, rows: Floats) -> NDArray[np.int32]:
         """The leaf of each row in each tree, shape (rows, trees)."""
-        masks: NDArray[np.int64] | None = None
+        masks: NDArray[Any] | None = None
         for column, known in self._thresholds.items():
             table = self._tables[column].take(known.searchsorted(rows[:, column]), axis=0)
             masks = table if masks is None else np.bitwise_and(masks, table, out=masks)
         if masks is None:
-            return np.broadcast_to(self._leaf[:: self._words * _WORD_BITS], (len(rows), self._count))
+            return np.broadcast_to(self._leaf[:: self._words * self._bits], (len(rows), self._count))
         place = self._last
         if self._words > 1:
             by_word = masks.reshape(len(rows), self._count, self._words)
             word = (by_word != 0).argmax(axis=2)
             masks = np.take_along_axis(by_word, word[:, :, None], axis=2)[:, :, 0]
-            place = place + word * _WORD_BITS
+            place = place + word * self._bits
         exponent = masks.astype(np.float64).view(np.int64) >> 52  # of the highest set bit, biased by 1023
         return self._leaf[place - exponent]
 
 
-def _span(start: Ints, stop: Ints, words: int) -> NDArray[np.int64]:
+def _span(start: Ints, stop: Ints, words: int, bits: int) -> NDArray[np.int64]:
     """Masks of shape (n, words) with the bits of leaves ``start`` .. ``stop`` - 1 set, leftmost highest."""
-    base = np.arange(words) * _WORD_BITS
-    low = np.clip(start[:, None] - base, 0, _WORD_BITS).astype(np.int64)
-    high = np.clip(stop[:, None] - base, 0, _WORD_BITS).astype(np.int64)
+    base = np.arange(words) * bits
+    low = np.clip(start[:, None] - base, 0, bits).astype(np.int64)
+    high = np.clip(stop[:, None] - base, 0, bits).astype(np.int64)
     one = np.int64(1)
-    masks: NDArray[np.int64] = (one << (_WORD_BITS - low)) - (one << (_WORD_BITS - high))
+    masks: NDArray[np.int64] = (one << (bits - low)) - (one << (bits - high))
     return masks
 
 

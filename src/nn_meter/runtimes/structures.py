@@ -11,11 +11,10 @@ import marshal
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
-from hashlib import blake2b
 from itertools import chain
 from operator import attrgetter
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from nn_meter.ir import Attr, Graph
 from nn_meter.kernels.partition import KernelConfig
@@ -23,7 +22,9 @@ from nn_meter.kernels.partition import KernelConfig
 Charged = Sequence[tuple[str, KernelConfig]]
 """Kind and config of each kernel that costs something, in the order of execution."""
 
+Item = TypeVar("Item")
 Number = int | float
+_Key = tuple[Any, ...]
 
 FILLED: Mapping[str, int] = MappingProxyType({"group": 2, "kernel_shape": 2, "pads": 1})
 """Attributes whose numbers are sizes, from which number on; others belong to the structure. What passes look for by
@@ -32,15 +33,17 @@ itself (one group, a dimension of 1) does too."""
 _LEAST = 2  # of a dimension that is a size
 _SMALL = {size: size for size in range(_LEAST)}
 _FILLED = tuple(FILLED.items())
+_ATTRS = attrgetter("attrs")
 _NODE = attrgetter("name", "op_type", "inputs", "outputs", "domain")
-_TENSOR = attrgetter("name", "dtype", "const", "value")
+_TENSOR = attrgetter("name", "dtype", "const")
 
 
-class Structures:
+class Structures(Generic[Item]):
     """Remembers what fuses in the graphs that it is given.
 
     Args:
         charged: what answers without: runs the passes.
+        item: what is wanted of a kernel by its kind and config; it is made once for those that come again.
     """
 
     _KNOWN = 256
@@ -50,68 +53,68 @@ class Structures:
     _NODES = 5_000
     """Larger graphs come one at a time: their structure is not looked at."""
 
-    def __init__(self, charged: Callable[[Graph], Charged]) -> None:
-        self._charged = charged
-        self._known: dict[bytes, list[_Way] | None] = {}
+    def __init__(self, charged: Callable[[Graph], Charged], item: Callable[[str, KernelConfig], Item]) -> None:
+        self._charged, self._item = charged, item
+        self._known: dict[_Key, list[_Way[Item]] | tuple[()]] = {}
 
-    def charged(self, graph: Graph) -> Charged:
-        """What ``charged`` answers; a structure that comes again is not fused again."""
-        if len(graph.nodes) > self._NODES:
-            return self._charged(graph)
+    def items(self, graph: Graph) -> list[Item]:
+        """The items of what ``charged`` answers; a structure that comes again is not fused again."""
+        found = self._found(graph) if len(graph.nodes) <= self._NODES else None
+        return [self._item(*each) for each in self._charged(graph)] if found is None else found
+
+    def _found(self, graph: Graph) -> list[Item] | None:
         found = _structure(graph)
         if found is None:
-            return self._charged(graph)
+            return None
         key, sizes = found
-        if key not in self._known:
+        ways = self._known.pop(key, None)
+        if ways is None:
             if len(self._known) >= self._KNOWN:
                 del self._known[next(iter(self._known))]
             self._known[key] = []
-            return self._charged(graph)
-        ways = self._known[key] = self._known.pop(key)  # the last that was asked for goes last
-        if ways is None:
-            return self._charged(graph)
+            return None
+        self._known[key] = ways  # the last that was asked for goes last
         for way in ways:
-            kernels = way.kernels(sizes)
+            kernels = way.items(sizes)
             if kernels is not None:
                 return kernels
-        if len(ways) >= self._WAYS:
-            return self._charged(graph)
+        if isinstance(ways, tuple) or len(ways) >= self._WAYS:
+            return None
         try:
-            way = _Way(graph, self._charged)
+            way = _Way(graph, self._charged, self._item)
         except (TypeError, AttributeError):  # a pass does with sizes what only numbers can
-            self._known[key] = None
-            return self._charged(graph)
+            self._known[key] = ()
+            return None
         ways.append(way)
-        kernels = way.kernels(sizes)
-        return self._charged(graph) if kernels is None else kernels
+        return way.items(sizes)
 
 
-def _structure(graph: Graph) -> tuple[bytes, list[int]] | None:
-    """A hash of all but the sizes, and the sizes; nothing for attributes that are not plain values."""
+def _structure(graph: Graph) -> tuple[_Key, list[int]] | None:
+    """All but the sizes, and the sizes; nothing for attributes that are not plain values."""
     tensors = graph.tensors.values()
     shapes = [tensor.shape for tensor in tensors if tensor.value is None]
-    known = [tensor.shape for tensor in tensors if tensor.value is not None]
+    known = [(tensor.name, tensor.shape, tensor.value) for tensor in tensors if tensor.value is not None]
     sizes = [*chain.from_iterable(shapes)]
     if min(sizes, default=0) < 0:
         return None
     ranks, small = [*map(len, shapes)], [*map(_SMALL.get, sizes)]
-    nodes, attrs = [*map(_NODE, graph.nodes)], [dict(node.attrs) for node in graph.nodes]
+    attrs = [dict(own) if own else None for own in map(_ATTRS, graph.nodes)]
     try:
-        for own in attrs:
+        for own in filter(None, attrs):
             for name, least in _FILLED:
                 if name in own:
                     given: Any = own[name]
                     several = given if type(given) is tuple else (given,)
                     sizes += several
                     own[name] = type(given) is tuple, *[each if each < least else least for each in several]
-        ends = graph.inputs, graph.outputs
-        held = marshal.dumps((ends, nodes, attrs, [*map(_TENSOR, tensors)], known, ranks, small), 2)
+        plain = marshal.dumps((attrs, known, ranks, small), 2)  # where 1, 1.0 and True are not the same
     except (TypeError, ValueError):
         return None
-    return blake2b(held, digest_size=16).digest(), sizes
+    ends = graph.inputs, graph.outputs
+    return (ends, tuple(map(_NODE, graph.nodes)), tuple(map(_TENSOR, tensors)), plain), sizes
 
 
-class _Way:
+class _Way(Generic[Item]):
     """One way in which graphs of a structure fuse.
 
     Raises:
@@ -120,15 +123,18 @@ class _Way:
 
     _REMEMBERED = 100_000
 
-    def __init__(self, graph: Graph, charged: Callable[[Graph], Charged]) -> None:
+    def __init__(
+        self, graph: Graph, charged: Callable[[Graph], Charged], item: Callable[[str, KernelConfig], Item]
+    ) -> None:
         trace = _Trace()
+        self._item = item
         self._kernels = charged(_traced(graph, trace))
         found = [[*_sizes(config)] for _, config in self._kernels]
         self._values = trace.function(found)
-        self._configs: list[dict[tuple[Number, ...], tuple[str, KernelConfig]]] = [{} for _ in self._kernels]
+        self._items: list[dict[tuple[Number, ...], Item]] = [{} for _ in self._kernels]
 
-    def kernels(self, sizes: Sequence[int]) -> Charged | None:
-        """The kernels of a graph of these sizes; nothing where another way is taken."""
+    def items(self, sizes: Sequence[int]) -> list[Item] | None:
+        """Those of a graph of these sizes; nothing where another way is taken."""
         try:
             values = self._values(sizes)
         except ArithmeticError:
@@ -136,17 +142,17 @@ class _Way:
         if values is None:
             return None
         return [
-            known.get(own) or self._made(place, own)
-            for place, (known, own) in enumerate(zip(self._configs, values, strict=True))
+            known[own] if own in known else self._made(place, own)
+            for place, (known, own) in enumerate(zip(self._items, values, strict=True))
         ]
 
-    def _made(self, place: int, values: tuple[Number, ...]) -> tuple[str, KernelConfig]:
-        known = self._configs[place]
-        if len(known) >= self._REMEMBERED // len(self._configs):
+    def _made(self, place: int, values: tuple[Number, ...]) -> Item:
+        known = self._items[place]
+        if len(known) >= self._REMEMBERED // len(self._items):
             known.clear()
         kind, config = self._kernels[place]
-        known[values] = kind, _filled(config, iter(values))
-        return known[values]
+        made = known[values] = self._item(kind, _filled(config, iter(values)))
+        return made
 
 
 def _traced(graph: Graph, trace: _Trace) -> Graph:
