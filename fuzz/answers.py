@@ -15,7 +15,7 @@ from rich.console import Console
 
 from nn_meter.api import Predictor, model_to_graph
 from nn_meter.predictors.bundle import Bundle, load
-from nn_meter.predictors.catalogue import DEFAULT, SHIPPED
+from nn_meter.predictors.catalogue import DEFAULT, SHIPPED, summary
 from nn_meter.predictors.kind import KindPredictor
 from nn_meter.predictors.nnmeter_columns import NN_METER_1
 from nn_meter.predictors.prediction import Prediction
@@ -23,6 +23,7 @@ from nn_meter.predictors.trees import TreeEnsemble
 from nn_meter.report import csv, html, text
 from nn_meter.report import json as documents
 from nn_meter.report.lines import result_line
+from nn_meter.storage import legible
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "small_net.onnx"
 
@@ -68,27 +69,31 @@ def answered(predictor: Predictor, source: Any, kind: str | None, turn: int) -> 
     else:
         prediction = predictor.explain(source, kind)
         value = prediction.latency_ms
-        shown(prediction)
+        shown(prediction, predictor.bundle)
     assert isinstance(value, float), f"the answer {value!r}"
     assert 0 <= value < math.inf, f"the answer {value!r}"
 
 
-def shown(prediction: Prediction) -> None:
+def shown(prediction: Prediction, bundle: Bundle) -> None:
     """Check that names neither steer a terminal nor leave a page's text, and that JSON is JSON."""
     written = io.StringIO()
     console = Console(file=written, width=120, force_terminal=False)
     console.print(text.explanation(prediction, every=True))
     console.print(text.details(prediction))
-    lines = written.getvalue(), result_line(prediction.model, prediction.latency_ms)
+    for view in (text.View(sort="name", top=0), text.View("module", "name", 0, 2)):
+        console.print(text.details(prediction, view))
+    lines = written.getvalue(), result_line(prediction.model, prediction.latency_ms), legible(summary(bundle))
     assert not controls("".join(lines)), "control characters on the terminal"
     assert "\n(nn-Meter) [RESULT]" not in written.getvalue(), "a forged line"
-    page = html.page([prediction])
+    page = html.page([prediction], [bundle])
     page.encode()
     assert not re.search("<(script>alert|img src=x)", page), "markup of a name in the page"
     assert len(re.findall("</?script", page)) == 4, "a name ends or begins a script"  # ours: the facts, what shows them
     assert not re.search("[\x00-\x08\x0b\x0c\x0e-\x1f]", page), "control characters in the page"
     json.loads(documents.dumps(documents.document(prediction, explain=True)), parse_constant=_refused)
-    csv.table([prediction]).encode()
+    table = csv.table([prediction])
+    table.encode()
+    assert not controls(table), "control characters in a table"
 
 
 def controls(text: str) -> bool:
@@ -103,5 +108,5 @@ def _refused(constant: str) -> NoReturn:
 def warm() -> None:
     """Load what answering needs."""
     for predictor in predictors():
-        shown(predictor.explain(EXAMPLE))
+        shown(predictor.explain(EXAMPLE), predictor.bundle)
         predictor.predict(EXAMPLE)

@@ -34,6 +34,8 @@ KINDS: Mapping[str, Callable[[Path], Target]] = {
     "wide-csv": beside.Wide,
     "sheet": beside.Sheets,
     "baseline": beside.Baselines,
+    "devices": beside.Devices,
+    "printed": beside.Printed,
 }
 """What is fed, by the name that the command line gives it. Each gets a folder for its files."""
 

@@ -18,7 +18,7 @@ NUMBERS = (
 NAMES = (
     "", "\0", "a\0b", "\x1b[2J\x1b]0;x\x07", "<script>alert(1)</script>", "\"><img src=x onerror=alert(1)>", "' x='y",
     "x" * 100_000, "a\r\nb", "\u202e\u2066", "../../x", "/etc/passwd", "%s%n", "{0.__class__}", "\ud7ff", " ", "\n",
-    "[red]x[/red]", "[/]", "x\n(nn-Meter) [RESULT] predict latency for y: 0.001 ms",
+    "[red]x[/red]", "[/]", "9" * 5000, "1\u00b22", "x\n(nn-Meter) [RESULT] predict latency for y: 0.001 ms",
 )  # fmt: skip
 ODD: tuple[Any, ...] = (
     None, True, False, 0, -1, 10**30, 1e308, -1e308, float("nan"), float("inf"), -0.0, "", "x", [], {}, [[]], [None],

@@ -22,7 +22,7 @@ def fuzz(*arguments: object) -> subprocess.CompletedProcess[str]:
 def test_nothing_that_is_fed_to_it_breaks_it(tmp_path: Path) -> None:
     kinds = ("onnx", "ir", "tflite", "tensorflow", "keras", "bundle", "bundle-folder", "rules", "meta",
              "predictor-meta", "registry", "pickle", "fetched", "journal", "csv", "wide-csv", "sheet",
-             "baseline")  # fmt: skip
+             "baseline", "devices", "printed")  # fmt: skip
     once = fuzz("-m", "fuzz", "--count", 100, "--out", tmp_path, "--kinds", *kinds)
     assert once.returncode == 0, once.stdout + once.stderr
     told = {line.split()[0]: line.split() for line in once.stdout.splitlines()}

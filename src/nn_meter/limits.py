@@ -28,6 +28,7 @@ ARCHIVE_MEMBERS = Limit(10_000, "files in one archive")
 ARCHIVE_BYTES = Limit(512 << 20, "bytes in one archive")
 UNPACKED_BYTES = Limit(1 << 30, "bytes that one archive unpacks to")
 BUNDLE_KINDS = Limit(1_000, "kinds in one bundle")
+PRINTED_BYTES = Limit(64 << 20, "bytes printed by a program")
 DOWNLOAD_BYTES = Limit(512 << 20, "bytes to fetch")
 TABLE_ROWS = Limit(2_000_000, "measurements in one table")
 

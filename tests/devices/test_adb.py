@@ -26,6 +26,7 @@ from nn_meter.backends.benchmark_model import (
 )
 from nn_meter.backends.litert.lowering import Lowered
 from nn_meter.backends.litert.model import Stored, Written
+from nn_meter.backends.litert.tracing import kernels
 from nn_meter.builder.backends import connect_backend
 from nn_meter.builder.config import PLATFORMS, builder_config, create_workspace
 from nn_meter.building import BuildPlan, build
@@ -33,7 +34,7 @@ from nn_meter.cli.main import main
 from nn_meter.devices import known
 from nn_meter.devices.adb import AdbLink
 from nn_meter.devices.device import Device
-from nn_meter.devices.link import open_link
+from nn_meter.devices.link import Finished, open_link
 from nn_meter.errors import BackendError, DeviceError
 from nn_meter.measuring import Failure, Worker
 
@@ -308,3 +309,43 @@ def test_a_build_on_a_phone_ends_in_a_bundle(phone: Phone, tmp_path: Path) -> No
     assert bundle.kinds
     assert (bundle.runtime, bundle.device) == ("litert", "Pixel 9")
     assert [each.address for each in known.known()] == [plan.device]
+
+
+class Babbling(AdbLink):
+    """A phone that says the same whatever it is asked."""
+
+    def _adb(self, words: object, timeout_s: float) -> Finished:
+        return Finished(0, self.program, "")
+
+
+@pytest.mark.parametrize("number", ["9" * 5000, "\u00b2", "-1", "x" * 100_000, ""])
+def test_numbers_of_a_phone_that_are_none_are_unknown(number: str) -> None:
+    told = Babbling("adb://x", program=f"MemTotal: {number} kB\n{number}\nnn-meter-status=0").device()
+    assert (told.cores, told.memory_bytes) == (None, None)
+    with pytest.raises(DeviceError, match="lost while"):
+        Babbling("adb://x", program=f"\nnn-meter-status={number}").asked("nproc")
+
+
+@pytest.mark.parametrize(
+    ("read", "number", "other"),
+    [
+        (lambda text: whole_ms(text, 4), "count=4", "count=" + "9" * 5000),
+        (lambda text: whole_ms(text, 4), "812.5", "x" * 100_000),
+        (operators, "3 nodes observed", "9" * 5000 + " nodes observed"),
+        (operators, "0.25", "\u00b2"),
+        (operators, "[node type]", "x" * 100_000),
+    ],
+)
+def test_numbers_of_a_program_that_are_none_are_told_shortly(
+    read: Callable[[str], object], number: str, other: str
+) -> None:
+    assert number in GOOD
+    with pytest.raises(BackendError, match="benchmark_model prints") as error:
+        read(GOOD.replace(number, other))
+    assert len(str(error.value)) < 1000
+
+
+def test_an_operator_beyond_those_of_the_file_is_said() -> None:
+    rows = operators(GOOD.replace("[t3]:1", "[t3]:7"))
+    with pytest.raises(BackendError, match="CUMSUM as the operator 7, which belongs to no operator of its file"):
+        kernels([row.event for row in rows], MODEL.operators)

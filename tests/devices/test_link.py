@@ -13,10 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from nn_meter import __version__
 from nn_meter.devices.link import Channel, LocalLink, ProcessChannel, open_link
 from nn_meter.errors import DeviceError, MeasurementError
+from nn_meter.limits import Limit
 from nn_meter.measuring import Failure, Worker
 from nn_meter.measuring.wire import READY
+from nn_meter.progress import Progress
 
 
 def home() -> str:
@@ -270,3 +273,45 @@ def test_the_program_ends_with_its_standard_input(tmp_path: Path) -> None:
     opened._process.stdin.close()
     assert opened._process.wait(60) == 0
     opened.close()
+
+
+def test_a_program_that_never_stops_printing_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nn_meter.devices.link.PRINTED_BYTES", Limit(100_000, "bytes printed by a program"))
+    with pytest.raises(DeviceError, match=r"yes: \d+,\d+ bytes printed by a program; at most 100,000 are read"):
+        LocalLink().run(["yes"], timeout_s=60)
+    with channel("import sys\nwhile True: print('x' * 1000)") as talker:
+        assert talker.receive(60) == "x" * 1000
+
+
+@pytest.mark.parametrize("said", ['{"value": "x"}', '{"failure": 3}', "{}", '{"value": [[[[[[[[[[1]]]]]]]]]]}'])
+def test_an_answer_that_is_none_is_said(said: str) -> None:
+    worker = Worker(timeout_s=30, link=Answering(said=said))
+    with worker, pytest.raises(MeasurementError, match="no result of hello"):
+        worker.call(hello)
+
+
+@pytest.mark.parametrize("said", ["3", "[]", "[" * 100_000, '{"heard": 3}', '{"heard": [NaN, null, null, "x"]}'])
+def test_what_is_no_message_costs_the_task(said: str) -> None:
+    with Worker(timeout_s=30, link=Answering(said=said)) as worker:
+        assert isinstance(worker.call(hello_slowly, progress=lambda *told: None), Failure)
+
+
+def hello() -> int:
+    return 1
+
+
+def hello_slowly(progress: Progress) -> int:
+    progress(0.0, None, None, "x")
+    return 1
+
+
+@dataclass(frozen=True)
+class Answering(LocalLink):
+    """A machine whose worker says the same whatever it is asked."""
+
+    said: str = ""
+
+    @property
+    def worker(self) -> Sequence[str]:
+        code = "import sys; sys.stdin.readline(); print(sys.argv[1]); sys.stdin.readline(); print(sys.argv[2])"
+        return (sys.executable, "-c", code, f"{READY}{__version__}", self.said)

@@ -18,10 +18,10 @@ from nn_meter.evaluation import Bench, Evaluation, Score, Subject, blamed, calib
 from nn_meter.ir import Graph, GraphBuilder
 from nn_meter.measuring import Journal, Measurement, Plan
 from nn_meter.measuring.fixed import PROBE
-from nn_meter.predictors.bundle import Bundle
+from nn_meter.predictors.bundle import EVALUATED, Bundle
 from nn_meter.predictors.parts import Roofline
 from nn_meter.predictors.prediction import Prediction
-from nn_meter.predictors.trust import EVALUATED, trust
+from nn_meter.predictors.trust import trust
 from nn_meter.report import evaluation as report
 from nn_meter.report.json import dumps
 

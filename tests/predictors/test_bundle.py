@@ -214,8 +214,15 @@ def test_a_damaged_zip_ends_in_a_bundle_or_an_error(
         ({"interval": {"low": -1, "high": 1e6}}, r"'interval\.high' is 1000000\.0"),
         ({"interval": {"low": "a"}}, r"'interval\.low' is 'a'"),
         ({"name": 7}, "'name' is 7"),
+        ({"environment": {"probe_ms": 0.0}}, r"'environment\.probe_ms' is 0\.0; it must be a finite number"),
+        ({"environment": {"board_watts": "70"}}, r"'environment\.board_watts' is '70'"),
+        ({"environment": {"errors": [1]}}, r"environment\.errors must be keys with values"),
+        ({"environment": {"errors": {"models": 3}}}, r"'environment\.errors\.median' is missing"),
+        ({"environment": {"evaluated": {"models": 1, "median": 0, "families": {"a": {"median": 1, "models": 2}}}}},
+         r"'environment\.evaluated\.families\.a\.models' is 2; it must be a list of texts"),
+        ({"environment": {"left_out": {"mean": 1e308}}}, r"'environment\.left_out\.mean' is 1e\+308"),
     ],
-)
+)  # fmt: skip
 def test_numbers_of_a_bundle_give_finite_answers(tmp_path: Path, keys: dict[str, Any], words: str) -> None:
     with pytest.raises(BundleError, match=words):
         load(_edited(tmp_path / "b", **keys))

@@ -96,6 +96,12 @@ def test_names_sort_as_numbers_do() -> None:
     assert [row.name for row in rows(many, "kernel", "name")] == ["b.1/MatMul", "b.2/MatMul", "b.10/MatMul"]
 
 
+def test_names_sort_whatever_digits_they_hold() -> None:
+    long = "9" * 5000
+    many = prediction(*(kernel(f"/b.{i}/MatMul", 1.0, cin=n + 1) for n, i in enumerate((long, "1\u00b22", "1", "007"))))
+    assert [row.name[:5] for row in rows(many, "kernel", "name")] == ["b.1/M", "b.1\u00b22", "b.007", "b.999"]
+
+
 def test_a_total_of_nothing_has_shares_of_nothing() -> None:
     (row,) = rows(prediction(kernel("/a/MatMul", 0.0)))
     assert (row.share, row.cumulative) == (0.0, 0.0)

@@ -55,6 +55,14 @@ def test_documents_keep_the_failed() -> None:
     assert document["failed"] == [{"model": "bad.onnx", "error": "no model"}]
 
 
+def test_a_table_on_a_terminal_has_no_effect() -> None:
+    evil = replace(CONV, nodes=("\x1b[2Ja\n(nn-Meter) [RESULT] predict latency for y: 1 ms",), label="\u202ea\ud800")
+    known = replace(PREDICTION, kernels=(replace(PREDICTION.kernels[0], kernel=evil),))
+    _, line = csv.table([known]).splitlines()
+    assert "\\x1b[2Ja\\n(nn-Meter)" in line
+    assert "\\u202ea\\ud800" in line
+
+
 def test_in_a_spreadsheet_a_name_is_no_formula() -> None:
     evil = replace(CONV, nodes=('=HYPERLINK("http://evil.example")',), label="@conv")
     known = replace(PREDICTION, kernels=(replace(PREDICTION.kernels[0], kernel=evil),))

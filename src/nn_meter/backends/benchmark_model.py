@@ -29,7 +29,7 @@ from nn_meter.devices.device import Device
 from nn_meter.errors import BackendError
 from nn_meter.runtimes.trace import ExecutedKernel, KernelTrace
 from nn_meter.settings import device
-from nn_meter.storage import Closing
+from nn_meter.storage import Closing, legible, shown
 
 _PROGRAM = "/data/local/tmp/benchmark_model"
 
@@ -39,16 +39,16 @@ _EVENTS = 8
 _SPARE_EVENTS = 1024  # the program's own default
 
 _WHOLE = re.compile(r"Inference timings in us: .*Inference \(avg\): (.*)$", re.MULTILINE)
-_COUNT = re.compile(r"count=(\d+) ")
+_COUNT = re.compile(r"count=([0-9]{1,9}) ")
 _TABLE = re.compile(
     r"Operator-wise Profiling Info for Regular Benchmark Runs:\n=+ Run Order =+\n(.*\n)(?P<rows>(?:\t.*\n)*)"
 )
-_OBSERVED = re.compile(r"(\d+) nodes observed")
+_OBSERVED = re.compile(r"\b([0-9]{1,9}) nodes observed")
 _COLUMNS = ("[node type]", "[avg ms]", "[times called]", "[Name]")
 """Those that are read: newer versions have no [start]."""
 
-_INSIDE = re.compile(r"Delegate/(?P<name>.*):(?P<number>\d+)")
-_OUTSIDE = re.compile(r"\[.*\]:(?P<number>\d+)")
+_INSIDE = re.compile(r"Delegate/(?P<name>.*):(?P<number>[0-9]{1,9})")
+_OUTSIDE = re.compile(r"\[.*\]:(?P<number>[0-9]{1,9})")
 _DELEGATE = "TfLiteXNNPackDelegate"
 """A part of the file, as one operator: its operators are told beside it."""
 
@@ -214,7 +214,8 @@ class BenchmarkModelPrepared(Closing):
                 )
             done = backend.link.run(command, timeout_s=config.run_s)
             if done.status != 0:
-                words = " / ".join([line for line in (done.stdout + done.stderr).splitlines() if line.strip()][-3:])
+                said = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+                words = " / ".join(map(legible, said[-3:]))
                 ended = f"died of signal {-done.status}" if done.status < 0 else f"ended with status {done.status}"
                 raise BackendError(f"{backend.program} {ended} on {backend.link}; it said: {words or 'nothing'}")
             if not backend.link.thermal_status():
@@ -247,7 +248,7 @@ def operators(text: str) -> list[Row]:
         raise _unread("no table of operators")
     head = [each.strip() for each in found[1].split("\t") if each.strip()]
     if missing := [each for each in _COLUMNS if each not in head]:
-        raise _unread(f"a table without a column {missing[0]}, with {' '.join(head)}")
+        raise _unread(f"a table without a column {missing[0]}, with {legible(' '.join(head))}")
     lines = [line.strip("\t").split("\t") for line in found["rows"].splitlines()]
     observed = _OBSERVED.search(text, found.end())
     if observed is None or int(observed[1]) != len(lines):
@@ -278,9 +279,9 @@ def _number(text: str) -> float:
     try:
         value = float(text)
     except ValueError:
-        raise _unread(f"{text!r}, which is no number") from None
+        raise _unread(f"{shown(text)}, which is no number") from None
     if not (math.isfinite(value) and value >= 0):
-        raise _unread(f"{text!r}, which is no time")
+        raise _unread(f"{shown(text)}, which is no time")
     return value
 
 

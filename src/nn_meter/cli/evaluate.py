@@ -51,7 +51,6 @@ def run(args: argparse.Namespace) -> int:
     from nn_meter.evaluation import calibrate, evaluate, subjects
     from nn_meter.measuring import Journal
     from nn_meter.predictors import bundle as bundles
-    from nn_meter.predictors.trust import EVALUATED
     from nn_meter.report import evaluation as report
     from nn_meter.report.json import dumps
 
@@ -89,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
                 raise unwritable(path, error) from error
     if args.calibrated:
         first, known = result.predictors[0], predictors[0].bundle
-        facts = {**known.environment, EVALUATED: result.errors(first)}
+        facts = {**known.environment, bundles.EVALUATED: result.errors(first)}
         found = replace(known, interval=calibrate(result.of(first)), environment=facts)
         bundles.save(found, Path(args.calibrated))
     print(report.table(result))

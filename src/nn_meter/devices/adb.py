@@ -14,10 +14,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from nn_meter.devices.device import Device
+from nn_meter.devices.device import Device, counted
 from nn_meter.devices.link import Finished, LocalLink, ProcessChannel, addressed
 from nn_meter.errors import DeviceError
 from nn_meter.settings import DEVICE
+from nn_meter.storage import legible
 
 _ADDRESS = re.compile(
     r"adb://(?P<serial>\w[\w.-]*(?::\d+)?)(?P<program>/[^?]+)?(?:\?cpus=(?P<cpus>[0-9A-Fa-f]+))?"
@@ -106,7 +107,7 @@ class AdbLink:
             for pattern, advice in REFUSALS:
                 if (found := re.search(pattern, said)) is not None:
                     words = {"program": command[0], "name": Path(command[0]).name, "abi": self._abi()}
-                    raise DeviceError(f"{command[0]} on {self}: {found[0]}: {advice.format(**words)}")
+                    raise DeviceError(f"{command[0]} on {self}: {legible(found[0])}: {advice.format(**words)}")
         status = _SIGNALS - done.status if done.status > _SIGNALS else done.status
         return Finished(status, done.stdout, done.stderr)
 
@@ -129,7 +130,7 @@ class AdbLink:
         done = self._adb(["push", str(path), there], _PUSH_S)
         if done.status != 0:
             said = re.search(r"error: (.*)", done.stderr + done.stdout)  # beside how many files were pushed
-            why = said[1] if said else _last(done.stderr) or _last(done.stdout)
+            why = legible(said[1]) if said else _last(done.stderr) or _last(done.stdout)
             self.forget(there)
             raise DeviceError(f"{path.name} cannot be put to {there} on {self} ({why}); free some space there")
         return there
@@ -166,34 +167,36 @@ class AdbLink:
 
     def device(self) -> Device:
         """What the phone says of itself."""
-        told = dict(re.findall(r"\[([\w.]+)\]: \[(.*)\]", self.asked("getprop")))
-        cores, memory = self.asked("nproc"), re.search(r"MemTotal:\s+(\d+) kB", self.asked("cat /proc/meminfo"))
+        told = {key: legible(value) for key, value in re.findall(r"\[([\w.]+)\]: \[(.*)\]", self.asked("getprop"))}
+        found = re.search(r"MemTotal:\s+(\d+) kB", self.asked("cat /proc/meminfo"))
+        memory_kb = counted(found[1]) if found else None
         model = told.get("ro.product.model", "")
         return Device(
             name=model or self.serial,
             maker=told.get("ro.product.manufacturer", ""),
             processor=told.get("ro.soc.model") or told.get("ro.board.platform", ""),
             architecture=told.get("ro.product.cpu.abi", ""),
-            cores=int(cores) if cores.isdigit() else None,
+            cores=counted(self.asked("nproc")),
             processors=self.cpus,
-            memory_bytes=int(memory[1]) * 1024 if memory else None,
+            memory_bytes=memory_kb and 1024 * memory_kb,
             system=f"Android {told.get('ro.build.version.release', '')}".strip(),
             environment={
-                "governor": self.asked("cat /sys/devices/system/cpu/cpu0/cpufreq/scaling_governor") or None,
+                "governor": legible(self.asked("cat /sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")) or None,
                 "thermal_status": self.thermal_status(),
             },
         )
 
     def _abi(self) -> str:
-        return self.asked("getprop ro.product.cpu.abi") or "as getprop ro.product.cpu.abi says"
+        return legible(self.asked("getprop ro.product.cpu.abi")) or "as getprop ro.product.cpu.abi says"
 
     def _shell(self, command: str, timeout_s: float) -> Finished:
         done = self._adb(["shell", f"( {command} ); s=$?; echo; echo {_STATUS}$s"], timeout_s)
         stdout, found, status = done.stdout.replace("\r\n", "\n").rpartition(f"\n{_STATUS}")
-        if not found or not status.strip().isdigit():
+        code = counted(status)
+        if not found or code is None:
             why = _last(done.stderr) or "it says nothing"
             raise DeviceError(f"{self}: lost while {command.split()[0]} ran ({why})")
-        return Finished(int(status), stdout, done.stderr)
+        return Finished(code, stdout, done.stderr)
 
     def _adb(self, words: Sequence[str], timeout_s: float) -> Finished:
         """Run the client; a phone that is away is waited for, one of a network called again."""
@@ -218,4 +221,4 @@ class AdbLink:
 
 
 def _last(text: str) -> str:
-    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
+    return legible(next((line.strip() for line in reversed(text.splitlines()) if line.strip()), ""))

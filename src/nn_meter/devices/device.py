@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+_DIGITS = 18
+
 Value = str | int | float | bool | None
 """A fact about a device or about the circumstances of a measurement; ``None`` where it cannot be read."""
 
@@ -58,6 +60,12 @@ _COMPARED: Mapping[str, str] = {
     "threads": "the number of threads",
 }
 """Fields in which two environments must agree for their latencies to be compared, in words."""
+
+
+def counted(text: str | None) -> int | None:
+    """The whole number that a machine says; ``None`` where it says none, or one that nothing has so many of."""
+    said = (text or "").strip()
+    return int(said) if said.isascii() and said.isdigit() and len(said) <= _DIGITS else None
 
 
 def same_machine(first: Mapping[str, Value], second: Mapping[str, Value]) -> list[str]:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from nn_meter.devices.device import Device
+from nn_meter.devices.device import Device, counted
 
 RUNTIMES = ("onnxruntime", "openvino", "MNN", "ai-edge-litert", "torch", "numpy")
 """Packages whose versions are noted."""
@@ -36,7 +36,7 @@ def here() -> Device:
         architecture=platform.machine(),
         cores=os.cpu_count(),
         processors=_ranges(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else "",
-        clock_khz=_number(_read(_CPUFREQ / "scaling_cur_freq")),
+        clock_khz=counted(_read(_CPUFREQ / "scaling_cur_freq")),
         memory_bytes=_memory_limit_bytes(),
         system=f"{platform.system()} {platform.release()}",
         environment={
@@ -56,13 +56,13 @@ def _field(info: str, names: str) -> str:
 
 
 def _memory_limit_bytes() -> int | None:
-    limits = (_number(_read(path)) for path in _CGROUP_LIMITS)
+    limits = (counted(_read(path)) for path in _CGROUP_LIMITS)
     return next((limit for limit in limits if limit is not None and limit < _UNLIMITED_BYTES), None)
 
 
 def _temperature_c() -> float | None:
     """Of the warmest place that the system tells of."""
-    told = (_number(_read(zone)) for zone in _THERMAL.glob("thermal_zone*/temp"))
+    told = (counted(_read(zone)) for zone in _THERMAL.glob("thermal_zone*/temp"))
     return max((milli / 1000 for milli in told if milli), default=None)
 
 
@@ -82,10 +82,6 @@ def _read(path: Path) -> str | None:
         return path.read_text().strip()
     except (OSError, UnicodeDecodeError):
         return None
-
-
-def _number(text: str | None) -> int | None:
-    return int(text) if text is not None and text.isdigit() else None
 
 
 def _version(package: str) -> str | None:

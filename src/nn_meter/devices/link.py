@@ -22,11 +22,14 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
 from threading import Thread
+from time import monotonic
 from types import MappingProxyType
 from typing import IO, Protocol
 
 from nn_meter.devices.known import known
 from nn_meter.errors import DeviceError
+from nn_meter.limits import PRINTED_BYTES
+from nn_meter.storage import shown
 
 ENTRY_POINTS = "nn_meter.links"
 """Entry-point group of links in other packages: scheme to a function from an address to a ``Link``."""
@@ -42,6 +45,10 @@ LINKS: Mapping[str, str] = MappingProxyType(
 
 _LAST_WORDS = 40
 """Lines of a program's standard error that are kept."""
+
+_LINES_AHEAD = 100
+"""Lines of a program's standard output that are read before somebody asks for them: else one that never ends fills the
+memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +152,7 @@ def open_link(address: str) -> Link:
     if scheme not in table:
         near = get_close_matches(scheme, [*table, *names])
         hint = f"did you mean {' or '.join(near)}? " if near else ""
-        raise DeviceError(f"no link to a device {address!r}; {hint}known: {', '.join(sorted({*table, *names}))}")
+        raise DeviceError(f"no link to a device {shown(address)}; {hint}known: {', '.join(sorted({*table, *names}))}")
     module, _, attributes = table[scheme].partition(":")
     try:
         made: object = import_module(module)
@@ -171,7 +178,7 @@ def addressed(address: str, form: re.Pattern[str], program: str, *, forms: str, 
     """
     found = form.fullmatch(address)
     if found is None:
-        raise DeviceError(f"{address!r} is no address for {program}; write it as {forms}")
+        raise DeviceError(f"{shown(address)} is no address for {program}; write it as {forms}")
     if shutil.which(program) is None:
         raise DeviceError(f"{address}: there is no program {program} here; install {package}")
     return found
@@ -211,16 +218,29 @@ class LocalLink:
         Raises:
             DeviceError: no such program, or it runs longer.
         """
+        pipe, end, said = subprocess.PIPE, monotonic() + timeout_s, (bytearray(), bytearray())
         try:
-            done = subprocess.run(
-                command, capture_output=True, text=True, errors="replace", timeout=timeout_s,
-                env=self._variables(), stdin=subprocess.DEVNULL, check=False,
-            )  # fmt: skip
-        except subprocess.TimeoutExpired as error:
-            raise DeviceError(f"{command[0]}: still running after {timeout_s:g} s; it was stopped") from error
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, env=self._variables()
+            )
         except OSError as error:
             raise _unstartable(command, error) from error
-        return Finished(done.returncode, done.stdout, done.stderr)
+        streams = process.stdout, process.stderr
+        heard = [_collect(stream, into, process) for stream, into in zip(streams, said, strict=True)]
+        for each in heard:
+            each.join(max(end - monotonic(), 0.0))
+        try:
+            process.wait(max(end - monotonic(), 0.0))
+            late = any(each.is_alive() for each in heard)
+        except subprocess.TimeoutExpired:
+            late = True
+        if late:
+            process.kill()
+            process.wait()
+            raise DeviceError(f"{command[0]}: still running after {timeout_s:g} s; it was stopped")
+        PRINTED_BYTES.check(max(map(len, said)), command[0], DeviceError)
+        stdout, stderr = (bytes(each).decode(errors="replace").replace("\r\n", "\n") for each in said)
+        return Finished(process.returncode, stdout, stderr)
 
     def push(self, path: Path) -> str:
         """The path itself: the file is here already."""
@@ -253,7 +273,7 @@ class ProcessChannel:
             self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=variables)
         except OSError as error:
             raise _unstartable(command, error) from error
-        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._lines: queue.Queue[str | None] = queue.Queue(_LINES_AHEAD)
         self._words: deque[str] = deque(maxlen=_LAST_WORDS)
         self._pumps = [
             _pump(self._process.stdout, self._lines.put, lambda: self._lines.put(None)),
@@ -303,11 +323,27 @@ def _pump(stream: IO[bytes] | None, take: Callable[[str], object], end: Callable
     def work() -> None:
         assert stream is not None
         try:
-            for line in stream:
+            while line := stream.readline(PRINTED_BYTES.most):
                 take(line.decode(errors="replace").rstrip("\r\n"))
         except (OSError, ValueError):  # closed under our hands
             pass
         end()
+
+    thread = Thread(target=work, daemon=True)
+    thread.start()
+    return thread
+
+
+def _collect(stream: IO[bytes] | None, into: bytearray, process: subprocess.Popen[bytes]) -> Thread:
+    """Keep what a program prints, to a little more than is allowed, where it is stopped."""
+    def work() -> None:
+        assert stream is not None
+        with stream:
+            while chunk := stream.read1():  # type: ignore[attr-defined]
+                into.extend(chunk)
+                if len(into) > PRINTED_BYTES.most:
+                    process.kill()
+                    return
 
     thread = Thread(target=work, daemon=True)
     thread.start()

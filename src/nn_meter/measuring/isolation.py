@@ -7,6 +7,7 @@ import hashlib
 import inspect
 import json
 import logging
+import math
 import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,9 +17,9 @@ from typing import Any, Literal, ParamSpec, TypeVar, get_type_hints
 
 from nn_meter import __version__
 from nn_meter.devices.link import Channel, Link, LocalLink
-from nn_meter.errors import DeviceError, MeasurementError
+from nn_meter.errors import DeviceError, MeasurementError, NnMeterError
 from nn_meter.measuring import wire
-from nn_meter.storage import Closing
+from nn_meter.storage import Closing, legible
 
 _LOG = logging.getLogger(__name__)
 
@@ -106,10 +107,15 @@ class Worker(Closing):
         message = self._patiently(json.dumps(request), progress)
         if isinstance(message, Failure):
             return message
-        if "failure" in message:
-            failed: Failure = wire.from_json(Failure, message["failure"])
-            return failed
-        value: R = wire.from_json(get_type_hints(task)["return"], message["value"])
+        kind, key = (Failure, "failure") if "failure" in message else (get_type_hints(task)["return"], "value")
+        try:
+            value: R | Failure = wire.from_json(kind, message[key])
+        except (LookupError, TypeError, ValueError, RecursionError, NnMeterError) as error:
+            said = legible(str(error))
+            raise MeasurementError(
+                f"{self._link.address}: what the measuring process answers is no result of {task.__name__} ({said}); "
+                "see that the nn-meter there is the same as here"
+            ) from error
         return value
 
     def attach(self, path: Path) -> Path:
@@ -166,7 +172,7 @@ class Worker(Closing):
                 if isinstance(message, Failure) or "heard" not in message:
                     return message
                 assert progress is not None
-                progress(*message["heard"])
+                progress(*_heard(message["heard"]))
         except (EOFError, OSError, ValueError):
             return self._autopsy(channel)
 
@@ -180,7 +186,7 @@ class Worker(Closing):
                 if isinstance(message, Failure):
                     return message
                 if "failure" in message:  # the next model would fit no better
-                    raise DeviceError(f"{self._link.address}: {message['failure']['reason']}")
+                    raise DeviceError(f"{self._link.address}: {legible(_reason(message['failure']))}")
                 first = False
         self._there.add(name)
         return None
@@ -190,8 +196,7 @@ class Worker(Closing):
         if line is None:
             self.close()
             return Failure("timeout", f"no result within {self._timeout_s:g} s; the process was stopped")
-        message: dict[str, Any] = json.loads(line)
-        return message
+        return _told(line)
 
     def close(self) -> None:
         """End the process."""
@@ -240,5 +245,32 @@ class Worker(Closing):
         if code == -signal.SIGKILL:
             return Failure("memory", "the process was killed, as the kernel does when memory runs out")
         if code < 0:
-            return Failure("crash", f"the process died of {signal.Signals(-code).name}{said}")
+            name = next((each.name for each in signal.Signals if each == -code), f"the signal {-code}")
+            return Failure("crash", f"the process died of {name}{said}")
         return Failure("crash", f"the process ended with exit status {code}{said}")
+
+
+def _told(line: str) -> dict[str, Any]:
+    """A message of the process; a ``ValueError`` where what stands there is none."""
+    try:
+        message = json.loads(line)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    if not isinstance(message, dict):
+        raise ValueError("no message")
+    return message
+
+
+def _reason(failure: object) -> str:
+    return str(failure.get("reason")) if isinstance(failure, dict) else str(failure)
+
+
+def _heard(told: object) -> tuple[float, float | None, float | None, str]:
+    """What a ``Progress`` hears; a ``ValueError`` where it is nothing of that."""
+    try:
+        done, total, eta_s, what = wire.from_json(tuple[float, float | None, float | None, str], told)
+    except TypeError as error:
+        raise ValueError("no progress") from error
+    if not all(map(math.isfinite, (done, total or 0.0, eta_s or 0.0))):
+        raise ValueError("no progress")
+    return done, total, eta_s, what

@@ -233,10 +233,40 @@ def _read(files: _Files, path: Path | None) -> Bundle:
         interval=None if top.values.get("interval") is None else Interval.read(top.inner("interval")),
         call_ms=top.number("call_ms", low=0.0, high=CALL_MS_MOST) if "call_ms" in top.values else 0.0,
         notes=top.texts("notes"),
-        environment=top.inner("environment").values,
+        environment=_environment(top.inner("environment")),
         terms=top.inner("terms").values if "terms" in top.values else {},
         path=path,
     )
+
+
+EVALUATED, ERRORS = "evaluated", "errors"
+"""Keys of a bundle's ``environment``: how far whole models were found off, by family; the same by who fitted them."""
+
+_RECKONED = ("probe_ms", "board_watts", "in_models")
+_LEAST, _MOST = 1e-6, 1e9
+"""What is reckoned with, and the numbers that it may be."""
+
+
+def _environment(stored: Fields) -> Json:
+    """The circumstances as they are, after a look at what is reckoned with."""
+    given = {key for key, value in stored.values.items() if value not in (None, {})}
+    for key in given.intersection(_RECKONED):
+        stored.number(key, low=_LEAST, high=_MOST)
+    for key in given.intersection((EVALUATED, ERRORS)):
+        found = stored.inner(key)
+        found.whole("models")
+        families = found.inner("families") if "families" in found.values else None
+        inner = [families.inner(family) for family in families.values] if families is not None else []
+        for each in (found, *inner):
+            each.number("median", low=0.0, high=_MOST)
+            if each.values.get("bias") is not None:
+                each.number("bias", low=-_MOST, high=_MOST)
+        for each in inner:
+            each.texts("models")
+    if "left_out" in given:
+        for key in ("mean", "log_low", "log_high"):
+            stored.inner("left_out").number(key, low=-_MOST, high=_MOST)
+    return stored.values
 
 
 def verify(bundle: Bundle) -> Bundle:

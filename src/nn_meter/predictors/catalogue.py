@@ -14,7 +14,7 @@ from typing import Literal
 
 from nn_meter import limits, plugins, settings
 from nn_meter.errors import BundleError, RegistrationError, UnknownPredictorError
-from nn_meter.predictors.bundle import MANIFEST, Bundle, load
+from nn_meter.predictors.bundle import ERRORS, MANIFEST, Bundle, load
 from nn_meter.progress import Progress
 from nn_meter.storage import Archive, exists, legible, parse_json, plain_name, shown, write
 
@@ -165,7 +165,7 @@ def summary(bundle: Bundle) -> str:
     parts = [bundle.device, f"{bundle.runtime} {bundle.runtime_version}".strip(), bundle.dtype]
     if facts.get("batch", 1) != 1:
         parts.append(f"batch {facts['batch']}")
-    if errors := facts.get("errors"):
+    if errors := facts.get(ERRORS):
         parts.append(f"median error {errors['median']:.1%} of {errors['models']} models of families left out")
     if bundle.interval:
         low, high = (math.exp(end) - 1 for end in (bundle.interval.low, bundle.interval.high))

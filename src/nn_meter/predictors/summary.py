@@ -141,5 +141,6 @@ def _name(by: By, group: Sequence[KernelPrediction], depth: int) -> str:
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
-    """Sorts ``block.2`` before ``block.10``."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in _NUMBERS.split(name)]
+    """Sorts ``block.2`` before ``block.10``, however many digits a number has."""
+    parts = [(part.isdecimal(), part.lstrip("0") if part.isdecimal() else part) for part in _NUMBERS.split(name)]
+    return [(len(part) if number else -1, part) for number, part in parts]

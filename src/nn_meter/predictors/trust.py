@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from nn_meter.predictors.bundle import Bundle
+from nn_meter.predictors.bundle import ERRORS, EVALUATED, Bundle
 from nn_meter.predictors.parts import Roofline
 from nn_meter.predictors.prediction import DOUBTFUL, KernelPrediction, Prediction
 
@@ -17,9 +17,6 @@ Level = Literal["good", "careful", "bad"]
 BAD_SHARE, BAD_SPREAD = 0.2, 4.0
 """An answer is not to be trusted where so much of it is not predicted, or where its interval ends at so many times
 where it begins (off by a factor of two either way). Both are choices, not measurements."""
-
-EVALUATED = "evaluated"
-"""Key of a bundle's ``environment``: how far whole models were found off, by family."""
 
 _WORD = re.compile(r"[a-z]+")
 
@@ -143,7 +140,7 @@ def _judged(prediction: Prediction) -> tuple[Level, tuple[str, ...]]:
 
 def _errors(facts: Mapping[str, Any], model: str) -> tuple[Errors | None, Errors | None]:
     """Over all models and on the family of ``model``, as far as ``facts``, a bundle's environment, hold them."""
-    found = facts.get(EVALUATED) or facts.get("errors")
+    found = facts.get(EVALUATED) or facts.get(ERRORS)
     if not found:
         return None, None
     families = found.get("families", {})

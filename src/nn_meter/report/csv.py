@@ -9,13 +9,15 @@ from collections.abc import Iterable
 from nn_meter.predictors.documents import COLUMNS
 from nn_meter.predictors.documents import table as rows
 from nn_meter.predictors.prediction import Prediction
+from nn_meter.storage import legible
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA = ("=", "+", "-", "@")
 
 
 def table(predictions: Iterable[Prediction]) -> str:
-    """The table as text, with a line of heads; latencies with every digit. Names come from models: a cell that a
-    spreadsheet would take for a formula begins with an apostrophe, as on the page."""
+    """The table as text, with a line of heads; latencies with every digit. Names come from models: what steers a
+    terminal is escaped, and a cell that a spreadsheet would take for a formula begins with an apostrophe, as on the
+    page."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -27,5 +29,5 @@ def table(predictions: Iterable[Prediction]) -> str:
 def _plain(cell: object) -> object:
     if not isinstance(cell, str):
         return cell
-    text = cell.encode("utf-8", "backslashreplace").decode()  # names in JSON may hold halves of letters
+    text = legible(cell, len(cell))
     return f"'{text}" if text.startswith(_FORMULA) else text

@@ -15,6 +15,7 @@ from nn_meter.backends.litert.native import Event
 from nn_meter.errors import BackendError
 from nn_meter.runtimes.litert import LAYOUT_CHANGE
 from nn_meter.runtimes.trace import ExecutedKernel
+from nn_meter.storage import legible
 
 _VIEW = "Static Reshape (NC)"
 _LAYER = "Fully Connected"
@@ -137,6 +138,8 @@ def _places(events: Sequence[Event], operators: Sequence[Written]) -> dict[int, 
     at = 0
     for place, event in enumerate(events):
         if not event.inside:
+            if event.number >= len(operators):
+                raise _unknown(f"{event.name} as the operator {event.number}")
             found.setdefault(event.number, []).append(place)
             continue
         if event.number == 0:  # the first of a part
@@ -146,14 +149,18 @@ def _places(events: Sequence[Event], operators: Sequence[Written]) -> dict[int, 
         while at < len(part) and not event.name.startswith(_TOLD.get(operators[part[at]].code, ())):
             at += 1
         if at == len(part):
-            raise BackendError(
-                f"LiteRT tells of {event.name}, which belongs to no operator of its file; nn-meter knows the kernels "
-                "of ai-edge-litert 2.3: install that"
-            )
+            raise _unknown(event.name)
         found.setdefault(part[at], []).append(place)
         if event.name != _VIEW or operators[part[at]].code != "FULLY_CONNECTED":
             at += 1
     return found
+
+
+def _unknown(what: str) -> BackendError:
+    return BackendError(
+        f"LiteRT tells of {legible(what)}, which belongs to no operator of its file; nn-meter knows the kernels of "
+        "ai-edge-litert 2.3: install that"
+    )
 
 
 def _layer_behind(part: Sequence[int], at: int, operators: Sequence[Written], following: Event) -> int:
