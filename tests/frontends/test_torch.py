@@ -590,3 +590,31 @@ def test_transformers_by_name_and_by_config(tmp_path: Path) -> None:
     assert compute(by_object) == compute(by_file)
     assert by_object.tensors[by_object.inputs[0]].shape == (3, 9)
     assert Counter(ops(by_object))["Softmax"] == 2
+
+
+def test_what_was_read_before_is_read_the_same_again() -> None:
+    class Doubtful(nn.Module):
+        """A dropout gives its argument itself, which the next operator then changes."""
+
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.conv, self.norm, self.drop = nn.Conv2d(3, width, 3), nn.BatchNorm2d(width), nn.Dropout()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.norm(self.conv(x))
+            z = self.drop(y).add_(1).to(y.dtype)
+            return torch.cat([F.relu(y), z.div(2), *z.split(1, dim=1)[:2]], dim=1)
+
+    from nn_meter.frontends.torch import record
+
+    record._REMEMBERED._known.clear()
+    first = [pytorch.read(Doubtful(width), input_shapes=(1, 3, 8, 8)) for width in (4, 8)]
+    asked = len(record._REMEMBERED._known)
+    again = [pytorch.read(Doubtful(width), input_shapes=(1, 3, 8, 8)) for width in (4, 8)]
+    assert again == first
+    assert 0 < asked == len(record._REMEMBERED._known)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert pytorch.read(Doubtful(4), input_shapes=(1, 3, 8, 8)).tensors["x"].dtype == "float64"
+    finally:
+        torch.set_default_dtype(torch.float32)

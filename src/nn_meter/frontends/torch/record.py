@@ -15,6 +15,7 @@ from typing import Any
 
 from nn_meter.errors import GraphError, ModelError, UnsupportedOperatorError
 from nn_meter.frontends.torch.aten import (
+    Remembered,
     Signature,
     decompositions,
     dtype_name,
@@ -37,6 +38,9 @@ MAX_HELD = 64
 _READS_VALUES = frozenset(
     ("_local_scalar_dense", "item", "is_nonzero", "equal", "nonzero", "unique2", "masked_select")
 )
+
+
+_REMEMBERED = Remembered()
 
 
 class ValueNeeded(Exception):
@@ -64,7 +68,6 @@ class Recorder:
         self._real: dict[int, tuple[Any, Any]] = {}
         self._consts: dict[int, tuple[Any, str]] = {}
         self._unwritten: dict[int, tuple[Any, str]] = {}
-        self._signatures: dict[Any, Signature] = {}
         self._origin = ""
 
     # What the operator table writes with
@@ -146,9 +149,7 @@ class Recorder:
         """Answer one ATen call, and write it down unless it is constant."""
         import torch
 
-        signature = self._signatures.get(func)
-        if signature is None:
-            signature = self._signatures[func] = signature_of(func)
+        signature = signature_of(func)
         if signature.name not in SHAPE_ONLY and signature.name not in OPERATORS and self._flows(args, kwargs):
             return self._decomposed(func, signature, args, kwargs)
         # ordinary tensors, which a view of the module's own may answer, and no gradients
@@ -173,8 +174,10 @@ class Recorder:
             import torch
 
             result = torch.empty(SHAPED[signature.name](*args[:2]), dtype=args[0].dtype, device="meta")
-        else:
+        elif signature.mutates or signature.views:
             result = self._run_meta(func, signature, args, kwargs)
+        else:
+            result = _REMEMBERED.run(func, args, kwargs, lambda: self._run_meta(func, signature, args, kwargs))
         outs = result if isinstance(result, tuple | list) else (result,)
         bound = dict(signature.defaults)
         bound.update(zip(signature.arguments, args, strict=False))
