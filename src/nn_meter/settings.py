@@ -15,19 +15,30 @@ DEVICE = "NN_METER_DEVICE"
 PUBLISHED = "https://github.com/microsoft/nn-Meter/releases/download/v1.0-data"
 
 
+_LONGEST = "x" * 250
+"""Files of the data folder have no longer names below it."""
+
+
 def data_folder() -> Path:
     """Where registered and fetched predictors live: ``NN_METER_HOME``, else the user's data folder.
 
     Raises:
-        StorageError: ``NN_METER_HOME`` begins with ``~`` and a user that there is not.
+        StorageError: ``NN_METER_HOME`` begins with ``~`` and a user that there is not, or is no path of this system.
     """
     home = os.environ.get("NN_METER_HOME")
     try:
-        return Path(home).expanduser() if home else platformdirs.user_data_path("nn-meter")
+        folder = Path(home).expanduser() if home else platformdirs.user_data_path("nn-meter")
+        os.stat(folder / _LONGEST)
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return folder
+    except (OSError, ValueError) as e:
+        said = f"{home!r:.200} ({getattr(e, 'strerror', None) or e})"
+        raise StorageError(f"NN_METER_HOME is {said}, which no folder can be; set it to another data folder") from e
     except RuntimeError as e:
         raise StorageError(
             f"NN_METER_HOME is {home!r}, which names the home of no user here; write the folder in full"
         ) from e
+    return folder
 
 
 def predictor() -> str:

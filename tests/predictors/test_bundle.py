@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_trees import STUMP
 
-from nn_meter.errors import BundleError
+from nn_meter.errors import BundleError, StorageError
 from nn_meter.predictors.bundle import Bundle, load, save, verify
 from nn_meter.predictors.kind import KindPredictor, OutOfRange, Unseen
 from nn_meter.predictors.parts import Interval, Roofline
@@ -69,6 +69,16 @@ def test_a_bundle_comes_back_as_it_was_saved(tmp_path: Path, name: str) -> None:
         assert replace(found.kinds[kind], regressor=STUMP) == predictor
         assert found.kinds[kind].regressor.to_bytes() == STUMP.to_bytes()
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_bundle_takes_the_place_of_no_other_folder(tmp_path: Path) -> None:
+    (tmp_path / "thesis").write_text("years")
+    with pytest.raises(StorageError, match="holds something else than a bundle, which would be lost; choose another"):
+        save(BUNDLE, tmp_path)
+    assert (tmp_path / "thesis").read_text() == "years"
+    (tmp_path / "new").mkdir()
+    save(BUNDLE, tmp_path / "new")
+    verify(load(tmp_path / "new"))
 
 
 def test_a_kind_is_opened_when_first_asked_for(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import multiprocessing
+import os
 import stat
 import threading
 import zipfile
@@ -352,6 +353,15 @@ def test_what_is_no_meta_file_is_refused(tmp_path: Path, content: bytes) -> None
         register(path)
     with pytest.raises(RegistrationError, match="cannot be read"):
         register(tmp_path / "absent.yaml")
+
+
+@pytest.mark.parametrize("place", ["x" * 5000, "/" + "a" * 300, "a\0b", "/" + "a/" * 1950])
+def test_a_data_folder_that_can_be_none_is_said(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", {"NN_METER_HOME": place})  # the system takes no NUL
+    for ask in (catalogue.list_predictors, settings.data_folder):
+        with pytest.raises(StorageError, match="which no folder can be; set it to another data folder") as error:
+            ask()
+        assert len(str(error.value)) < 1000
 
 
 def test_a_data_folder_that_cannot_be_written(home: Path, tmp_path: Path, server: _Server) -> None:

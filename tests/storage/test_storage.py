@@ -104,6 +104,18 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
             storage.write(place, "")
 
 
+def test_a_file_takes_the_place_of_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "thesis").write_text("years")
+    (tmp_path / "link").symlink_to(tmp_path / "d")
+    for place in (tmp_path / "d", tmp_path / "link"):
+        with pytest.raises(StorageError, match=r"cannot be written \(Is a directory\); .*choose another place"):
+            storage.write(place, "")
+        with pytest.raises(StorageError, match="Is a directory"), storage.replacing(place):
+            pass
+    assert (tmp_path / "d" / "thesis").read_text() == "years"
+
+
 def test_a_folder_takes_the_place_of_another(tmp_path: Path) -> None:
     for content in ("one", "two"):
         with storage.replacing(tmp_path / "d", folder=True) as stage:

@@ -140,8 +140,9 @@ def _records(args: argparse.Namespace, tables: list[str]) -> Any:
 def _bundle(name: str) -> Any:
     from nn_meter.predictors.bundle import load
     from nn_meter.predictors.catalogue import load_predictor
+    from nn_meter.storage import exists
 
-    return load(name) if Path(name).exists() else load_predictor(name)
+    return load(name) if exists(name) else load_predictor(name)
 
 
 def _register(bundle: Any, output: str | None) -> int:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, cast
 
 from nn_meter import limits
-from nn_meter.errors import BundleError
+from nn_meter.errors import BundleError, StorageError
 from nn_meter.limits import Limit
 from nn_meter.predictors import onnx_1
 from nn_meter.predictors.kind import KindPredictor, Target
@@ -285,12 +285,14 @@ def save(bundle: Bundle, path: Path | str) -> None:
     """Write ``bundle`` to ``path``, a folder or, if the name ends so, a ``.zip``; replaces what lay there.
 
     Raises:
-        StorageError: it cannot be written; nothing is left half-written.
+        StorageError: it cannot be written, or is a folder that holds something else; nothing is left half-written.
         BundleError: a kind whose file cannot be read or does not fit.
     """
     path = Path(path)
     files = _written(verify(bundle))
     zipped = path.suffix == ".zip"
+    if not zipped and os.path.isdir(path) and not exists(path / MANIFEST) and os.listdir(path):
+        raise StorageError(f"{path}: holds something else than a bundle, which would be lost; choose another place")
     with replacing(path, folder=not zipped) as stage:
         if zipped:
             stage.write_bytes(_zipped(files))

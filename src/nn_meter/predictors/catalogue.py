@@ -269,7 +269,7 @@ def load_predictor(
     if found.origin != "published":
         return load(found.location)
     target = stored_path("published", found.name, found.version)
-    if not target.exists():
+    if not exists(target):
         from nn_meter.predictors.published import fetch  # the reader of pickles is for those alone
 
         meta = {

@@ -61,7 +61,7 @@ def fetch(url: str, meta: Mapping[str, Any], target: Path, progress: Progress | 
             progress(0, None, None, "waiting for another process that fetches")
 
     with locked(target.parent / ".lock", waiting):
-        if target.exists():
+        if exists(target):
             return
         work = target.parent / ".fetching"  # ours alone under the lock, so one left by a killed run may go
         shutil.rmtree(work, ignore_errors=True)

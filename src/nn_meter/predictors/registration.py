@@ -7,6 +7,7 @@ processes that register at once cannot undo one another.
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -47,11 +48,11 @@ def register(meta_path: Path | str) -> PredictorInfo:
         StorageError: the data folder cannot be written.
     """
     given = Path(meta_path)
-    if given.is_dir() or given.suffix.lower() == ".zip":
+    if os.path.isdir(given) or given.suffix.lower() == ".zip":
         return register_bundle(load(given))
     meta = _read_meta(given)
     target = stored_path("registered", meta.name, meta.version)
-    replaced = target.exists()
+    replaced = exists(target)
     if meta.package.suffix == ".zip" or exists(meta.package / MANIFEST):
         bundle = load(meta.package)
         category = meta.category or bundle.category
@@ -76,7 +77,7 @@ def register_bundle(bundle: Bundle) -> PredictorInfo:
         StorageError: the data folder cannot be written.
     """
     target = stored_path("registered", bundle.name, bundle.version)
-    replaced = target.exists()
+    replaced = exists(target)
     save(bundle, target)
     return info(load(target), "registered", replaced=replaced)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sys
@@ -59,12 +60,15 @@ def unwritable(path: Path, error: OSError) -> StorageError:
 def replacing(target: Path, *, folder: bool = False) -> Iterator[Path]:
     """A place beside ``target`` to write to; it becomes ``target`` whole at the end, or goes without a trace.
 
-    The place is a file to be made or, for a ``folder``, a fresh one. Folders above ``target`` are made.
+    The place is a file to be made or, for a ``folder``, a fresh one. Folders above ``target`` are made. A file
+    takes the place of no folder: that may hold what nobody meant to lose.
 
     Raises:
         StorageError: the place cannot be made, written or renamed.
     """
     try:
+        if not folder and target.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         target.parent.mkdir(parents=True, exist_ok=True)
         _sweep(target.parent)
         holder = Path(tempfile.mkdtemp(prefix=_STAGE, dir=target.parent))
