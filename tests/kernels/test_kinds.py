@@ -155,15 +155,31 @@ def test_a_transpose_says_whether_one_axis_moves_as_it_was_written(
 @settings(max_examples=20, deadline=None)
 def test_the_kernels_of_an_inference_share_its_footprint(network: tuple[str, int]) -> None:
     some = kernels(*network)
-    columns = ("footprint_bytes", "inference_bytes", "bytes", "roofline_ms")
+    columns = ("footprint_bytes", "inference_bytes", "resident_bytes", "bytes", "roofline_ms")
     encoders = {kind: Encoder(KINDS[kind], columns, {}, SPEEDS) for kind in KINDS}
     rows = encode([(encoders[k.kind], k.config) for k in some])
-    moved = sum(size for _, _, size, _ in rows)
-    for footprint, inference, size, roofline_ms in rows:
-        assert footprint == rows[0][0]
+    moved = sum(size for *_, size, _ in rows)
+    weights = sum(KINDS[k.kind].work(k.config).weight_bytes for k in some)
+    for footprint, inference, resident, size, roofline_ms in rows:
+        assert (footprint, resident) == (rows[0][0], rows[0][2])
         assert inference == min(footprint, LARGE)
+        assert weights * 2**-0.125 <= resident <= footprint
         assert 2**-0.125 <= footprint / moved <= 2**0.125
         assert roofline_ms - SPEEDS.overhead_ms >= 0.999e3 * size / SPEEDS.bytes_per_s
+
+
+def test_an_inference_touches_its_weights_once_and_shares_the_memory_of_its_activations() -> None:
+    """Twice as deep it holds as many weights more, and moves twice as much."""
+    megabyte = 1 << 20
+
+    def around(depth: int) -> tuple[float, ...]:
+        config = ConvConfig(1, 256, (32, 32), 256, (32, 32), (1, 1), (1, 1), (1, 1), 1, (), "nchwc", "float32")
+        encoder = Encoder(KINDS["conv"], ("footprint_bytes", "resident_bytes"), {}, SPEEDS)
+        return encode([(encoder, config)] * depth)[0]
+
+    moved, touched = zip(*(around(depth) for depth in (16, 32)), strict=True)
+    assert [round(each / megabyte) for each in moved] == [38, 76]  # 2.25 MiB a kernel, to a quarter of an octave
+    assert [round(each / megabyte) for each in touched] == [8, 11]  # 0.25 MiB of weights a kernel, and twice 2 MiB
 
 
 @given(network=NETWORKS)

@@ -5,9 +5,13 @@ follow from the work that its configs do and from what surrounds the kernel:
 
 ``flops``, ``bytes``
     what it computes, and what it reads and writes, weights included;
-``inference_bytes``
-    what a whole inference reads and writes, rounded to a quarter of an octave, ``LARGE`` at most. Between two uses of a
-    weight that much has passed through the caches, so that the same kernel takes longer in a large model;
+``resident_bytes``
+    what a whole inference touches: all weights once, and twice what the largest kernel moves beside them, since
+    activations share their memory; no more than it reads and writes in all. Between two uses of a weight that much has
+    passed through the caches, so that the same kernel takes longer in a large model;
+``inference_bytes``, ``kernels``
+    what a whole inference reads and writes, ``LARGE`` at most, and of how many kernels it is: these three rounded to a
+    quarter of an octave;
 ``recent_1_bytes``, ``recent_2_bytes``, ``recent_4_bytes``
     what the kernel before, the two and the four before read and wrote, rounded to half an octave: where it was little,
     what they left is still in the nearest cache. Before the first kernel of an inference the last of another ran;
@@ -46,7 +50,7 @@ LARGE = 2.0**26
 take additions of small ones for slow."""
 
 _RECENT = (1, 2, 4)
-AROUND = ("inference_bytes", *(f"recent_{count}_bytes" for count in _RECENT))
+AROUND = ("resident_bytes", "inference_bytes", "kernels", *(f"recent_{count}_bytes" for count in _RECENT))
 """Columns that say what surrounds a kernel."""
 
 UNKNOWN = -1
@@ -132,11 +136,13 @@ class Operator:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a kernel does: floating-point operations, and bytes that it reads and writes."""
+    """What a kernel does: floating-point operations, and bytes that it reads and writes; ``weight_bytes`` of those that
+    it reads are constants."""
 
     flops: float
     read_bytes: float
     written_bytes: float
+    weight_bytes: float = 0.0
 
     @property
     def bytes(self) -> float:
@@ -247,11 +253,13 @@ class KernelKind:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Half:
-    """Of a kernel what follows from its config alone: the bytes that it moves, and those columns."""
+    """Of a kernel what follows from its config alone: the bytes that it moves, those of them that are weights, and those
+    columns."""
 
     kind: str
     config: Any
     moved_bytes: float
+    weight_bytes: float
     columns: NDArray[np.float64]
 
 
@@ -300,7 +308,7 @@ class Encoder:
             work = self._work(config)
             own = [value(config) for value in self._own]
             columns = np.array([work.flops, work.bytes, self._speeds.roofline_ms(work), *own], np.float64)
-            known = self._half_known.setdefault(config, Half(self._kind, config, work.bytes, columns))
+            known = self._half_known.setdefault(config, Half(self._kind, config, work.bytes, work.weight_bytes, columns))
         return known
 
     def bound(self, config: Any) -> Bound:
@@ -330,7 +338,7 @@ def encode(kernels: Sequence[tuple[Encoder, Any]]) -> list[Row]:
     if not kernels:
         return []
     halves = [encoder.half(config) for encoder, config in kernels]
-    (around,) = surroundings([[half.moved_bytes for half in halves]]).tolist()
+    (around,) = surroundings([halves]).tolist()
     rows: list[Row] = [()] * len(kernels)
     places: dict[int, list[int]] = {}
     for place, (encoder, _) in enumerate(kernels):
@@ -342,46 +350,54 @@ def encode(kernels: Sequence[tuple[Encoder, Any]]) -> list[Row]:
     return rows
 
 
-def surroundings(moved_bytes: Sequence[Sequence[float]]) -> NDArray[np.int64]:
+def surroundings(inferences: Sequence[Sequence[Half]]) -> NDArray[np.int64]:
     """What surrounds each kernel, as one number: inferences of as many kernels each, shape (n, kernels), in the order
-    of execution, by what the kernels read and write.
+    of execution.
 
     Inferences follow each other: before the first kernel the last one ran. Sizes are rounded, so that kernels whose
     surroundings are alike share a row.
     """
-    moved = np.array(moved_bytes, np.float64)
+    moved = np.array([[half.moved_bytes for half in halves] for halves in inferences], np.float64)
+    weights = np.array([[half.weight_bytes for half in halves] for halves in inferences], np.float64)
     count, most = moved.shape[1], _RECENT[-1]
     turned = moved[:, np.arange(-most, count) % count]
     so_far = np.concatenate([np.zeros((len(moved), 1)), turned.cumsum(axis=1)], axis=1)
-    code = np.broadcast_to(_code(np.maximum(moved.sum(axis=1, keepdims=True), 1.0), 4), moved.shape)
+    touched = weights.sum(axis=1, keepdims=True) + 2 * (moved - weights).max(axis=1, keepdims=True)
+    footprint = _code(np.maximum(moved.sum(axis=1, keepdims=True), 1.0), _WHOLE)
+    resident = np.minimum(footprint, _code(np.maximum(touched, 1.0), _WHOLE))
+    kernels = _code(np.full((len(moved), 1), count, np.float64), _WHOLE)
+    code = np.broadcast_to((kernels * _CODES + resident) * _CODES + footprint, moved.shape)
     for back in _RECENT:
-        code = code * _CODES + _code(so_far[:, most:-1] - so_far[:, most - back : -1 - back], 2)
+        code = code * _CODES + _code(so_far[:, most:-1] - so_far[:, most - back : -1 - back], _PASSED)
     return code
 
 
-_CODES = 1 << 13
-"""Of a size: parts of an octave, counted from below the least, and 0 for none. Four fit into one number."""
+_WHOLE, _PASSED = 4, 2
+"""Parts of an octave to which what is said of a whole inference, and of the kernels before, is rounded."""
+
+_CODES = 1 << 10
+"""Of a size: parts of an octave, counted from below the least, and 0 for none. Six fit into one number."""
 
 
 def _code(sizes: NDArray[np.float64], parts: int) -> NDArray[np.int64]:
     with np.errstate(divide="ignore"):
         found = np.where(sizes > 0, np.rint(parts * np.log2(sizes)) + _CODES // 2, 0)
-    return found.astype(np.int64)
+    return found.clip(0, _CODES - 1).astype(np.int64)
 
 
 def _around(codes: Sequence[int]) -> NDArray[np.float64]:
-    """The columns ``FOOTPRINT`` and ``AROUND``, shape (n, 5)."""
+    """The columns ``FOOTPRINT`` and ``AROUND``, shape (n, 7)."""
     return np.array([_sizes(code) for code in codes])
 
 
 @lru_cache(100_000)
 def _sizes(code: int) -> Row:
     found = []
-    for parts in (2,) * len(_RECENT):
+    for parts in (*(_PASSED,) * len(_RECENT), _WHOLE, _WHOLE, _WHOLE):
         code, rest = divmod(code, _CODES)
         found.append(_size(rest, parts))
-    footprint = _size(code, 4)
-    return footprint, min(footprint, LARGE), *reversed(found)
+    *recent, footprint, resident, kernels = found
+    return footprint, resident, min(footprint, LARGE), kernels, *reversed(recent)
 
 
 def _size(code: int, parts: int) -> float:

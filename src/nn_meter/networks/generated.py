@@ -34,6 +34,17 @@ DEEP_FLOPS = 4 * DEEP_MACS
 """Nor than this, two to a multiply-add, its last block included."""
 
 
+BESIDE = 0.35
+"""Share of the networks, deep ones apart, beside which a product of many weights runs. In a real model a kernel finds its
+weights as far away as all others of the model push them; in a small network alone they never leave the nearest cache."""
+
+_WEIGHTS = (2.0**19, 2.0**24)
+"""Of such a product: 2 to 64 MB of floats, from what fills a core's own cache to what few caches hold."""
+
+_BESIDE_MACS = 2e8
+"""And its multiply-adds at most, so that it is not all that a network takes."""
+
+
 @dataclass(frozen=True, slots=True)
 class Family:
     """One row of ``FAMILIES``: calling it draws a network.
@@ -54,11 +65,22 @@ class Family:
             rng = np.random.default_rng((seed, zlib.crc32(self.name.encode()), attempt))
             pen = Pen(f"{self.name}_{seed}", rng, dtype)
             output = self.write(pen)
+            macs = pen.macs
+            if pen.depth == 1 and pen.chance(BESIDE):
+                _beside(pen)
             most = min(MAX_FLOPS * pen.scale * pen.depth / LARGEST, DEEP_FLOPS)
-            if pen.nodes and 2 * pen.macs <= most:
+            if pen.nodes and 2 * macs <= most:
                 graph = pen.graph(output)
                 return PRECISIONS[pen.pick(*self.precisions)](graph) if self.precisions else graph
         raise AssertionError("unreachable: attempts do not end")
+
+
+def _beside(pen: Pen) -> None:
+    """Write a product of an input with many weights, whose result is one of the network's own."""
+    weights = pen.log_uniform(*_WEIGHTS)
+    rows = round(pen.log_uniform(1, min(128, _BESIDE_MACS / weights)))
+    inner = pen.width(256, 8192)
+    pen.others.append(pen.linear(pen.input(rows, inner), round(weights / inner), bias=pen.chance(0.5)))
 
 
 def _map_network(pen: Pen, make: maps.Maker, low: int, high: int, macs: float) -> str:

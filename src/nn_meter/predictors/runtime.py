@@ -155,7 +155,7 @@ class GraphEngine:
         found: list[list[_Item]] = [[] for _ in models]
         for count, places in alike.items():
             if count:
-                around = surroundings([[half.moved_bytes for half in models[place]] for place in places])
+                around = surroundings([models[place] for place in places])
                 for place, own in zip(places, around.tolist(), strict=True):
                     found[place] = [*zip(models[place], own, strict=True)]
         return found

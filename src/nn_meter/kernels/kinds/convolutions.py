@@ -100,13 +100,14 @@ def read_conv(op: Operator) -> ConvConfig:
 def work(c: ConvConfig) -> Work:
     """What a fused sum adds is read too."""
     added = c.out_bytes if "sum" in c.fused else 0
-    return Work(2.0 * c.macs, c.in_bytes + added + c.weight_bytes, c.out_bytes)
+    return Work(2.0 * c.macs, c.in_bytes + added + c.weight_bytes, c.out_bytes, c.weight_bytes)
 
 
 def work_transposed(c: ConvConfig) -> Work:
     """Each pixel that is read is multiplied into a window of the result."""
     weights = c.cin * (c.cout // c.group) * prod(c.kernel)
-    return Work(2.0 * c.n * prod(c.size) * weights, c.in_bytes + weights * item_bytes(c.dtype), c.out_bytes)
+    weight_bytes = weights * item_bytes(c.dtype)
+    return Work(2.0 * c.n * prod(c.size) * weights, c.in_bytes + weight_bytes, c.out_bytes, weight_bytes)
 
 
 def _inside(c: ConvConfig) -> float:

@@ -85,7 +85,7 @@ def read_gemm(op: Operator) -> GemmConfig:
 
 def work(c: GemmConfig) -> Work:
     """Two operations to a multiply-add."""
-    return Work(2.0 * c.macs, c.left_bytes + c.right_bytes, c.out_bytes)
+    return Work(2.0 * c.macs, c.left_bytes + c.right_bytes, c.out_bytes, c.right_bytes if c.weights else 0.0)
 
 
 def _intensity(c: GemmConfig) -> float:

@@ -241,7 +241,7 @@ def read_packed(op: Operator) -> PackedGemmConfig:
 def work_packed(c: PackedGemmConfig) -> Work:
     """Two operations to a multiply-add; what unpacks the weights is left out."""
     unit = item_bytes(c.dtype)
-    return Work(2.0 * c.m * c.k * c.n, c.m * c.k * unit + c.weight_bytes, c.m * c.n * unit)
+    return Work(2.0 * c.m * c.k * c.n, c.m * c.k * unit + c.weight_bytes, c.m * c.n * unit, c.weight_bytes)
 
 
 def build_packed(c: PackedGemmConfig) -> Graph:

@@ -52,6 +52,7 @@ def work_recurrent(c: RecurrentConfig) -> Work:
         2.0 * tokens * c.weights,
         (c.weights + tokens * c.input) * unit,
         tokens * c.directions * c.hidden * unit,
+        c.weights * unit,
     )
 
 
@@ -132,6 +133,7 @@ def work_attention(c: AttentionConfig) -> Work:
         4.0 * heads * c.queries * c.keys * c.width + 2.0 * c.batch * c.queries * weights,
         (c.width * (heads * c.queries + 2 * shared * c.keys) + weights) * unit,
         c.width * (heads * c.queries + 2 * shared * c.kept) * unit,
+        weights * unit,
     )
 
 
