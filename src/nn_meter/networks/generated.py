@@ -38,8 +38,8 @@ BESIDE = 0.35
 """Share of the networks, deep ones apart, beside which a product of many weights runs. In a real model a kernel finds its
 weights as far away as all others of the model push them; in a small network alone they never leave the nearest cache."""
 
-_WEIGHTS = (2.0**19, 2.0**24)
-"""Of such a product: 2 to 64 MB of floats, from what fills a core's own cache to what few caches hold."""
+_WEIGHTS = (2.0**19, 2.0**25)
+"""Of such a product: 2 to 128 MB of floats, from what fills a core's own cache to what few caches hold."""
 
 _BESIDE_MACS = 2e8
 """And its multiply-adds at most, so that it is not all that a network takes."""
