@@ -57,7 +57,7 @@ def test_every_family_gives_a_small_graph_for_any_seed(family: str, seed: int) -
     written = 5 if FAMILIES[family].precisions else 1  # changes of type around each operator
     assert 1 <= len(graph.nodes) <= 160 * written * DEEPEST
     assert flops(graph) <= min(MAX_FLOPS * DEEPEST, DEEP_FLOPS)
-    assert sum(t.size for t in graph.tensors.values() if t.const and t.value is None) <= 3 * SOFT_PARAMETERS
+    assert sum(t.size for t in graph.tensors.values() if t.const and t.value is None) <= 4 * SOFT_PARAMETERS
     assert all(1 <= tensor.size <= 3.5e7 for tensor in graph.tensors.values())
     if not family.startswith("operators"):  # there are operators of every element type
         assert all(graph.tensors[name].dtype in ("float32", "int64") for name in graph.inputs)

@@ -253,8 +253,8 @@ class KernelKind:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Half:
-    """Of a kernel what follows from its config alone: the bytes that it moves, those of them that are weights, and those
-    columns."""
+    """Of a kernel what follows from its config alone: the bytes that it moves, those of them that are weights, and
+    those columns."""
 
     kind: str
     config: Any
@@ -308,7 +308,8 @@ class Encoder:
             work = self._work(config)
             own = [value(config) for value in self._own]
             columns = np.array([work.flops, work.bytes, self._speeds.roofline_ms(work), *own], np.float64)
-            known = self._half_known.setdefault(config, Half(self._kind, config, work.bytes, work.weight_bytes, columns))
+            half = Half(self._kind, config, work.bytes, work.weight_bytes, columns)
+            known = self._half_known.setdefault(config, half)
         return known
 
     def bound(self, config: Any) -> Bound:

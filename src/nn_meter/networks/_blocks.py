@@ -55,7 +55,7 @@ class Pen:
         self.nodes = 0
         self.others: list[str] = []
         self.depth = self.integer(4, DEEPEST) if self.chance(DEEP) else 1
-        low = 1.0 if self.depth == 1 else 0.5  # of many layers, small ones too: what a language model reads of few tokens
+        low = 1.0 if self.depth == 1 else 0.5  # small layers too, as of a language model that reads few tokens
         self.scale = self.log_uniform(low, LARGEST) if self.depth > 1 or self.chance(0.35) else 1.0
         self.batch = self.integer(2, 8) if self.chance(0.1) else 1
         self.fold = self.chance(0.8)

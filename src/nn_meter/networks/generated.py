@@ -35,8 +35,9 @@ DEEP_FLOPS = 4 * DEEP_MACS
 
 
 BESIDE = 0.35
-"""Share of the networks, deep ones apart, beside which a product of many weights runs. In a real model a kernel finds its
-weights as far away as all others of the model push them; in a small network alone they never leave the nearest cache."""
+"""Share of the networks, deep ones apart, beside which a product of many weights runs. In a real model a kernel finds
+its weights as far away as all others of the model push them; in a small network alone they never leave the nearest
+cache."""
 
 _WEIGHTS = (2.0**19, 2.0**25)
 """Of such a product: 2 to 128 MB of floats, from what fills a core's own cache to what few caches hold."""
