@@ -20,6 +20,7 @@ FRAMEWORKS = (
     "openvino",
     "MNN",
     "ai_edge_litert",
+    "ncnn",
     "matplotlib",
 )
 

@@ -10,52 +10,16 @@ import numpy as np
 
 from nn_meter.backends.litert.model import Stored
 from nn_meter.backends.litert.site import Row, Site
-from nn_meter.kernels.rewriting import Op
+from nn_meter.backends.site import Window, scaled
 from nn_meter.runtimes.litert import channels_last
 
+_SCALING = ("BatchNormalization", "Add", "Sub", "Mul", "Div")
+"""What is folded into the weights of a layer before it."""
 _LOWEST = float(np.finfo(np.float32).min)
 
 
-class _Window:
-    """A window over the spatial axes of ``site``'s first input: its strides, dilations, and padding on both sides."""
-
-    def __init__(self, site: Site, kernel: Sequence[int]) -> None:
-        rank = len(kernel)
-        self.kernel = tuple(kernel)
-        self.strides = site.numbers("strides", (1,) * rank)
-        self.dilations = site.numbers("dilations", (1,) * rank)
-        pads = site.numbers("pads", (0,) * (2 * rank))
-        self.size, self.made = site.shape_of(0)[2:], site.shape[2:]
-        self.before, self.behind = pads[:rank], pads[rank:]
-        auto = site.text("auto_pad", "NOTSET")
-        if auto.startswith("SAME"):
-            total = [each + more for each, more in zip(*self._same(), strict=True)]
-            less = [each // 2 for each in total]
-            more = [each - half for each, half in zip(total, less, strict=True)]
-            self.before, self.behind = map(tuple, (less, more) if auto == "SAME_UPPER" else (more, less))
-
-    def _same(self) -> tuple[list[int], list[int]]:
-        """What ``SAME`` pads before and behind: the odd one behind."""
-        axes = zip(self.size, self.strides, self.kernel, self.dilations, strict=True)
-        total = [max(0, (-(-size // s) - 1) * s + (k - 1) * d + 1 - size) for size, s, k, d in axes]
-        return [each // 2 for each in total], [each - each // 2 for each in total]
-
-    @property
-    def same(self) -> bool:
-        """Whether the padding is the one that TFLite calls ``SAME``."""
-        ceiling = all(-(-size // s) == made for size, s, made in zip(self.size, self.strides, self.made, strict=True))
-        return ceiling and self._same() == (list(self.before), list(self.behind))
-
-    @property
-    def missing(self) -> tuple[int, ...]:
-        """What ``VALID`` needs behind each axis so that the result has its size: more than is padded where sizes are
-        rounded up, less than nothing where the last elements are in no window."""
-        axes = zip(self.made, self.strides, self.kernel, self.dilations, self.size, self.before, strict=True)
-        return tuple(max(0, (made - 1) * s + (k - 1) * d + 1 - size - less) for made, s, k, d, size, less in axes)
-
-
 def _padded(
-    site: Site, source: Stored, window: _Window, fill: float | None = None, counted: bool = False
+    site: Site, source: Stored, window: Window, fill: float | None = None, counted: bool = False
 ) -> tuple[Stored, str]:
     """What a window goes over, and how TFLite is to pad: what is neither ``SAME`` nor nothing stands before, as does
     what is to be ``counted`` as elements."""
@@ -71,50 +35,12 @@ def _padded(
     return site.file.op("PADV2", [*operands, site.file.constant(np.float32(fill))], shape), "VALID"
 
 
-def _scaled(site: Site, weight: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Weights (outputs first) and bias with what follows and does the same to each channel: batch normalisations,
-    constants that are added or multiplied."""
-    while (reader := site.follower("BatchNormalization", "Add", "Sub", "Mul", "Div")) is not None:
-        found = _for_each_channel(site, reader, len(bias))
-        if found is None:
-            break
-        factor, offset = found
-        weight = weight * factor.reshape(-1, *(1,) * (weight.ndim - 1))
-        bias = bias * factor + offset
-        site.take(reader)
-    return weight.astype(np.float32), bias.astype(np.float32)
-
-
-def _for_each_channel(site: Site, reader: Op, channels: int) -> tuple[np.ndarray, np.ndarray] | None:
-    """What ``reader`` multiplies each channel of the result by, then adds; ``None`` where it does something else."""
-    others = [name for name in reader.inputs if name != site.out]
-    arrays = [known.astype(np.float32) for name in others if (known := site.file.known(name)) is not None]
-    turned = reader.inputs[0] != site.out and reader.op_type in ("Sub", "Div")
-    if len(arrays) < len(others) or turned or site.file.shape(reader.outputs[0]) != site.shape:
-        return None
-    if reader.op_type == "BatchNormalization":
-        epsilon = reader.attrs.get("epsilon", 1e-5)
-        assert isinstance(epsilon, float | int)
-        gamma, beta, mean, variance = arrays
-        factor = gamma / np.sqrt(variance + epsilon)
-        return factor, beta - mean * factor
-    (array,) = arrays
-    rank = len(site.shape)
-    axis = rank - 1 if site.op.op_type in ("MatMul", "Gemm") else 1
-    if any(n > 1 for i, n in enumerate(array.shape, rank - array.ndim) if i != axis):
-        return None
-    each = np.broadcast_to(array.reshape(-1), (channels,))
-    if reader.op_type in ("Mul", "Div"):
-        return each if reader.op_type == "Mul" else 1 / each, np.zeros(channels, np.float32)
-    return np.ones(channels, np.float32), each if reader.op_type == "Add" else -each
-
-
 def _conv(site: Site) -> None:
     file = site.file
     weight = site.weights(1)
     bias = site.weights(2) if site.has(2) else np.zeros(weight.shape[0], np.float32)
-    window, group, rank = _Window(site, weight.shape[2:]), int(site.number("group", 1)), weight.ndim
-    weight, bias = _scaled(site, weight, bias)
+    window, group, rank = Window(site, weight.shape[2:]), int(site.number("group", 1)), weight.ndim
+    weight, bias = scaled(site, weight, bias, *_SCALING)
     activation = site.activation()
     source = site.get(0, channels_last(rank))
     if rank > 4 and group > 1:
@@ -153,11 +79,11 @@ def _conv_transpose(site: Site) -> None:
     weight = site.weights(1)
     if weight.ndim != 4 or site.number("group", 1) != 1:
         raise NotImplementedError("in groups, or of other than two spatial axes")
-    window, channels = _Window(site, weight.shape[2:]), weight.shape[1]
+    window, channels = Window(site, weight.shape[2:]), weight.shape[1]
     if any(each != 1 for each in window.dilations):
         raise NotImplementedError("with dilations")
     bias = site.weights(2) if site.has(2) else np.zeros(channels, np.float32)
-    turned, bias = _scaled(site, weight.transpose(1, 2, 3, 0), bias)
+    turned, bias = scaled(site, weight.transpose(1, 2, 3, 0), bias, *_SCALING)
     activation = site.activation()
     n, _, *made = site.shape
     axes = list(zip(window.size, window.strides, window.kernel, strict=True))
@@ -190,7 +116,7 @@ def _pool(code: str) -> Row:
         rank = len(kernel) + 2
         if rank > 4 or len([each for each in site.outputs if each]) > 1:
             raise NotImplementedError("of three axes, or with indices")
-        window = _Window(site, kernel)
+        window = Window(site, kernel)
         if any(each != 1 for each in window.dilations):
             raise NotImplementedError("with dilations")
         fill = _LOWEST if code == "MAX_POOL_2D" else None
@@ -217,7 +143,7 @@ def _pool(code: str) -> Row:
     return row
 
 
-def _counts(window: _Window) -> np.ndarray:
+def _counts(window: Window) -> np.ndarray:
     """What an average over padding is multiplied by where padding is not to count, of the spatial shape."""
     factor = np.ones((), np.float32)
     axes = zip(window.made, window.strides, window.kernel, window.size, window.before, strict=True)
@@ -250,7 +176,7 @@ def _product(site: Site) -> None:
 
 def _fully_connected(site: Site, source: Stored, weight: np.ndarray, bias: np.ndarray | None = None) -> None:
     file = site.file
-    weight, bias = _scaled(site, weight, np.zeros(len(weight), np.float32) if bias is None else bias)
+    weight, bias = scaled(site, weight, np.zeros(len(weight), np.float32) if bias is None else bias, *_SCALING)
     activation = site.activation()
     operands = [source, file.constant(weight)]
     if bias.any():

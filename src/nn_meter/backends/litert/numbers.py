@@ -9,7 +9,8 @@ from types import MappingProxyType
 import numpy as np
 
 from nn_meter.backends.litert.model import Stored
-from nn_meter.backends.litert.site import Row, Site, clamp, named_clamp
+from nn_meter.backends.litert.site import Row, Site, named_clamp
+from nn_meter.backends.site import clamp
 from nn_meter.runtimes.litert import Order, plain
 
 

@@ -1,0 +1,231 @@
+"""ncnn on the CPU of this machine.
+
+A graph is written as a text of layers and their weights, by rows of our own that fuse as ncnn's converter pnnx does;
+what is in the text is what runs. ncnn computes a net up to what is extracted of it, so that extracting one layer after
+the other tells the time of each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import perf_counter_ns
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+import numpy as np
+
+from nn_meter.backends.base import Model, check_threads, timed
+from nn_meter.backends.constants import constants
+from nn_meter.backends.ncnn import layers, movement, numbers
+from nn_meter.backends.ncnn.model import File, Net, without_batch
+from nn_meter.backends.ncnn.site import Row, Site
+from nn_meter.backends.onnx_writer import as_bytes, random_inputs
+from nn_meter.errors import BackendError, MissingDependencyError
+from nn_meter.frontends import onnx as reader
+from nn_meter.ir.graph import Graph
+from nn_meter.kernels.rewriting import Op, Work
+from nn_meter.runtimes import ncnn as runtime
+from nn_meter.runtimes.trace import ExecutedKernel, KernelTrace
+from nn_meter.storage import Closing
+
+ROWS: Mapping[str, Row] = MappingProxyType({**numbers.ROWS, **layers.ROWS, **movement.ROWS})
+"""Operator to what writes it."""
+
+_LEFT_OUT = ("fp16_packed", "fp16_storage", "fp16_arithmetic", "bf16_packed", "bf16_storage", "vulkan_compute")
+"""Options that would compute in fewer bits, or elsewhere: ncnn's own defaults have the first three on."""
+_UNPACKED = 1
+"""Type of an extraction that leaves a blob as the layer gave it, packed by 4, 8 or 16."""
+
+
+@dataclass(frozen=True, slots=True)
+class NcnnConfig:
+    """Settings: ``threads`` of its layers.
+
+    Raises:
+        BackendError: a number of threads below one.
+    """
+
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        check_threads("ncnn", self.threads)
+
+
+class Ncnn:
+    """``Backend`` that runs models in this process, on ncnn's CPU layers, in float32."""
+
+    name: ClassVar[str] = "ncnn"
+    runtime: ClassVar[str] = "ncnn"
+    config_type: ClassVar[type[NcnnConfig]] = NcnnConfig
+
+    def __init__(self, config: NcnnConfig = NcnnConfig()) -> None:
+        self.config = config
+
+    def check(self) -> Mapping[str, str | int | float]:
+        """Runtime, version, device and settings.
+
+        Raises:
+            MissingDependencyError: ncnn is not installed.
+        """
+        _ncnn()
+        return {"runtime": "ncnn", "runtime_version": version("ncnn"), "device": "cpu", **asdict(self.config)}
+
+    def prepare(self, model: Model) -> NcnnPrepared:
+        """``model`` as a net, with random inputs.
+
+        Raises:
+            BackendError: an operator that ncnn has no layer for, or a net that it refuses; names it.
+            MissingDependencyError: ncnn is not installed.
+        """
+        _ncnn()
+        data = as_bytes(model)
+        graph = model if isinstance(model, Graph) else reader.read(data)
+        return NcnnPrepared(graph, data, self.config)
+
+    def fused(self, model: Model) -> list[ExecutedKernel]:
+        """The layers, in their order; those that put operands in place count to the one that reads them.
+
+        Raises:
+            BackendError: as of ``prepare``.
+        """
+        with self.prepare(model) as prepared:
+            return [trace.executed for trace in prepared.trace(1)]
+
+
+class NcnnPrepared(Closing):
+    """``Prepared`` around a net and what goes into it."""
+
+    def __init__(self, graph: Graph, data: bytes, config: NcnnConfig) -> None:
+        module = _ncnn()
+        self.net = written(graph, data)
+        self._name = graph.name
+        self._shapes = [graph.tensors[name].shape for name in graph.outputs]
+        arrays = random_inputs(data)
+        given = [_given(arrays[name], name, graph) for name in graph.inputs]  # which a Mat does not keep alive
+        self._inputs = [module.Mat(array).clone() for array in given]
+        self._loaded = net = module.Net()
+        self._pools = (module.PoolAllocator(), module.PoolAllocator())  # behind the net: they have to outlive it
+        net.opt.num_threads = config.threads
+        net.opt.blob_allocator, net.opt.workspace_allocator = self._pools
+        for option in _LEFT_OUT:
+            setattr(net.opt, f"use_{option}", False)
+        with TemporaryDirectory() as folder:
+            weights = Path(folder) / "net.bin"
+            weights.write_bytes(self.net.weights)
+            if net.load_param_mem(self.net.text) != 0 or net.load_model(str(weights)) != 0:
+                raise BackendError(f"{graph.name}: ncnn refuses the net of it, and says no more")
+        self._places = {blob.name: i for i, blob in enumerate(net.blobs())}
+        self._checked()
+
+    def run(self, repeats: int) -> list[float]:
+        """Milliseconds of each of ``repeats`` runs."""
+        return timed(self._go, repeats)
+
+    def trace(self, repeats: int) -> list[KernelTrace]:
+        """The time of each layer in each of ``repeats`` runs, less what it takes to extract what is there already."""
+        taken_ms: list[list[float]] = [[] for _ in self.net.steps]
+        places = [self._places[step.top] for step in self.net.steps]
+        for _ in range(repeats):
+            extractor = self._begun()
+            for place, taken in zip(places, taken_ms, strict=True):
+                start_ns = perf_counter_ns()
+                extractor.extract(place, _UNPACKED)
+                done_ns = perf_counter_ns()
+                extractor.extract(place, _UNPACKED)
+                idle_ns = perf_counter_ns() - done_ns
+                taken.append(max(done_ns - start_ns - idle_ns, 0) / 1e6)
+            extractor.clear()
+        return [KernelTrace(step.executed, tuple(ms)) for step, ms in zip(self.net.steps, taken_ms, strict=True)]
+
+    def outputs(self) -> list[np.ndarray]:
+        """What a run gives, in the shapes of the graph."""
+        return [np.array(mat).reshape(shape) for mat, shape in zip(self._go(), self._shapes, strict=True)]
+
+    def close(self) -> None:
+        """Free the net, then what its blobs lie in: the other way round ncnn crashes."""
+        if self._inputs:
+            self._inputs = []
+            self._loaded.clear()
+            self._loaded = None
+            for pool in self._pools:
+                pool.clear()
+
+    def _begun(self) -> Any:
+        extractor = self._loaded.create_extractor()
+        for name, mat in zip(self.net.inputs, self._inputs, strict=True):
+            extractor.input(name, mat)
+        return extractor
+
+    def _go(self) -> list[Any]:
+        extractor = self._begun()
+        return [extractor.extract(name)[1] for name in self.net.outputs]
+
+    def _checked(self) -> None:
+        """Run once, each layer by itself.
+
+        Raises:
+            BackendError: ncnn refuses one of them; names it.
+        """
+        extractor = self._begun()
+        for step in self.net.steps:
+            if extractor.extract(self._places[step.top], _UNPACKED)[0] != 0:
+                told = f"{step.executed.op_type} of {step.executed.nodes[0]}"
+                raise BackendError(f"{self._name}: ncnn refuses the layer {told}")
+        extractor.clear()
+
+
+def written(graph: Graph, data: bytes) -> Net:
+    """``graph``, whose constants are those of the ONNX model ``data``, as a net.
+
+    Raises:
+        BackendError: an operator that ncnn has no layer for; names it.
+    """
+    work = runtime.lowered(graph)
+    arrays = constants(data, work)
+    file = File({name: replace(tensor, const=name in arrays) for name, tensor in work.tensors.items()}, arrays)
+    for name in graph.inputs:
+        file.given(name)
+    taken: set[int] = set()
+    for op in work.ops():
+        if id(op) not in taken:
+            taken.update(map(id, _write(op, work, file, graph)))
+    return file.finished([name for name in work.outputs if name])
+
+
+def _write(op: Op, work: Work, file: File, graph: Graph) -> Sequence[Op]:
+    """Write an operator; gives those that were written with it."""
+    row = ROWS.get(op.op_type)
+    if row is None:
+        raise BackendError(f"{graph.name}: ncnn has no layer for {op.op_type} ({op.members[0]})")
+    file.begin(op.members)
+    site = Site(op, work, file)
+    try:
+        row(site)
+    except NotImplementedError as error:
+        raise BackendError(f"{graph.name}: ncnn has no {op.op_type} ({op.members[0]}) {error}") from error
+    file.end(op.inputs, site.outputs)
+    return site.taken
+
+
+def _given(array: np.ndarray, name: str, graph: Graph) -> np.ndarray:
+    """An input as ncnn takes it: floats, or the numbers of rows as int32."""
+    rows = array.dtype.kind == "i" and all(
+        node.op_type == "Gather" and node.inputs[1] == name for node in graph.nodes if name in node.inputs
+    )
+    if array.dtype != np.float32 and not rows:
+        raise BackendError(
+            f"{graph.name}: ncnn has no inputs of {array.dtype}: {name}; export the model in float32"
+        )
+    return np.ascontiguousarray(array.reshape(without_batch(array.shape)).astype(np.int32 if rows else np.float32))
+
+
+def _ncnn() -> Any:
+    try:
+        import ncnn
+    except ImportError as error:
+        raise MissingDependencyError("ncnn", "ncnn", "measuring with the backend ncnn") from error
+    return ncnn
