@@ -88,9 +88,9 @@ class Work:
         return self._put(op, (*beside.place[:-1], -1 if before else 1, self._turns, 0))
 
     def _put(self, op: Op, place: Place) -> Op:
-        op.place = place
-        self._ops[id(op)] = op
-        self._typed.setdefault(op.op_type, {})[id(op)] = op
+        op.place, key = place, id(op)
+        self._ops[key] = op
+        self._typed.setdefault(op.op_type, {})[key] = op
         for group in ("", op.op_type):
             if place < self._last.get(group, ()):
                 self._mixed.add(group)
