@@ -228,3 +228,7 @@ def test_a_path_that_no_path_can_be_is_input(run: Callable[..., object], name: s
 @pytest.mark.parametrize("option", ["--name", "--predictor-version"])
 def test_the_name_of_a_build_leads_out_of_no_folder(run: Callable[..., object], option: str) -> None:
     refused(run("build", "--budget", "1s", option, "../../x"), f"{option} '../../x' is no name")
+
+
+def test_an_empty_name_of_a_workspace_is_said(run: Callable[..., object]) -> None:
+    refused(run("create", "--onnxruntime-workspace", ""), "--onnxruntime-workspace: the path is empty; name a folder")

@@ -238,3 +238,8 @@ def test_a_journal_whose_texts_are_damaged_says_what_to_do(tmp_path: Path) -> No
     path.write_bytes(stored.replace(b"state IN", b"\xfftate IN"))
     with pytest.raises(BuildError, match="the journal is damaged"):
         Journal(path)
+
+
+def test_a_journal_where_no_path_can_be_is_said() -> None:
+    with pytest.raises(StorageError, match="a path holds no NUL"):
+        Journal(Path("a\0b"))

@@ -102,6 +102,8 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     for place in (tmp_path / "new" / "f" / "g", tmp_path / ("a" * 5000), "a\0b"):
         with pytest.raises(StorageError, match=r"cannot be written .*choose another place"):
             storage.write(place, "")
+    with pytest.raises(StorageError, match="a path holds no NUL"), storage.replacing(Path("a\0b"), folder=True):
+        pass
 
 
 def test_a_file_takes_the_place_of_no_folder(tmp_path: Path) -> None:

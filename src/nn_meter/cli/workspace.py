@@ -30,12 +30,11 @@ def create(args: argparse.Namespace) -> int:
     """Write the configuration, and print nn-Meter's line."""
     from nn_meter.builder.config import PLATFORMS, create_workspace
 
-    if args.customized_workspace:
-        platform, path = "customized", args.customized_workspace
-        config = _registered_config(args.backend)
-    else:
-        platform = next(each for each in PLATFORMS if getattr(args, f"{each}_workspace"))
-        path, config = getattr(args, f"{platform}_workspace"), PLATFORMS[platform]
+    given = {each: getattr(args, f"{each}_workspace") for each in (*PLATFORMS, "customized")}
+    platform, path = next((each, place) for each, place in given.items() if place is not None)
+    if not path:
+        raise InputError(f"--{platform}-workspace: the path is empty; name a folder")
+    config = PLATFORMS[platform] if platform in PLATFORMS else _registered_config(args.backend)
     workspace = create_workspace(path, config)
     print(
         f"{PREFIX} Workspace {workspace} for {platform} platform has been created. "

@@ -13,11 +13,11 @@ from nn_meter.errors import GraphError
 Attr = int | float | str | tuple[int, ...] | tuple[float, ...] | tuple[str, ...]
 """An attribute's value; what is neither number, text nor a tuple of them stays out of the graph."""
 
-_NO_ATTRS: Mapping[str, Attr] = MappingProxyType({})
+NO_ATTRS: Mapping[str, Attr] = MappingProxyType({})
 
 
 def _no_attrs() -> Mapping[str, Attr]:
-    return _NO_ATTRS
+    return NO_ATTRS
 
 
 @dataclass(frozen=True, slots=True)

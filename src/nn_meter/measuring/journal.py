@@ -76,6 +76,8 @@ class Journal(Closing):
     def __init__(self, path: Path) -> None:
         self._path = path
         with self._guard():
+            if "\0" in str(path):
+                raise OSError("a path holds no NUL")
             path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(path, isolation_level=None, timeout=_PATIENCE_S)
         try:

@@ -67,6 +67,8 @@ def replacing(target: Path, *, folder: bool = False) -> Iterator[Path]:
         StorageError: the place cannot be made, written or renamed.
     """
     try:
+        if "\0" in str(target):
+            raise ValueError("a path holds no NUL")
         if not folder and target.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         target.parent.mkdir(parents=True, exist_ok=True)

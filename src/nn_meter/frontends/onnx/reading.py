@@ -14,6 +14,7 @@ from nn_meter.frontends.onnx.external import External
 from nn_meter.frontends.onnx.inputs import Asked, Inputs
 from nn_meter.frontends.onnx.scope import NEWEST_OPSET, OLDEST_OPSET, Scope, fitting
 from nn_meter.ir import Attr, Graph, Node, ShapeError, Tensor, execution_order, infer, verify
+from nn_meter.ir.graph import NO_ATTRS
 from nn_meter.ir.shapes import FOUND, RULES, ValueNeeded
 from nn_meter.limits import DIMENSION, ELEMENTS, NESTING, NODES, RANK, TENSORS
 
@@ -246,7 +247,8 @@ class Reading:
                 if op_type in _FLATTENING and self._flattened(raw, label, inputs, outputs, attrs):
                     return
         name = self.unique(f"{scope.prefix}{raw.name}" if raw.name else "", label)
-        self._place(Node(name, op_type, tuple(inputs), tuple(outputs), MappingProxyType(attrs), raw.domain))
+        given = MappingProxyType(attrs) if attrs else NO_ATTRS
+        self._place(Node(name, op_type, tuple(inputs), tuple(outputs), given, raw.domain))
 
     def write(self, op_type: str, label: str, inputs: Sequence[str], outputs: Sequence[str], **attrs: Attr) -> None:
         """Add a node of ONNX's own domain; ``label`` is its name where that is not taken."""

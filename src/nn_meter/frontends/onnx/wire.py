@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import mmap
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from nn_meter.errors import ModelFormatError
@@ -64,7 +64,7 @@ class RawNode:
     domain: str
     inputs: list[str]
     outputs: list[str]
-    attrs: dict[str, AttrValue]
+    attrs: Mapping[str, AttrValue]
 
 
 @dataclass(slots=True)
@@ -125,6 +125,7 @@ _FORMATS = {
     "bool": "?",
     "float16": "e", "float64": "d", "uint32": "I", "uint64": "Q",
 }  # fmt: skip
+_NO_ATTRS: dict[str, AttrValue] = {}
 _FLOATS = frozenset(("float16", "float32", "float64"))
 
 
@@ -316,15 +317,14 @@ class GraphReader:
     def _node(self, at: int, stop: int) -> RawNode:
         buffer, known = self._buffer, self._texts.setdefault
         name = op_type = domain = ""
-        inputs: list[str] = []
-        outputs: list[str] = []
-        attrs: dict[str, AttrValue] = {}
+        inputs, outputs, attrs = list[str](), list[str](), _NO_ATTRS
         for tag, a, b in fields(buffer, at, stop):
             if tag == 0x0A:
                 inputs.append(known(text := buffer[a:b].decode(), text))
             elif tag == 0x12:
                 outputs.append(known(text := buffer[a:b].decode(), text))
             elif tag == 0x2A:
+                attrs = attrs or {}
                 key, value = self._attribute(a, b)
                 attrs[key] = value
             elif tag == 0x22:
