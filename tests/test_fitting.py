@@ -53,7 +53,7 @@ def true_ms(graph: Graph, slower: float = 1.0) -> float:
         if kernel.free:
             continue
         for name, row in rows(kernel.kind, kernel.config, TFLITE.staged):
-            slope = -0.2 * row[1] if name in ("conv", "conv1x1") else 0.0
+            slope = -0.2 * row[1] if name == "gemm" else 0.0
             base = {"arithmetic": -2.0, "memory": -4.0}.get(TERMS[name].group, -6.0)
             total += slower * float(np.exp(base + row[0] + slope))
     return total
@@ -129,20 +129,38 @@ def test_the_next_to_measure_is_unlike_what_was_measured() -> None:
     assert found.next == ("net_96_6_48",)
 
 
-def lowered(group: int, pad: int = 1) -> list[str]:
+def terms_of(width: int, group: int = 1, pad: int = 1, size: int = 16, staged: str = TFLITE.staged) -> dict[str, float]:
+    """Terms of a convolution of 3 by 3, and the logarithms of their work."""
     b = GraphBuilder("one")
-    x = b.input((1, 32, 16, 16), "float32")
-    weight = b.weight((32, 32 // group, 3, 3), "float32")
+    x = b.input((1, width, size, size), "float32")
+    weight = b.weight((width, width // group, 3, 3), "float32")
     graph = b.graph(b.op("Conv", x, weight, kernel_shape=(3, 3), pads=(pad,) * 4, group=group))
     (kernel,) = fuse(graph, read_rules(TFLITE.rules)).kernels
-    return [name for name, _ in rows(kernel.kind, kernel.config, TFLITE.staged)]
+    return {name: row[0] for name, row in rows(kernel.kind, kernel.config, staged)}
 
 
 def test_tflite_pads_where_a_convolution_reads_beyond_its_input_and_loops_over_groups() -> None:
-    assert lowered(1) == ["launch", "conv", "launch", "pad", "im2col"]
-    assert lowered(1, pad=0) == ["launch", "conv", "im2col"]
-    assert lowered(4) == ["launch", "grouped_loop", "launch", "pad"]
-    assert lowered(32) == ["launch", "dwconv", "launch", "pad"]
+    product = ["launch", "gemm", "gemm_in", "gemm_out"]
+    assert list(terms_of(32)) == [*product, "pad", "im2col"]
+    assert list(terms_of(32, pad=0)) == [*product, "im2col"]
+    assert list(terms_of(32, 4)) == ["launch", "grouped_loop", "pad"]
+    assert list(terms_of(32, 32)) == ["launch", "depthwise", "pad"]
+
+
+def test_tflite_multiplies_in_tiles_of_eight_and_its_loop_skips_what_lies_outside() -> None:
+    tiles = terms_of(31, size=7, pad=1)["gemm"]
+    assert np.exp(tiles) * 1e6 == pytest.approx(9 * 31 * 32 * 56)
+    inside = (3 * 7 - 2) ** 2 / (3 * 7) ** 2
+    work = np.exp(terms_of(32, 4, size=7)["grouped_loop"]) * 1e6
+    assert work == pytest.approx((8 + 4) * 9 * 32 * 49 * inside)
+
+
+def test_the_delegate_takes_winograds_convolutions_where_channels_and_squares_suffice() -> None:
+    kinds = {
+        (width, size): list(terms_of(width, size=size, staged=LOWERINGS["tflite", "gpu"].staged))[1]
+        for width, size in ((64, 28), (32, 28), (32, 56), (16, 56), (512, 7))
+    }
+    assert [name == "winograd" for name in kinds.values()] == [True, False, True, False, False]
 
 
 def test_threads_do_nothing_for_groups_on_a_phone() -> None:

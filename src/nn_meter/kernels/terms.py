@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from math import log, prod
+from math import e, log, prod
 from types import MappingProxyType
 from typing import Any
 
@@ -37,6 +37,9 @@ from nn_meter.kernels.partition import KernelConfig
 
 SCHEMA = "terms-1"
 """The name of this table in bundles; what a row means never changes under one name."""
+
+PROCESSOR, DELEGATE = "tflite_cpu", "tflite_gpu"
+"""Runtimes that compute in stages of their own (``steps``)."""
 
 CALL = "call"
 LAUNCH = "launch"
@@ -97,6 +100,38 @@ def _padded(c: ConvConfig | CopyConfig) -> float:
     return float(c.out) if isinstance(c, CopyConfig) else float(c.n * c.cin * prod(c.size))
 
 
+def _summed(c: ConvConfig) -> int:
+    """Products that one element is a sum of."""
+    return c.cin // c.group * prod(c.kernel)
+
+
+def _patches(c: ConvConfig) -> float:
+    return float(_pixels(c) * _summed(c))
+
+
+def _loop(c: ConvConfig) -> float:
+    """Multiply-adds of taps that lie inside the input; the loop skips the others."""
+    inside = 1.0
+    for size, out, kernel, stride in zip(c.size, c.out, c.kernel, c.strides, strict=True):
+        before = kernel // 2 if stride > 1 else max(out + kernel - 1 - size, 0) // 2
+        inside *= sum(0 <= o * stride + k - before < size for o in range(out) for k in range(kernel)) / (out * kernel)
+    return (_macs(c) + _TAP * _written(c) * prod(c.kernel)) * inside
+
+
+def _tiles(c: ConvConfig) -> float:
+    """Multiply-adds of a product in tiles of 8 by 8."""
+    return float(_summed(c) * 8 * -(-c.cout // 8) * 8 * -(-_pixels(c) // 8))
+
+
+def _winograd(c: ConvConfig) -> bool:
+    """Whether TFLite's delegate computes it in squares of 4 by 4 (``IsSuitableForWinograd4x4To6x6``, as it is for other
+    GPUs than Adreno, which ran none here; channels come in fours)."""
+    squares = prod(-(-out // 4) for out in c.out)
+    least = 8 if squares >= 128 else 16
+    plain = set(c.kernel) == {3} and max(c.strides) == 1 and c.group == 1
+    return plain and squares >= 32 and min(-(-c.cin // 4), -(-c.cout // 4)) >= least
+
+
 def _pads(c: ConvConfig) -> bool:
     """Whether it reads beyond its input."""
     each = zip(c.out, c.strides, c.kernel, c.dilations, c.size, strict=True)
@@ -137,13 +172,20 @@ TERMS: Mapping[str, Term] = MappingProxyType(
                 _STRIDE,
             ),
         ),
-        "grouped_loop": Term(
-            "",
-            lambda c: _macs(c) + _TAP * _written(c) * prod(c.kernel),
-            1e6,
-            (Size("cin", lambda c: c.cin // c.group, 16),),
-        ),
+        "grouped_loop": Term("", _loop, 1e6, (Size("cin", lambda c: c.cin // c.group, 16),)),
         "dwconv": Term("", _macs, 1e6, (Size("cin", lambda c: c.cin, 128, True), _PIXELS, _AREA, _STRIDE)),
+        "depthwise": Term(
+            "",
+            _macs,
+            1e6,
+            (
+                Size("cin", lambda c: c.cin, 128, True),
+                _PIXELS,
+                _AREA,
+                _STRIDE,
+                Size("ragged", lambda c: e if c.cin % 8 else 1, 1),
+            ),
+        ),
         "convtrans": Term("arithmetic", _macs, 1e6),
         "conv_vector": Term(
             "", _macs, 1e6, (Size("cin", lambda c: c.cin, 256), Size("cout", lambda c: c.cout, 256))
@@ -179,9 +221,27 @@ TERMS: Mapping[str, Term] = MappingProxyType(
         "recurrent": Term(
             "arithmetic", lambda c: c.steps * c.batch * c.hidden * (c.input + c.hidden) * c.directions, 1e6
         ),
-        "im2col": Term("memory", lambda c: float(_pixels(c) * c.cin * prod(c.kernel)), 1e6),
+        "gemm": Term(
+            "arithmetic",
+            _tiles,
+            1e6,
+            (
+                Size("k", _summed, 256),
+                Size("cout", lambda c: c.cout, 64),
+                Size("pixels", _pixels, 784),
+                _AREA,
+                _STRIDE,
+            ),
+        ),
+        "gemm_in": Term("memory", _patches, 1e5),
+        "gemm_out": Term("memory", _written, 1e5),
+        "winograd": Term("arithmetic", _macs, 1e6, (_CIN, _COUT, _PIXELS)),
+        "wait": Term("", lambda c: float(4 * -(-c.cin // 4) * prod(c.kernel)), 1e3),
+        "im2col": Term("memory", _patches, 1e6),
         "pad": Term("memory", _padded, 1e5),
         "fused_activation": Term("memory", _written, 1e5),
+        "fused_hardswish": Term("memory", _written, 1e5),
+        "fused_transcendental": Term("memory", _written, 1e5),
         "fused_sum": Term("memory", _written, 1e5),
         "binary": Term("memory", lambda c: float(c.size), 1e5, (_ELEMENTS,)),
         "scale": Term("memory", lambda c: float(c.size), 1e5, (_ELEMENTS,)),
@@ -216,12 +276,18 @@ _CLAMPS = frozenset({"Relu", "Clip", "LeakyRelu"})
 _HARD = frozenset({"HardSwish", "HardSigmoid"})
 
 
-def steps(kind: str, config: KernelConfig, staged: bool = False) -> Iterator[str]:
+def steps(kind: str, config: KernelConfig, staged: str = "") -> Iterator[str]:
     """Names of the terms of one kernel, ``launch`` first; none for one that only looks at data another way.
 
-    ``staged`` says that the runtime writes out what a convolution reads, padded (``pad``) and patch by patch
-    (``im2col``), before it computes it, and that convolutions in groups run in a plain loop of one thread, as TFLite
-    did on processors (its ``conv.cc`` left them to the reference kernel; RegNets and ResNeXts gain nothing by threads).
+    ``staged`` names the runtime that computes in stages of its own, if it is one of these:
+
+    - ``PROCESSOR``, TFLite's kernels: it writes out what a convolution reads, padded (``pad``) and patch by patch
+      (``im2col``), and multiplies matrices (``gemm``) that it packs (``gemm_in``) and writes (``gemm_out``: scaled
+      anew, where they are integers); convolutions in groups run in a plain loop of one thread (its ``conv.cc`` left
+      them to the reference kernel; RegNets and ResNeXts gain nothing by threads); depthwise ones of integers are quick
+      where channels come in eights (``ragged``); no activation but a clamp is fused.
+    - ``DELEGATE``, TFLite's kernels for GPUs: each work item sums one group of elements in a loop, which takes its time
+      (``wait``) where there are too few items to fill the GPU; some convolutions are Winograd's (``winograd``).
     """
     if kind == "reshape":
         return
@@ -241,32 +307,42 @@ def steps(kind: str, config: KernelConfig, staged: bool = False) -> Iterator[str
     elif isinstance(config, PoolConfig):
         whole = config.op.startswith("Global") or prod(config.out) == 1
         yield "mean" if whole else "maxpool" if config.op.startswith("Max") else "avgpool"
-    elif isinstance(config, CopyConfig) and config.op == "Pad" and staged:
+    elif isinstance(config, CopyConfig) and config.op == "Pad" and staged == PROCESSOR:
         yield "pad"
     else:
         yield from (name for kind_of, name in _SIMPLE.items() if isinstance(config, kind_of))
 
 
-def _convolution(kind: str, c: ConvConfig, staged: bool) -> Iterator[str]:
+def _convolution(kind: str, c: ConvConfig, staged: str) -> Iterator[str]:
     area, inner = prod(c.kernel), c.cin // c.group
     vector = prod(c.out) == 1 and prod(c.size) == 1
+    slow = _SLOW.intersection(c.fused)
     if kind == "convtrans":
         yield "convtrans"
     elif vector:
         yield "conv_vector"
-    elif c.group > 1 and inner > 1 and staged:
-        yield "grouped_loop"
+    elif staged == PROCESSOR:
+        if c.group > 1:
+            yield "depthwise" if inner == 1 else "grouped_loop"
+        else:
+            yield from ("gemm", "gemm_in", "gemm_out")
     elif c.group > 1:
         yield "dwconv" if inner == 1 else "grouped"
+    elif staged == DELEGATE:
+        yield "winograd" if _winograd(c) else "conv1x1" if area == 1 else "stem" if c.cin <= 4 else "conv"
+        yield "wait"
     else:
         yield "conv1x1" if area == 1 else "stem" if c.cin <= 4 else "conv"
-    if staged and not vector:
+    if staged == PROCESSOR and not vector:
         if _pads(c):
             yield LAUNCH
             yield "pad"
         if c.group == 1 and (area > 1 or max(c.strides) > 1):
             yield "im2col"
-    if _SLOW.intersection(c.fused):
+    if slow and staged == PROCESSOR:
+        yield LAUNCH
+        yield "fused_hardswish" if "hardswish" in slow else "fused_transcendental"
+    elif slow:
         yield "fused_activation"
     if "sum" in c.fused:
         yield "fused_sum"
@@ -292,6 +368,6 @@ _SIMPLE: Mapping[type, str] = MappingProxyType(
 )
 
 
-def rows(kind: str, config: KernelConfig, staged: bool = False) -> list[tuple[str, tuple[float, ...]]]:
+def rows(kind: str, config: KernelConfig, staged: str = "") -> list[tuple[str, tuple[float, ...]]]:
     """Terms of one kernel with their rows, as ``Term.row`` says."""
     return [(name, TERMS[name].row(config)) for name in steps(kind, config, staged)]

@@ -16,7 +16,7 @@ from nn_meter.errors import BundleError
 from nn_meter.ir import Graph
 from nn_meter.kernels.partition import Kernel, Partition
 from nn_meter.kernels.rules import read_rules
-from nn_meter.kernels.terms import CALL, LAUNCH, TERMS, rows
+from nn_meter.kernels.terms import CALL, LAUNCH, PROCESSOR, TERMS, rows
 from nn_meter.predictors.bundle import Bundle
 from nn_meter.predictors.prediction import KernelPrediction, Prediction
 from nn_meter.runtimes.fusion import fuse
@@ -58,6 +58,12 @@ class LearnedTerm:
         )
 
 
+def staging(document: Mapping[str, Any]) -> str:
+    """``staged`` of ``kernels.terms`` in a bundle's ``terms``. Bundles of before said true for TFLite's processors."""
+    told = document.get("staged", "")
+    return told if isinstance(told, str) else PROCESSOR if told else ""
+
+
 def read_terms(document: Mapping[str, Any], where: str) -> dict[str, LearnedTerm]:
     """Learned terms of a bundle's ``terms``.
 
@@ -97,7 +103,7 @@ class SumsEngine:
     def __init__(self, bundle: Bundle) -> None:
         self._bundle = bundle
         self._rules = read_rules(bundle.rules, f"rules of {bundle.name}")
-        self._staged = bool(bundle.terms.get("staged", False))
+        self._staged = staging(bundle.terms)
         self._learned = read_terms(bundle.terms, f"bundle {bundle.name!r}")
         self._batches = bundle.terms.get("batches", [])
         if not isinstance(self._batches, list | tuple) or not all(map(is_number, self._batches)):
