@@ -39,3 +39,22 @@ def test_what_is_not_drawn_has_a_case_and_a_reason() -> None:
     assert NOT_DRAWN.keys() <= {name.rpartition(".")[2] for name in CASES}
     assert not CASES.keys() & WHY_NOT.keys()
     assert all(NOT_DRAWN.values())
+
+
+def test_a_build_holds_what_real_models_have_beyond_the_usual_sizes_and_types() -> None:
+    found: set[str] = set()
+    for seed, sort in product(range(SEEDS), ("movements", "scatters", "resizes", "types", "einsums")):
+        graph = FAMILIES[f"operators_{sort}"](seed)
+        for node in graph.nodes:
+            x, *more = graph.input_tensors(node)
+            if node.op_type == "Slice" and len(more) > 3 and (more[3].value or (1,))[0] < 0:
+                found.add("backwards")
+            elif node.op_type == "ScatterND" and more[0].shape[0] > 3e5:
+                found.add("many rows")
+            elif node.op_type == "Resize" and x.shape[1] <= 4 and node.attrs["mode"] == "cubic":
+                found.add("few maps")
+            elif node.op_type == "MatMul" and x.dtype == "int64":
+                found.add("whole numbers")
+            elif node.attrs.get("equation") == "byhwc,wkc->byhwk":
+                found.add("relative positions")
+    assert found == {"backwards", "many rows", "few maps", "whole numbers", "relative positions"}

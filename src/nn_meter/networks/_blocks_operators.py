@@ -14,6 +14,7 @@ from nn_meter.networks import _blocks_operators_places as places
 from nn_meter.networks._blocks import Pen
 from nn_meter.networks._blocks_operators_rare import RARE
 from nn_meter.networks._blocks_operators_shared import answers, any_shape, operand, size, some_of, tensors
+from nn_meter.networks._blocks_operators_types import types
 
 TYPES: Mapping[str, int] = {
     "float32": 1, "uint8": 2, "int8": 3, "int32": 6, "int64": 7, "bool": 9, "float16": 10, "float64": 11,
@@ -120,7 +121,7 @@ def binary(pen: Pen) -> str:
 def reductions(pen: Pen) -> str:
     """Every reduction over any axes."""
     made = []
-    for op_type in some_of(pen, REDUCTIONS, 8):
+    for op_type in 2 * some_of(pen, REDUCTIONS, 8):
         x = operand(pen, *any_shape(pen))
         rank = len(pen.shape(x))
         if op_type.startswith("Arg"):
@@ -179,7 +180,8 @@ def normalisations(pen: Pen) -> str:
 EQUATIONS = (
     "bij,bjk->bik", "bid,bjd->bij", "bhid,bhjd->bhij", "bhij,bhjd->bhid", "bijh,bkjh->bhik", "bchw,bkc->bkhw",
     "ij,jk->ik", "bhwd,hkd->bhwk", "bhwd,wkd->bhwk", "bqhd,bkhd->bhqk", "bi,ij->bj", "i,j->ij", "bcn,bdn->bcd",
-    "nctw,vw->nctv", "bij->bji", "bij->bi",
+    "nctw,vw->nctv", "bij->bji", "bij->bi", "bhqk,bkhd->bqhd", "byhwc,hkc->byhwk", "byhwc,wkc->byhwk",
+    "bshd,bshm->bhmd", "bhmd,bshd->bshm", "bnd,bnd->bn", "bnc,bnk->bck",
 )  # fmt: skip
 """As attention, relative positions, graph convolutions and bilinear layers are written."""
 
@@ -187,7 +189,7 @@ EQUATIONS = (
 def einsums(pen: Pen) -> str:
     """Sums of products over named axes."""
     made = []
-    for _ in range(pen.integer(1, 6)):
+    for _ in range(pen.integer(3, 12)):
         equation = pen.pick(*EQUATIONS)
         terms = equation.split("->")[0].split(",")
         labels = sorted(set("".join(terms)))
@@ -218,6 +220,7 @@ OPERATORS: Mapping[str, Callable[[Pen], str]] = {
     "samplings": places.samplings,
     "spectra": places.spectra,
     "einsums": einsums,
+    "types": types,
     **RARE,
 }
 """A sort of operators to its writer."""

@@ -14,11 +14,13 @@ def resizes(pen: Pen) -> str:
     for _ in range(pen.integer(1, 4)):
         rank = pen.pick(1, 2, 2, 2, 2, 3)
         mode = pen.pick("nearest", "linear", "linear", "cubic") if rank == 2 else pen.pick("nearest", "linear")
-        elements = size(pen, 1e3, 6e4 if mode == "cubic" or rank == 3 else 2e5)
-        width = pen.width(1, 128)
+        picture = rank == 2 and pen.chance(0.35)  # images and masks, before a network or behind it
+        most = 6e4 if (mode == "cubic" or rank == 3) and not picture else 2e5
+        elements = size(pen, 1e3, most)
+        width = pen.pick(1, 2, 3, 3, 4) if picture else pen.width(1, 128)
         side = max(2, round((elements / width / pen.batch) ** (1 / rank)))
         x = operand(pen, pen.batch, width, *(max(1, round(side * pen.uniform(0.7, 1.4))) for _ in range(rank)))
-        factors = [pen.pick(2.0, 2.0, 0.5, 4.0, pen.uniform(0.3, 3.0))] * rank
+        factors = [pen.pick(2.0, 2.0, 0.5, 4.0, pen.uniform(0.8, 1.25), pen.uniform(0.3, 3.0))] * rank
         if pen.chance(0.2):
             factors[-1] = pen.uniform(0.4, 2.5)
         target = [max(1, round(d * f)) for d, f in zip(pen.shape(x)[2:], factors, strict=True)]
@@ -85,10 +87,13 @@ def scatters(pen: Pen) -> str:
     """Values put to places: single elements, and rows."""
     made = []
     for _ in range(pen.integer(1, 9)):
-        shape = any_shape(pen, pen.pick(2, 3, 4), size(pen, 1e3, 3e5))
+        many = pen.chance(0.1)
+        shape = any_shape(pen, pen.pick(2, 3, 4), size(pen, 1e5, 1e6) if many else size(pen, 1e3, 3e5))
         x = operand(pen, *shape)
         reduction = pen.pick("none", "none", "add", "max")
-        if pen.chance(0.5):
+        if many:
+            made.append(_written_one_by_one(pen, x, reduction))
+        elif pen.chance(0.5):
             axis = pen.integer(0, len(shape) - 1)
             count = max(1, round(shape[axis] * pen.uniform(0.1, 1.0)))
             part = (*shape[:axis], count, *shape[axis + 1 :])
@@ -101,6 +106,14 @@ def scatters(pen: Pen) -> str:
             places = pen.b.input((count, depth), "int64")
             made.append(pen.op("ScatterND", x, places, pen.input(count, *shape[depth:]), reduction=reduction))
     return answers(pen, made)
+
+
+def _written_one_by_one(pen: Pen, x: str, reduction: str) -> str:
+    """A large part of ``x``, an element to each place: what assigning to a slice of a tensor is exported as."""
+    shape = pen.shape(x)
+    count = max(1, round(math.prod(shape) * pen.uniform(0.3, 1.0)))
+    places = pen.b.input((count, len(shape)), "int64")
+    return pen.op("ScatterND", x, places, pen.input(count), reduction=reduction)
 
 
 def gathers(pen: Pen) -> str:
@@ -119,7 +132,7 @@ def gathers(pen: Pen) -> str:
             made.append(pen.op(sort, x, pen.b.input(part, "int64"), axis=axis))
         else:
             depth = pen.integer(1, len(shape))
-            count = min(round(pen.log_uniform(1, 3e4)), max(1, int(4e5 / max(1, math.prod(shape[depth:])))))
+            count = min(round(pen.log_uniform(1, 4e5)), max(1, int(4e5 / max(1, math.prod(shape[depth:])))))
             made.append(pen.op(sort, x, pen.b.input((max(1, count), depth), "int64")))
     return answers(pen, made)
 
@@ -131,10 +144,11 @@ _MOST_TILED = 1e7
 def movements(pen: Pen) -> str:
     """What only moves or generates data."""
     made = []
-    for x in tensors(pen):
-        shape = pen.shape(x)
+    for _ in range(1 if pen.chance(0.2) else pen.integer(3, 8)):
+        shape = any_shape(pen)
         rank = len(shape)
         sort = pen.pick("Trilu", "Pad", "Tile", "Expand", "OneHot", "ReverseSequence", "Slice", "Concat", "Depth")
+        x = "" if sort in ("Expand", "OneHot", "Depth") else operand(pen, *shape)
         if sort == "Trilu":
             made.append(pen.op("Trilu", x, upper=pen.integer(0, 1)))
         elif sort == "Pad":
@@ -161,8 +175,9 @@ def movements(pen: Pen) -> str:
             lengths = pen.b.const([shape[first]] * shape[1 - first])
             made.append(pen.op("ReverseSequence", x, lengths, batch_axis=1 - first, time_axis=first))
         elif sort == "Slice":
-            axis = pen.integer(0, rank - 1)
-            made.append(pen.slice(x, axis, shape[axis] // 4, shape[axis], pen.pick(1, 1, 2, 3)))
+            axis, step = pen.integer(0, rank - 1), pen.pick(1, 1, 2, 3, -1, -1, -2)
+            begin, end = (shape[axis] // 4, shape[axis]) if step > 0 else (-1, -shape[axis] - 1)
+            made.append(pen.slice(x, axis, begin, end, step))
         elif sort == "Depth":
             side, width = 2 * pen.integer(2, 40), 4 * pen.integer(1, 64)
             image = pen.input(pen.batch, width, side, side)
@@ -175,16 +190,17 @@ def movements(pen: Pen) -> str:
 
 
 def orders(pen: Pen) -> str:
-    """Running sums and the largest elements."""
+    """Running sums and the largest elements: of any axis, and of long lists."""
     made = []
-    for x in tensors(pen, 1.5e5):
+    lists = [(pen.batch, pen.pick(1, 1, 2, 4, 16), round(size(pen, 1e3, 1e5))) for _ in range(pen.integer(0, 2))]
+    for x in (*tensors(pen, 1.5e5), *(operand(pen, *shape) for shape in lists)):
         shape = pen.shape(x)
         axis = shape.index(max(shape)) if pen.chance(0.6) else pen.integer(0, len(shape) - 1)
         if pen.chance(0.5):
             flags = {"exclusive": pen.integer(0, 1), "reverse": pen.integer(0, 1)}
             made.append(pen.op("CumSum", x, pen.b.const(axis), **flags))
         else:
-            count = pen.b.const((max(1, min(pen.shape(x)[axis], round(pen.log_uniform(1, 300)))),))
+            count = pen.b.const((max(1, min(shape[axis], round(pen.log_uniform(1, 1000)))),))
             flags = {"largest": pen.integer(0, 1), "sorted": pen.integer(0, 1)}
             made.extend(pen.multi("TopK", (x, count), 2, axis=axis, **flags))
     return answers(pen, made)

@@ -1,0 +1,76 @@
+"""Operators on other elements than floats of single precision: what counts, masks and positions are computed with.
+
+A runtime has other code for them: of products of whole numbers a plain loop, thirty times as slow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+from nn_meter.networks._blocks import Pen
+from nn_meter.networks._blocks_operators_shared import Row, answers, any_shape, node, size, some_of
+
+DOUBLE, INT, LONG = "float64", "int32", "int64"
+
+
+def _product(pen: Pen, dtype: str) -> Sequence[str]:
+    rows, inner, columns = (round(size(pen, 8, 200)) for _ in range(3))
+    pen.macs += float(rows * inner * columns)
+    return node(pen, "MatMul", pen.b.input((rows, inner), dtype), pen.b.weight((inner, columns), dtype))
+
+
+def _reduction(op_type: str) -> Row:
+    def row(pen: Pen) -> Sequence[str]:
+        x = pen.b.input(any_shape(pen, elements=size(pen, 500, 2e5)), pen.pick(*REDUCED[op_type]))
+        rank = len(pen.shape(x))
+        if op_type.startswith("Arg"):
+            return node(pen, op_type, x, axis=pen.integer(0, rank - 1), keepdims=1)
+        axes = tuple(a for a in range(rank) if pen.chance(0.45)) or (rank - 1,)
+        return node(pen, op_type, x, pen.b.const(axes), keepdims=1)
+
+    return row
+
+
+def _sums(pen: Pen) -> Sequence[str]:
+    x = pen.b.input(any_shape(pen, elements=size(pen, 500, 1e5)), pen.pick(INT, LONG, DOUBLE))
+    return node(pen, "CumSum", x, pen.b.const(pen.integer(0, len(pen.shape(x)) - 1)))
+
+
+def _over_an_axis(op_type: str) -> Row:
+    def row(pen: Pen) -> Sequence[str]:
+        x = pen.b.input(any_shape(pen, elements=size(pen, 500, 1e5)), DOUBLE)
+        return node(pen, op_type, x, axis=pen.integer(1, len(pen.shape(x)) - 1))
+
+    return row
+
+
+def _resized(pen: Pen) -> Sequence[str]:
+    width, side = pen.pick(1, 3, 3, 16), round(size(pen, 16, 160))
+    x = pen.b.input((pen.batch, width, side, side), pen.pick(INT, "uint8", "uint8"))
+    target = max(1, round(side * pen.uniform(0.4, 2.2)))
+    sizes, mode = pen.b.const((pen.batch, width, target, target)), pen.pick("nearest", "linear")
+    return node(pen, "Resize", x, "", "", sizes, mode=mode, coordinate_transformation_mode="asymmetric")
+
+
+REDUCED: Mapping[str, tuple[str, ...]] = {
+    "ReduceSum": (INT, LONG, DOUBLE), "ReduceMean": (INT, DOUBLE), "ReduceProd": (INT, LONG),
+    "ReduceMax": (INT, LONG, DOUBLE), "ReduceMin": (INT, LONG, DOUBLE), "ReduceSumSquare": (INT, DOUBLE),
+    "ReduceL1": (INT,), "ReduceL2": (INT,), "ArgMax": (INT, DOUBLE), "ArgMin": (INT, DOUBLE),
+}  # fmt: skip
+"""Reduction to the elements that ONNX Runtime has code for, floats apart."""
+
+ROWS: Mapping[str, Row] = {
+    **{name: _reduction(name) for name in REDUCED},
+    **{f"MatMul {dtype}": partial(_product, dtype=dtype) for dtype in (INT, LONG, DOUBLE)},
+    "CumSum": _sums,
+    "CumSum again": _sums,
+    **{name: _over_an_axis(name) for name in ("Softmax", "LogSoftmax")},
+    "Resize": _resized,
+    "Resize again": _resized,
+}
+
+
+def types(pen: Pen) -> str:
+    """Products, reductions, running sums and images of whole numbers and of doubles."""
+    return answers(pen, [part for name in some_of(pen, tuple(ROWS), 12) for part in ROWS[name](pen)])
