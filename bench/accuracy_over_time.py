@@ -11,22 +11,24 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from nn_meter.building import BuildPlan, train
+from nn_meter.building import measured
 from nn_meter.evaluation import subjects
 from nn_meter.frontends import read
 from nn_meter.learning.metrics import metrics
-from nn_meter.measuring.journal import Entry, Journal
+from nn_meter.learning.training import train
+from nn_meter.measuring.journal import Journal
+from nn_meter.measuring.records import Record
 from nn_meter.predictors.runtime import GraphEngine
 
 
-def first_minutes(results: Sequence[Entry], minutes: float) -> list[Entry]:
+def first_minutes(records: Sequence[Record], minutes: float) -> list[Record]:
     """What was measured before so many minutes were spent."""
     taken, spent_s = [], 0.0
-    for entry in results:
-        spent_s += float(entry.result["elapsed_s"]) if isinstance(entry.result, dict) else 0.0
+    for record in records:
+        spent_s += record.elapsed_s
         if spent_s > 60 * minutes:
             break
-        taken.append(entry)
+        taken.append(record)
     return taken
 
 
@@ -36,18 +38,19 @@ def main() -> None:
     parser.add_argument("evaluation", type=Path)
     parser.add_argument("models", type=Path)
     parser.add_argument("--minutes", type=float, nargs="+", default=[2, 5, 10, 20])
+    parser.add_argument("--runtime", default="onnxruntime", help="whose fusions the models get")
     parser.add_argument("--plot", type=Path)
     args = parser.parse_args()
     scores = json.loads(args.evaluation.read_text())["models"]
     measured_ms = {score["model"]: score["measured_ms"] for score in scores}
     graphs = {s.name: read(s.source) for s in subjects([args.models]) if s.name in measured_ms}
     with Journal(args.journal) as book:
-        results = book.results()
+        records, _ = measured(book)
     points = []
     print(f"{'minutes':>8} {'networks':>9} {'median':>8} {'within 5 %':>11} {'within 10 %':>12}")
     for minutes in args.minutes:
-        some = first_minutes(results, minutes)
-        engine = GraphEngine(train(some, BuildPlan(), name="over_time"))
+        some = first_minutes(records, minutes)
+        engine = GraphEngine(train(some, name="over_time", rules={"runtime": args.runtime}))
         predicted_ms = engine.latencies_ms(graphs.values())
         found = metrics(predicted_ms, [measured_ms[name] for name in graphs])
         points.append((minutes, found))

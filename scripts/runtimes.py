@@ -1,0 +1,191 @@
+"""The same models on several runtimes of this machine, in turns: which is fastest, and whether the predictors say so.
+
+    python scripts/runtimes.py MODELS --on onnxruntime_cpu=PREDICTOR --on litert=PREDICTOR ... -o docs/runtimes.md
+
+Writes a page, beside it a picture (``.png``) and what was measured (``.json``). Run where nothing else does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import nn_meter
+from nn_meter.backends import Named
+from nn_meter.errors import NnMeterError
+from nn_meter.evaluation import Bench, Subject, subjects
+from nn_meter.frontends import read
+from nn_meter.learning.metrics import spearman
+from nn_meter.measuring import Failure, Plan
+from nn_meter.measuring.measure import quantile
+
+PLAN = Plan(rounds=1, turn_s=0.25, min_repeats=5, warmup_turns=2)
+"""One turn; each model has several, the other runtimes between them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One model: backend to quiet and to predicted latency in ms; a runtime that refuses it is absent."""
+
+    model: str
+    family: str
+    measured_ms: Mapping[str, float]
+    predicted_ms: Mapping[str, float]
+
+    @property
+    def fastest(self) -> tuple[str, str]:
+        """The backend that is measured and the one that is predicted as the fastest."""
+        first, second = (min(each, key=each.__getitem__) for each in (self.measured_ms, self.predicted_ms))
+        return first, second
+
+
+def one_of_each(models: Sequence[Subject]) -> list[Subject]:
+    """The first model of each family, by name."""
+    first: dict[str, Subject] = {}
+    for each in sorted(models, key=lambda each: each.name):
+        first.setdefault(each.family, each)
+    return list(first.values())
+
+
+def measured(benches: Mapping[str, Bench], model: Subject, turns: int) -> dict[str, float]:
+    """Quiet latency of each runtime that takes the model, in ms."""
+    runs: dict[str, list[float]] = {backend: [] for backend in benches}
+    for _ in range(turns):
+        for backend, bench in benches.items():
+            if backend in runs:
+                (taken,) = bench.measure([model], PLAN)
+                if isinstance(taken, Failure):
+                    del runs[backend]
+                else:
+                    runs[backend] += taken.values_ms
+    return {backend: quantile(values) for backend, values in runs.items()}
+
+
+def compare(models: Sequence[Subject], on: Mapping[str, str], turns: int) -> list[Row]:
+    """A row for each model that two runtimes take."""
+    rows = []
+    with ExitStack() as stack:
+        benches = {backend: stack.enter_context(Bench(Named(backend, {}))) for backend in on}
+        predictors = {backend: nn_meter.load_latency_predictor(name) for backend, name in on.items()}
+        for number, model in enumerate(models, 1):
+            found = measured(benches, model, turns)
+            said = {}
+            for backend in list(found):
+                try:
+                    said[backend] = predictors[backend].explain(read(model.source)).latency_ms
+                except NnMeterError:
+                    del found[backend]
+            print(f"{number} of {len(models)}: {model.name} {found}", flush=True)
+            if len(found) > 1:
+                rows.append(Row(model.name, model.family, found, said))
+    return rows
+
+
+def relative(rows: Sequence[Row]) -> tuple[list[float], list[float]]:
+    """Of each model on each runtime: log of the latency over the model's geometric mean, predicted and measured."""
+    both: tuple[list[float], list[float]] = ([], [])
+    for row in rows:
+        for taken, into in zip((row.predicted_ms, row.measured_ms), both, strict=True):
+            logs = [math.log(taken[backend]) for backend in row.measured_ms]
+            into += [each - statistics.fmean(logs) for each in logs]
+    return both
+
+
+def page(rows: Sequence[Row], on: Mapping[str, str], turns: int, picture: str) -> str:
+    """The page in markdown."""
+    names = {backend: name.rsplit("/", 1)[-1].removesuffix(".zip") for backend, name in on.items()}
+    right = [row for row in rows if row.fastest[0] == row.fastest[1]]
+    dearer = [row.measured_ms[row.fastest[1]] / row.measured_ms[row.fastest[0]] - 1 for row in rows]
+    own = [spearman([row.predicted_ms[b] for b in row.measured_ms], [*row.measured_ms.values()]) for row in rows]
+    ranks = [each for each in own if each is not None]
+    wins, told = (Counter(row.fastest[i] for row in rows) for i in (0, 1))
+    lines = [
+        "# The same models on several runtimes",
+        "",
+        f"{len(rows)} models, one of each family, on every runtime of one machine in {turns} turns, one thread.",
+        "Quiet latencies in ms, predicted ones in brackets, the fastest of each in bold; `-` is a runtime that",
+        "refuses the model. Written by `scripts/runtimes.py`.",
+        "",
+        "| | predictor | models | median error | fastest, measured | fastest, predicted |",
+        "|---|---|---|---|---|---|",
+    ]
+    for backend, name in names.items():
+        taken = [(row.measured_ms[backend], row.predicted_ms[backend]) for row in rows if backend in row.measured_ms]
+        off = [abs(said / was - 1) for was, said in taken]
+        lines.append(
+            f"| {backend} | {name} | {len(off)} | {statistics.median(off):.1%} | {wins[backend]} | {told[backend]} |"
+        )
+    pooled = spearman(*relative(rows))
+    lines += [
+        "",
+        f"The predictors name the fastest runtime of {len(right)} of {len(rows)} models; who follows them takes "
+        f"{statistics.fmean(dearer):.1%} longer than with the fastest in the mean. Rank correlation across runtimes: "
+        f"{statistics.fmean(ranks):.3f} within a model, in the mean; {pooled or 0:.3f} over all, each latency relative "
+        "to its model's mean.",
+        "",
+        f"![predicted over measured, relative to the mean of the model]({picture})",
+        "",
+        f"| model | family | {' | '.join(names)} |",
+        f"|---|---|{'---|' * len(names)}",
+    ]
+    for row in sorted(rows, key=lambda row: row.family):
+        first, second = row.fastest
+        cells = [
+            f"{_bold(row.measured_ms[each], each == first)} ({_bold(row.predicted_ms[each], each == second)})"
+            if each in row.measured_ms
+            else "-"
+            for each in names
+        ]
+        lines.append(f"| {row.model} | {row.family} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _bold(latency_ms: float, fastest: bool) -> str:
+    return f"**{latency_ms:.3g}**" if fastest else f"{latency_ms:.3g}"
+
+
+def draw(rows: Sequence[Row], on: Mapping[str, str], path: Path) -> None:
+    """How much faster or slower than the mean of its runtimes each model is on each, predicted over measured."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 6), layout="constrained")
+    axes = figure.subplots()
+    ends = [f(each for some in relative(rows) for each in some) for f in (min, max)]
+    axes.plot([math.exp(e) for e in ends], [math.exp(e) for e in ends], color="0.6", linewidth=1)
+    for backend in on:
+        taken, said = [], []
+        for row in rows:
+            if backend in row.measured_ms:
+                taken.append(row.measured_ms[backend] / statistics.geometric_mean(row.measured_ms.values()))
+                mean = statistics.geometric_mean(row.predicted_ms[each] for each in row.measured_ms)
+                said.append(row.predicted_ms[backend] / mean)
+        axes.plot(taken, said, "o", markersize=4, alpha=0.7, label=backend)
+    axes.set(xscale="log", yscale="log", xlabel="measured, relative to the model's mean", ylabel="predicted, likewise")
+    axes.legend()
+    figure.savefig(path, dpi=120)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="+", help="folders of models by family")
+    parser.add_argument("--on", action="append", required=True, metavar="BACKEND=PREDICTOR")
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    args = parser.parse_args()
+    on = dict(each.split("=", 1) for each in args.on)
+    rows = compare(one_of_each(subjects(args.models)), on, args.turns)
+    args.output.with_suffix(".json").write_text(json.dumps([asdict(row) for row in rows], indent=1))
+    picture = args.output.with_suffix(".png")
+    draw(rows, on, picture)
+    args.output.write_text(page(rows, on, args.turns, picture.name))
+
+
+if __name__ == "__main__":
+    main()
