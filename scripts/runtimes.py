@@ -46,12 +46,13 @@ class Row:
         return first, second
 
 
-def one_of_each(models: Sequence[Subject]) -> list[Subject]:
-    """The first model of each family, by name."""
+def one_of_each(models: Sequence[Subject], most: int) -> list[Subject]:
+    """The first model of each family, by name; of more families than ``most``, those at even distances."""
     first: dict[str, Subject] = {}
-    for each in sorted(models, key=lambda each: each.name):
+    for each in sorted(models, key=lambda each: (each.family, each.name)):
         first.setdefault(each.family, each)
-    return list(first.values())
+    kept = list(first.values())
+    return [kept[i * len(kept) // most] for i in range(most)] if len(kept) > most else kept
 
 
 def measured(benches: Mapping[str, Bench], model: Subject, turns: int) -> dict[str, float]:
@@ -177,10 +178,11 @@ def main() -> None:
     parser.add_argument("models", nargs="+", help="folders of models by family")
     parser.add_argument("--on", action="append", required=True, metavar="BACKEND=PREDICTOR")
     parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--most", type=int, default=60, help="families at most")
     parser.add_argument("-o", "--output", type=Path, required=True)
     args = parser.parse_args()
     on = dict(each.split("=", 1) for each in args.on)
-    rows = compare(one_of_each(subjects(args.models)), on, args.turns)
+    rows = compare(one_of_each(subjects(args.models), args.most), on, args.turns)
     args.output.with_suffix(".json").write_text(json.dumps([asdict(row) for row in rows], indent=1))
     picture = args.output.with_suffix(".png")
     draw(rows, on, picture)
