@@ -1,5 +1,8 @@
 """The same models on several runtimes of this machine, in turns: which is fastest, and whether the predictors say so.
 
+Predictors are built on different days, between which a machine may change its speed for all. So what is predicted
+counts at the speed of the day: times what the runtime's probe takes, over what it took in the build.
+
     python scripts/runtimes.py MODELS --on onnxruntime_cpu=PREDICTOR --on litert=PREDICTOR ... -o docs/runtimes.md
 
 Writes a page, beside it a picture (``.png``) and what was measured (``.json``). Run where nothing else does.
@@ -24,6 +27,7 @@ from nn_meter.evaluation import Bench, Subject, subjects
 from nn_meter.frontends import read
 from nn_meter.learning.metrics import spearman
 from nn_meter.measuring import Failure, Plan
+from nn_meter.measuring.fixed import PROBE
 from nn_meter.measuring.measure import quantile
 
 PLAN = Plan(rounds=1, turn_s=0.25, min_repeats=5, warmup_turns=2)
@@ -32,7 +36,7 @@ PLAN = Plan(rounds=1, turn_s=0.25, min_repeats=5, warmup_turns=2)
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One model: backend to quiet and to predicted latency in ms; a runtime that refuses it is absent."""
+    """One model: backend to quiet and to levelled predicted latency in ms; a runtime that refuses it is absent."""
 
     model: str
     family: str
@@ -55,9 +59,10 @@ def one_of_each(models: Sequence[Subject], most: int) -> list[Subject]:
     return [kept[i * len(kept) // most] for i in range(most)] if len(kept) > most else kept
 
 
-def measured(benches: Mapping[str, Bench], model: Subject, turns: int) -> dict[str, float]:
-    """Quiet latency of each runtime that takes the model, in ms."""
+def measured(benches: Mapping[str, Bench], model: Subject, turns: int) -> dict[str, tuple[float, float]]:
+    """Quiet latency of each runtime that takes the model, and of its probe, in ms."""
     runs: dict[str, list[float]] = {backend: [] for backend in benches}
+    probes: dict[str, list[float]] = {backend: [] for backend in benches}
     for _ in range(turns):
         for backend, bench in benches.items():
             if backend in runs:
@@ -66,7 +71,8 @@ def measured(benches: Mapping[str, Bench], model: Subject, turns: int) -> dict[s
                     del runs[backend]
                 else:
                     runs[backend] += taken.values_ms
-    return {backend: quantile(values) for backend, values in runs.items()}
+                    probes[backend].append(float(taken.environment[PROBE] or 0))
+    return {backend: (quantile(values), statistics.median(probes[backend])) for backend, values in runs.items()}
 
 
 def compare(models: Sequence[Subject], on: Mapping[str, str], turns: int) -> list[Row]:
@@ -76,16 +82,17 @@ def compare(models: Sequence[Subject], on: Mapping[str, str], turns: int) -> lis
         benches = {backend: stack.enter_context(Bench(Named(backend, {}))) for backend in on}
         predictors = {backend: nn_meter.load_latency_predictor(name) for backend, name in on.items()}
         for number, model in enumerate(models, 1):
-            found = measured(benches, model, turns)
-            said = {}
-            for backend in list(found):
+            taken, said = {}, {}
+            for backend, (latency_ms, probe_ms) in measured(benches, model, turns).items():
+                level = probe_ms / float(predictors[backend].bundle.environment[PROBE] or 0)
                 try:
-                    said[backend] = predictors[backend].explain(read(model.source)).latency_ms
+                    said[backend] = level * predictors[backend].explain(read(model.source)).latency_ms
                 except NnMeterError:
-                    del found[backend]
-            print(f"{number} of {len(models)}: {model.name} {found}", flush=True)
-            if len(found) > 1:
-                rows.append(Row(model.name, model.family, found, said))
+                    continue
+                taken[backend] = latency_ms
+            print(f"{number} of {len(models)}: {model.name} {taken} {said}", flush=True)
+            if len(taken) > 1:
+                rows.append(Row(model.name, model.family, taken, said))
     return rows
 
 
@@ -112,7 +119,8 @@ def page(rows: Sequence[Row], on: Mapping[str, str], turns: int, picture: str) -
         "",
         f"{len(rows)} models, one of each family, on every runtime of one machine in {turns} turns, one thread.",
         "Quiet latencies in ms, predicted ones in brackets, the fastest of each in bold; `-` is a runtime that",
-        "refuses the model. Written by `scripts/runtimes.py`.",
+        "refuses the model. What is predicted is at the speed of the day, which each runtime's probe tells. Written by",
+        "`scripts/runtimes.py`.",
         "",
         "| | predictor | models | median error | fastest, measured | fastest, predicted |",
         "|---|---|---|---|---|---|",
