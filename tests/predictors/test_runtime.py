@@ -131,3 +131,29 @@ def test_a_kind_without_a_regressor_is_estimated_by_the_roofline(shipped: Bundle
     roofline_ms = shipped.fallback.speeds.roofline_ms(KINDS["unary"].work(kernel.kernel.config))
     assert kernel.status == "estimated"
     assert kernel.latency_ms == roofline_ms * shipped.fallback.factor
+
+
+def _backwards(axis: int) -> Graph:
+    b = GraphBuilder("turned")
+    x = b.input((16, 64, 64))
+    return b.graph(b.op("Slice", x, *(b.const((each,)) for each in (-1, -65, axis, -1))))
+
+
+def _multiplied(dtype: str) -> Graph:
+    b = GraphBuilder("product")
+    return b.graph(b.op("MatMul", b.input((64, 64), dtype), b.weight((64, 64), dtype)))
+
+
+@pytest.mark.parametrize(
+    ("graph", "status"),
+    [
+        (_multiplied("float32"), "predicted"),
+        (_multiplied("int32"), "extrapolated"),  # ten times as long, found with onnxruntime 1.32
+        (_backwards(1), "predicted"),  # rows are copied whole
+        (_backwards(2), "extrapolated"),  # twice as long
+    ],
+)
+def test_elements_and_directions_that_no_network_held_are_not_predicted(graph: Graph, status: str) -> None:
+    (kernel,) = nn_meter.load_latency_predictor("xeoncpu_onnxruntime132").explain(graph).charged
+    assert kernel.status == status
+    assert all(note.endswith("was not seen in training") for note in kernel.notes)

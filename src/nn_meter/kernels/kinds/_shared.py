@@ -32,6 +32,7 @@ _NAMES = ("relu", "clip", "leakyrelu", "hardsigmoid", "hardswish", "sigmoid", "t
 OP = Category("op", lambda c: c.op)
 LAYOUT = Category("layout", lambda c: c.layout)
 ACTIVATION = Category("activation", lambda c: activation(c.fused))
+DTYPE = Category("dtype", lambda c: c.dtype)
 ITEM_BYTES = Column("item_bytes", lambda c: item_bytes(c.dtype))
 
 

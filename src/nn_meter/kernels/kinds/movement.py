@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import prod
 
@@ -165,13 +165,15 @@ def _space_pieces(op: str) -> Callable[[np.random.Generator], PiecesConfig]:
 
 @dataclass(frozen=True, slots=True)
 class CopyConfig:
-    """Data that moves: ``out`` elements written in runs of ``run`` contiguous ones, from ``size`` elements."""
+    """Data that moves: ``out`` elements written in runs of ``run`` contiguous ones, from ``size`` elements. ``way`` is
+    ``backwards`` where single elements are read from back to front."""
 
     op: str
     size: int
     out: int
     run: int
     dtype: str
+    way: str = ""
 
     def describe(self) -> str:
         """Sizes in words."""
@@ -187,6 +189,14 @@ def read_copy(op: Operator) -> CopyConfig:
         if a != b:
             break
     return CopyConfig(op.op_type, prod(x), prod(y), run, op.dtype)
+
+
+def read_slice(op: Operator) -> CopyConfig:
+    """Config of Slice."""
+    axes, steps = op.value(3), op.value(4)
+    last = len(op.shape(0)) - 1
+    turned = any(step < 0 and int(axis) % (last + 1) == last for axis, step in zip(axes, steps, strict=False))
+    return replace(read_copy(op), way="backwards" if turned else "")
 
 
 def read_gather(op: Operator) -> CopyConfig:
@@ -233,6 +243,10 @@ def build_gather(c: CopyConfig) -> Graph:
 def build_slice(c: CopyConfig) -> Graph:
     """One slice of the first axis that is cut."""
     b = GraphBuilder("slice")
+    if c.way:
+        x = b.input((c.out // c.run, c.size * c.run // c.out), c.dtype)
+        ends = [b.const((each,)) for each in (-1, -c.run - 1, 1, -1)]
+        return b.graph(b.op("Slice", x, *ends))
     outer = c.out // c.run
     width = c.size // outer
     x = b.input((outer, width), c.dtype)
@@ -335,7 +349,16 @@ KINDS = (
         "split", ("Split",), PiecesConfig, read_split, PIECES, work_pieces, build_split, _space_pieces("Split")
     ),
     KernelKind("gather", ("Gather",), CopyConfig, read_gather, COPY, work_copy, build_gather, _space_gather),
-    KernelKind("slice", ("Slice",), CopyConfig, read_copy, COPY, work_copy, build_slice, _space_slice),
+    KernelKind(
+        "slice",
+        ("Slice",),
+        CopyConfig,
+        read_slice,
+        (*COPY, Category("way", lambda c: c.way)),
+        work_copy,
+        build_slice,
+        _space_slice,
+    ),
     KernelKind("copy", _COPIES, CopyConfig, read_copy, COPY, work_copy),
     KernelKind(
         "reshape",

@@ -11,6 +11,7 @@ import numpy as np
 from nn_meter.ir import Graph, GraphBuilder
 from nn_meter.kernels.kinds._shared import (
     ACTIVATION,
+    DTYPE,
     ITEM_BYTES,
     activate,
     aligned,
@@ -108,6 +109,7 @@ COLUMNS: tuple[Column | Category | OnDevice, ...] = (
     Column("intensity", _intensity),
     Column("flops_per_product", lambda c: 2.0 * c.m * c.k * c.n),
     ITEM_BYTES,
+    DTYPE,
     *tiled(lambda c: (c.batch, c.m, c.n)),
     *chosen(lambda c: (c.batch, c.m, c.n), lambda c: c.k),
     cached(work),

@@ -11,6 +11,7 @@ import numpy as np
 
 from nn_meter.ir import Graph, GraphBuilder
 from nn_meter.kernels.kinds._shared import (
+    DTYPE,
     ITEM_BYTES,
     LAYOUT,
     OP,
@@ -295,6 +296,7 @@ KINDS = (
             Column("second", lambda c: c.dims[1] if len(c.dims) > 1 else 1),
             Column("third", lambda c: c.dims[2] if len(c.dims) > 2 else 1),
             ITEM_BYTES,
+            DTYPE,
         ),
         work_reduce,
         build_reduce,
@@ -317,6 +319,7 @@ KINDS = (
             Column("spatial", lambda c: len(c.size)),
             LAYOUT,
             ITEM_BYTES,
+            DTYPE,
         ),
         work_resize,
         build_resize,
