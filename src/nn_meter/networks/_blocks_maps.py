@@ -211,12 +211,17 @@ def inverted(pen: Pen) -> Step:
 
 
 def separable(pen: Pen) -> Step:
-    """Depthwise then pointwise, without a way around."""
+    """Depthwise then pointwise, without a way around; in some a scale for each channel beside the depthwise one, as
+    networks that are trained with branches have it before these are folded."""
     act = pen.pick(*MOBILE_ACTS)
+    branched = pen.chance(0.25)
 
     def step(x: str) -> str:
-        stride = halve(pen, x)
-        x = pen.depthwise(x, pen.pick(3, 3, 5), stride, act=act)
+        stride, kernel = halve(pen, x), pen.pick(3, 3, 5)
+        if branched:
+            x = pen.act(pen.op("Add", pen.depthwise(x, kernel, stride), pen.depthwise(x, 1, stride)), act)
+        else:
+            x = pen.depthwise(x, kernel, stride, act=act)
         return pen.conv_bn(x, _next_width(pen, x, stride), act=act)
 
     return step
