@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,14 @@ def pytest_configure(config: pytest.Config) -> None:
     """The same examples in every run, unless ``--hypothesis-seed`` asks for others."""
     if not config.getoption("--hypothesis-profile"):
         settings.load_profile("fixed" if config.getoption("--hypothesis-seed") is None else "seeded")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What somebody registered on this machine, and the devices that he named, are no part of the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NN_METER_HOME", str(tmp_path_factory.mktemp("home")))
+        yield
 
 
 def constant(kind: str, latency_ms: float) -> KindPredictor:

@@ -230,5 +230,5 @@ def test_training_counts_to_the_budget_and_is_shown(tmp_path: Path, monkeypatch:
             progress=lambda done, total, eta_s, what: heard.append(what),
         )  # fmt: skip
     assert heard.count("judging which families are predicted worst") == 1
-    # three times what judging took is left to training
-    assert clock[0] == pytest.approx(40.0 - 3 * 0.3, abs=0.11)
+    # so many times what judging took is left to training
+    assert clock[0] == pytest.approx(40.0 - building.TRAINING_GROWTH * 0.3, abs=0.11)
