@@ -170,3 +170,12 @@ def test_an_operator_of_an_unknown_domain_is_not_the_one_whose_name_it_shares(ru
     mine = [("other", "mine.Conv"), ("other", "mine.Identity")]
     assert [(kernel.kind, kernel.label) for kernel in kernels][:2] == mine
     assert len(kernels) == 3
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino", "litert", "mnn", "ncnn", "pytorch", "rules"])
+def test_a_slice_that_turns_around_keeps_the_shape_and_is_executed(name: str) -> None:
+    b = GraphBuilder("turned")
+    x = b.op("Relu", b.input((2, 3, 8)))
+    y = b.op("Slice", x, b.const((-1,)), b.const((-9,)), b.const((2,)), b.const((-1,)))
+    kernels = fuse(b.graph(b.op("Sigmoid", y)), read_rules({"runtime": name})).kernels
+    assert [kernel.kind for kernel in kernels] == ["unary", "slice", "unary"]

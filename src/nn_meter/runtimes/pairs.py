@@ -81,7 +81,9 @@ def eliminate(work: Work, options: Options | None = None) -> None:
     """Take out what changes nothing."""
     eliminate_no_ops(work)
     for op in work.ops("Reshape", "Slice"):
-        if not work.const(op.inputs[0]) and work.shape(op.inputs[0]) == work.shape(op.outputs[0]):
+        reversing = op.op_type == "Slice" and min(work.value(op, 4) or (1,)) < 0
+        same = work.shape(op.inputs[0]) == work.shape(op.outputs[0]) and not reversing
+        if same and not work.const(op.inputs[0]):
             work.bypass(op, f"the {op.op_type} changes nothing")
 
 
