@@ -14,6 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from threading import Condition, Lock, Thread
 
+from nn_meter.errors import NnMeterError
+
 _VERSION, _MOST = 0x01000001, 1 << 18  # of this version, sums over what is sent are not looked at
 _CNXN, _OPEN, _OKAY, _CLSE, _WRTE = (
     int.from_bytes(word, "little") for word in (b"CNXN", b"OPEN", b"OKAY", b"CLSE", b"WRTE")
@@ -172,8 +174,11 @@ class _Stream:
         words = command.removeprefix("( ").partition(" ); ")[0].split()
         name, *options = words[2:] if words[0] == "timeout" else words
         if name in phone.built_in:
-            told = phone.built_in[name]([phone.here(each) for each in options])
-            self._write(self._packet(_STDOUT, f"{told}\nnn-meter-status=0\n".encode(), v2))
+            try:
+                told, status = phone.built_in[name]([phone.here(each) for each in options]), 0
+            except NnMeterError as error:
+                told, status = str(error), 1
+            self._write(self._packet(_STDOUT, f"{told}\nnn-meter-status={status}\n".encode(), v2))
             self._write(self._packet(_EXIT, bytes(1), v2))
             return
         variables = {**os.environ, "PATH": f"{phone.root / 'bin'}:{os.environ['PATH']}"}
