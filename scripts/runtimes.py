@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 
 import nn_meter
@@ -96,14 +96,15 @@ def compare(models: Sequence[Subject], on: Mapping[str, str], turns: int) -> lis
     return rows
 
 
-def relative(rows: Sequence[Row]) -> tuple[list[float], list[float]]:
-    """Of each model on each runtime: log of the latency over the model's geometric mean, predicted and measured."""
-    both: tuple[list[float], list[float]] = ([], [])
+def relative(rows: Sequence[Row]) -> dict[str, list[tuple[float, float]]]:
+    """By runtime of each model that it takes the latency over the model's geometric mean, measured and predicted."""
+    found: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
-        for taken, into in zip((row.predicted_ms, row.measured_ms), both, strict=True):
-            logs = [math.log(taken[backend]) for backend in row.measured_ms]
-            into += [each - statistics.fmean(logs) for each in logs]
-    return both
+        was = statistics.geometric_mean(row.measured_ms.values())
+        said = statistics.geometric_mean(row.predicted_ms.values())
+        for backend, latency_ms in row.measured_ms.items():
+            found.setdefault(backend, []).append((latency_ms / was, row.predicted_ms[backend] / said))
+    return found
 
 
 def page(rows: Sequence[Row], on: Mapping[str, str], turns: int, picture: str) -> str:
@@ -131,7 +132,7 @@ def page(rows: Sequence[Row], on: Mapping[str, str], turns: int, picture: str) -
         lines.append(
             f"| {backend} | {name} | {len(off)} | {statistics.median(off):.1%} | {wins[backend]} | {told[backend]} |"
         )
-    pooled = spearman(*relative(rows))
+    pooled = spearman(*zip(*chain.from_iterable(relative(rows).values()), strict=True))
     lines += [
         "",
         f"The predictors name the fastest runtime of {len(right)} of {len(rows)} models; who follows them takes "
@@ -160,22 +161,17 @@ def _bold(latency_ms: float, fastest: bool) -> str:
     return f"**{latency_ms:.3g}**" if fastest else f"{latency_ms:.3g}"
 
 
-def draw(rows: Sequence[Row], on: Mapping[str, str], path: Path) -> None:
+def draw(rows: Sequence[Row], path: Path) -> None:
     """How much faster or slower than the mean of its runtimes each model is on each, predicted over measured."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 6), layout="constrained")
     axes = figure.subplots()
-    ends = [f(each for some in relative(rows) for each in some) for f in (min, max)]
-    axes.plot([math.exp(e) for e in ends], [math.exp(e) for e in ends], color="0.6", linewidth=1)
-    for backend in on:
-        taken, said = [], []
-        for row in rows:
-            if backend in row.measured_ms:
-                taken.append(row.measured_ms[backend] / statistics.geometric_mean(row.measured_ms.values()))
-                mean = statistics.geometric_mean(row.predicted_ms[each] for each in row.measured_ms)
-                said.append(row.predicted_ms[backend] / mean)
-        axes.plot(taken, said, "o", markersize=4, alpha=0.7, label=backend)
+    found = relative(rows)
+    every = [each for pairs in found.values() for pair in pairs for each in pair]
+    axes.plot([min(every), max(every)], [min(every), max(every)], color="0.6", linewidth=1)
+    for backend, pairs in found.items():
+        axes.plot(*zip(*pairs, strict=True), "o", markersize=4, alpha=0.7, label=backend)
     axes.set(xscale="log", yscale="log", xlabel="measured, relative to the model's mean", ylabel="predicted, likewise")
     axes.legend()
     figure.savefig(path, dpi=120)
@@ -193,7 +189,7 @@ def main() -> None:
     rows = compare(one_of_each(subjects(args.models), args.most), on, args.turns)
     args.output.with_suffix(".json").write_text(json.dumps([asdict(row) for row in rows], indent=1))
     picture = args.output.with_suffix(".png")
-    draw(rows, on, picture)
+    draw(rows, picture)
     args.output.write_text(page(rows, on, args.turns, picture.name))
 
 
