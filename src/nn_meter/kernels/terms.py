@@ -328,11 +328,11 @@ def _convolution(kind: str, c: ConvConfig, staged: str) -> Iterator[str]:
             yield from ("gemm", "gemm_in", "gemm_out")
     elif c.group > 1:
         yield "dwconv" if inner == 1 else "grouped"
-    elif staged == DELEGATE:
-        yield "winograd" if _winograd(c) else "conv1x1" if area == 1 else "stem" if c.cin <= 4 else "conv"
-        yield "wait"
     else:
-        yield "conv1x1" if area == 1 else "stem" if c.cin <= 4 else "conv"
+        squares = staged == DELEGATE and _winograd(c)
+        yield "winograd" if squares else "conv1x1" if area == 1 else "stem" if c.cin <= 4 else "conv"
+        if staged == DELEGATE:
+            yield "wait"
     if staged == PROCESSOR and not vector:
         if _pads(c):
             yield LAUNCH
