@@ -3,8 +3,8 @@
     python bench/many.py [--before CHECKOUT] [--rounds 5]
 
 Each checkout runs in a process of its own; both do the same work by turns, so that whatever else the machine does hits
-both alike. What is printed are medians over the rounds, and the median of the rounds' ratios. ``workers`` are two
-processes. Modules are left out where PyTorch is not installed.
+both alike, and seconds are those of processors, workers' included. What is printed are medians over the rounds, and the
+median of the rounds' ratios. ``workers`` are two processes. Modules are left out where PyTorch is not installed.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import argparse
 import json
 import os
 import random
+import resource
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
@@ -136,9 +136,15 @@ def work() -> None:
     for line in sys.stdin:
         name, seed = json.loads(line)
         call = known[name][1](seed)
-        begin = time.perf_counter()
+        begin_s = processor_s()
         call()
-        print(json.dumps(time.perf_counter() - begin), file=answers, flush=True)
+        print(json.dumps(processor_s() - begin_s), file=answers, flush=True)
+
+
+def processor_s() -> float:
+    """Seconds of processors that this process took so far, and its children that ended."""
+    own = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in own)
 
 
 class Checkout:

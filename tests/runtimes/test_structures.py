@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from types import MappingProxyType
 
@@ -96,6 +97,29 @@ def test_sizes_that_the_passes_tell_apart_fuse_apart() -> None:
         widths = tuple(draw.choice((3, 4, 6, 8, 12, 15, 16, 17, 32, 48)) for _ in range(2))
         graph = residual(widths, draw.choice((1, 3, 5, 7)))
         assert outcome(lambda graph=graph: shared.items(graph)) == outcome(lambda graph=graph: plain(graph))
+
+
+def test_each_way_in_which_a_structure_fuses_is_found_out_once() -> None:
+    fusing = Fusing()
+    structures = Structures(fusing, pair)
+    structures.items(residual((40, 40, 40)))  # the first of a structure is fused without more
+    asked = []
+    for _ in range(2):
+        for widths in product((8, 16, 24, 32), repeat=3):
+            structures.items(residual(widths))
+        asked.append(fusing.asked - 1)
+    assert 8 <= asked[0] <= 16, "whether channels come in whole blocks, at three places"
+    assert asked[1] == asked[0]
+
+
+def test_of_one_structure_so_many_ways_are_remembered() -> None:
+    plain, fusing = Fusing(), Fusing()
+    structures = Structures(fusing, pair)
+    structures._WAYS = 2  # type: ignore[misc]
+    for widths in [*product((8, 16), repeat=2)] * 2:
+        graph = residual(widths)
+        assert outcome(lambda graph=graph: structures.items(graph)) == outcome(lambda graph=graph: plain(graph))
+    assert fusing.asked > 4, "the others are fused each time"
 
 
 def test_windows_of_a_space_are_sizes_too() -> None:

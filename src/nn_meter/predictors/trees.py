@@ -95,7 +95,7 @@ class TreeEnsemble:
         out = np.empty(len(given))
         for start in range(0, len(given), leaves.batch):
             batch = given[start : start + leaves.batch]
-            terms[: len(batch), 1:] = self.value[leaves.of(batch)]
+            terms[: len(batch), 1:] = self.value.take(leaves.of(batch))
             # accumulate adds strictly in order, as the libraries do; sum() would add pairwise
             out[start : start + len(batch)] = np.add.accumulate(terms[: len(batch)], axis=1)[:, -1]
         return out / len(self) if self.aggregate == "mean" else out
@@ -221,7 +221,7 @@ class _Masks:
 
     def __init__(self, trees: TreeEnsemble, shape: _Shape) -> None:
         count, words, bits = len(trees.roots), shape.words, shape.bits
-        self._count, self._words, self._bits = count, words, bits
+        self._count, self._words, self._bits, self._dtype = count, words, bits, shape.dtype
         self.batch = max(1, _BATCH_BYTES // (np.dtype(shape.dtype).itemsize * count * words))
         self._thresholds = shape.thresholds
         self._tables: dict[int, NDArray[Any]] = {}
@@ -241,12 +241,14 @@ class _Masks:
 
     def of(self, rows: Floats) -> NDArray[np.int32]:
         """The leaf of each row in each tree, shape (rows, trees)."""
-        masks: NDArray[Any] | None = None
-        for column, known in self._thresholds.items():
-            table = self._tables[column].take(known.searchsorted(rows[:, column]), axis=0)
-            masks = table if masks is None else np.bitwise_and(masks, table, out=masks)
-        if masks is None:
+        if not self._tables:
             return np.broadcast_to(self._leaf[:: self._words * self._bits], (len(rows), self._count))
+        masks, own = np.empty((2, len(rows), self._count * self._words), self._dtype)
+        masks.fill((1 << self._bits) - 1)
+        for column, table in self._tables.items():
+            # to clip what is never out of range writes without a copy
+            table.take(self._thresholds[column].searchsorted(rows[:, column]), axis=0, out=own, mode="clip")
+            np.bitwise_and(masks, own, out=masks)
         place = self._last
         if self._words > 1:
             by_word = masks.reshape(len(rows), self._count, self._words)
@@ -254,7 +256,8 @@ class _Masks:
             masks = np.take_along_axis(by_word, word[:, :, None], axis=2)[:, :, 0]
             place = place + word * self._bits
         exponent = masks.astype(np.float64).view(np.int64) >> 52  # of the highest set bit, biased by 1023
-        return self._leaf[place - exponent]
+        leaves: NDArray[np.int32] = self._leaf.take(place - exponent)
+        return leaves
 
 
 def _span(start: Ints, stop: Ints, words: int, bits: int) -> NDArray[np.int64]:

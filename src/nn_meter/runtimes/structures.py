@@ -10,7 +10,7 @@ from __future__ import annotations
 import marshal
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from itertools import chain
 from operator import attrgetter
 from types import MappingProxyType
@@ -30,8 +30,7 @@ FILLED: Mapping[str, int] = MappingProxyType({"group": 2, "kernel_shape": 2, "pa
 """Attributes whose numbers are sizes, from which number on; others belong to the structure. What passes look for by
 itself (one group, a dimension of 1) does too."""
 
-_LEAST = 2  # of a dimension that is a size
-_SMALL = {size: size for size in range(_LEAST)}
+_LEAST = 2  # of a dimension that is a size; a smaller one is a condition
 _FILLED = tuple(FILLED.items())
 _ATTRS = attrgetter("attrs")
 _NODE = attrgetter("name", "op_type", "inputs", "outputs", "domain")
@@ -47,15 +46,17 @@ class Structures(Generic[Item]):
     """
 
     _KNOWN = 256
-    _WAYS = 8
-    """Of one structure so many sets of conditions are remembered: whether channels come in whole blocks decides."""
+    _WAYS = 64
+    """Of one structure so many sets of conditions are remembered: whether channels come in whole blocks decides, at
+    each width of its own."""
 
     _NODES = 5_000
     """Larger graphs come one at a time: their structure is not looked at."""
 
     def __init__(self, charged: Callable[[Graph], Charged], item: Callable[[str, KernelConfig], Item]) -> None:
         self._charged, self._item = charged, item
-        self._known: dict[_Key, list[_Way[Item]] | tuple[()]] = {}
+        self._known: dict[_Key, _Ways[Item]] = {}
+        self._latest: tuple[_Key, _Ways[Item]] | None = None
 
     def items(self, graph: Graph) -> list[Item]:
         """The items of what ``charged`` answers; a structure that comes again is not fused again."""
@@ -67,26 +68,35 @@ class Structures(Generic[Item]):
         if found is None:
             return None
         key, sizes = found
-        ways = self._known.pop(key, None)
-        if ways is None:
-            if len(self._known) >= self._KNOWN:
-                del self._known[next(iter(self._known))]
-            self._known[key] = []
-            return None
-        self._known[key] = ways  # the last that was asked for goes last
-        for way in ways:
+        if self._latest is None or self._latest[0] != key:  # a key is compared faster than it is hashed
+            ways = self._known.pop(key, None)
+            first = ways is None
+            if ways is None:
+                if len(self._known) >= self._KNOWN:
+                    del self._known[next(iter(self._known))]
+                ways = _Ways({}, self._WAYS)
+            self._known[key] = ways  # the last that was asked for goes last
+            self._latest = key, ways
+            if first:
+                return None
+        ways, line = self._latest[1], 0
+        branches = ways.branches
+        while line in branches:
+            way = branches[line]
             kernels = way.items(sizes)
-            if kernels is not None:
+            if not isinstance(kernels, int):
                 return kernels
-        if isinstance(ways, tuple) or len(ways) >= self._WAYS:
+            branches, line = way.branches, kernels
+        if not ways.left:
             return None
         try:
-            way = _Way(graph, self._charged, self._item)
+            way = branches[line] = _Way(graph, self._charged, self._item)
         except (TypeError, AttributeError):  # a pass does with sizes what only numbers can
-            self._known[key] = ()
+            ways.left = 0
             return None
-        ways.append(way)
-        return way.items(sizes)
+        ways.left -= 1
+        kernels = way.items(sizes)
+        return None if isinstance(kernels, int) else kernels
 
 
 def _structure(graph: Graph) -> tuple[_Key, list[int]] | None:
@@ -95,11 +105,8 @@ def _structure(graph: Graph) -> tuple[_Key, list[int]] | None:
     shapes = [tensor.shape for tensor in tensors if tensor.value is None]
     known = [(tensor.name, tensor.shape, tensor.value) for tensor in tensors if tensor.value is not None]
     sizes = [*chain.from_iterable(shapes)]
-    if min(sizes, default=0) < 0:
-        return None
-    ranks, small = [*map(len, shapes)], [*map(_SMALL.get, sizes)]
-    attrs = [dict(own) if own else None for own in map(_ATTRS, graph.nodes)]
     try:
+        attrs = [own.copy() if own else None for own in map(_ATTRS, graph.nodes)]
         for own in filter(None, attrs):
             for name, least in _FILLED:
                 if name in own:
@@ -107,15 +114,24 @@ def _structure(graph: Graph) -> tuple[_Key, list[int]] | None:
                     several = given if type(given) is tuple else (given,)
                     sizes += several
                     own[name] = type(given) is tuple, *[each if each < least else least for each in several]
-        plain = marshal.dumps((attrs, known, ranks, small), 2)  # where 1, 1.0 and True are not the same
-    except (TypeError, ValueError):
+        plain = marshal.dumps((attrs, known, [*map(len, shapes)]), 2)  # where 1, 1.0 and True are not the same
+    except (AttributeError, TypeError, ValueError):
         return None
     ends = graph.inputs, graph.outputs
     return (ends, tuple(map(_NODE, graph.nodes)), tuple(map(_TENSOR, tensors)), plain), sizes
 
 
+@dataclass(slots=True)
+class _Ways(Generic[Item]):
+    """The ways in which graphs of a structure fuse: where one parts from another is a line of a trace, the first is at
+    line 0. So many more may be added."""
+
+    branches: dict[int, _Way[Item]]
+    left: int
+
+
 class _Way(Generic[Item]):
-    """One way in which graphs of a structure fuse.
+    """One way in which graphs of a structure fuse; ``branches`` are those that part from it, by line.
 
     Raises:
         TypeError, AttributeError: a pass, or the config of a kernel, asks of a size what it does not answer.
@@ -127,24 +143,23 @@ class _Way(Generic[Item]):
         self, graph: Graph, charged: Callable[[Graph], Charged], item: Callable[[str, KernelConfig], Item]
     ) -> None:
         trace = _Trace()
+        self.branches: dict[int, _Way[Item]] = {}
         self._item = item
         self._kernels = charged(_traced(graph, trace))
         found = [[*_sizes(config)] for _, config in self._kernels]
         self._values = trace.function(found)
         self._items: list[dict[tuple[Number, ...], Item]] = [{} for _ in self._kernels]
 
-    def items(self, sizes: Sequence[int]) -> list[Item] | None:
-        """Those of a graph of these sizes; nothing where another way is taken."""
+    def items(self, sizes: Sequence[int]) -> list[Item] | int:
+        """Those of a graph of these sizes; where another way is taken, the line at which it parts."""
         try:
             values = self._values(sizes)
         except ArithmeticError:
-            return None
-        if values is None:
-            return None
-        return [
-            known[own] if own in known else self._made(place, own)
-            for place, (known, own) in enumerate(zip(self._items, values, strict=True))
-        ]
+            return -1
+        if isinstance(values, int):
+            return values
+        found = map(dict.get, self._items, values)
+        return [self._made(place, values[place]) if item is None else item for place, item in enumerate(found)]
 
     def _made(self, place: int, values: tuple[Number, ...]) -> Item:
         known = self._items[place]
@@ -181,40 +196,48 @@ class _Trace:
 
     def __init__(self) -> None:
         self._count = 0
+        self._plain: list[tuple[str, int]] = []
         self._lines: list[str] = []
         self._made: dict[str, Size] = {}
         self._asked: dict[str, bool] = {}
 
     def given(self, value: int, least: int) -> Size | int:
         """The next size of a graph; a number below ``least`` stays one."""
+        text = f"d[{self._count}]"
         self._count += 1
-        return Size(self, f"d[{self._count - 1}]", value, least) if value >= least else value
+        if value >= least:
+            return Size(self, text, value)
+        if type(value) is not int:
+            raise TypeError(f"a size is {type(value).__name__}")
+        self._plain.append((text, value))
+        return value
 
     def computed(self, sign: str, a: Size | Number, b: Size | Number) -> Any:
         """``a sign b``."""
         text = f"{_text(a)} {sign} {_text(b)}"
         if text not in self._made:
             name = f"v{len(self._made)}"
-            least = _least(a) * _least(b) if sign == "*" else 0
-            self._made[text] = Size(self, name, _SIGNS[sign](_value(a), _value(b)), least)
+            self._made[text] = Size(self, name, _SIGNS[sign](_value(a), _value(b)))
             self._lines.append(f"{name} = {text}")
         return self._made[text]
 
     def asked(self, sign: str, a: Size, b: Size | Number) -> bool:
         """Whether ``a sign b``, which becomes a condition where the structure does not say so already."""
         answer = _SIGNS[sign](a.value, _value(b))
-        if not isinstance(b, Size) and a.least > b:
-            return bool(answer)
         text = f"{a.text} {sign} {_text(b)}"
         if text not in self._asked:
             self._asked[text] = answer
-            self._lines.append(f"if {'not ' if answer else ''}{text}: return None")
+            self._lines.append(f"if {'not ' if answer else ''}{text}: return {len(self._lines) + 1}")
         return bool(answer)
 
     def function(self, kernels: Sequence[Sequence[Size]]) -> Callable[[Sequence[int]], Any]:
-        """What gives the numbers of each kernel, or nothing where a condition does not hold."""
+        """What gives the numbers of each kernel, or the line of the first condition that does not hold: 0 for the sizes
+        that are plain numbers."""
+        plain = "".join(f"{text}, " for text, _ in self._plain)
+        numbers = "".join(f"{number!r}, " for _, number in self._plain)
         results = "".join(f"({''.join(f'{size.text}, ' for size in own)}), " for own in kernels)
-        text = "\n    ".join(["def values(d):", *self._lines, f"return ({results})"])
+        lines = [f"if ({plain}) != ({numbers}): return 0", *self._lines, f"return ({results})"]
+        text = "\n    ".join(["def values(d):", *lines])
         space: dict[str, Any] = {}
         exec(compile(text, "<structure>", "exec"), {"__builtins__": {}}, space)  # of numbers and signs alone
         made: Callable[[Sequence[int]], Any] = space["values"]
@@ -233,10 +256,10 @@ _SIGNS: Mapping[str, Callable[[Any, Any], Any]] = MappingProxyType(
 class Size:
     """A number that a trace knows of. Whoever wants it as a plain number makes its value a condition."""
 
-    __slots__ = ("least", "text", "trace", "value")
+    __slots__ = ("text", "trace", "value")
 
-    def __init__(self, trace: _Trace, text: str, value: Number, least: Number) -> None:
-        self.trace, self.text, self.value, self.least = trace, text, value, least
+    def __init__(self, trace: _Trace, text: str, value: Number) -> None:
+        self.trace, self.text, self.value = trace, text, value
 
     @property  # type: ignore[misc]
     def __class__(self) -> type:  # for those who ask whether it is a number
@@ -298,10 +321,6 @@ for _name, _sign in (("eq", "=="), ("ne", "!="), ("lt", "<"), ("le", "<="), ("gt
 
 def _value(number: Size | Number) -> Number:
     return number.value if isinstance(number, Size) else number
-
-
-def _least(number: Size | Number) -> Number:
-    return number.least if isinstance(number, Size) else number
 
 
 def _text(number: Size | Number) -> str:
