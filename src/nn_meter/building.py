@@ -30,7 +30,7 @@ from nn_meter.measuring.isolation import RECONNECTS_S, Failure, Worker
 from nn_meter.measuring.journal import Journal
 from nn_meter.measuring.measure import Plan, measure, quiet_parts
 from nn_meter.measuring.records import Circumstances, MeasuredKernel, Record
-from nn_meter.networks.generated import FAMILIES, draw
+from nn_meter.networks.generated import FAMILIES, draw, weights_for
 from nn_meter.predictors.bundle import Bundle
 from nn_meter.progress import Progress
 from nn_meter.runtimes.executed import read_all
@@ -224,7 +224,7 @@ def _measure(
     plan: BuildPlan, book: Journal, fits: Journal, where: Circumstances, progress: Progress | None
 ) -> None:
     """Fill the journal until the budget is spent, less what training will take."""
-    weights: Mapping[str, float] = {family: row.weight for family, row in FAMILIES.items()}
+    weights: Mapping[str, float] = weights_for(base.runtime_of(plan.chosen.load()).precisions)
     records, failures = measured(book)
     spent_s, done, adapted = sum(record.elapsed_s for record in records), len(records) + len(failures), False
     budget_s = plan.budget_s

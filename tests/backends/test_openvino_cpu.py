@@ -6,6 +6,7 @@ import sys
 from collections import OrderedDict
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from nn_meter.backends import load, openvino_cpu
@@ -62,3 +63,14 @@ def test_a_missing_runtime_is_named_with_its_install_line(monkeypatch: pytest.Mo
 def test_a_setting_that_the_runtime_lacks_is_refused(setting: str, value: object, message: str) -> None:
     with pytest.raises(BackendError, match=message):
         load("openvino_cpu", **{setting: value})
+
+
+def test_what_the_counters_cut_off_is_put_back() -> None:
+    rng, runs = np.random.default_rng(0), openvino_cpu._SLOW_RUNS + 12
+    true_us = rng.uniform(2, 30, 2000)
+    taken_us = np.floor(true_us[:, None] * rng.uniform(1, 1.2, (2000, runs)))  # as PerfCount adds up
+    before_ms = taken_us[:, : openvino_cpu._SLOW_RUNS].sum(1) // openvino_cpu._SLOW_RUNS / 1000
+    after_ms = taken_us.sum(1) // runs / 1000
+    told_us = [1000 * openvino_cpu.between_ms(*each, 12) for each in zip(before_ms, after_ms, strict=True)]
+    assert np.mean(told_us - 1.1 * true_us) == pytest.approx(0, abs=0.05)  # 1.0 less where nothing is put back
+    assert openvino_cpu.between_ms(0.0, 0.0, 12) == 0

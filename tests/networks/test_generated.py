@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from nn_meter.ir.graph import Graph, verify
 from nn_meter.networks import FAMILIES, draw
 from nn_meter.networks._blocks import DEEPEST, SOFT_PARAMETERS
-from nn_meter.networks.generated import DEEP_FLOPS, MAX_FLOPS
+from nn_meter.networks.generated import DEEP_FLOPS, MAX_FLOPS, weights_for
+from nn_meter.runtimes import find
 
 MODELS = Path(__file__).parents[2] / ".." / "shared" / "models"
 WRITTEN_AS_TENSORS = {"Constant"}
@@ -147,3 +148,9 @@ def test_networks_load_and_run_in_onnxruntime() -> None:
         answer = session.run(None, writer.random_inputs(graph))[0]
         assert answer.shape == graph.tensors[graph.outputs[0]].shape, graph.name
         assert np.isfinite(answer).all(), graph.name
+
+
+def test_a_runtime_measures_only_what_its_kernels_are_known_for() -> None:
+    every, floats = (weights_for(find(name).precisions) for name in ("onnxruntime", "openvino"))
+    assert every == WEIGHTS
+    assert {name for name in every if name not in floats} == {"qdq_maps", "qdq_tokens"}

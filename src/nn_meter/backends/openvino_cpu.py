@@ -1,9 +1,10 @@
 """OpenVINO on the CPU of this machine.
 
-The compiled model lists the layers that it executes. Its performance counters give, for each layer, the mean over all
-runs since compilation, in whole microseconds cut off below (openvino 2026.4): the first runs, ten times as slow as
-others, stay in it. A trace therefore takes the counters after a few runs and after all of them, and what is between is
-the mean of the runs that count.
+The compiled model lists the layers that it executes. Its performance counters add up whole microseconds of each run,
+cut off below, and give for each layer their sum over the number of runs since compilation, cut off again (``PerfCount``
+in the CPU plugin's ``perf_count.h``, openvino 2026.4): the first runs, ten times as slow as others, stay in it. A trace
+therefore takes the counters after a few runs and after all of them; what is between is the mean of the runs that count,
+and what is cut off on average is put back.
 """
 
 from __future__ import annotations
@@ -126,11 +127,9 @@ class OpenVinoPrepared(Closing):
         runs_ms = timed(request.infer, repeats)
         after_ms = _counters_ms(request)
         layers = _layers(compiled)
-        totals_ms = [
-            (_SLOW_RUNS + repeats) * after_ms.get(layer.name, 0.0) - _SLOW_RUNS * before_ms.get(layer.name, 0.0)
-            for layer in layers
+        means_ms = [
+            between_ms(before_ms.get(layer.name, 0.0), after_ms.get(layer.name, 0.0), repeats) for layer in layers
         ]
-        means_ms = [max(total_ms, 0.0) / repeats for total_ms in totals_ms]
         all_ms = max(sum(means_ms), 1e-6)
         shares = [min(1.0, run_ms / all_ms) for run_ms in runs_ms]
         return [
@@ -199,6 +198,19 @@ def _request(compiled: Any, inputs: Mapping[str, np.ndarray]) -> Any:
         name = next(name for name in inputs if name in port.get_names())
         request.set_tensor(port, runtime.Tensor(np.ascontiguousarray(inputs[name])))
     return request
+
+
+def between_ms(before_ms: float, after_ms: float, repeats: int) -> float:
+    """A layer's mean in milliseconds over ``repeats`` runs behind ``_SLOW_RUNS`` others, from its counter before and
+    behind them; 0 for one that is not run, or in less than a microsecond.
+
+    Each run loses half a microsecond on average, and a sum that is divided by its ``n`` runs (n - 1) / 2 of them, which
+    is half a microsecond of the mean, too.
+    """
+    if not after_ms:
+        return 0.0
+    sum_ms = (_SLOW_RUNS + repeats) * after_ms - _SLOW_RUNS * before_ms
+    return max(sum_ms / repeats + 0.001, 0.0)
 
 
 def _counters_ms(request: Any) -> dict[str, float]:

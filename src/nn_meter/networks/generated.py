@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -52,13 +52,15 @@ class Family:
 
     ``write`` draws with the pen it is given and returns the tensor that the network answers with; ``weight``
     is the family's share among all samples, relative to the others. The network is written in one of the
-    ``precisions``, where there are any.
+    ``precisions``, where there are any; ``needs`` is the element type that a runtime has to be known for
+    (``Runtime.precisions``), so that what it executes is told for what it is.
     """
 
     name: str
     weight: float
     write: Callable[[Pen], str]
     precisions: tuple[str, ...] = ()
+    needs: str = "float32"
 
     def __call__(self, seed: int, *, dtype: str = "float32") -> Graph:
         """The network of this family that ``seed`` stands for, of element type ``dtype``; verified."""
@@ -199,8 +201,8 @@ _PACKED = (
 _ROWS: tuple[Family, ...] = (
     *_ON_MAPS,
     *_ON_TOKENS,
-    Family("qdq_maps", 16, _any_of(_ON_MAPS), _QDQ),
-    Family("qdq_tokens", 8, _any_of(_ON_TOKENS), _QDQ),
+    Family("qdq_maps", 16, _any_of(_ON_MAPS), _QDQ, "int8"),
+    Family("qdq_tokens", 8, _any_of(_ON_TOKENS), _QDQ, "int8"),
     Family("dynamic_maps", 6, _any_of(_ON_MAPS), ("dynamic_uint8",)),
     Family("dynamic_tokens", 7, _any_of(_ON_TOKENS), ("dynamic_int8", "dynamic_uint8")),
     Family("packed_tokens", 7, _any_of(_ON_TOKENS), _PACKED),
@@ -210,6 +212,11 @@ _ROWS: tuple[Family, ...] = (
 
 FAMILIES: Mapping[str, Family] = {family.name: family for family in _ROWS}
 """Family name to its row; ``FAMILIES["dense"](7)`` is the seventh network of that family."""
+
+
+def weights_for(precisions: Collection[str]) -> dict[str, float]:
+    """Family to its share, of those that need one of these element types."""
+    return {name: row.weight for name, row in FAMILIES.items() if row.needs in precisions}
 
 
 def draw(weights: Mapping[str, float], seed: int, start: int, count: int) -> list[tuple[str, int]]:

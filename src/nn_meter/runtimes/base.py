@@ -80,7 +80,8 @@ class Runtime:
             that they cover.
         layout_kernels: operators of executed kernels that only change a layout; they come and go with what
             surrounds an operator.
-        precisions: numpy's names of the element types that its passes are known to hold for.
+        precisions: numpy's names of the element types that its passes are known to hold for; builds measure networks
+            of these alone, since what it computes with integers would be filed as what it does with floats.
         views: why what only looks at data another way costs nothing there; empty where it costs something.
         idle: names of a graph's nodes that are not executed, though they stand in a kernel that is: nothing of its
             config follows from them.

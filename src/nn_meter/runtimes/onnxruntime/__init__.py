@@ -102,5 +102,6 @@ RUNTIME = Runtime(
     known_as=("onnxruntime_cpu",),
     read=read,
     layout_kernels=frozenset({"ReorderInput", "ReorderOutput"}),
+    precisions=("float32", "float16", "int8"),
     few=MappingProxyType({"bfloat16": frozenset(_BFLOAT16)}),
 )
