@@ -141,6 +141,25 @@ def test_absent_weights_become_random(tmp_path: Path) -> None:
     assert run(without)[0].shape == run(model)[0].shape
 
 
+def test_absent_weights_that_an_export_shares_are_made_up_each_by_itself(tmp_path: Path) -> None:
+    file = tmp_path / "model.onnx"
+    b = GraphBuilder("shared")
+    bias = b.weight((16,))
+    first = b.op("Conv", b.input((1, 16, 8, 8)), b.weight((16, 16, 1, 1)), bias, kernel_shape=(1, 1))
+    model = to_onnx(b.graph(b.op("Conv", first, b.weight((16, 16, 1, 1)), bias, kernel_shape=(1, 1))))
+    model.graph.node.insert(0, helper.make_node("Identity", ["again"], ["same"]))
+    model.graph.node.insert(0, helper.make_node("Identity", [bias], ["again"]))
+    model.graph.node[-1].input[2] = "same"
+    onnx.save(model, file, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    assert [node.op_type for node in with_random_weights(file).graph.node].count("Identity") == 2
+    (tmp_path / "weights.bin").unlink()
+    without = with_random_weights(file)
+    assert [node.op_type for node in without.graph.node] == ["Conv", "Conv"]
+    values = {tensor.name: tensor.raw_data for tensor in without.graph.initializer}
+    assert values[bias] != values["same"]
+    assert run(without)[0].shape == (1, 16, 8, 8)
+
+
 @pytest.mark.parametrize("name", ["resnet18", "vit_tiny_patch16_224.dynamo", "levit_128"])
 def test_shared_models_run_without_their_weights(name: str) -> None:
     if not MODELS.is_dir():

@@ -128,6 +128,9 @@ def with_random_weights(
 ) -> onnx.ModelProto:
     """A model that can run: weights whose external file is absent become random, those that exist are loaded.
 
+    Absent ones that stand for several, since they were equal before training, become several: runtimes fuse a bias that
+    two convolutions share otherwise, and no trained network's do.
+
     Args:
         source: A file (external weights are looked for beside it), serialised bytes, or a model, which is
             left as it is.
@@ -335,17 +338,43 @@ def _default_inputs(model: onnx.ModelProto, values: Mapping[str, Sequence[float]
 def _fill(model: onnx.ModelProto, folder: Path | None, seed: int) -> None:
     """Give data to every tensor of ``model`` whose data lies in another file, or nowhere."""
     for graph in _graphs(model.graph):
+        _part(graph, folder)
         dice = _Dice(graph, seed)
         for tensor in _tensors(graph):
             if tensor.data_location != TensorProto.EXTERNAL:
                 continue
-            location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
-            if folder is not None and location and (folder / location).is_file():
-                external_data_helper.load_external_data_for_tensor(tensor, str(folder))
-            else:
+            if _is_absent(tensor, folder):
                 tensor.raw_data = dice.weight(tensor)
+            else:
+                external_data_helper.load_external_data_for_tensor(tensor, str(folder))
             tensor.data_location = TensorProto.DEFAULT
             del tensor.external_data[:]
+
+
+def _is_absent(tensor: onnx.TensorProto, folder: Path | None) -> bool:
+    """Whether the data of ``tensor`` lies in another file that is not there, or nowhere."""
+    location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
+    there = folder is not None and location and (folder / location).is_file()
+    return tensor.data_location == TensorProto.EXTERNAL and not there
+
+
+def _part(graph: onnx.GraphProto, folder: Path | None) -> None:
+    """Make a tensor of its own of each Identity of an absent one, as exports of PyTorch write equal parameters."""
+    absent = {tensor.name: tensor for tensor in graph.initializer if _is_absent(tensor, folder)}
+    results = {info.name for info in graph.output}
+    kept = []
+    for node in graph.node:
+        if node.op_type == "Identity" and node.input[0] in absent and node.output[0] not in results:
+            own = graph.initializer.add()
+            own.CopyFrom(absent[node.input[0]])
+            own.name = node.output[0]
+            absent[own.name] = own
+        else:
+            kept.append(node)
+    if len(kept) < len(graph.node):
+        kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in kept]
+        del graph.node[:]
+        graph.node.extend(kept)
 
 
 def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
