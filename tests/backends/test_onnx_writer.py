@@ -120,6 +120,16 @@ def test_what_was_read_in_an_older_opset_is_written_in_todays(
     assert np.array_equal(before[0], after[0])
 
 
+def test_what_computes_otherwise_in_older_opsets_is_written_in_one() -> None:
+    pool = helper.make_node("AveragePool", ["x"], ["y"], kernel_shape=[3])
+    graph = read(_of_opset(11, pool))
+    assert to_onnx(graph).opset_import[0].version == 18
+    assert to_onnx(read(_of_opset(19, pool))).opset_import[0].version == 21
+    x = {"x": np.linspace(-4, 9, 48, dtype=np.float32).reshape(2, 3, 8)}
+    before, after = (run(onnx.load_from_string(each), x) for each in (_of_opset(11, pool), as_bytes(graph)))
+    assert np.allclose(before[0], after[0])
+
+
 def test_a_young_operator_raises_the_opset() -> None:
     b = GraphBuilder()
     x = b.input((2, 6))

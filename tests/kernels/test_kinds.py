@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from nn_meter.errors import RegistrationError
-from nn_meter.ir import GraphBuilder
+from nn_meter.ir import GraphBuilder, Tensor
 from nn_meter.kernels.kinds import (
     KIND_OF,
     KINDS,
@@ -149,6 +150,46 @@ def test_a_transpose_says_whether_one_axis_moves_as_it_was_written(
     given, made = graph.tensors[node.inputs[0]], graph.tensors[node.outputs[0]]
     config = KINDS["transpose"].read(Operator("Transpose", (given,), (made,), node.attrs))
     assert (config.dims, config.perm, config.one) == (dims, merged, one)
+
+
+_ASKED = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+
+
+@pytest.mark.parametrize(
+    ("op_type", "shape", "out", "attrs", "layout", "way"),
+    [
+        ("AveragePool", (1, 3, 8, 8), (1, 3, 4, 4), {"kernel_shape": (2, 2), "strides": (2, 2)}, "", ""),
+        ("AveragePool", (1, 3, 8, 8), (1, 3, 7, 7), {"kernel_shape": (2, 2), "opset": 18}, "nchw", "opset 18"),
+        ("AveragePool", (1, 16, 8, 8), (1, 16, 7, 7), {"kernel_shape": (2, 2), "opset": 18}, "nchwc", ""),
+        ("MaxPool", (1, 3, 8, 8), (1, 3, 6, 6), {"kernel_shape": (2, 2), "dilations": (2, 2)}, "", "dilated"),
+        ("MaxPool", (1, 16, 8, 8), (1, 16, 6, 6), {"kernel_shape": (2, 2), "dilations": (2, 2)}, "nchwc", ""),
+        ("Resize", (1, 3, 8, 8), (1, 3, 16, 16), _ASKED, "", "doubled"),
+        ("Resize", (1, 3, 8, 8), (1, 3, 32, 32), _ASKED, "", ""),
+        ("Resize", (1, 3, 8, 8), (1, 3, 16, 16), _ASKED | {"nearest_mode": "ceil"}, "", ""),
+        ("Resize", (1, 3, 8, 8), (1, 3, 16, 16), {}, "", ""),
+        ("Resize", (1, 3, 8, 8), (1, 3, 4, 4), {"mode": "linear", "antialias": 1}, "", "antialias"),
+        ("Upsample", (1, 3, 8, 8), (1, 3, 16, 16), {}, "", "doubled"),
+    ],
+)
+def test_pools_and_resizes_say_what_else_decides_how_they_are_computed(
+    op_type: str, shape: tuple[int, ...], out: tuple[int, ...], attrs: dict[str, Any], layout: str, way: str
+) -> None:
+    given, made = Tensor("x", shape, "float32"), Tensor("y", out, "float32")
+    kind = next(each for each in KINDS.values() if op_type in each.operators)
+    assert kind.names(kind.read(Operator(op_type, (given,), (made,), attrs, layout=layout)))["way"] == way
+
+
+@pytest.mark.parametrize(
+    ("shape", "axis", "stride", "between"),
+    [((2, 16, 4, 30), 1, 120, 4), ((2, 16, 30), 1, 30, 1), ((2, 16, 30), 2, 1, 1), ((16, 4, 30), 0, 120, 4)],
+)
+def test_a_softmax_says_which_axes_lie_between_its_own_and_the_last(
+    shape: tuple[int, ...], axis: int, stride: int, between: int
+) -> None:
+    x = Tensor("x", shape, "float32")
+    config = KINDS["softmax"].read(Operator("Softmax", (x,), (x,), {"axis": axis}))
+    assert (config.rows * config.length, config.length) == (prod(shape), shape[axis])
+    assert (config.stride, config.between) == (stride, between)
 
 
 @given(network=NETWORKS)

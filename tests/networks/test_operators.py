@@ -6,6 +6,7 @@ import sys
 from itertools import product
 from pathlib import Path
 
+from nn_meter.backends.onnx_writer import to_onnx
 from nn_meter.kernels.rules import read_rules
 from nn_meter.networks import FAMILIES
 from nn_meter.networks._blocks_operators import NOT_DRAWN
@@ -43,7 +44,7 @@ def test_what_is_not_drawn_has_a_case_and_a_reason() -> None:
 
 def test_a_build_holds_what_real_models_have_beyond_the_usual_sizes_and_types() -> None:
     found: set[str] = set()
-    for seed, sort in product(range(SEEDS), ("movements", "scatters", "resizes", "types", "einsums")):
+    for seed, sort in product(range(SEEDS), ("movements", "scatters", "resizes", "types", "einsums", "pools")):
         graph = FAMILIES[f"operators_{sort}"](seed)
         for node in graph.nodes:
             x, *more = graph.input_tensors(node)
@@ -53,8 +54,18 @@ def test_a_build_holds_what_real_models_have_beyond_the_usual_sizes_and_types() 
                 found.add("many rows")
             elif node.op_type == "Resize" and x.shape[1] <= 4 and node.attrs["mode"] == "cubic":
                 found.add("few maps")
+            elif "antialias" in node.attrs:
+                found.add("antialias")
+            elif "opset" in node.attrs:
+                assert to_onnx(graph).opset_import[0].version == node.attrs["opset"]
+                found.add("older averages")
+            elif "dilations" in node.attrs:
+                found.add("dilated maxima")
             elif node.op_type == "MatMul" and x.dtype == "int64":
                 found.add("whole numbers")
             elif node.attrs.get("equation") == "byhwc,wkc->byhwk":
                 found.add("relative positions")
-    assert found == {"backwards", "many rows", "few maps", "whole numbers", "relative positions"}
+    assert found == {
+        *("backwards", "many rows", "few maps", "whole numbers", "relative positions"),
+        *("antialias", "older averages", "dilated maxima"),
+    }

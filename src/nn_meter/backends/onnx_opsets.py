@@ -1,4 +1,4 @@
-"""Nodes that were read from models of older opsets, as newer ones spell them."""
+"""Which opset a graph is written in, and how it spells nodes that were read from models of older ones."""
 
 from __future__ import annotations
 
@@ -26,6 +26,9 @@ _BECAME_INPUTS: Mapping[str, Mapping[str, int]] = {
 _OF_THE_DATA = frozenset(("max", "min", "ratio", "value"))
 """Those that have the data's element type; the others are whole numbers."""
 
+BASE_OPSET = 21
+"""Opset that models are written in, unless one of their operators is younger."""
+
 
 def is_onnx(domain: str) -> bool:
     """Whether a domain is ONNX's own."""
@@ -50,3 +53,24 @@ def as_of(node: Node, opset: int, graph: Graph) -> tuple[Node, list[Tensor]]:
         inputs[place] = settings[-1].name
     attrs = {name: value for name, value in node.attrs.items() if name not in found}
     return replace(node, inputs=tuple(inputs), attrs=MappingProxyType(attrs)), settings
+
+
+def opset_for(graph: Graph) -> int:
+    """The lowest opset from ``BASE_OPSET`` on that has every operator of ``graph``; the older one that a node asks for,
+    where it has each of them with the same attributes and inputs."""
+    asked = [each for node in graph.nodes if is_onnx(node.domain) and isinstance(each := node.attrs.get("opset"), int)]
+    if asked and all(_known(node, min(asked), graph) for node in graph.nodes if is_onnx(node.domain)):
+        return min(asked)
+    opset = BASE_OPSET
+    for op_type in {node.op_type for node in graph.nodes if is_onnx(node.domain)}:
+        if defs.has(op_type) and not defs.has(op_type, opset):
+            opset = next(each for each in range(opset + 1, defs.onnx_opset_version() + 1) if defs.has(op_type, each))
+    return opset
+
+
+def _known(node: Node, opset: int, graph: Graph) -> bool:
+    if not defs.has(node.op_type, opset):
+        return False
+    schema, (as_there, _) = defs.get_schema(node.op_type, opset), as_of(node, opset, graph)
+    attrs = as_there.attrs.keys() - {"opset"}
+    return bool(len(as_there.inputs) <= schema.max_input and attrs <= schema.attributes.keys())

@@ -18,13 +18,10 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, TensorProto, defs, external_data_helper, helper
 
-from nn_meter.backends.onnx_opsets import as_of, is_onnx
+from nn_meter.backends.onnx_opsets import BASE_OPSET, as_of, is_onnx, opset_for
 from nn_meter.errors import BackendError, ModelFormatError
 from nn_meter.ir.graph import Attr, Graph, Node, Tensor
 from nn_meter.ir.shapes import DTYPES
-
-BASE_OPSET = 21
-"""Opset that models are written in, unless one of their operators is younger."""
 
 MAX_MODEL_BYTES = 2**31 - 1
 """Largest model that one protobuf message can hold."""
@@ -109,12 +106,13 @@ def to_onnx(graph: Graph, *, seed: int = 0, opset: int | None = None) -> onnx.Mo
     Args:
         graph: Any verified graph in the vocabulary of ONNX or of onnxruntime's own domains.
         seed: Seed of the weights.
-        opset: Opset of ONNX's own domain; by default ``BASE_OPSET``, or newer where an operator asks for it.
+        opset: Opset of ONNX's own domain; by default ``BASE_OPSET``, newer where an operator asks for it, older where
+            a node that was read from an older file does and the others allow it.
 
     Raises:
         BackendError: an element type that ONNX does not have; names the tensor.
     """
-    model = _structure(graph, opset or _opset_for(graph))
+    model = _structure(graph, opset or opset_for(graph))
     _fill(model, None, seed)
     return model
 
@@ -220,15 +218,6 @@ def _structure(graph: Graph, opset: int) -> onnx.ModelProto:
     )
 
 
-def _opset_for(graph: Graph) -> int:
-    """The lowest opset from ``BASE_OPSET`` on that has every operator of ``graph``."""
-    opset = BASE_OPSET
-    for op_type in {node.op_type for node in graph.nodes if is_onnx(node.domain)}:
-        if defs.has(op_type) and not defs.has(op_type, opset):
-            opset = next(each for each in range(opset + 1, defs.onnx_opset_version() + 1) if defs.has(op_type, each))
-    return opset
-
-
 def _node(node: Node, opset: int) -> onnx.NodeProto:
     domain = "" if is_onnx(node.domain) else node.domain
     proto = helper.make_node(node.op_type, node.inputs, node.outputs, name=node.name, domain=domain)
@@ -238,6 +227,8 @@ def _node(node: Node, opset: int) -> onnx.NodeProto:
         else {}
     )
     attrs = dict(node.attrs)
+    if not domain:
+        attrs.pop("opset", None)
     if node.op_type == "ConstantOfShape":
         kind = _element_type(str(attrs.pop("dtype", "float32")), node.name)
         proto.attribute.append(

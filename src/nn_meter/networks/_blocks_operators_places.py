@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from nn_meter.ir.graph import Attr
 from nn_meter.networks._blocks import Pen
 from nn_meter.networks._blocks_operators_shared import answers, any_shape, operand, size, some_of, tensors
 
@@ -13,7 +14,7 @@ def resizes(pen: Pen) -> str:
     made = []
     for _ in range(pen.integer(1, 4)):
         rank = pen.pick(1, 2, 2, 2, 2, 3)
-        mode = pen.pick("nearest", "linear", "linear", "cubic") if rank == 2 else pen.pick("nearest", "linear")
+        mode = pen.pick("nearest", "nearest", "linear", "linear", *(["cubic"] if rank == 2 else []))
         picture = rank == 2 and pen.chance(0.35)  # images and masks, before a network or behind it
         most = 6e4 if (mode == "cubic" or rank == 3) and not picture else 2e5
         elements = size(pen, 1e3, most)
@@ -21,12 +22,21 @@ def resizes(pen: Pen) -> str:
         side = max(2, round((elements / width / pen.batch) ** (1 / rank)))
         x = operand(pen, pen.batch, width, *(max(1, round(side * pen.uniform(0.7, 1.4))) for _ in range(rank)))
         factors = [pen.pick(2.0, 2.0, 0.5, 4.0, pen.uniform(0.8, 1.25), pen.uniform(0.3, 3.0))] * rank
-        if pen.chance(0.2):
+        doubled = mode == "nearest" and rank == 2 and pen.chance(0.5)  # as exporters write it
+        if doubled:
+            factors = [2.0, 2.0]
+        elif pen.chance(0.2):
             factors[-1] = pen.uniform(0.4, 2.5)
         target = [max(1, round(d * f)) for d, f in zip(pen.shape(x)[2:], factors, strict=True)]
         rule = pen.pick("half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel")
         sizes = pen.b.const((*pen.shape(x)[:2], *target))
-        attrs = {"nearest_mode": pen.pick("floor", "round_prefer_floor")} if mode == "nearest" else {}
+        attrs: dict[str, Attr] = {}
+        if doubled:
+            rule, attrs = "asymmetric", {"nearest_mode": "floor"}
+        elif mode == "nearest":
+            attrs = {"nearest_mode": pen.pick("floor", "round_prefer_floor")}
+        elif rank == 2 and rule != "align_corners" and pen.chance(0.2):
+            attrs = {"antialias": 1}
         made.append(pen.op("Resize", x, "", "", sizes, mode=mode, coordinate_transformation_mode=rule, **attrs))
     return answers(pen, made)
 
@@ -34,9 +44,10 @@ def resizes(pen: Pen) -> str:
 def pools(pen: Pen) -> str:
     """Windows of any size over one to three dimensions."""
     made = []
+    older = {"opset": 18} if pen.chance(0.5) else {}  # a file has one opset
     for _ in range(pen.integer(1, 5)):
         rank = pen.pick(1, 2, 2, 3)
-        width = pen.width(4, 512)
+        width = pen.width(4, 512) if pen.chance(0.6) else pen.integer(1, 40)
         kernel = tuple(round(pen.log_uniform(1.6, {1: 64, 2: 15, 3: 4}[rank])) for _ in range(rank))
         elements = size(pen, 2e3, 3e5) * min(1.0, 30 / math.prod(kernel))
         side = max(2, round((elements / width / pen.batch) ** (1 / rank)))
@@ -45,8 +56,14 @@ def pools(pen: Pen) -> str:
         stride = tuple(1 if pen.chance(0.5) else k for k in kernel)
         pads = tuple((k - 1) // 2 if s == 1 else 0 for k, s in zip(kernel, stride, strict=True)) * 2
         op_type = pen.pick("MaxPool", "MaxPool", "AveragePool", "AveragePool", "LpPool")
-        shape = {"kernel_shape": kernel, "strides": stride, "pads": pads}
-        made.append(pen.op(op_type, x, **shape, **({"ceil_mode": pen.integer(0, 1)} if op_type != "LpPool" else {})))
+        attrs: dict[str, Attr] = {"kernel_shape": kernel, "strides": stride, "pads": pads}
+        if op_type != "LpPool":
+            attrs["ceil_mode"] = pen.integer(0, 1)
+        if op_type == "AveragePool":
+            attrs |= older
+        elif op_type == "MaxPool" and pen.chance(0.15) and all(2 * k < side for k in kernel):
+            attrs["dilations"] = (2,) * rank
+        made.append(pen.op(op_type, x, **attrs))
         if pen.chance(0.3):
             made.append(pen.op(pen.pick("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"), x))
     return answers(pen, made)

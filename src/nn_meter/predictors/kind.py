@@ -24,7 +24,7 @@ _MOST_MS = 1e300
 
 
 _NEVER_DRAWN: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"dtype": ("int32", "uint32", "int64", "uint64", "float64"), "way": ("backwards",)}
+    {"dtype": ("int32", "uint32", "int64", "uint64", "float64"), "way": ("backwards", "dilated", "antialias")}
 )
 """Of category columns that kinds got on 2026-11-29 what no network held before: a bundle without the column was not
 trained on it. Products of int32 take ten times what those of floats do (onnxruntime 1.32)."""

@@ -23,7 +23,9 @@ _TRAINING_OUTPUTS = frozenset(("BatchNormalization", "Dropout"))
 
 _OLDER_DEFAULTS: Mapping[str, tuple[int, Mapping[str, Attr]]] = MappingProxyType(
     {
+        "AveragePool": (19, {"opset": 18}),  # ONNX Runtime has other code for those
         "DFT": (20, {"axis": 1}),
+        "Resize": (11, {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}),
         **dict.fromkeys(("Softmax", "LogSoftmax", "Hardmax"), (13, {"axis": 1})),
     }
 )

@@ -30,6 +30,7 @@ ACTIVATIONS: Mapping[str, str] = MappingProxyType(
 _NAMES = ("relu", "clip", "leakyrelu", "hardsigmoid", "hardswish", "sigmoid", "tanh", "swish", "gelu")
 
 OP = Category("op", lambda c: c.op)
+WAY = Category("way", lambda c: c.way)
 LAYOUT = Category("layout", lambda c: c.layout)
 ACTIVATION = Category("activation", lambda c: activation(c.fused))
 DTYPE = Category("dtype", lambda c: c.dtype)

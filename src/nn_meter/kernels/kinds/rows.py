@@ -15,7 +15,8 @@ from nn_meter.kernels.schema import Category, Column, KernelKind, OnDevice, Oper
 
 @dataclass(frozen=True, slots=True)
 class RowsConfig:
-    """``rows`` independent rows of ``length`` elements, neighbours of a row ``stride`` elements apart."""
+    """``rows`` independent rows of ``length`` elements, neighbours of a row ``stride`` elements apart; between the
+    rows' axis and the last one lie axes of ``between`` elements in all."""
 
     op: str
     rows: int
@@ -23,6 +24,7 @@ class RowsConfig:
     inputs: int
     stride: int
     dtype: str
+    between: int = 1
 
     def describe(self) -> str:
         """Sizes in words."""
@@ -39,7 +41,8 @@ def read_softmax(op: Operator) -> RowsConfig:
     shape = op.shape(0) or (1,)
     axis = op.axis(len(shape), -1)
     stride = prod(shape[axis + 1 :])
-    return RowsConfig(op.op_type, prod(shape[:axis]) * stride, shape[axis], 1, stride, op.dtype)
+    between = prod(shape[axis + 1 : -1])
+    return RowsConfig(op.op_type, prod(shape[:axis]) * stride, shape[axis], 1, stride, op.dtype, between)
 
 
 def read_last_axes(op: Operator) -> RowsConfig:
@@ -75,6 +78,7 @@ COLUMNS: tuple[Column | Category | OnDevice, ...] = (
     OP,
     Column("strided", lambda c: c.stride > 1),
     Column("stride", lambda c: c.stride),
+    Column("between", lambda c: c.between),
     Column("rows", lambda c: c.rows),
     Column("length", lambda c: c.length),
     Column("inputs", lambda c: c.inputs),
@@ -90,7 +94,8 @@ def build_softmax(c: RowsConfig) -> Graph:
     """One operator along an axis: the last or, strided, one before it."""
     b = GraphBuilder(c.op.lower())
     if c.stride > 1:
-        return b.graph(b.op(c.op, b.input((c.rows // c.stride, c.length, c.stride), c.dtype), axis=1))
+        dims = (c.rows // c.stride, c.length, *((c.between, c.stride // c.between) if c.between > 1 else (c.stride,)))
+        return b.graph(b.op(c.op, b.input(dims, c.dtype), axis=1))
     return b.graph(b.op(c.op, b.input((c.rows, c.length), c.dtype), axis=-1))
 
 
