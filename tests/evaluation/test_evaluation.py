@@ -140,6 +140,25 @@ def test_a_spent_budget_still_gives_each_model_an_early_and_a_late_turn() -> Non
     assert len(result.scores) == 3
 
 
+def test_a_budget_holds_for_tracing_too_the_largest_miss_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend, clock = replay(us_per_kernel=500.0, recorded_ms={"net16": (9.0,)})
+    trace = Bench.trace
+
+    def slow(bench: Bench, model: object, repeats: int) -> object:
+        clock.advance(5)
+        return trace(bench, model, repeats)
+
+    monkeypatch.setattr(Bench, "trace", slow)
+    with Journal(Path(":memory:")) as journal:
+        for budget_s, traced in ((4.0, {"net16"}), (0.0, {"net16"}), (9.0, {"net8", "net16", "net32"})):
+            result = evaluate(
+                [predictor()], backend, MODELS, rounds=2, budget_s=budget_s, journal=journal, clock=clock
+            )
+            assert {each.model for each in result.scores if each.blamed} == traced
+            unsaid = {each.model for each in result.scores if "not traced: the budget was spent" in each.warnings}
+            assert unsaid == {each.name for each in MODELS} - traced
+
+
 def test_other_circumstances_and_unknown_statistics_are_warned_of() -> None:
     backend, clock = replay()
     result = evaluate([predictor("", cpu="a cpu of the mind")], backend, MODELS[:1], clock=clock)

@@ -34,7 +34,8 @@ def configure(parser: argparse.ArgumentParser, command: str) -> None:
     add_input_arguments(parser)
     add_backend_arguments(parser)
     parser.add_argument("--rounds", type=int, default=8, metavar="N", help="turns of each model (8)")
-    parser.add_argument("--budget", metavar="TIME", help="time to measure: 90s, 10m, 1h; unlimited if left out")
+    budget = "time to measure: 90s, 10m, 1h; a quarter of it is for tracing misses; unlimited if left out"
+    parser.add_argument("--budget", metavar="TIME", help=budget)
     parser.add_argument("--resume", metavar="FILE", help="journal: go on with it, or begin it")
     parser.add_argument("--json", metavar="FILE", help="write the evaluation as JSON")
     parser.add_argument("--plot", metavar="FILE", help="draw predicted against measured, .png or .svg")

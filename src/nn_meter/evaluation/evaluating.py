@@ -36,6 +36,8 @@ GROUP_BYTES = 3 << 30
 _COPIES_OF_WEIGHTS = 3
 _WEIGHT_BYTES = 4
 _TRACE_MS = 1500.0
+_MEASURING = 0.75
+"""This share of a budget is measured for; the rest is for tracing what was missed."""
 
 STATISTICS: Mapping[str, Callable[[Measurement], float]] = MappingProxyType(
     {STATISTIC: lambda taken: taken.quiet_ms, "median": lambda taken: taken.median_ms}
@@ -77,7 +79,8 @@ def evaluate(
             an object in this one.
         models: What to measure, as of ``subjects``; one that fails is noted, the others go on.
         rounds: Turns that each model takes, half of them early and half of them late.
-        budget_s: Shared out among the groups; each model gets at least one turn in each half.
+        budget_s: Three quarters of it are shared out among the groups, each model gets at least one turn in each half;
+            in the rest misses are traced, the largest first. A miss that there was no time for says so.
         journal: What it holds is not measured again; what is measured is committed to it.
         link: Where the backend runs; by default here.
         progress: Hears after each turn.
@@ -108,8 +111,9 @@ def evaluate(
         weights[subject] = _WEIGHT_BYTES * sum(each.size for each in graph.tensors.values() if each.const)
     with Bench(backend, link, clock, journal.lost) as bench:
         course = _Course(bench, journal, max(1, rounds // 2), progress)
-        scores: list[Score] = []
-        for subject, halves in course.measured(weights, budget_s).items():
+        begin, scores = clock(), list[Score]()
+        missed: list[tuple[int, Subject, Prediction]] = []
+        for subject, halves in course.measured(weights, _MEASURING * budget_s).items():
             failure = next((half for half in halves if isinstance(half, Failure)), None)
             if failure is not None:
                 failed[subject.name] = failure.reason
@@ -118,8 +122,10 @@ def evaluate(
             for predictor, answer in zip(predictors, answers[subject], strict=True):
                 score = _score(subject, predictor.bundle, answer, early, late)
                 if score.missed and predictor.bundle.schema in _SCHEMAS:
-                    score = course.explained(score, subject, answer)
+                    missed.append((len(scores), subject, answer))
                 scores.append(score)
+        for place, subject, answer in sorted(missed, key=lambda each: -abs(scores[each[0]].error)):
+            scores[place] = course.explained(scores[place], subject, answer, clock() - begin < budget_s)
     losses = journal.losses()
     return Evaluation(
         tuple(scores),
@@ -179,9 +185,11 @@ class _Course:
         results = {entry.key: self.journal.understood(entry, _read) for entry in told}
         return {subject: [results[keys[subject, half]] for half in range(2)] for subject in weights}
 
-    def explained(self, score: Score, subject: Subject, answer: Prediction) -> Score:
-        """``score`` with the kinds to blame, where the runtime tells its kernels."""
-        traced = self._traced(subject, score.measured_ms)
+    def explained(self, score: Score, subject: Subject, answer: Prediction, in_time: bool) -> Score:
+        """``score`` with the kinds to blame, where the runtime tells its kernels, or told them before."""
+        traced = self._traced(subject, score.measured_ms, in_time)
+        if traced is None:
+            return replace(score, warnings=(*score.warnings, "not traced: the budget was spent"))
         if isinstance(traced, Failure):
             return replace(score, warnings=(*score.warnings, f"cannot be traced: {traced.reason}"))
         statistic = STATISTICS[score.statistic]
@@ -190,12 +198,15 @@ class _Course:
         found = blamed(kinds, by_kind(answer), kernels_ms, score.predicted_ms - score.measured_ms)
         return replace(score, traced_ms=sum(kinds.values()), blamed=found)
 
-    def _traced(self, subject: Subject, latency_ms: float) -> Mapping[str, Sequence[float]] | Failure:
-        """Kernel kind to the sum of its kernels in each traced run, in milliseconds."""
+    def _traced(
+        self, subject: Subject, latency_ms: float, in_time: bool
+    ) -> Mapping[str, Sequence[float]] | Failure | None:
+        """Kernel kind to the sum of its kernels in each traced run, in milliseconds; ``None`` where it was not traced
+        and there is no time to."""
         (key,) = self.journal.add([self._item(subject, half="trace")])
         entry = self.journal.find(key)
         known = None if entry is None or entry.result is None else self.journal.understood(entry, _traces)
-        if known is None:
+        if known is None and in_time:
             known = self.bench.trace(subject, min(20, max(4, round(_TRACE_MS / latency_ms))))
             if isinstance(known, Failure):
                 self.journal.fail(key, known)
