@@ -82,3 +82,35 @@ def test_kind_and_config_come_from_the_nodes() -> None:
         ("softmax", ("s",)),
         ("transpose", ("t", "m", "y")),
     ]
+
+
+TURNED = parse(
+    """
+    graph turned
+    input x: float32[1,8,16,16]
+    const w: float32[8,8,1,1]
+    const scale: float32[8]
+    c = Conv(x, w) {kernel_shape=(1, 1)}
+    t = Transpose(c) {perm=(0, 2, 3, 1)}
+    n = LayerNormalization(t, scale) {axis=-1}
+    b = Transpose(n) {perm=(0, 3, 1, 2)}
+    y = Conv(b, w) {kernel_shape=(1, 1)}
+    output y
+    """
+)
+
+
+def test_a_change_of_layout_that_a_transpose_puts_off_counts_to_it() -> None:
+    found = groups(
+        ran("conv", "x", "c"),
+        ran("turn", "conv", "t", "Transpose"),
+        ran("mean", "turn", "mean"),
+        ran("less", "turn mean", "less"),
+        ran("moved", "less", op_type="Reorder"),
+        ran("root", "moved", "root"),
+        ran("back", "root", "b", "Transpose"),
+        ran("again", "back", op_type="Reorder"),
+        ran("last", "again", "y"),
+        graph=TURNED,
+    )
+    assert found == [((0,), ("c",)), ((1, 4), ("t",)), ((2, 3, 5), ("n",)), ((6,), ("b",)), ((7, 8), ("y",))]

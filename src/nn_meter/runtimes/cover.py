@@ -1,7 +1,8 @@
 """Which of a model's nodes each kernel that a runtime executed covers.
 
 Runtimes name nodes that they kept. What they rewrote has a new name and covers what lies between the same named
-kernels; what only moves data for a kernel, such as a change of layout, is counted to the kernel that reads it.
+kernels; what only moves data for a kernel, such as a change of layout, is counted to the kernel that reads it, or to
+the Transpose that left it to be done behind.
 """
 
 from __future__ import annotations
@@ -29,6 +30,10 @@ _MOVABLE = frozenset({"binary", "unary"})
 _NOT_ELEMENTWISE = frozenset({"Concat", "Conv", "ConvTranspose", "Gather", "Gemm", "MatMul", "Slice", "Split"})
 _ELEMENTWISE = "Subgraph"
 """What OpenVINO calls a kernel of operators on elements; one that has products names them."""
+
+
+_LAYOUT, _CHANNELS_LAST = "Reorder", (0, 2, 3, 1)
+"""What OpenVINO calls a kernel that changes a layout; the Transpose that it puts off where the channels lie last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +122,7 @@ def _name_the_nameless(
             owner[name] = fitting[0]
             root.update(dict.fromkeys(fitting, root.get(fitting[0], fitting[0])))
     _find_moved(kernels, graph, steps, above, below, owner, root)
+    _put_off(kernels, graph, above, below, owner, root)
     for i in reversed(range(len(kernels))):
         if i not in root:
             root[i] = next((root[r] for r in below[i] if r in root), i)
@@ -151,6 +157,32 @@ def _find_moved(
         if found is not None:
             owner[node.name] = found
             root.setdefault(found, found)
+
+
+def _put_off(
+    kernels: Sequence[ExecutedKernel],
+    graph: Graph,
+    above: Sequence[Sequence[int]],
+    below: Sequence[Sequence[int]],
+    owner: Mapping[str, int],
+    root: dict[int, int],
+) -> None:
+    """Count a change of layout to the Transpose of channels behind the places that says it moves nothing and leaves it
+    to be done in front of its reader, or in the midst of it."""
+    lazy = {owner[n.name] for n in graph.nodes if n.attrs.get("perm") == _CHANNELS_LAST and n.name in owner}
+    for i, kernel in enumerate(kernels):
+        if i in root or kernel.op_type != _LAYOUT:
+            continue
+        readers = {root[r] for r in below[i] if r in root}
+        front, seen = list(above[i]), set[int]()
+        while front:
+            source = front.pop()
+            if source in lazy and root.get(source) == source:
+                root[i] = source
+                break
+            if source not in seen and root.get(source) in readers:
+                front += above[source]
+            seen.add(source)
 
 
 def _above_views(node: Node, graph: Graph) -> tuple[list[str], str]:
