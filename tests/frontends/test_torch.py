@@ -618,3 +618,51 @@ def test_what_was_read_before_is_read_the_same_again() -> None:
         assert pytorch.read(Doubtful(4), input_shapes=(1, 3, 8, 8)).tensors["x"].dtype == "float64"
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+def meta(*shape: int, dtype: Any = torch.float32) -> Any:
+    return torch.empty(shape, dtype=dtype, device="meta")
+
+
+X, ROW, ONE = (2, 8, 4, 6), (3, 5, 8), meta(8)
+TURNED, WHOLE, HALF = meta(2, 4, 6, 8).permute(0, 3, 1, 2), meta(*X, dtype=torch.int64), meta(*X, dtype=torch.float16)
+ASKED = [
+    ("relu", (meta(*X),)), ("hardtanh", (meta(*X), 0.0, 6.0)), ("gelu", (meta(*X),)), ("elu", (meta(0, 3),)),
+    ("relu", (TURNED,)), ("sigmoid", (WHOLE,)), ("leaky_relu", (HALF, 0.1)), ("hardswish", (meta(),)),
+    ("hardsigmoid", (meta(*X),)), ("silu", (meta(*X),)), ("tanh", (meta(*X),)), ("sigmoid", (meta(*X),)),
+    *((name, (meta(*X), meta(*X))) for name in ("mul", "sub", "div")),
+    ("add", (meta(*X), meta(*X))), ("mul", (meta(*X), meta(8, 1, 1))), ("sub", (meta(*X), HALF)),
+    ("div", (WHOLE, WHOLE)),
+    ("add", (meta(*X), TURNED)), ("add", (meta(*X), WHOLE)),
+    ("batch_norm", (meta(*X), ONE, ONE, ONE, ONE, False, 0.1, 1e-5, True)),
+    ("batch_norm", (meta(*X), None, None, ONE, ONE, False, 0.1, 1e-5, True)),
+    ("batch_norm", (meta(*X), meta(7), ONE, ONE, ONE, False, 0.1, 1e-5, True)),
+    ("batch_norm", (HALF, ONE, ONE, ONE, ONE, False, 0.1, 1e-5, True)),
+    ("batch_norm", (TURNED, ONE, ONE, ONE, ONE, False, 0.1, 1e-5, True)),
+    ("layer_norm", (meta(*ROW), [8], ONE, ONE)), ("layer_norm", (meta(*ROW), [5, 8])),
+    ("layer_norm", (meta(*ROW), [7], meta(7), meta(7))), ("layer_norm", (meta(*ROW), [8], meta(7), None)),
+    ("group_norm", (meta(*X), 4, ONE, ONE)), ("group_norm", (meta(*X), 3, ONE, ONE)), ("group_norm", (meta(*X), 0)),
+    ("linear", (meta(*ROW), meta(10, 8), meta(10))), ("linear", (meta(8), meta(10, 8))),
+    ("linear", (meta(*ROW), meta(8))), ("linear", (meta(*ROW), meta(10, 7))),
+    ("linear", (meta(*ROW), meta(10, 8), ONE)),
+    ("adaptive_avg_pool2d", (meta(*X), [1, 1])), ("adaptive_avg_pool2d", (meta(*X), [7, 7])),
+    ("adaptive_avg_pool2d", (meta(*X), [0, 1])), ("adaptive_avg_pool2d", (meta(8, 4, 6), [2, 2])),
+    ("adaptive_avg_pool2d", (TURNED, [2, 2])),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "args"), ASKED)
+def test_what_is_not_asked_of_pytorch_is_what_it_answers(name: str, args: tuple[Any, ...]) -> None:
+    from nn_meter.frontends.torch.shaped import RULES
+
+    shape = RULES[name](*args)
+    if shape is not None:
+        said = getattr(torch.ops.aten, name)(*args)
+        assert (shape, args[0].dtype, True) == (tuple(said.shape), said.dtype, said.is_contiguous())
+
+
+def test_rules_answer_what_is_common() -> None:
+    from nn_meter.frontends.torch.shaped import RULES
+
+    answered = {name for name, args in ASKED if RULES[name](*args) is not None}
+    assert answered == RULES.keys() - {"_grouped_mm"}, "which PyTorch refuses on meta"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from nn_meter.ir import Attr
 from nn_meter.ir.shapes import DTYPES
+
+T = TypeVar("T")
 
 
 class Writer(Protocol):
@@ -120,5 +122,5 @@ def parts_of(w: Writer, name: str, axis: int, sizes: tuple[int, ...]) -> tuple[s
     return w.multi("Split", (name, w.const(sizes)), len(sizes), axis=axis)
 
 
-def each(names: str, row: Row) -> dict[str, Row]:
+def each(names: str, row: T) -> dict[str, T]:
     return dict.fromkeys(names.split(), row)

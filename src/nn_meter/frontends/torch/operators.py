@@ -8,8 +8,7 @@ overload and without the trailing underscore of operators in place.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 from nn_meter.frontends.torch import (
     elementwise,
@@ -35,8 +34,3 @@ SHAPE_ONLY = frozenset(
     ]
 )
 """Operators that take a tensor only for its shape; what they make is constant."""
-
-SHAPED: dict[str, Callable[[Any, Any], tuple[int, ...]]] = {
-    "_grouped_mm": lambda rows, matrices: (*rows.shape[:-1], matrices.shape[-1]),
-}
-"""Result shape from the first two arguments, where PyTorch refuses on ``meta`` what it computes elsewhere."""

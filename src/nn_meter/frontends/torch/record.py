@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
@@ -25,7 +26,8 @@ from nn_meter.frontends.torch.aten import (
     tensors_in,
 )
 from nn_meter.frontends.torch.call import Call
-from nn_meter.frontends.torch.operators import OPERATORS, SHAPE_ONLY, SHAPED
+from nn_meter.frontends.torch.operators import OPERATORS, SHAPE_ONLY
+from nn_meter.frontends.torch.shaped import RULES
 from nn_meter.ir import Attr, Graph, Node, Tensor, verify
 from nn_meter.ir.shapes import infer
 
@@ -170,10 +172,12 @@ class Recorder:
                     f"{signature.label} reads {self._unwritten[id(tensor)][1]}, which the graph does not hold; "
                     "replace the operator in the model"
                 )
-        if signature.name in SHAPED:
+        rule = RULES.get(signature.name)
+        shape = rule(*args) if rule else None
+        if shape is not None:
             import torch
 
-            result = torch.empty(SHAPED[signature.name](*args[:2]), dtype=args[0].dtype, device="meta")
+            result = torch.empty(shape, dtype=args[0].dtype, device="meta")
         elif signature.mutates or signature.views:
             result = self._run_meta(func, signature, args, kwargs)
         else:
@@ -395,6 +399,12 @@ class Recorder:
 
 def modes(recorder: Recorder) -> tuple[Any, Any]:
     """The dispatch mode that reports to ``recorder``, and the function mode that hides ``meta``."""
+    dispatch, function = _modes()
+    return dispatch(recorder), function()
+
+
+@lru_cache(1)
+def _modes() -> tuple[Any, Any]:
     import torch
     from torch.overrides import TorchFunctionMode
     from torch.utils._python_dispatch import TorchDispatchMode
@@ -403,8 +413,12 @@ def modes(recorder: Recorder) -> tuple[Any, Any]:
     cpu, to_cuda = torch.device("cpu"), torch.Tensor.cuda
 
     class Dispatch(TorchDispatchMode):  # type: ignore[misc]
+        def __init__(self, recorder: Recorder) -> None:
+            super().__init__()
+            self._recorder = recorder
+
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            return recorder.call(func, args, kwargs or {})
+            return self._recorder.call(func, args, kwargs or {})
 
     class Function(TorchFunctionMode):  # type: ignore[misc]
         def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -414,4 +428,4 @@ def modes(recorder: Recorder) -> tuple[Any, Any]:
                 return args[0]
             return func(*args, **(kwargs or {}))
 
-    return Dispatch(), Function()
+    return Dispatch, Function
