@@ -13,171 +13,28 @@ from typing import Final
 from nn_meter.frontends.tensorflow.wire import AttrValue
 from nn_meter.frontends.tflite.flatbuffer import Table
 
-CODES: Final[tuple[str, ...]] = (
-    "ADD",
-    "AVERAGE_POOL_2D",
-    "CONCATENATION",
-    "CONV_2D",
-    "DEPTHWISE_CONV_2D",
-    "DEPTH_TO_SPACE",
-    "DEQUANTIZE",
-    "EMBEDDING_LOOKUP",
-    "FLOOR",
-    "FULLY_CONNECTED",
-    "HASHTABLE_LOOKUP",
-    "L2_NORMALIZATION",
-    "L2_POOL_2D",
-    "LOCAL_RESPONSE_NORMALIZATION",
-    "LOGISTIC",
-    "LSH_PROJECTION",
-    "LSTM",
-    "MAX_POOL_2D",
-    "MUL",
-    "RELU",
-    "RELU_N1_TO_1",
-    "RELU6",
-    "RESHAPE",
-    "RESIZE_BILINEAR",
-    "RNN",
-    "SOFTMAX",
-    "SPACE_TO_DEPTH",
-    "SVDF",
-    "TANH",
-    "CONCAT_EMBEDDINGS",
-    "SKIP_GRAM",
-    "CALL",
-    "CUSTOM",
-    "EMBEDDING_LOOKUP_SPARSE",
-    "PAD",
-    "UNIDIRECTIONAL_SEQUENCE_RNN",
-    "GATHER",
-    "BATCH_TO_SPACE_ND",
-    "SPACE_TO_BATCH_ND",
-    "TRANSPOSE",
-    "MEAN",
-    "SUB",
-    "DIV",
-    "SQUEEZE",
-    "UNIDIRECTIONAL_SEQUENCE_LSTM",
-    "STRIDED_SLICE",
-    "BIDIRECTIONAL_SEQUENCE_RNN",
-    "EXP",
-    "TOPK_V2",
-    "SPLIT",
-    "LOG_SOFTMAX",
-    "DELEGATE",
-    "BIDIRECTIONAL_SEQUENCE_LSTM",
-    "CAST",
-    "PRELU",
-    "MAXIMUM",
-    "ARG_MAX",
-    "MINIMUM",
-    "LESS",
-    "NEG",
-    "PADV2",
-    "GREATER",
-    "GREATER_EQUAL",
-    "LESS_EQUAL",
-    "SELECT",
-    "SLICE",
-    "SIN",
-    "TRANSPOSE_CONV",
-    "SPARSE_TO_DENSE",
-    "TILE",
-    "EXPAND_DIMS",
-    "EQUAL",
-    "NOT_EQUAL",
-    "LOG",
-    "SUM",
-    "SQRT",
-    "RSQRT",
-    "SHAPE",
-    "POW",
-    "ARG_MIN",
-    "FAKE_QUANT",
-    "REDUCE_PROD",
-    "REDUCE_MAX",
-    "PACK",
-    "LOGICAL_OR",
-    "ONE_HOT",
-    "LOGICAL_AND",
-    "LOGICAL_NOT",
-    "UNPACK",
-    "REDUCE_MIN",
-    "FLOOR_DIV",
-    "REDUCE_ANY",
-    "SQUARE",
-    "ZEROS_LIKE",
-    "FILL",
-    "FLOOR_MOD",
-    "RANGE",
-    "RESIZE_NEAREST_NEIGHBOR",
-    "LEAKY_RELU",
-    "SQUARED_DIFFERENCE",
-    "MIRROR_PAD",
-    "ABS",
-    "SPLIT_V",
-    "UNIQUE",
-    "CEIL",
-    "REVERSE_V2",
-    "ADD_N",
-    "GATHER_ND",
-    "COS",
-    "WHERE",
-    "RANK",
-    "ELU",
-    "REVERSE_SEQUENCE",
-    "MATRIX_DIAG",
-    "QUANTIZE",
-    "MATRIX_SET_DIAG",
-    "ROUND",
-    "HARD_SWISH",
-    "IF",
-    "WHILE",
-    "NON_MAX_SUPPRESSION_V4",
-    "NON_MAX_SUPPRESSION_V5",
-    "SCATTER_ND",
-    "SELECT_V2",
-    "DENSIFY",
-    "SEGMENT_SUM",
-    "BATCH_MATMUL",
-    "PLACEHOLDER_FOR_GREATER_OP_CODES",
-    "CUMSUM",
-    "CALL_ONCE",
-    "BROADCAST_TO",
-    "RFFT2D",
-    "CONV_3D",
-    "IMAG",
-    "REAL",
-    "COMPLEX_ABS",
-    "HASHTABLE",
-    "HASHTABLE_FIND",
-    "HASHTABLE_IMPORT",
-    "HASHTABLE_SIZE",
-    "REDUCE_ALL",
-    "CONV_3D_TRANSPOSE",
-    "VAR_HANDLE",
-    "READ_VARIABLE",
-    "ASSIGN_VARIABLE",
-    "BROADCAST_ARGS",
-    "RANDOM_STANDARD_NORMAL",
-    "BUCKETIZE",
-    "RANDOM_UNIFORM",
-    "MULTINOMIAL",
-    "GELU",
-    "DYNAMIC_UPDATE_SLICE",
-    "RELU_0_TO_1",
-    "UNSORTED_SEGMENT_PROD",
-    "UNSORTED_SEGMENT_MAX",
-    "UNSORTED_SEGMENT_SUM",
-    "ATAN2",
-    "UNSORTED_SEGMENT_MIN",
-    "SIGN",
-    "BITCAST",
-    "BITWISE_XOR",
-    "RIGHT_SHIFT",
+CODES: Final = tuple(
+    """
+    ADD AVERAGE_POOL_2D CONCATENATION CONV_2D DEPTHWISE_CONV_2D DEPTH_TO_SPACE DEQUANTIZE EMBEDDING_LOOKUP FLOOR
+    FULLY_CONNECTED HASHTABLE_LOOKUP L2_NORMALIZATION L2_POOL_2D LOCAL_RESPONSE_NORMALIZATION LOGISTIC
+    LSH_PROJECTION LSTM MAX_POOL_2D MUL RELU RELU_N1_TO_1 RELU6 RESHAPE RESIZE_BILINEAR RNN SOFTMAX SPACE_TO_DEPTH
+    SVDF TANH CONCAT_EMBEDDINGS SKIP_GRAM CALL CUSTOM EMBEDDING_LOOKUP_SPARSE PAD UNIDIRECTIONAL_SEQUENCE_RNN GATHER
+    BATCH_TO_SPACE_ND SPACE_TO_BATCH_ND TRANSPOSE MEAN SUB DIV SQUEEZE UNIDIRECTIONAL_SEQUENCE_LSTM STRIDED_SLICE
+    BIDIRECTIONAL_SEQUENCE_RNN EXP TOPK_V2 SPLIT LOG_SOFTMAX DELEGATE BIDIRECTIONAL_SEQUENCE_LSTM CAST PRELU MAXIMUM
+    ARG_MAX MINIMUM LESS NEG PADV2 GREATER GREATER_EQUAL LESS_EQUAL SELECT SLICE SIN TRANSPOSE_CONV SPARSE_TO_DENSE
+    TILE EXPAND_DIMS EQUAL NOT_EQUAL LOG SUM SQRT RSQRT SHAPE POW ARG_MIN FAKE_QUANT REDUCE_PROD REDUCE_MAX PACK
+    LOGICAL_OR ONE_HOT LOGICAL_AND LOGICAL_NOT UNPACK REDUCE_MIN FLOOR_DIV REDUCE_ANY SQUARE ZEROS_LIKE FILL
+    FLOOR_MOD RANGE RESIZE_NEAREST_NEIGHBOR LEAKY_RELU SQUARED_DIFFERENCE MIRROR_PAD ABS SPLIT_V UNIQUE CEIL
+    REVERSE_V2 ADD_N GATHER_ND COS WHERE RANK ELU REVERSE_SEQUENCE MATRIX_DIAG QUANTIZE MATRIX_SET_DIAG ROUND
+    HARD_SWISH IF WHILE NON_MAX_SUPPRESSION_V4 NON_MAX_SUPPRESSION_V5 SCATTER_ND SELECT_V2 DENSIFY SEGMENT_SUM
+    BATCH_MATMUL PLACEHOLDER_FOR_GREATER_OP_CODES CUMSUM CALL_ONCE BROADCAST_TO RFFT2D CONV_3D IMAG REAL COMPLEX_ABS
+    HASHTABLE HASHTABLE_FIND HASHTABLE_IMPORT HASHTABLE_SIZE REDUCE_ALL CONV_3D_TRANSPOSE VAR_HANDLE READ_VARIABLE
+    ASSIGN_VARIABLE BROADCAST_ARGS RANDOM_STANDARD_NORMAL BUCKETIZE RANDOM_UNIFORM MULTINOMIAL GELU
+    DYNAMIC_UPDATE_SLICE RELU_0_TO_1 UNSORTED_SEGMENT_PROD UNSORTED_SEGMENT_MAX UNSORTED_SEGMENT_SUM ATAN2
+    UNSORTED_SEGMENT_MIN SIGN BITCAST BITWISE_XOR RIGHT_SHIFT
+    """.split()
 )
-"""``BuiltinOperator``: the name at each number. Those behind it have no row below."""
+"""``BuiltinOperator``: the name at each number, from 0. Those behind it have no row below."""
 
 CONTROL_FLOW: Final = frozenset({"CALL", "CALL_ONCE", "IF", "WHILE"})
 
@@ -243,10 +100,6 @@ def _options(**options: Option) -> Mapping[str, Option]:
     return MappingProxyType(options)
 
 
-def _same(kind: str, activation: int | None = None) -> Row:
-    return Row(kind, activation=activation)
-
-
 def _reduce(kind: str) -> Row:
     return Row(kind, _options(keep_dims=Option((0,), "?")))
 
@@ -261,8 +114,18 @@ def _pool(kind: str) -> Row:
 
 _FILTER: Final[Mapping[str, AttrValue]] = MappingProxyType({"filter_format": "OHWI"})
 
+_AS_IN_TENSORFLOW: Final = """
+    ADD_N FLOOR_DIV FLOOR_MOD POW MAXIMUM MINIMUM SQUARED_DIFFERENCE EQUAL NOT_EQUAL LESS LESS_EQUAL GREATER
+    GREATER_EQUAL LOGICAL_AND LOGICAL_OR LOGICAL_NOT SELECT SELECT_V2 RELU RELU6 RELU_N1_TO_1 RELU_0_TO_1 ELU
+    HARD_SWISH TANH SOFTMAX LOG_SOFTMAX EXP LOG SQRT RSQRT SQUARE NEG ABS SIGN FLOOR CEIL ROUND SIN COS CAST
+    QUANTIZE DEQUANTIZE ARG_MAX ARG_MIN SPLIT_V PAD MIRROR_PAD SLICE REVERSE_V2 TILE BROADCAST_TO GATHER_ND
+    EMBEDDING_LOOKUP SHAPE RANK RANGE FILL ZEROS_LIKE EXPAND_DIMS TRANSPOSE
+"""
+"""What TensorFlow calls the same in its own spelling: ``FLOOR_DIV`` is ``FloorDiv``."""
+
 OPERATORS: Final[Mapping[str, Row]] = MappingProxyType(
     {
+        **{name: Row(name.title().replace("_", "")) for name in _AS_IN_TENSORFLOW.split()},
         "CONV_2D": Row(
             "Conv2D",
             _options(padding=Option((0,), "p"), strides=Option((2, 1)), dilations=Option((5, 4), default=1)),
@@ -311,61 +174,18 @@ OPERATORS: Final[Mapping[str, Row]] = MappingProxyType(
         "DEPTH_TO_SPACE": Row("DepthToSpace", _options(block_size=Option((0,)))),
         "SPACE_TO_DEPTH": Row("SpaceToDepth", _options(block_size=Option((0,)))),
         # weights that lie in variables: the shape is that of the tensor read
-        "VAR_HANDLE": _same("VarHandleOp"),
-        "READ_VARIABLE": _same("VarHandleOp"),
+        "VAR_HANDLE": Row("VarHandleOp"),
+        "READ_VARIABLE": Row("VarHandleOp"),
         # element by element
-        "ADD": _same("AddV2", 0),
-        "SUB": _same("Sub", 0),
-        "MUL": _same("Mul", 0),
-        "DIV": _same("RealDiv", 0),
-        "ADD_N": _same("AddN"),
-        "FLOOR_DIV": _same("FloorDiv"),
-        "FLOOR_MOD": _same("FloorMod"),
-        "POW": _same("Pow"),
-        "MAXIMUM": _same("Maximum"),
-        "MINIMUM": _same("Minimum"),
-        "SQUARED_DIFFERENCE": _same("SquaredDifference"),
-        "EQUAL": _same("Equal"),
-        "NOT_EQUAL": _same("NotEqual"),
-        "LESS": _same("Less"),
-        "LESS_EQUAL": _same("LessEqual"),
-        "GREATER": _same("Greater"),
-        "GREATER_EQUAL": _same("GreaterEqual"),
-        "LOGICAL_AND": _same("LogicalAnd"),
-        "LOGICAL_OR": _same("LogicalOr"),
-        "LOGICAL_NOT": _same("LogicalNot"),
-        "SELECT": _same("Select"),
-        "SELECT_V2": _same("SelectV2"),
-        "PRELU": _same("PRelu"),
-        "RELU": _same("Relu"),
-        "RELU6": _same("Relu6"),
-        "RELU_N1_TO_1": _same("ReluN1To1"),
-        "RELU_0_TO_1": _same("Relu0To1"),
+        "ADD": Row("AddV2", activation=0),
+        "SUB": Row("Sub", activation=0),
+        "MUL": Row("Mul", activation=0),
+        "DIV": Row("RealDiv", activation=0),
+        "PRELU": Row("PRelu"),
         "LEAKY_RELU": Row("LeakyRelu", _options(alpha=Option((0,), "f"))),
-        "ELU": _same("Elu"),
         "GELU": Row("Gelu", _options(approximate=Option((0,), "?"))),
-        "HARD_SWISH": _same("HardSwish"),
-        "LOGISTIC": _same("Sigmoid"),
-        "TANH": _same("Tanh"),
-        "SOFTMAX": _same("Softmax"),
-        "LOG_SOFTMAX": _same("LogSoftmax"),
-        "EXP": _same("Exp"),
-        "LOG": _same("Log"),
-        "SQRT": _same("Sqrt"),
-        "RSQRT": _same("Rsqrt"),
-        "SQUARE": _same("Square"),
-        "NEG": _same("Neg"),
-        "ABS": _same("Abs"),
-        "SIGN": _same("Sign"),
-        "FLOOR": _same("Floor"),
-        "CEIL": _same("Ceil"),
-        "ROUND": _same("Round"),
-        "SIN": _same("Sin"),
-        "COS": _same("Cos"),
-        "CAST": _same("Cast"),
-        "QUANTIZE": _same("Quantize"),
-        "DEQUANTIZE": _same("Dequantize"),
-        "FAKE_QUANT": _same("FakeQuantWithMinMaxArgs"),
+        "LOGISTIC": Row("Sigmoid"),
+        "FAKE_QUANT": Row("FakeQuantWithMinMaxArgs"),
         # along axes
         "MEAN": _reduce("Mean"),
         "SUM": _reduce("Sum"),
@@ -374,17 +194,11 @@ OPERATORS: Final[Mapping[str, Row]] = MappingProxyType(
         "REDUCE_MIN": _reduce("Min"),
         "REDUCE_ALL": _reduce("All"),
         "REDUCE_ANY": _reduce("Any"),
-        "ARG_MAX": _same("ArgMax"),
-        "ARG_MIN": _same("ArgMin"),
-        "TOPK_V2": _same("TopKV2"),
+        "TOPK_V2": Row("TopKV2"),
         "CUMSUM": Row("Cumsum", _options(exclusive=Option((0,), "?"), reverse=Option((1,), "?"))),
         "CONCATENATION": Row("ConcatV2", _options(axis=Option((0,))), appended=("axis",), activation=1),
         "SPLIT": Row("Split", _options(num_split=Option((0,)))),
-        "SPLIT_V": _same("SplitV"),
-        "PAD": _same("Pad"),
-        "PADV2": _same("PadV2"),
-        "MIRROR_PAD": _same("MirrorPad"),
-        "SLICE": _same("Slice"),
+        "PADV2": Row("PadV2"),
         "STRIDED_SLICE": Row(
             "StridedSlice",
             _options(
@@ -395,23 +209,11 @@ OPERATORS: Final[Mapping[str, Row]] = MappingProxyType(
                 shrink_axis_mask=Option((4,)),
             ),
         ),
-        "REVERSE_V2": _same("ReverseV2"),
-        "TILE": _same("Tile"),
-        "BROADCAST_TO": _same("BroadcastTo"),
         "GATHER": Row("GatherV2", _options(axis=Option((0,)), batch_dims=Option((1,)))),
-        "GATHER_ND": _same("GatherNd"),
-        "EMBEDDING_LOOKUP": _same("EmbeddingLookup"),
         "ONE_HOT": Row("OneHot", _options(axis=Option((0,)))),
         # shapes
-        "SHAPE": _same("Shape"),
-        "RANK": _same("Rank"),
-        "RANGE": _same("Range"),
-        "FILL": _same("Fill"),
-        "ZEROS_LIKE": _same("ZerosLike"),
         "RESHAPE": Row("Reshape", _options(new_shape=Option((0,), "v"))),
         "SQUEEZE": Row("Squeeze", _options(squeeze_dims=Option((0,), "v"))),
-        "EXPAND_DIMS": _same("ExpandDims"),
-        "TRANSPOSE": _same("Transpose"),
         "PACK": Row("Pack", _options(axis=Option((1,)))),
         "UNPACK": Row("Unpack", _options(axis=Option((1,)))),
     }
