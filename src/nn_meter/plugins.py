@@ -22,7 +22,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from nn_meter import storage
-from nn_meter.errors import BackendError, InputError, ModelError, RegistrationError, RuleError
+from nn_meter.errors import BackendError, DeviceError, InputError, ModelError, RegistrationError, RuleError
 from nn_meter.settings import data_folder
 
 _log = logging.getLogger(__name__)
@@ -117,10 +117,17 @@ GROUPS: Mapping[str, Group] = MappingProxyType(
         "kinds": Group(
             "family of kernel kinds",
             "nn_meter.kernels",
+            {family: f"nn_meter.kernels.kinds.{family}:KINDS" for family in _KIND_FAMILIES},
+        ),
+        "link": Group(
+            "link",
+            "nn_meter.links",
             {
-                family: f"nn_meter.kernels.kinds.{family}:KINDS"
-                for family in _KIND_FAMILIES
+                "local": "nn_meter.devices.link:LocalLink.at",
+                "ssh": "nn_meter.devices.ssh:SshLink.at",
+                "adb": "nn_meter.devices.adb:AdbLink.at",
             },
+            error=DeviceError,
         ),
         "predictor": Group("predictor", "nn_meter.predictors"),
         "testcase": Group("test case", "nn_meter.testcases", section="testcases", keys=_CLASS, per_implement=True),

@@ -119,18 +119,6 @@ def test_this_machine_runs_programs_within_a_time_limit() -> None:
         link.open(["no-such-program"])
 
 
-def test_files_come_there_and_back(tmp_path: Path) -> None:
-    link, file = open_link("local"), tmp_path / "a"
-    file.write_text("model")
-    there = link.push(file)
-    link.pull(there, tmp_path / "b")
-    assert (tmp_path / "b").read_text() == "model"
-    with pytest.raises(DeviceError, match="nothing: no such file"):
-        link.push(tmp_path / "nothing")
-    with pytest.raises(DeviceError, match="nothing: cannot be fetched"):
-        link.pull(str(tmp_path / "nothing"), tmp_path / "b")
-
-
 def test_a_channel_carries_lines_and_keeps_the_last_words() -> None:
     with channel("import sys; print(input()[::-1]); print('oh', file=sys.stderr); sys.exit(4)") as opened:
         opened.send("abc")

@@ -53,10 +53,11 @@ def _print_table(rows: Sequence[Iterable[str]]) -> None:
 
 
 def _add(name: str, address: str) -> int:
+    from nn_meter import plugins
     from nn_meter.devices import known
-    from nn_meter.devices.link import LINKS, open_link
+    from nn_meter.devices.link import open_link
 
-    if name in LINKS:
+    if name in plugins.names("link"):
         raise InputError(f"{name!r} is how addresses begin; choose another name")
     open_link(address)
     known.name(name, address)

@@ -111,15 +111,7 @@ class AdbLink:
         status = _SIGNALS - done.status if done.status > _SIGNALS else done.status
         return Finished(status, done.stdout, done.stderr)
 
-    def push(self, path: Path) -> str:
-        """Put a file into a folder of ours there.
-
-        Raises:
-            DeviceError: it cannot be read, or does not fit there.
-        """
-        return self.put(path, FOLDER)
-
-    def put(self, path: Path, folder: str) -> str:
+    def put(self, path: Path, folder: str = FOLDER) -> str:
         """Put a file into ``folder`` there; its path.
 
         Raises:
@@ -134,16 +126,6 @@ class AdbLink:
             self.forget(there)
             raise DeviceError(f"{path.name} cannot be put to {there} on {self} ({why}); free some space there")
         return there
-
-    def pull(self, path: str, to: Path) -> None:
-        """Fetch a file.
-
-        Raises:
-            DeviceError: it is not there, or cannot be written here.
-        """
-        done = self._adb(["pull", path, str(to)], _PUSH_S)
-        if done.status != 0:
-            raise DeviceError(f"{path} on {self} cannot be fetched to {to} ({_last(done.stderr + done.stdout)})")
 
     def forget(self, path: str) -> None:
         """Take a file away; harmless where the phone is gone."""

@@ -1,9 +1,8 @@
-"""Links to devices: how this package's worker process is started there and spoken to; where a device has no Python, how
-programs are run and files come there and back.
+"""Links to devices: how this package's worker process is started there and spoken to.
 
-A link is found by the scheme of an address: ``local`` is this machine, ``ssh://...`` another. The table ``LINKS`` holds
-those of this package, the entry points ``nn_meter.links`` those of others. What is no address is a name that
-``nn-meter devices add`` gave one.
+A link is found by the scheme of an address: ``local`` is this machine, ``ssh://...`` another. Those that exist are rows
+of ``nn_meter.plugins``, each a function from an address to a ``Link``. What is no address is a name that ``nn-meter
+devices add`` gave one.
 """
 
 from __future__ import annotations
@@ -18,30 +17,15 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from importlib import import_module
-from importlib.metadata import entry_points
-from pathlib import Path
 from threading import Thread
 from time import monotonic
-from types import MappingProxyType
 from typing import IO, Protocol
 
+from nn_meter import plugins
 from nn_meter.devices.known import known
 from nn_meter.errors import DeviceError
 from nn_meter.limits import PRINTED_BYTES
 from nn_meter.storage import shown
-
-ENTRY_POINTS = "nn_meter.links"
-"""Entry-point group of links in other packages: scheme to a function from an address to a ``Link``."""
-
-LINKS: Mapping[str, str] = MappingProxyType(
-    {
-        "local": "nn_meter.devices.link:LocalLink.at",
-        "ssh": "nn_meter.devices.ssh:SshLink.at",
-        "adb": "nn_meter.devices.adb:AdbLink.at",
-    }
-)
-"""Scheme to ``module:callable`` of the links of this package; called with the address, it gives a ``Link``."""
 
 _LAST_WORDS = 40
 """Lines of a program's standard error that are kept."""
@@ -114,31 +98,6 @@ class Link(Protocol):
         """
 
 
-class Programs(Protocol):
-    """A device where programs of its own are run, and files put."""
-
-    def run(self, command: Sequence[str], *, timeout_s: float) -> Finished:
-        """Run a program to its end.
-
-        Raises:
-            DeviceError: no such program, it runs longer, or the link is cut.
-        """
-
-    def push(self, path: Path) -> str:
-        """Make a file of this machine available there; its path there.
-
-        Raises:
-            DeviceError: it cannot be read, or does not fit there.
-        """
-
-    def pull(self, path: str, to: Path) -> None:
-        """Fetch a file from there.
-
-        Raises:
-            DeviceError: it is not there, or cannot be written here.
-        """
-
-
 def open_link(address: str) -> Link:
     """The link that ``address`` names: ``local``, ``scheme://...``, or what ``nn-meter devices add`` gave a name.
 
@@ -147,22 +106,14 @@ def open_link(address: str) -> Link:
     """
     names = {each.name: each.address for each in known() if each.name}
     address = names.get(address, address)
-    table = {**{point.name: point.value for point in entry_points(group=ENTRY_POINTS)}, **LINKS}
     scheme = address.partition("://")[0]
-    if scheme not in table:
-        near = get_close_matches(scheme, [*table, *names])
+    found = next((each for each in plugins.listed("link") if each.name == scheme), None)
+    if found is None:
+        there = sorted({*plugins.names("link"), *names})
+        near = get_close_matches(scheme, there)
         hint = f"did you mean {' or '.join(near)}? " if near else ""
-        raise DeviceError(f"no link to a device {shown(address)}; {hint}known: {', '.join(sorted({*table, *names}))}")
-    module, _, attributes = table[scheme].partition(":")
-    try:
-        made: object = import_module(module)
-        for name in attributes.split("."):
-            made = getattr(made, name)
-    except (ImportError, AttributeError) as error:
-        raise DeviceError(
-            f"link {scheme!r}: {table[scheme]} cannot be loaded ({error}); repair or remove its package"
-        ) from error
-    opened: Link = made(address)  # type: ignore[operator]
+        raise DeviceError(f"no link to a device {shown(address)}; {hint}known: {', '.join(there)}")
+    opened: Link = found.load()(address)
     return opened
 
 
@@ -241,19 +192,6 @@ class LocalLink:
         PRINTED_BYTES.check(max(map(len, said)), command[0], DeviceError)
         stdout, stderr = (bytes(each).decode(errors="replace").replace("\r\n", "\n") for each in said)
         return Finished(process.returncode, stdout, stderr)
-
-    def push(self, path: Path) -> str:
-        """The path itself: the file is here already."""
-        if not path.is_file():
-            raise DeviceError(f"{path}: no such file")
-        return str(path)
-
-    def pull(self, path: str, to: Path) -> None:
-        """Copy a file."""
-        try:
-            shutil.copyfile(path, to)
-        except OSError as error:
-            raise DeviceError(f"{path}: cannot be fetched to {to} ({error.strerror or error})") from error
 
     def open(self, command: Sequence[str]) -> ProcessChannel:
         """Start a program and speak to it. It finds the same modules as this process."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nn_meter.errors import ModelFormatError
+from nn_meter.frontends._protobuf import WireError
 from nn_meter.frontends._source import head, opened, path_of, title
 from nn_meter.frontends.onnx import wire
 from nn_meter.frontends.onnx.external import External
@@ -120,7 +121,7 @@ def _read(
     try:
         model = wire.read_model(buffer)
         if model.graph is None:
-            raise wire.WireError("there is no graph in it")
+            raise WireError("there is no graph in it")
         external = External(folder)
         reader = wire.GraphReader(buffer, external)
         raw = reader.graph(model.graph)
@@ -131,5 +132,5 @@ def _read(
         raise ModelFormatError(f"{where}: not an ONNX model: its graph has neither nodes nor outputs")
     try:
         return Reading(reader, where, raw, functions, external, asked).graph(model, name)
-    except (wire.WireError, struct.error, UnicodeDecodeError, RecursionError) as error:
+    except (WireError, struct.error, UnicodeDecodeError, RecursionError) as error:
         raise ModelFormatError(f"{where}: damaged: {error}") from error

@@ -2,18 +2,18 @@
 
 Weights are skipped over, never touched: a file is walked by its length prefixes, so that its cost follows
 the number of nodes, not of bytes, and files above protobuf's 2 GB limit read like any other. Field numbers
-are those of onnx.proto; a key below is ``number << 3 | wire type``
-(https://protobuf.dev/programming-guides/encoding/).
+are those of onnx.proto; a key below is ``number << 3 | wire type``.
 """
 
 from __future__ import annotations
 
 import mmap
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from nn_meter.errors import ModelFormatError
+from nn_meter.frontends._protobuf import WireError, fields, packed, signed
 from nn_meter.ir import Attr, Tensor
 from nn_meter.ir.shapes import DTYPES, MAX_ELEMENTS
 from nn_meter.limits import RANK
@@ -25,10 +25,6 @@ MAX_FLOATS = 16
 """Floating-point constants of more elements are weights: Resize's scales and Clip's bounds are fewer."""
 
 EXTERNAL = 1
-
-
-class WireError(ValueError):
-    """Bytes that are no protobuf message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,68 +123,6 @@ _FORMATS = {
 }  # fmt: skip
 _NO_ATTRS: dict[str, AttrValue] = {}
 _FLOATS = frozenset(("float16", "float32", "float64"))
-
-
-def varint(buffer: Buffer, at: int, end: int) -> tuple[int, int]:
-    """The number at ``at`` and where it ends."""
-    value = shift = 0
-    while at < end and shift < 70:
-        byte = buffer[at]
-        at += 1
-        value |= (byte & 127) << shift
-        if byte < 128:
-            return value, at
-        shift += 7
-    raise WireError("a number runs past its message")
-
-
-def fields(buffer: Buffer, at: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """Key, start and stop of each field of a message; for a varint field key, value and 0."""
-    while at < end:
-        key = buffer[at]
-        at += 1
-        if key > 127:
-            key, at = varint(buffer, at - 1, end)
-        wire = key & 7
-        if key < 8:
-            raise WireError("a field has the number 0")
-        if wire == 2:
-            size = buffer[at] if at < end else 128
-            at += 1
-            if size > 127:
-                size, at = varint(buffer, at - 1, end)
-            stop = at + size
-            if stop > end:
-                raise WireError("a field runs past its message")
-            yield key, at, stop
-            at = stop
-        elif wire == 0:
-            value = buffer[at] if at < end else 128
-            at += 1
-            if value > 127:
-                value, at = varint(buffer, at - 1, end)
-            yield key, value, 0
-        elif wire in (1, 5):
-            stop = at + (4 if wire == 5 else 8)
-            if stop > end:
-                raise WireError("a field runs past its message")
-            yield key, at, stop
-            at = stop
-        else:
-            raise WireError(f"wire type {wire}")
-
-
-def _signed(value: int) -> int:
-    value &= (1 << 64) - 1
-    return value - (1 << 64) if value >> 63 else value
-
-
-def _packed(buffer: Buffer, at: int, stop: int) -> list[int]:
-    found = []
-    while at < stop:
-        value, at = varint(buffer, at, stop)
-        found.append(_signed(value))
-    return found
 
 
 def _floats(buffer: Buffer, at: int, stop: int, code: str = "f") -> tuple[float, ...]:
@@ -309,7 +243,7 @@ class GraphReader:
         dim: int | str = ""
         for tag, a, b in fields(self._buffer, at, stop):
             if tag == 0x08:
-                dim = _signed(a)
+                dim = signed(a)
             elif tag == 0x12:
                 dim = self._buffer[a:b].decode()
         return dim
@@ -360,7 +294,7 @@ class GraphReader:
             elif tag == 0xA0:
                 kind = a
             elif tag == 0x18:
-                single = _signed(a)
+                single = signed(a)
             elif tag == 0x15:
                 single = _floats(buffer, a, b)[0]
             elif tag == 0x22:
@@ -370,9 +304,9 @@ class GraphReader:
             elif tag == 0x32:
                 single = Subgraph((a, b))
             elif tag == 0x40:
-                ints.append(_signed(a))
+                ints.append(signed(a))
             elif tag == 0x42:
-                ints += _packed(buffer, a, b)
+                ints += packed(buffer, a, b)
             elif tag in (0x3A, 0x3D):
                 floats += _floats(buffer, a, b)
             elif tag == 0x4A:
@@ -403,9 +337,9 @@ class GraphReader:
             if tag == 0x0A:
                 values = self._tensor(a, b)
             elif tag == 0x18:
-                dims.append(_signed(a))
+                dims.append(signed(a))
             elif tag == 0x1A:
-                dims += _packed(self._buffer, a, b)
+                dims += packed(self._buffer, a, b)
         return Tensor(values.name, tuple(dims), values.dtype, True)
 
     def _tensor(self, at: int, stop: int) -> Tensor:
@@ -417,7 +351,7 @@ class GraphReader:
         entries: list[Span] = []
         for tag, a, b in fields(buffer, at, stop):
             if tag == 0x08:
-                dims.append(_signed(a))
+                dims.append(signed(a))
             elif tag == 0x10:
                 code = a
             elif tag == 0x42:
@@ -425,7 +359,7 @@ class GraphReader:
             elif tag == 0x4A:
                 raw = (a, b)
             elif tag == 0x0A:
-                dims += _packed(buffer, a, b)
+                dims += packed(buffer, a, b)
             elif tag == 0x70:
                 location = a
             elif tag == 0x6A:
@@ -466,9 +400,9 @@ class GraphReader:
             if code:
                 values += _floats(buffer, a, b, code)
             elif tag & 7 == 0:
-                values.append(_signed(a))
+                values.append(signed(a))
             else:
-                values += _packed(buffer, a, b)
+                values += packed(buffer, a, b)
         if dtype == "float16":  # kept as bits
             return struct.unpack(f"<{len(values)}e", struct.pack(f"<{len(values)}H", *values))
         if dtype == "bool":

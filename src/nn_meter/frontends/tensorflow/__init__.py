@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from nn_meter.errors import GraphError, ModelFormatError
+from nn_meter.frontends._protobuf import WireError
 from nn_meter.frontends._source import existing_file, head, opened, path_of, title
 from nn_meter.frontends.tensorflow import keras, wire
 from nn_meter.frontends.tensorflow.flow import flatten, value_key
@@ -144,7 +145,7 @@ def _protobuf(data: memoryview, where: str, name: str, shapes: Shapes | None) ->
 def _parsed(parse: Any, data: memoryview, where: str) -> Any:
     try:
         return parse(data)
-    except ModelFormatError as error:
+    except (ModelFormatError, WireError) as error:
         raise ModelFormatError(f"{where}: not a TensorFlow graph, or a damaged one: {error}") from error
 
 

@@ -297,7 +297,14 @@ def _reduction(op_type: str) -> Row:
 
 
 _FIRST: Final = (0, 1)
-_IDENTITY: Final = Row(_alias, Role.FOLLOW)
+_PASSED_ON: Final = "Identity Snapshot StopGradient PreventGradient CheckNumerics EnsureShape ReadVariableOp"
+"""What gives on its input as it is."""
+
+_AS_IN_ONNX: Final = """
+    Add Sub Mul Div Pow PRelu Equal Less Greater Relu Elu Selu HardSwish Sigmoid Softplus Softsign Tanh Erf Exp Log
+    Sqrt Reciprocal Neg Abs Sign Floor Ceil Round Sin Cos
+"""
+"""Operators over inputs that broadcast, which ONNX has under the same name."""
 
 OPERATORS: Final[Mapping[str, Row]] = MappingProxyType(
     {
@@ -306,14 +313,8 @@ OPERATORS: Final[Mapping[str, Row]] = MappingProxyType(
         "VarHandleOp": Row(_variable),
         "VariableV2": Row(_variable),
         "Variable": Row(_variable),
-        "Identity": _IDENTITY,
+        **dict.fromkeys(_PASSED_ON.split(), Row(_alias, Role.FOLLOW)),
         "IdentityN": Row(_alias),
-        "Snapshot": _IDENTITY,
-        "StopGradient": _IDENTITY,
-        "PreventGradient": _IDENTITY,
-        "CheckNumerics": _IDENTITY,
-        "EnsureShape": _IDENTITY,
-        "ReadVariableOp": _IDENTITY,
         "ZerosLike": Row(_like(0)),
         "OnesLike": Row(_like(1)),
         # convolutions, pools and what else slides over an image
@@ -345,12 +346,9 @@ OPERATORS: Final[Mapping[str, Row]] = MappingProxyType(
         "Einsum": Row(_einsum),
         "FullyConnected": Row(_fully_connected),
         # element by element
-        "Add": elementwise("Add"),
+        **{name: elementwise(name) for name in _AS_IN_ONNX.split()},
         "AddV2": elementwise("Add"),
         "AddN": elementwise("Sum"),
-        "Sub": elementwise("Sub"),
-        "Mul": elementwise("Mul"),
-        "Div": elementwise("Div"),
         "RealDiv": elementwise("Div"),
         "DivNoNan": elementwise("Div"),
         "FloorDiv": _then("Div", "Floor"),
@@ -358,50 +356,24 @@ OPERATORS: Final[Mapping[str, Row]] = MappingProxyType(
         "FloorMod": elementwise("Mod"),
         "Maximum": elementwise("Max"),
         "Minimum": elementwise("Min"),
-        "Pow": elementwise("Pow"),
         "SquaredDifference": Row(_squared_difference, Role.FOLLOW),
-        "PRelu": elementwise("PRelu"),
-        "Equal": elementwise("Equal"),
         "NotEqual": _then("Equal", "Not"),
-        "Less": elementwise("Less"),
         "LessEqual": elementwise("LessOrEqual"),
-        "Greater": elementwise("Greater"),
         "GreaterEqual": elementwise("GreaterOrEqual"),
         "LogicalAnd": elementwise("And"),
         "LogicalOr": elementwise("Or"),
         "LogicalNot": elementwise("Not"),
         "Select": elementwise("Where"),
         "SelectV2": elementwise("Where"),
-        "Relu": elementwise("Relu"),
         "Relu6": clip(0.0, 6.0),
         "ReluN1To1": clip(-1.0, 1.0),
         "Relu0To1": clip(0.0, 1.0),
-        "Elu": elementwise("Elu"),
-        "Selu": elementwise("Selu"),
         "LeakyRelu": _with_alpha("LeakyRelu", "alpha", 0.2),
         "Gelu": Row(_gelu, Role.FOLLOW),
-        "HardSwish": elementwise("HardSwish"),
-        "Sigmoid": elementwise("Sigmoid"),
-        "Softplus": elementwise("Softplus"),
-        "Softsign": elementwise("Softsign"),
-        "Tanh": elementwise("Tanh"),
-        "Erf": elementwise("Erf"),
         "Erfc": Row(_complement, Role.FOLLOW),
-        "Exp": elementwise("Exp"),
-        "Log": elementwise("Log"),
-        "Sqrt": elementwise("Sqrt"),
         "Rsqrt": _power(-0.5),
         "Square": Row(_square, Role.FOLLOW),
-        "Reciprocal": elementwise("Reciprocal"),
         "Inv": elementwise("Reciprocal"),
-        "Neg": elementwise("Neg"),
-        "Abs": elementwise("Abs"),
-        "Sign": elementwise("Sign"),
-        "Floor": elementwise("Floor"),
-        "Ceil": elementwise("Ceil"),
-        "Round": elementwise("Round"),
-        "Sin": elementwise("Sin"),
-        "Cos": elementwise("Cos"),
         "IsNan": elementwise("IsNaN"),
         "Cast": Row(_cast, Role.FOLLOW),
         "Softmax": softmax("Softmax"),

@@ -15,6 +15,7 @@ from typing import Any, Final
 import numpy as np
 
 from nn_meter.errors import ModelFormatError
+from nn_meter.frontends import _protobuf as protobuf
 
 KEPT_ELEMENTS: Final = 256
 """Constants of up to so many elements keep their values: they may be shapes, axes, paddings or indices."""
@@ -35,6 +36,8 @@ _VALUE_FIELDS: Final[Mapping[int, str]] = MappingProxyType(
 """Field of a ``TensorProto`` that lists elements, to their encoding."""
 
 Bytes = memoryview
+Read = Callable[[int | Bytes], Any]
+"""What a field's value says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,47 +106,23 @@ class MetaGraph:
     signatures: Mapping[str, Signature]
 
 
-def _varint(data: Bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        if at >= len(data) or shift > 63:
-            raise ModelFormatError(
-                f"the protobuf data break off inside a number at byte {at}; the file is damaged"
-            )
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-        shift += 7
-
-
 def fields(data: Bytes) -> Iterator[tuple[int, int | Bytes]]:
     """Number and value of each field: an ``int`` for a varint, else the bytes.
 
     Raises:
-        ModelFormatError: the data end inside a field or hold an unknown wire type.
+        WireError: the data end inside a field or hold an unknown wire type.
     """
-    at = 0
-    while at < len(data):
-        tag, at = _varint(data, at)
-        number, wire = tag >> 3, tag & 7
-        if wire == 0:
-            value, at = _varint(data, at)
-            yield number, value
-            continue
-        if wire == 2:
-            length, at = _varint(data, at)
-        elif wire in (1, 5):
-            length = 8 if wire == 1 else 4
-        else:
-            raise ModelFormatError(f"protobuf wire type {wire} at byte {at} is unknown; the file is damaged")
-        if number == 0 or at + length > len(data):
-            raise ModelFormatError(
-                f"a protobuf field at byte {at} reaches beyond the data; the file is damaged"
-            )
-        yield number, data[at : at + length]
-        at += length
+    for key, at, stop in protobuf.fields(data, 0, len(data)):
+        yield key >> 3, data[at:stop] if key & 7 else at
+
+
+def _read(value: int | Bytes, readers: Mapping[int, Read]) -> dict[int, list[Any]]:
+    """Of each field that ``readers`` name, all its values."""
+    found: dict[int, list[Any]] = {number: [] for number in readers}
+    for number, item in fields(_bytes(value)):
+        if number in readers:
+            found[number].append(readers[number](item))
+    return found
 
 
 def _bytes(value: int | Bytes) -> Bytes:
@@ -155,11 +134,16 @@ def _bytes(value: int | Bytes) -> Bytes:
 def _int(value: int | Bytes) -> int:
     if not isinstance(value, int):
         raise ModelFormatError("a protobuf field holds a message where a number belongs; the file is damaged")
-    return value - (1 << 64) if value >= 1 << 63 else value
+    return protobuf.signed(value)
 
 
 def _text(value: int | Bytes) -> str:
     return str(_bytes(value), "utf-8", "replace")
+
+
+def _name(value: int | Bytes) -> str:
+    """A message's first field, which is what it is called."""
+    return next((_text(item) for number, item in fields(_bytes(value)) if number == 1), "")
 
 
 def _float(value: int | Bytes) -> float:
@@ -176,14 +160,7 @@ def _dtype(value: int | Bytes) -> str:
 
 
 def _ints(value: int | Bytes) -> list[int]:
-    if isinstance(value, int):
-        return [_int(value)]
-    numbers = []
-    at = 0
-    while at < len(value):
-        number, at = _varint(value, at)
-        numbers.append(_int(number))
-    return numbers
+    return [protobuf.signed(value)] if isinstance(value, int) else protobuf.packed(value, 0, len(value))
 
 
 def _floats(value: int | Bytes) -> list[float]:
@@ -192,13 +169,12 @@ def _floats(value: int | Bytes) -> list[float]:
 
 
 def _shape(value: int | Bytes) -> tuple[int, ...] | None:
-    dims = []
-    for number, content in fields(_bytes(value)):
-        if number == 3 and content:
-            return None
-        if number == 2:
-            dims.append(next((_int(size) for part, size in fields(_bytes(content)) if part == 1), 0))
-    return tuple(dims)
+    sizes, unknown = _read(value, {2: _size, 3: _int}).values()
+    return None if any(unknown) else tuple(sizes)
+
+
+def _size(value: int | Bytes) -> int:
+    return next((_int(size) for part, size in fields(_bytes(value)) if part == 1), 0)
 
 
 def _constant(value: int | Bytes) -> Constant:
@@ -263,28 +239,22 @@ def _elements(
         return wide.astype(kind).reshape(shape)
 
 
+_LISTED: Final[Mapping[int, Read]] = MappingProxyType(
+    {
+        2: lambda v: [_text(v)], 3: _ints, 4: _floats, 5: lambda v: list(map(bool, _ints(v))),
+        6: lambda v: [DTYPES.get(i, "variant") for i in _ints(v)], 7: lambda v: [_shape(v)],
+        9: lambda v: [_function_name(v)],
+    }
+)  # fmt: skip
+
+
 def _list(value: int | Bytes) -> tuple[Any, ...]:
-    items: list[Any] = []
-    for number, item in fields(_bytes(value)):
-        if number == 2:
-            items.append(_text(item))
-        elif number == 3:
-            items += _ints(item)
-        elif number == 4:
-            items += _floats(item)
-        elif number == 5:
-            items += [bool(i) for i in _ints(item)]
-        elif number == 6:
-            items += [DTYPES.get(i, "variant") for i in _ints(item)]
-        elif number == 7:
-            items.append(_shape(item))
-        elif number == 9:
-            items.append(_function_name(item))
-    return tuple(items)
+    listed = (_LISTED[number](item) for number, item in fields(_bytes(value)) if number in _LISTED)
+    return tuple(item for items in listed for item in items)
 
 
 def _function_name(value: int | Bytes) -> FunctionName:
-    return FunctionName(next((_text(item) for number, item in fields(_bytes(value)) if number == 1), ""))
+    return FunctionName(_name(value))
 
 
 _ATTR_FIELDS: Final[Mapping[int, Callable[[int | Bytes], AttrValue]]] = MappingProxyType(
@@ -304,113 +274,68 @@ def _attr(value: int | Bytes) -> AttrValue:
 
 
 def _entry(value: int | Bytes) -> tuple[str, Bytes]:
-    key, content = "", Bytes(b"")
-    for number, item in fields(_bytes(value)):
-        if number == 1:
-            key = _text(item)
-        elif number == 2:
-            content = _bytes(item)
-    return key, content
+    """Of a map: key and value."""
+    keys, contents = _read(value, {1: _text, 2: _bytes}).values()
+    return (keys or [""])[-1], (contents or [Bytes(b"")])[-1]
 
 
 def _node(value: int | Bytes) -> NodeDef:
-    name = op = ""
-    inputs: list[str] = []
-    attrs: dict[str, AttrValue] = {}
-    for number, item in fields(_bytes(value)):
-        if number == 1:
-            name = _text(item)
-        elif number == 2:
-            op = _text(item)
-        elif number == 3:
-            inputs.append(_text(item))
-        elif number == 5:
-            key, content = _entry(item)
-            if not key.startswith("_"):
-                attrs[key] = _attr(content)
+    names, ops, inputs, entries = _read(value, _NODE).values()
+    name, op = (names or [""])[-1], (ops or [""])[-1]
     if not name or not op:
         raise ModelFormatError(
             f"a node without name or operator ({name!r}, {op!r}): this is no TensorFlow graph"
         )
+    attrs = {key: _attr(content) for key, content in entries if not key.startswith("_")}
     return NodeDef(name, op, tuple(inputs), MappingProxyType(attrs))
 
 
+_NODE: Final[Mapping[int, Read]] = MappingProxyType({1: _text, 2: _text, 3: _text, 5: _entry})
+
+
 def _function(value: int | Bytes) -> FunctionDef:
-    name = ""
-    arguments: list[str] = []
-    outputs: list[str] = []
-    nodes: list[NodeDef] = []
-    returned: dict[str, str] = {}
-    for number, item in fields(_bytes(value)):
-        if number == 1:
-            for part, content in fields(_bytes(item)):
-                if part == 1:
-                    name = _text(content)
-                elif part in (2, 3):
-                    argument = next((_text(text) for n, text in fields(_bytes(content)) if n == 1), "")
-                    (arguments if part == 2 else outputs).append(argument)
-        elif number == 3:
-            nodes.append(_node(item))
-        elif number == 4:
-            key, content_of_entry = _entry(item)
-            returned[key] = str(content_of_entry, "utf-8", "replace")
-    return FunctionDef(name, tuple(arguments), tuple(outputs), tuple(nodes), MappingProxyType(returned))
+    signatures, nodes, returned = _read(value, {1: _op_def, 3: _node, 4: _entry}).values()
+    names, arguments, outputs = signatures[-1] if signatures else ((), (), ())
+    results = {key: _text(content) for key, content in returned}
+    return FunctionDef(
+        (names or [""])[-1], tuple(arguments), tuple(outputs), tuple(nodes), MappingProxyType(results)
+    )
+
+
+def _op_def(value: int | Bytes) -> tuple[list[Any], ...]:
+    """Its names, arguments and results."""
+    return tuple(_read(value, {1: _text, 2: _name, 3: _name}).values())
 
 
 def graph_def(data: bytes | Bytes) -> GraphDef:
     """Read a serialised ``GraphDef``.
 
     Raises:
-        ModelFormatError: the bytes are no protobuf message of that kind, or are damaged.
+        ModelFormatError, WireError: the bytes are no protobuf message of that kind, or are damaged.
     """
-    nodes: list[NodeDef] = []
-    functions: dict[str, FunctionDef] = {}
-    for number, item in fields(Bytes(data)):
-        if number == 1:
-            nodes.append(_node(item))
-        elif number == 2:
-            for part, content in fields(_bytes(item)):
-                if part == 1:
-                    function = _function(content)
-                    functions[function.name] = function
+    nodes, libraries = _read(Bytes(data), {1: _node, 2: lambda v: _read(v, {1: _function})[1]}).values()
+    functions = {function.name: function for library in libraries for function in library}
     return GraphDef(tuple(nodes), MappingProxyType(functions))
 
 
-def _tensor_names(value: int | Bytes) -> tuple[str, str]:
-    key, content = _entry(value)
-    return key, next((_text(item) for number, item in fields(content) if number == 1), "")
-
-
 def _signature(data: Bytes) -> Signature:
-    inputs: dict[str, str] = {}
-    outputs: dict[str, str] = {}
-    for number, item in fields(data):
-        if number in (1, 2):
-            key, tensor = _tensor_names(item)
-            (inputs if number == 1 else outputs)[key] = tensor
+    inputs, outputs = (dict(each) for each in _read(data, {1: _tensor_name, 2: _tensor_name}).values())
     return Signature(MappingProxyType(inputs), MappingProxyType(outputs))
 
 
-def saved_model(data: bytes | Bytes) -> tuple[MetaGraph, ...]:
-    """Read a serialised ``SavedModel``, all its graphs.
+def _tensor_name(value: int | Bytes) -> tuple[str, str]:
+    key, content = _entry(value)
+    return key, _name(content)
 
-    Raises:
-        ModelFormatError: the bytes are no protobuf message of that kind, or are damaged.
-    """
-    metas: list[MetaGraph] = []
-    for number, item in fields(Bytes(data)):
-        if number != 2:
-            continue
-        tags: list[str] = []
-        graph = GraphDef(())
-        signatures: dict[str, Signature] = {}
-        for part, content in fields(_bytes(item)):
-            if part == 1:
-                tags += [_text(tag) for n, tag in fields(_bytes(content)) if n == 4]
-            elif part == 2:
-                graph = graph_def(_bytes(content))
-            elif part == 5:
-                key, signature = _entry(content)
-                signatures[key] = _signature(signature)
-        metas.append(MetaGraph(tuple(tags), graph, MappingProxyType(signatures)))
-    return tuple(metas)
+
+def saved_model(data: bytes | Bytes) -> tuple[MetaGraph, ...]:
+    """Read a serialised ``SavedModel``, all its graphs. Errors as of ``graph_def``."""
+    return tuple(_read(Bytes(data), {2: _meta_graph})[2])
+
+
+def _meta_graph(value: int | Bytes) -> MetaGraph:
+    parts = {1: lambda v: _read(v, {4: _text})[4], 2: lambda v: graph_def(_bytes(v)), 5: _entry}
+    infos, graphs, entries = _read(value, parts).values()
+    tags = tuple(tag for info in infos for tag in info)
+    signatures = {key: _signature(content) for key, content in entries}
+    return MetaGraph(tags, (graphs or [GraphDef(())])[-1], MappingProxyType(signatures))

@@ -23,29 +23,10 @@ suffixes = (".tflite", ".lite")
 
 _IDENTIFIER: Final = b"TFL3"
 
-DTYPES: Final[tuple[str, ...]] = (
-    "float32",
-    "float16",
-    "int32",
-    "uint8",
-    "int64",
-    "str",
-    "bool",
-    "int16",
-    "complex64",
-    "int8",
-    "float64",
-    "complex128",
-    "uint64",
-    "resource",
-    "variant",
-    "uint32",
-    "uint16",
-    "int4",
-    "bfloat16",
-    "int2",
-    "uint4",
-)
+DTYPES: Final = (
+    "float32", "float16", "int32", "uint8", "int64", "str", "bool", "int16", "complex64", "int8", "float64",
+    "complex128", "uint64", "resource", "variant", "uint32", "uint16", "int4", "bfloat16", "int2", "uint4",
+)  # fmt: skip
 """``TensorType`` to the element type of the graph."""
 
 
