@@ -93,6 +93,17 @@ def find(source: Any) -> FrontEnd:
     )
 
 
+_FLAGS = {
+    "input_shapes": "input_shapes (--input-shape)",
+    "input_values": "input_values (--input-value)",
+    "counts": "counts (--count)",
+    "seq_len": "seq_len (--seq-len)",
+    "past": "past (--past)",
+    "batch_size": "batch_size (--batch-size)",
+}
+"""Options as Python and the command line have them."""
+
+
 def read(source: Any, kind: str | None = None, **options: Any) -> Graph:
     """Read ``source`` by the front end ``kind``, or by the one that recognises it.
 
@@ -110,7 +121,7 @@ def read(source: Any, kind: str | None = None, **options: Any) -> Graph:
     if not any(each.kind is each.VAR_KEYWORD for each in taken.values()):
         for option in options:
             if option not in taken:
-                others = ", ".join(name for name in list(taken)[1:] if name != "name")
+                others = ", ".join(_FLAGS.get(name, name) for name in list(taken)[1:] if name != "name")
                 raise InputError(f"{front.name} models take no {option}; what they take is {others}")
     with uncollected():
         return front.read(source, **options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -69,6 +70,40 @@ def opened(path: Path) -> BinaryIO:
         return existing_file(path).open("rb")
     except OSError as error:
         raise ModelError(f"{path}: cannot be opened ({error.strerror}); allow reading it") from error
+
+
+Stated = Mapping[str, Sequence[int | str | None]]
+"""Input to its dimensions as the model states them: a size, a name, or none (-1, 0, empty, ``None``)."""
+
+
+def shapes_wanted(inputs: Stated) -> str:
+    """How the shapes of ``inputs`` are given, on the command line and in Python; dimensions to be filled in stand there
+    by name, ``N`` where they have none."""
+    sizes = {
+        name: [str(dim).upper() if dim and (isinstance(dim, str) or dim > 0) else "N" for dim in dims]
+        for name, dims in inputs.items()
+    }
+    flags = " ".join(f"--input-shape {name}={','.join(dims)}" for name, dims in sizes.items())
+    literals = (f"{name!r}: ({', '.join(dims)}{',' * (len(dims) == 1)})" for name, dims in sizes.items())
+    return f"{flags} (in Python input_shapes={{{', '.join(literals)}}})"
+
+
+def by_name(
+    stated: Stated, shapes: Mapping[str, Sequence[int]] | Sequence[int] | None, where: str
+) -> Mapping[str, Sequence[int]]:
+    """The shapes given, by input.
+
+    Raises:
+        ModelError: one is given for several inputs.
+    """
+    if shapes is None:
+        return {}
+    if isinstance(shapes, Mapping):
+        return shapes
+    if len(stated) != 1:
+        each = f"; name each: {shapes_wanted(stated)}" if stated else ""
+        raise ModelError(f"{where}: one shape is given for {len(stated)} inputs ({', '.join(stated)}){each}")
+    return dict.fromkeys(stated, shapes)
 
 
 def title(source: Any) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from numbers import Integral
 
 from nn_meter.errors import GraphError, InputError
-from nn_meter.frontends._source import DEFAULT_SEQ_LEN
+from nn_meter.frontends._source import DEFAULT_SEQ_LEN, shapes_wanted
 from nn_meter.frontends.onnx import wire
 from nn_meter.ir import Tensor
 from nn_meter.limits import DIMENSION, RANK
@@ -113,7 +113,7 @@ class Inputs:
             if len(names) != 1:
                 raise GraphError(
                     f"{self._where}: one shape is given for {len(names)} inputs ({', '.join(names)}); name each: "
-                    + " ".join(f"--input-shape {v.name}={','.join(_wanted(v.dims or _TWO))}" for v in self._values)
+                    + shapes_wanted({value.name: value.dims or _TWO for value in self._values})
                 )
             given = {names[0]: tuple(shapes)}
         for key in given:
@@ -210,8 +210,8 @@ class Inputs:
             )
         if value.dims is None:
             raise GraphError(
-                f"{self._where}: the input {name!r} has no shape; give one, a size for each dimension: --input-shape "
-                f"{name}=2,3 (in Python input_shapes={{{name!r}: (2, 3)}}) where it has two"
+                f"{self._where}: the input {name!r} has no shape; give one, a size for each dimension: "
+                f"{shapes_wanted({name: _TWO})} where it has two"
             )
         RANK.check(len(value.dims), f"{self._where}: the input {name!r}", GraphError)
         shape = []
@@ -219,11 +219,9 @@ class Inputs:
             size = self._tokens.get((name, index), self.size(dim))
             if size < 0 or (dim == 0 and not index):
                 if index or dim in _NO_BATCH:
-                    wanted = ",".join(_wanted(value.dims))
                     raise GraphError(
                         f"{self._where}: dimension {index} ({dim or 'unnamed'}) of the input {name!r} is unset; give "
-                        f"{_tokens_too(value, index)}its shape: --input-shape {name}={wanted} "
-                        f"(in Python input_shapes={{{name!r}: ({wanted.replace(',', ', ')})}})"
+                        f"{_tokens_too(value, index)}its shape: {shapes_wanted({name: value.dims})}"
                     )
                 size = 1
                 self.notes.append(f"the unset batch ({dim or 'unnamed'}) of the input {name!r} became 1")
@@ -257,11 +255,6 @@ def _tokens_too(value: wire.RawValue, index: int) -> str:
     if _masks(value) and index == len(value.dims or ()) - 1:
         return "the tokens (--seq-len 128) and those of the past, if there is one (--past 128), or "
     return "the tokens (--seq-len 128), or " if value.name.endswith(_TOKENS) and index == 1 else ""
-
-
-def _wanted(dims: Sequence[int | str]) -> tuple[str, ...]:
-    """Dimensions as ``--input-shape`` takes them, those to be filled in by name."""
-    return tuple(str(dim) if isinstance(dim, int) and dim > 0 else str(dim or "N").upper() for dim in dims)
 
 
 def _computed(text: str, symbols: Mapping[str, int]) -> int:

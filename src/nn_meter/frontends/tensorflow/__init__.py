@@ -38,8 +38,8 @@ def sniff(source: Any) -> bool:
     if start.startswith(_HDF5):
         return True
     if start.startswith(_ZIP):
-        # Keras writes these three at the front of its zip
-        return any(entry in start[:200] for entry in (b"metadata.json", b"config.json", b"model.weights.h5"))
+        first = start[30 : 30 + int.from_bytes(start[26:28], "little")]  # its name in the zip
+        return first in (b"metadata.json", b"config.json", b"model.weights.h5")
     return _starts_like_graph(start) or _starts_like_saved_model(start)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from nn_meter.errors import GraphError, ModelError, ModelFormatError, UnsupportedOperatorError
+from nn_meter.frontends._source import by_name, shapes_wanted
 from nn_meter.frontends.tensorflow.attrs import dimensions, text
 from nn_meter.frontends.tensorflow.dilation import dilated
 from nn_meter.frontends.tensorflow.flow import Flow, Op
@@ -18,6 +19,9 @@ Shapes = Mapping[str, Sequence[int]] | Sequence[int]
 """Shape by input name, or the one shape of the only input."""
 
 PLACEHOLDERS = frozenset({"Placeholder", "PlaceholderV2", "PlaceholderWithDefault"})
+
+UNKNOWN = (-1,) * 4
+"""What advice takes the shape of an input for that states none: an image is the commonest."""
 
 _MALFORMED = (LookupError, TypeError, ValueError, ArithmeticError)
 
@@ -49,7 +53,8 @@ def build(
     ops = dilated(flow.ops)
     lowering = Lowering(source, _images(ops))
     inputs = {op.name: input_names.get(op.name, op.name) for op in ops if _is_input(op)}
-    given = _given(tuple(inputs.values()), shapes, source)
+    stated = {inputs[op.name]: dimensions(op, "shape") or UNKNOWN for op in ops if op.name in inputs}
+    given = _given(stated, shapes, source)
     assumed = list(notes)
     for op in ops:
         if op.name in inputs:
@@ -122,18 +127,9 @@ def _images(ops: Sequence[Op]) -> frozenset[str]:
     return frozenset(op.name for op in ops if find(op.name) in images)
 
 
-def _given(names: Sequence[str], shapes: Shapes | None, source: str) -> dict[str, Shape]:
-    if shapes is None:
-        return {}
-    if not isinstance(shapes, Mapping):
-        if len(names) != 1:
-            raise ModelError(
-                f"{source}: one shape is given for {len(names)} inputs ({', '.join(names)}); "
-                f"name each: --input-shape {names[0] if names else 'name'}=1,224,224,3"
-            )
-        shapes = {names[0]: shapes}
+def _given(names: Mapping[str, Shape], shapes: Shapes | None, source: str) -> dict[str, Shape]:
     given = {}
-    for key, shape in shapes.items():
+    for key, shape in by_name(names, shapes, source).items():
         name = key if key in names else key.removesuffix(":0")
         if name not in names:
             raise ModelError(f"{source}: there is no input {key!r}; the inputs are {', '.join(names)}")
@@ -149,9 +145,9 @@ def _add_input(lowering: Lowering, op: Op, name: str, given: Shape | None, notes
     if given is not None:
         shape = _fitted(lowering, op, name, stated, given)
     else:
-        hint = f"give its shape: --input-shape {name}=1,224,224,3"
+        hint = f"give its shape: {shapes_wanted({name: stated or UNKNOWN})}"
         if stated is None:
-            raise GraphError(f"{lowering.source}: the shape of the input {name!r} is unset; {hint}")
+            raise GraphError(f"{lowering.source}: the shape of the input {name!r} is unset; {hint} where it has four")
         open_axes = [axis for axis, dim in enumerate(stated) if dim < 0]
         if any(axis > 0 for axis in open_axes):
             raise GraphError(f"{lowering.source}: the input {name!r} has the shape {_spoken(stated)}; {hint}")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nn_meter.errors import GraphError, MissingDependencyError, ModelError, ModelFormatError
+from nn_meter.frontends._source import by_name, shapes_wanted
 
 Shapes = Mapping[str, Sequence[int]] | Sequence[int]
 
@@ -74,7 +75,7 @@ def trace(model: Any, where: str, shapes: Shapes | None) -> Traced:
             f"{where}: the Keras model is not built, so its inputs are unknown; call it once, or build it"
         )
     names = [str(tensor.name).partition(":")[0] for tensor in inputs]
-    given = _by_name(names, shapes, where)
+    given = _by_name(dict(zip(names, (tuple(tensor.shape) for tensor in inputs), strict=True)), shapes, where)
     notes: list[str] = []
     specs = [
         tensorflow.TensorSpec(
@@ -122,19 +123,14 @@ def _dtype(captured: Any) -> Any:
     return data.shape_and_type[0].dtype if data is not None and data.shape_and_type else captured.dtype
 
 
-def _by_name(names: Sequence[str], shapes: Shapes | None, where: str) -> dict[str, tuple[int, ...]]:
-    if shapes is None:
-        return {}
-    if not isinstance(shapes, Mapping):
-        if len(names) != 1:
-            raise ModelError(
-                f"{where}: one shape is given for {len(names)} inputs; name each: {', '.join(names)}"
-            )
-        return {names[0]: tuple(shapes)}
-    for key in shapes:
-        if key not in names:
-            raise ModelError(f"{where}: there is no input {key!r}; the inputs are {', '.join(names)}")
-    return {key: tuple(shape) for key, shape in shapes.items()}
+def _by_name(
+    stated: Mapping[str, Sequence[int | None]], shapes: Shapes | None, where: str
+) -> dict[str, tuple[int, ...]]:
+    given = by_name(stated, shapes, where)
+    for key in given:
+        if key not in stated:
+            raise ModelError(f"{where}: there is no input {key!r}; the inputs are {', '.join(stated)}")
+    return {key: tuple(shape) for key, shape in given.items()}
 
 
 def _fixed(
@@ -152,7 +148,7 @@ def _fixed(
     if any(dim is None for dim in stated[1:]):
         raise GraphError(
             f"{where}: the input {name!r} has the shape {tuple(stated)}; "
-            f"give its shape: --input-shape {name}=1,224,224,3"
+            f"give its shape: {shapes_wanted({name: stated})}"
         )
     if stated and stated[0] is None:
         notes.append(f"the unset batch of the input {name!r} became 1")

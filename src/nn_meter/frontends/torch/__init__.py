@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from nn_meter.errors import MissingDependencyError, ModelError, ModelFormatError
+from nn_meter.frontends._source import shapes_wanted
 from nn_meter.ir import Graph
 
 name = "torch"
@@ -94,7 +95,8 @@ def read(
         name = name or Path(source).stem
         source = _load(Path(source))
     if isinstance(source, torch.export.ExportedProgram):
-        input_shapes = _program_inputs(source) if input_shapes is None else input_shapes
+        if input_shapes is None or isinstance(input_shapes, Mapping):
+            input_shapes, kwargs = _program_inputs(source, input_shapes or {}, kwargs or {})
         source = source.module()
         name = name or "exported"
     if isinstance(source, torch.jit.ScriptModule):
@@ -176,21 +178,34 @@ def _is_torch_zip(path: Path) -> bool:
         return False
 
 
-def _program_inputs(program: Any) -> list[InputSpec]:
-    """The inputs that ``program`` was exported with."""
+def _program_inputs(
+    program: Any, given: Mapping[str, Any], kwargs: Mapping[str, Any]
+) -> tuple[list[Any], Mapping[str, Any]]:
+    """What ``program`` takes by place and by name: as it was exported, or as ``given``.
+
+    Raises:
+        ModelError: a free dimension of an input that is not given, or one given that it does not have.
+    """
+    import torch
+
     wanted = set(program.graph_signature.user_inputs)
-    specs = []
-    for node in program.graph.nodes:
-        if node.op == "placeholder" and node.name in wanted:
-            value = node.meta["val"]
-            try:
-                shape = tuple(int(dim) for dim in value.shape)
-            except Exception:
-                raise ModelError(
-                    f"input {node.name!r} has the free shape {tuple(value.shape)}; give input_shapes"
-                ) from None
-            specs.append((shape, str(value.dtype).removeprefix("torch.")))
-    return specs
+    nodes = (node for node in program.graph.nodes if node.op == "placeholder" and node.name in wanted)
+    values = {node.name: node.meta["val"] for node in nodes}
+    if lost := sorted(given.keys() - values.keys()):
+        raise ModelError(f"there is no input {lost[0]!r}; the inputs are {', '.join(values)}")
+    shapes = {name: [d if isinstance(d, int) else str(d) for d in value.shape] for name, value in values.items()}
+    if free := [name for name in shapes if name not in given and any(isinstance(d, str) for d in shapes[name])]:
+        raise ModelError(f"input {free[0]!r} has free dimensions; give the shapes of all: {shapes_wanted(shapes)}")
+    specs = {name: given.get(name, tuple(shapes[name])) for name in values}
+    typed = {
+        name: (tuple(spec), str(values[name].dtype).removeprefix("torch.")) if _is_shape(spec) else spec
+        for name, spec in specs.items()
+    }
+    spec = program.call_spec.in_spec
+    by_place = (spec.child(0) if hasattr(spec, "child") else spec.children_specs[0]).num_leaves
+    names = list(typed)
+    rest = {name: torch.empty(typed[name][0], dtype=values[name].dtype, device="meta") for name in names[by_place:]}
+    return [typed[name] for name in names[:by_place]], {**rest, **kwargs}
 
 
 def _check_ready(module: Any) -> None:

@@ -98,7 +98,9 @@ def _attention(s: Site) -> Sequence[Out]:
         batch, heads, length, _ = q.shape
         key_heads, key_length, head_size = k[1:]
         value_size = v[3]
-        out: Shape = (batch, heads, length, value_size)
+        lengths = s.optional(6)  # of each sample's keys; one sample of queries serves several in ONNX Runtime 1.32
+        several = lengths.shape[0] if lengths is not None and lengths.shape and batch == 1 else batch
+        out: Shape = (several, heads, length, value_size)
     else:
         batch, length, _ = q.shape
         heads = s.whole("q_num_heads")

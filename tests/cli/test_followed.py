@@ -1,0 +1,119 @@
+"""What the commands' errors advise works as it stands there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+EXAMPLE = str(Path(__file__).parents[2] / "examples" / "small_net.onnx")
+
+
+class Advice(NamedTuple):
+    """A command that is refused, what it says, and commands that do what that advises, with their exit codes."""
+
+    refused: str
+    words: str
+    followed: tuple[tuple[str, int], ...]
+
+
+ADVICES = [
+    Advice(
+        "check NET",
+        "give --max 20ms, --baseline FILE or --strict, or --save a baseline",
+        (
+            ("check NET --max 20ms", 0),
+            ("check NET --strict", 0),
+            ("check NET --save base.json", 0),
+            ("check NET --baseline base.json", 0),
+        ),
+    ),
+    Advice(
+        "check NET --max soon",
+        "write it as 20ms, 800us or 1.5s",
+        (("check NET --max 20ms", 0), ("check NET --max 800us", 0), ("check NET --max 1.5s", 0)),
+    ),
+    Advice("check NET --max 20ms --tolerance much", "write it as 5%", (("check NET --max 20ms --tolerance 5%", 0),)),
+    Advice(
+        "predict",
+        "give a path, or see: nn-meter predict --help",
+        (("predict NET", 0), ("predict --help", 0)),
+    ),
+    Advice("explain", "give a path, or see: nn-meter predict --help", (("explain NET", 0),)),
+    Advice("get_ir", 'run "nn-meter get_ir --help"', (("get_ir --help", 0), ("get_ir --onnx NET -o ir.json", 0))),
+    Advice(
+        "predict --predictor none NET",
+        "List them with: nn-meter --list-predictors",
+        (("--list-predictors", 0),),
+    ),
+    Advice(
+        "predict FREE --input-shape 4:8",
+        "write it as 1,3,224,224 or input=1,3,224,224",
+        (("predict FREE --input-shape 4,8", 0), ("predict FREE --input-shape x=4,8", 0)),
+    ),
+    Advice(
+        "predict FREE --input-shape 4,8 --input-shape 4,8",
+        "name each input once: input=1,3,224,224",
+        (("predict FREE --input-shape x=4,8", 0),),
+    ),
+    Advice(
+        "predict FREE --seq-len 8",
+        "state the shapes of the inputs instead",
+        (("predict FREE --input-shape x=4,8", 0),),
+    ),
+    Advice("predict SUM --input-value 2", "write it as NAME=1", (("predict SUM --input-value axes=1", 0),)),
+    Advice(
+        "predict SUM --input-value axes=last",
+        "write values as 16000 or 1,2,3",
+        (("predict SUM --input-value axes=1", 0),),
+    ),
+    Advice(
+        "predict SUM --input-value axes=0,1",
+        "give 1, separated by commas",
+        (("predict SUM --input-value axes=1", 0),),
+    ),
+]
+
+
+def _models(folder: Path) -> dict[str, str]:
+    value = helper.make_tensor_value_info
+    free = helper.make_graph(
+        [helper.make_node("Relu", ["x"], ["y"])],
+        "free",
+        [value("x", TensorProto.FLOAT, ("rows", "columns"))],
+        [value("y", TensorProto.FLOAT, None)],
+    )
+    summed = helper.make_graph(
+        [helper.make_node("ReduceSum", ["x", "axes"], ["y"])],
+        "sum",
+        [value("x", TensorProto.FLOAT, (4, 8)), value("axes", TensorProto.INT64, (1,))],
+        [value("y", TensorProto.FLOAT, None)],
+    )
+    for graph in (free, summed):
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+        onnx.save(model, folder / f"{graph.name}.onnx")
+    return {"NET": EXAMPLE, "FREE": str(folder / "free.onnx"), "SUM": str(folder / "sum.onnx")}
+
+
+@pytest.mark.parametrize("advice", ADVICES, ids=lambda advice: advice.refused)
+def test_what_is_advised_works(
+    run: Callable[..., object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, advice: Advice
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    models = _models(tmp_path)
+
+    def asked(command: str) -> object:
+        return run(*(models.get(word, word) for word in command.split()))
+
+    refused = asked(advice.refused)
+    assert refused.code == 2
+    assert advice.words in refused.err
+    for command, code in advice.followed:
+        answer = asked(command)
+        assert answer.code == code, answer.err
+        assert not re.search("error", answer.err)
