@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 
 from nn_meter.ir.builder import GraphBuilder
-from nn_meter.ir.graph import Attr, Graph
+from nn_meter.ir.graph import Attr
 
 T = TypeVar("T")
 Step = Callable[[str], str]
@@ -21,7 +21,7 @@ SIDES = (7, 8, 10, 12, 14, 16, 19, 20, 24, 28, 32, 38, 40, 48, 56, 64, 80, 96, 1
 SOFT_MACS = 1.2e8
 """No block is added once a network holds this many multiply-adds."""
 
-LARGEST = 10.0
+LARGEST = 16.0
 """How much larger than usual, in cost, a network may be drawn: real ones hold single layers of gigaflops."""
 
 SOFT_NODES = 45
@@ -30,33 +30,30 @@ SOFT_NODES = 45
 SOFT_PARAMETERS = 5e7
 """No block is added once a network holds this many weights: 200 MB of floats are beyond any cache of one core."""
 
-DEEP, DEEPEST = 0.1, 16
-"""Share of networks that are as deep as real ones, and how many times deeper than usual: what their kernels find in the
-caches no small network shows. One takes as long to measure as ten others, so that half of a build goes to them."""
-
-DEEP_MACS = 6e9
-"""No block is added once a deep network holds this many multiply-adds: few real ones on one core hold more."""
-
 
 class Pen:
     """A graph in the making, the dice that decide how it goes on, and the spellings that it keeps.
 
     ``macs`` counts the multiply-adds written so far, ``parameters`` the weights. What an exporter or an architecture
-    decides once for a whole network (its ``depth`` and ``scale``, ``fold`` batch normalisation, fused or decomposed
-    layer normalisation, the spelling of GELU) is drawn once, here.
+    decides once for a whole network (its ``scale``, ``fold`` batch normalisation, fused or decomposed layer
+    normalisation, the spelling of GELU) is drawn once, here.
+
+    Args:
+        b: holds the nodes, those of other parts of the network among them.
+        part: of one of many parts, how costly they are, relative to usual networks; 0 of a network by itself.
     """
 
-    def __init__(self, name: str, rng: np.random.Generator, dtype: str) -> None:
-        self.b = GraphBuilder(name)
+    def __init__(self, b: GraphBuilder, rng: np.random.Generator, dtype: str, *, part: float = 0.0) -> None:
+        self.b = b
         self.rng = rng
         self.dtype = dtype
+        self.part = part
         self.macs = 0.0
         self.parameters = 0
         self.nodes = 0
         self.others: list[str] = []
-        self.depth = self.integer(4, DEEPEST) if self.chance(DEEP) else 1
-        low = 1.0 if self.depth == 1 else 0.5  # small layers too, as of a language model that reads few tokens
-        self.scale = self.log_uniform(low, LARGEST) if self.depth > 1 or self.chance(0.35) else 1.0
+        alone = self.log_uniform(1.0, LARGEST) if self.chance(0.35) else 1.0
+        self.scale = part * self.log_uniform(0.5, 2.0) if part else alone
         self.batch = self.integer(2, 8) if self.chance(0.1) else 1
         self.fold = self.chance(0.8)
         self.fused_norm = self.chance(0.75)
@@ -98,16 +95,11 @@ class Pen:
 
     def room(self) -> bool:
         """Whether another block may be added."""
-        most = min(SOFT_MACS * self.scale * self.depth, max(DEEP_MACS, SOFT_MACS * self.scale))
-        return self.macs < most and self.nodes < SOFT_NODES * self.depth and self.parameters < SOFT_PARAMETERS
-
-    def changes(self, probability: float) -> bool:
-        """True with ``probability`` a block; as often in all of a deep network, whose stages are of equal blocks."""
-        return self.chance(probability if self.depth == 1 else 4 * probability / self.depth)
-
-    def blocks(self, most: int) -> int:
-        """How many blocks to write: at most so many, of deep networks many times that."""
-        return self.integer(1, most) * self.depth
+        return (
+            self.macs < SOFT_MACS * self.scale
+            and self.nodes < SOFT_NODES
+            and self.parameters < SOFT_PARAMETERS
+        )
 
     # graph
 
@@ -145,10 +137,6 @@ class Pen:
     def also(self, *outputs: str) -> None:
         """Answer with these tensors, too."""
         self.others += outputs
-
-    def graph(self, *outputs: str) -> Graph:
-        """The finished graph."""
-        return self.b.graph(*outputs, *self.others)
 
     # shape operators
 

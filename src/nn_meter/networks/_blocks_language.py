@@ -11,7 +11,7 @@ def _token_ids(pen: Pen, width: int, macs: float) -> str:
     cost = pen.log_uniform(5e6, 9e7)
     tokens = max(8, min(512, round(cost / (macs * width * width * pen.batch))))
     tokens = 16 * max(1, tokens // 16) if pen.chance(0.5) else tokens
-    ids = pen.b.input((pen.batch, tokens), "int64", "input_ids")
+    ids = pen.b.input((pen.batch, tokens), "int64")
     return pen.op("Gather", pen.weight(pen.integer(200, 4000), width), ids, axis=0)
 
 
@@ -30,7 +30,7 @@ def encoder(pen: Pen) -> str:
     heads, dim = heads_of(pen, width)
     mask_per_item = pen.chance(0.5)
     post_norm = pen.chance(0.7)
-    for _ in range(pen.blocks(3)):
+    for _ in range(pen.integer(1, 3)):
         if not pen.room():
             break
         y = x if post_norm else pen.layer_norm(x)
@@ -80,7 +80,7 @@ def decoder(pen: Pen) -> str:
     if not modern:
         x = pen.op("Add", x, pen.weight(1, tokens, width))
     cosine, sine = pen.weight(1, 1, tokens, dim), pen.weight(1, 1, tokens, dim)
-    for _ in range(pen.blocks(2)):
+    for _ in range(pen.integer(1, 2)):
         if not pen.room():
             break
         y = pen.rms_norm(x) if modern else pen.layer_norm(x)

@@ -24,7 +24,7 @@ def feature_map(pen: Pen, low: int, high: int, macs: float) -> str:
     pixel, so a cost drawn log-uniformly decides the side. Late stages (wide and small) come as often as early
     ones, at the same cost.
     """
-    stem = pen.chance(0.3 if pen.depth == 1 else 0.7)
+    stem = pen.chance(0.7 if pen.part else 0.3)
     grown = pen.scale**0.35
     width = pen.width(low * grown, min(high, 160) * grown if stem else high)
     side = math.sqrt(pen.scale * pen.log_uniform(2e6, 8e7) / (macs * width * width * pen.batch))
@@ -79,15 +79,14 @@ def head(pen: Pen, x: str) -> str:
 
 def halve(pen: Pen, x: str) -> int:
     """Stride of the next block: 2 at times, where the map is large enough."""
-    return 2 if min(pen.shape(x)[2:]) >= 4 and pen.changes(0.25) else 1
+    return 2 if min(pen.shape(x)[2:]) >= 4 and pen.chance(0.25) else 1
 
 
 def _next_width(pen: Pen, x: str, stride: int) -> int:
     """Width after the next block: mostly the same, another where the stage changes."""
     width = pen.channels(x)
-    if stride == 2 or pen.changes(0.15):
-        least = 1.3 if stride == 2 and pen.depth > 1 else 0.6  # later stages of whole networks are wider
-        return pen.width(min(2048.0, max(8.0, least * width)), min(2048.0, 2.0 * width))
+    if stride == 2 or pen.chance(0.15):
+        return pen.width(min(2048.0, max(8.0, 0.6 * width)), min(2048.0, 2.0 * width))
     return width
 
 

@@ -18,7 +18,7 @@ def token_input(pen: Pen, low: int, high: int, macs: float, multiple: int = 1) -
     width = multiple * max(1, round(pen.width(low, high) / multiple))
     tokens = pen.scale * pen.log_uniform(4e6, 9e7) / (macs * width * width * pen.batch)
     count = max(4, min(round(tokens), 1024 // pen.batch, round(1.5e6 * math.sqrt(pen.scale) / width)))
-    if pen.chance(0.5):
+    if pen.chance(0.3 if pen.part else 0.5):
         return pen.input(pen.batch, count, width)
     side, patch = max(2, math.isqrt(count)), pen.pick(4, 8, 14, 16, 16, 32)
     patch = max(1, min(patch, 320 // side))

@@ -10,40 +10,36 @@ from __future__ import annotations
 
 import itertools
 import zlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
+from nn_meter.ir.builder import GraphBuilder
 from nn_meter.ir.graph import Graph
 from nn_meter.networks import _blocks_language as language
 from nn_meter.networks import _blocks_maps as maps
 from nn_meter.networks import _blocks_mixers as mixers
 from nn_meter.networks import _blocks_tokens as tokens
-from nn_meter.networks._blocks import DEEP_MACS, LARGEST, Pen, Step
+from nn_meter.networks._blocks import LARGEST, Pen, Step
 from nn_meter.networks._blocks_micro import MICRO
 from nn_meter.networks._blocks_operators import OPERATORS
 from nn_meter.networks.quantised import PRECISIONS
 
 MAX_FLOPS = 4.0e8 * LARGEST
-"""No network does more floating-point operations than this in its convolutions and matrix products; of deep ones no
-block in the mean."""
+"""No network, and no part of one, does more floating-point operations than this in its convolutions and products."""
 
-DEEP_FLOPS = 4 * DEEP_MACS
-"""Nor than this, two to a multiply-add, its last block included."""
+MANY = 0.2
+"""Share of the networks that are of many parts, as many as real ones: a kernel of a real model finds its weights as far
+away as all others of the model push them, and in a small network they never leave the nearest cache."""
 
+_PART, _NODES, _WEIGHTS = (0.1, LARGEST), (100.0, 1000.0), (2.0**19, 2.0**26)
+"""Of such a network: how costly its parts are, relative to usual networks, as those of a small mobile model or of a large
+one; how many nodes it has, or how many weights, 2 to 256 MB of floats, whichever comes first."""
 
-BESIDE = 0.35
-"""Share of the networks, deep ones apart, beside which a product of many weights runs. In a real model a kernel finds
-its weights as far away as all others of the model push them; in a small network alone they never leave the nearest
-cache."""
-
-_WEIGHTS = (2.0**19, 2.0**25)
-"""Of such a product: 2 to 128 MB of floats, from what fills a core's own cache to what few caches hold."""
-
-_BESIDE_MACS = 2e8
-"""And its multiply-adds at most, so that it is not all that a network takes."""
+MOST_FLOPS = 6e9
+"""No part is added once a network does so many operations."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,31 +62,34 @@ class Family:
         """The network of this family that ``seed`` stands for, of element type ``dtype``; verified."""
         for attempt in itertools.count():
             rng = np.random.default_rng((seed, zlib.crc32(self.name.encode()), attempt))
-            pen = Pen(f"{self.name}_{seed}", rng, dtype)
-            output = self.write(pen)
-            macs = pen.macs
-            if pen.depth == 1 and pen.chance(BESIDE):
-                _beside(pen)
-            most = min(MAX_FLOPS * pen.scale * pen.depth / LARGEST, DEEP_FLOPS)
-            if pen.nodes and 2 * macs <= most:
-                graph = pen.graph(output)
-                return PRECISIONS[pen.pick(*self.precisions)](graph) if self.precisions else graph
+            b = GraphBuilder(f"{self.name}_{seed}")
+            part, nodes, weights = (float(np.exp(rng.uniform(*np.log(ends)))) for ends in (_PART, _NODES, _WEIGHTS))
+            pens = [Pen(b, rng, dtype, part=part if rng.random() < MANY else 0.0)]
+            outputs = [self.write(pens[0])]
+            while pens[0].part and _room(pens, nodes, weights):
+                pens.append(Pen(b, rng, dtype, part=part))
+                outputs.append(_ANY(pens[-1]))
+            most = 2 * MOST_FLOPS if pens[0].part else MAX_FLOPS * pens[0].scale / LARGEST
+            if pens[0].nodes and 2 * sum(pen.macs for pen in pens) <= most:
+                graph = b.graph(*outputs, *(other for pen in pens for other in pen.others))
+                return PRECISIONS[pens[0].pick(*self.precisions)](graph) if self.precisions else graph
         raise AssertionError("unreachable: attempts do not end")
 
 
-def _beside(pen: Pen) -> None:
-    """Write a product of an input with many weights, whose result is one of the network's own."""
-    weights = pen.log_uniform(*_WEIGHTS)
-    rows = round(pen.log_uniform(1, min(128, _BESIDE_MACS / weights)))
-    inner = pen.width(256, 8192)
-    pen.others.append(pen.linear(pen.input(rows, inner), round(weights / inner), bias=pen.chance(0.5)))
+def _room(pens: Sequence[Pen], nodes: float, weights: float) -> bool:
+    """Whether another part may be added to a network that shall have so many nodes, or weights."""
+    return (
+        sum(pen.parameters for pen in pens) < weights
+        and 2 * sum(pen.macs for pen in pens) < MOST_FLOPS
+        and sum(pen.nodes for pen in pens) < nodes
+    )
 
 
 def _map_network(pen: Pen, make: maps.Maker, low: int, high: int, macs: float) -> str:
     """One to four blocks on a feature map, of two families in some networks, and a head in some."""
     x = maps.feature_map(pen, low, high, macs)
     step = make(pen)
-    blocks = pen.blocks(4)
+    blocks = pen.integer(1, 4)
     change = pen.integer(1, blocks) if pen.chance(0.12) else blocks
     for index in range(blocks):
         if index == change:
@@ -109,7 +108,7 @@ def _token_network(
     if pen.chance(0.4):
         x = tokens.embed_positions(pen, x)
     step = make(pen)
-    for _ in range(pen.blocks(3)):
+    for _ in range(pen.integer(1, 3)):
         x = step(x)
         if not pen.room():
             break
@@ -122,7 +121,7 @@ def _window_network(pen: Pen) -> str:
     """One to three blocks of windowed attention."""
     x = tokens.window_input(pen)
     step = tokens.windowed(pen)
-    for _ in range(pen.blocks(3)):
+    for _ in range(pen.integer(1, 3)):
         x = step(x)
         if not pen.room():
             break
@@ -197,6 +196,9 @@ _PACKED = (
     "int8_weights",
 )
 
+_MICRO = tuple(Family(f"micro_{name}", 0.7, write) for name, write in MICRO.items())
+_ANY = _any_of((*_ON_MAPS, *_ON_TOKENS, *_MICRO))
+
 # A fifth of the networks is quantised: what a build measures of floats is what its accuracy on them rests on.
 _ROWS: tuple[Family, ...] = (
     *_ON_MAPS,
@@ -206,7 +208,7 @@ _ROWS: tuple[Family, ...] = (
     Family("dynamic_maps", 6, _any_of(_ON_MAPS), ("dynamic_uint8",)),
     Family("dynamic_tokens", 7, _any_of(_ON_TOKENS), ("dynamic_int8", "dynamic_uint8")),
     Family("packed_tokens", 7, _any_of(_ON_TOKENS), _PACKED),
-    *(Family(f"micro_{name}", 0.7, write) for name, write in MICRO.items()),
+    *_MICRO,
     *(Family(f"operators_{name}", 0.9, write) for name, write in OPERATORS.items()),
 )
 
