@@ -1,8 +1,8 @@
 """Seeded random networks whose blocks are those of real families, and whose sizes are anyone's.
 
 Widths, depths, resolutions, kernels and groups are drawn from ranges; no published network and no list of
-its layers is in here. The networks are small in cost and few in blocks, but for some as deep as real ones, and
-start at any stage of a family, so that late stages (wide and small maps) are as frequent as early ones. What a
+its layers is in here. The networks are small in cost and few in blocks, or put together of many such, and start at any
+stage of a family, so that late stages (wide and small maps) are as frequent as early ones. What a
 predictor learns from them has to carry over to real models that it never saw.
 """
 
