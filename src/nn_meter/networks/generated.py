@@ -35,8 +35,8 @@ MANY = 0.25
 away as all others of the model push them, and in a small network they never leave the nearest cache."""
 
 _PART, _NODES, _WEIGHTS = (0.2, LARGEST), (100.0, 1000.0), (2.0**19, 2.0**26)
-"""Of such a network: how costly its parts are, relative to usual networks, as those of a small mobile model or of a large
-one; how many nodes it has, or how many weights, 2 to 256 MB of floats, whichever comes first."""
+"""Of such a network: how costly its parts are, relative to usual networks, as those of a small mobile model or of a
+large one; how many nodes it has, or how many weights, 2 to 256 MB of floats, whichever comes first."""
 
 MOST_FLOPS = 6e9
 """No part is added once a network does so many operations."""
@@ -68,7 +68,7 @@ class Family:
             outputs = [self.write(pens[0])]
             while pens[0].part and _room(pens, nodes, weights):
                 pens.append(Pen(b, rng, dtype, part=part))
-                outputs.append(_ANY(pens[-1]))
+                outputs.append((_LAYERS if self.precisions else _ANY)(pens[-1]))
             most = 2 * MOST_FLOPS if pens[0].part else MAX_FLOPS * pens[0].scale / LARGEST
             if pens[0].nodes and 2 * sum(pen.macs for pen in pens) <= most:
                 graph = b.graph(*outputs, *(other for pen in pens for other in pen.others))
@@ -197,7 +197,7 @@ _PACKED = (
 )
 
 _MICRO = tuple(Family(f"micro_{name}", 0.7, write) for name, write in MICRO.items())
-_ANY = _any_of((*_ON_MAPS, *_ON_TOKENS, *_MICRO))
+_LAYERS, _ANY = _any_of((*_ON_MAPS, *_ON_TOKENS)), _any_of((*_ON_MAPS, *_ON_TOKENS, *_MICRO))
 
 # A fifth of the networks is quantised: what a build measures of floats is what its accuracy on them rests on.
 _ROWS: tuple[Family, ...] = (
