@@ -5,6 +5,7 @@ What is given here are rich's renderables; ``nn_meter.cli.output.show`` prints t
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -159,6 +160,36 @@ class Squeezed:
     def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
         length = len(legible(self.text, LINE_LETTERS))
         return Measurement(min(self.least, length), length)
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """The name of a layer in a cell, whole: where there is too little room it goes on in further lines, broken where its
+    parts meet, and only a part that is too long alone loses its middle."""
+
+    text: str
+    style: str = ""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
+        line = ""
+        for part in self._parts():
+            indented = shortened(part, options.max_width - len(_FURTHER))
+            if line and len(line) + len(part) > options.max_width:
+                yield Text(line, self.style, no_wrap=True)
+                line = _FURTHER
+            line += part if len(line) + len(part) <= options.max_width else indented
+        yield Text(line, self.style, no_wrap=True)
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        length = len(legible(self.text, LINE_LETTERS))
+        longest = max(map(len, self._parts()), default=0) + len(_FURTHER)
+        return Measurement(min(length, max(_NAME, min(longest, 2 * _NAME))), length)
+
+    def _parts(self) -> list[str]:
+        return [*filter(None, re.split(r"(?<=[./ ])(?=[^./ ])", legible(self.text, LINE_LETTERS)))]
+
+
+_FURTHER, _NAME = "  ", 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,7 +359,7 @@ class RowsTable:
         for row in self.rows:
             status = row.one(_status)
             style = "" if status == "predicted" else _style(status)
-            cells: list[RenderableType] = [Squeezed(row.name, style, 24), Squeezed(row.one(_label), least=8)]
+            cells: list[RenderableType] = [Layer(row.name, style), Squeezed(row.one(_label), least=8)]
             if shapes:
                 cells.append(Squeezed(row.one(_shape), least=24))
             if folded:
