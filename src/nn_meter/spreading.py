@@ -53,13 +53,16 @@ class RayExecutor:
             import ray
         except ImportError as error:
             raise MissingDependencyError("ray", "ray", "RayExecutor") from error
-        self._task = ray.remote(_run)
+        self._put, self._run = ray.put, ray.remote(_run)
         if options:
-            self._task = self._task.options(**options)
+            self._run = self._run.options(**options)
+        self._held: tuple[Any, Any] = None, None
 
     def submit(self, task: Callable[..., Any], /, *args: Any) -> Future:
         """See :class:`Executor`."""
-        future: Future = self._task.remote(task, *args).future()
+        if self._held[0] is not task:  # a predictor of megabytes travels once, and not with every piece
+            self._held = task, self._put(task)
+        future: Future = self._run.remote(self._held[1], *args).future()
         return future
 
 

@@ -216,6 +216,10 @@ def test_the_error_of_a_missing_package_travels() -> None:
 class FakeRay(ModuleType):
     """The few calls of Ray that are used, without a cluster; remote functions pickle what they get."""
 
+    def put(self, given: Any) -> Any:
+        self.puts = getattr(self, "puts", 0) + 1
+        return given
+
     def remote(self, function: Call) -> Any:
         asked: dict[str, Any] = {}
 
@@ -235,7 +239,7 @@ def test_ray_takes_the_work(predictor: Predictor, monkeypatch: pytest.MonkeyPatc
     ray = FakeRay("ray")
     monkeypatch.setitem(sys.modules, "ray", ray)
     assert_mixed(predictor.predict_many(MIXED, executor=RayExecutor(num_cpus=2)))
-    assert ray.asked == {"num_cpus": 2}
+    assert (ray.asked, ray.puts) == ({"num_cpus": 2}, 1), "the predictor travels once"
 
 
 def test_without_ray_its_executor_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:

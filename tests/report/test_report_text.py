@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 from rich.console import Console, RenderableType
+from rich.table import Table
 
 from nn_meter.ir import Tensor
 from nn_meter.kernels.partition import FreeConfig, Kernel, NnMeterConfig, Unfused
@@ -167,3 +168,19 @@ def test_the_command_that_measures_asks_for_the_same_tokens() -> None:
     )  # fmt: skip
     lines = [line for line in printed(text.answer(step)).splitlines() if line.startswith("verify by")]
     assert lines == ["verify by    nn-meter measure step.onnx --past 9 --seq-len 4 --backend onnxruntime_cpu"]
+
+
+@pytest.mark.parametrize("width", [72, 80, 100])
+def test_the_name_of_a_layer_stands_whole_whatever_the_width(width: int) -> None:
+    name = "stages.2.1.transformer.{0,1}.attn/MatMul_1"
+    shown = Table(box=None, show_header=False)
+    cells = ("Conv-sum (nchwc)", "x24", "0.9392", "13.6%", "compute")
+    shown.add_column()
+    for _ in cells:
+        shown.add_column(no_wrap=True)
+    shown.add_row(text.Layer(name), *cells)
+    console = Console(width=width, file=io.StringIO())
+    with console.capture() as found:
+        console.print(shown)
+    column = found.get().splitlines()
+    assert "".join(line[: column[0].index("Conv")].strip() for line in column) == name

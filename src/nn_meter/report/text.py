@@ -164,8 +164,8 @@ class Squeezed:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """The name of a layer in a cell, whole: where there is too little room it goes on in further lines, broken where its
-    parts meet, and only a part that is too long alone loses its middle."""
+    """The name of a layer in a cell, whole: where there is too little room it goes on in further lines, broken where
+    its parts meet, and only a part that is too long alone loses its middle."""
 
     text: str
     style: str = ""
