@@ -1,9 +1,10 @@
 """How time and memory grow with the number of nodes: every source, ``predict`` and ``explain`` with its page.
 
-Run from the repository root: ``PYTHONPATH=src python bench/linear.py [--sizes 1000 10000 100000] [--sources ...]``.
-Each size of each source runs in a process of its own, after a small model of the same source has warmed it up. Printed
-are seconds of processor time and MB that the model added to what the process held, and the exponents of both between
-neighbouring sizes: 1 is linear. PyTorch is left out where it is not installed.
+Run from the repository root: ``PYTHONPATH=src python bench/linear.py [--sizes 1000 10000 100000] [--sources ...]
+[--repeats 3]``. Each size of each source runs so often, each time in a process of its own, after a small model of the
+same source has warmed it up. Printed are the medians of seconds of processor time and of MB that the model added to
+what the process held, and the exponents of both between neighbouring sizes: 1 is linear. Where PyTorch is not installed
+its row says so.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from math import log, log10
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
@@ -61,6 +63,16 @@ def wide(count: int) -> bytes:
     nodes = [_op("Sigmoid", "t0", out=f"b{i}") for i in range(half)]
     nodes += [_op("Add", f"s{i - 1}" if i else "t0", f"b{i}", out=f"s{i}") for i in range(half)]
     return _onnx(nodes, f"s{half - 1}")
+
+
+def ends(count: int) -> bytes:
+    """Each reads an input of its own and computes an output."""
+    from onnx import helper
+
+    nodes = [_op("Sigmoid", f"t{i}", out=f"y{i}") for i in range(count)]
+    given, made = ([helper.make_tensor_value_info(f"{c}{i}", 1, [1, 8, 4, 4]) for i in range(count)] for c in "ty")
+    graph = helper.make_graph(nodes, "g", given, made)
+    return bytes(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]).SerializeToString())
 
 
 def residual(count: int) -> bytes:
@@ -141,6 +153,7 @@ SOURCES: dict[str, tuple[str, Callable[[int], Any]]] = {
     "onnx chain": ("onnx", chain),
     "onnx equal names": ("onnx", equal_names),
     "onnx wide": ("onnx", wide),
+    "onnx ends": ("onnx", ends),
     "onnx residual": ("onnx", residual),
     "onnx nested functions": ("onnx", nested),
     "onnx long names": ("onnx", long_names),
@@ -185,10 +198,17 @@ def exponents(sizes: Sequence[int], found: Sequence[float]) -> list[float]:
     return [log(b / a) / log(n / m) for (m, n), (a, b) in zip(pairwise(sizes), pairwise(costs), strict=True)]
 
 
+def _run(command: Sequence[str], given: bytes) -> bytes | str:
+    """What a process prints; as text its last words where it failed."""
+    done = subprocess.run(command, capture_output=True, input=given)
+    return done.stdout if done.returncode == 0 else (done.stderr.decode().strip().splitlines() or ["?"])[-1][:100]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
     parser.add_argument("--sources", nargs="+", choices=SOURCES, default=list(SOURCES), metavar="SOURCE")
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--make", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -202,21 +222,26 @@ def main() -> int:
     steep, again = 0, [sys.executable, __file__]
     print(f"{'source':22} {'does':8}", *(f"{f'{size:,}':>20}" for size in options.sizes), " exponents of time | memory")
     for source in options.sources:
+        models = []
+        for size in options.sizes:
+            models.append(_run([*again, "--make", source, str(size)], b""))
+            if isinstance(models[-1], str):
+                break
         for does in ("predict", "explain"):
             found = []
-            for size in options.sizes:
-                made = subprocess.run([*again, "--make", source, str(size)], capture_output=True)
-                answer = subprocess.run([*again, "--one", source, does], capture_output=True, input=made.stdout)
-                if made.returncode or answer.returncode:
-                    said = (made.stderr if made.returncode else answer.stderr).decode().strip().splitlines() or ["?"]
-                    print(f"{source:22} {does:8} {said[-1][:100]}")
+            for model in models:
+                runs = [model if isinstance(model, str) else _run([*again, "--one", source, does], model)
+                        for _ in range(options.repeats)]  # fmt: skip
+                if said := next((each for each in runs if isinstance(each, str)), ""):
+                    print(f"{source:22} {does:8} {said}")
                     break
-                found.append(json.loads(answer.stdout))
+                read = [json.loads(each) for each in runs]
+                found.append({what: median(each[what] for each in read) for what in ("s", "mb")})
             else:
                 time_s, memory = (exponents(options.sizes, [each[what] for each in found]) for what in ("s", "mb"))
                 steep += any(each > MOST for each in (*time_s, *memory))
                 cells = " ".join(f"{each['s']:10.3f} s {each['mb']:5.0f} MB" for each in found)
-                told = " | ".join(" ".join(f"{each:6.2f}" for each in some) for some in (time_s, memory))
+                told = " | ".join(" ".join(f"{each:6.3f}" for each in some) for some in (time_s, memory))
                 print(f"{source:22} {does:8} {cells}  {told}", flush=True)
     return 1 if steep else 0
 

@@ -39,6 +39,12 @@ _REFUSED = 2
 _WAITS = (0.5, 3.0)
 """A kill comes after so many times what a command takes that does next to nothing, on the machine as it is then."""
 
+_TRIES = 5
+"""So many sessions for each kill at most, where they end before it comes."""
+
+_TRAINED = 40
+"""In so many times what a command takes that does next to nothing a build has enough networks to train on."""
+
 _LINK_S = 30.0
 """A session that has a device asks for it within so long."""
 
@@ -166,7 +172,7 @@ def jobs(sessions: Sessions) -> dict[str, Job]:
             lambda there: ["build", "--backend", "replay", "--name", "k", "--budget", "1h", *resume[there]],
             (build, build.with_suffix(".rules.sqlite"), build.with_suffix(".fits.sqlite")),
             home / "registered" / "k@1.zip",
-            ("--budget", "12s"),
+            ("--budget", f"{max(12.0, _TRAINED * sessions.pace_s):.0f}s"),
         ),
         "evaluate": Job(
             "evaluate",
@@ -216,12 +222,12 @@ def far_job(sessions: Sessions, server: Loopback) -> Job:
 
 
 def killed(job: Job, sessions: Sessions, kills: int, draw: random.Random, tally: Tally) -> None:
-    """Kill ``job`` so often, and let it end."""
+    """Kill ``job`` so often, and let it end; a session that ends before its kill is none of them."""
     before: dict[Path, Rows] = {}
-    for number in range(kills + 1):
-        last = number == kills
+    for number in range(_TRIES * kills + 1):
+        last = tally.kills == kills or number == _TRIES * kills
         command = job.command(any(journal.exists() for journal in job.journals))
-        if last or (job.last and number > 0.7 * kills):  # of a build the last kills meet its training
+        if last or (job.last and tally.kills > 0.7 * kills):  # of a build the last kills meet its training
             command += job.last
         session, cuts = sessions.start(command), 0
         if job.cut is not None and number % 2:
@@ -239,6 +245,8 @@ def killed(job: Job, sessions: Sessions, kills: int, draw: random.Random, tally:
         if not last and session.returncode == 0 and job.made.exists():
             _forget(job)
             before = {}
+        if last:
+            break
     tally.done = sum(state != "pending" for found in before.values() for _, state, _ in found.values())
     if not job.made.exists():
         tally.wrong.append(f"{job.made.name} is not there in the end")

@@ -6,6 +6,8 @@ from __future__ import annotations
 import io
 import pickle
 import socket
+import subprocess
+import sys
 import threading
 import zipfile
 from collections import Counter
@@ -198,6 +200,40 @@ def test_fifty_first_fetches_at_once_end_in_an_error_or_the_predictor(mirror: Mi
     assert mirror.asked == Counter([*(bad.__name__ for bad in BAD), "good"])
     assert len(errors) == len(BAD), "each but those that met a bad mirror has the predictor"
     assert sum(isinstance(error, DownloadError) for error in errors) >= len(BAD) - 2
+    assert sorted(path.name for path in (home / "published").iterdir()) == [".lock", "k.zip", published.CHECKSUMS]
+
+
+CLIENT = """
+import sys
+from pathlib import Path
+from nn_meter import limits
+from nn_meter.errors import NnMeterError
+from nn_meter.predictors import bundle, published
+
+limits.DOWNLOAD_BYTES = limits.Limit(1 << 20, "bytes to fetch")
+limits.DOWNLOAD_START_S, limits.DOWNLOAD_BYTES_PER_S = 1.0, 1 << 20
+url, path = sys.argv[1], Path(sys.argv[2])
+try:
+    published.fetch(url, {"name": "k", "version": "1.0"}, path)
+except NnMeterError as error:
+    sys.exit(f"{type(error).__name__}: {error}")
+print(*bundle.load(path).kinds)
+"""
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("mirror", [BAD], indirect=True)
+def test_fifty_processes_that_fetch_first_at_once_end_in_an_error_or_the_predictor(mirror: Mirror, home: Path) -> None:
+    command = [sys.executable, "-c", CLIENT, mirror.url, str(home / "published" / "k.zip")]
+    clients = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(CLIENTS)
+    ]
+    ends = [(*each.communicate(), each.returncode) for each in clients]
+    assert mirror.asked == Counter([*(bad.__name__ for bad in BAD), "good"])
+    said = [error for _, error, code in ends if code]
+    assert len(said) == len(BAD), "each but those that met a bad mirror has the predictor"
+    assert all("Error: " in text and "Traceback" not in text for text in said), said
+    assert [out for out, _, code in ends if not code] == ["relu\n"] * (CLIENTS - len(BAD))
     assert sorted(path.name for path in (home / "published").iterdir()) == [".lock", "k.zip", published.CHECKSUMS]
 
 

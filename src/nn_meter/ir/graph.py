@@ -129,22 +129,34 @@ def verify(graph: Graph) -> Graph:
             negative dimension, a value that does not fit its shape, or a cycle; names the node or tensor.
     """
     names: set[str] = set()
-    producer: dict[str, int] = {}
-    for index, node in enumerate(graph.nodes):
+    computed: set[str] = set()
+    early: dict[str, Node] = {}  # what is read before a node of the list computes it, if one does
+    for node in graph.nodes:  # once: what lies far apart costs more to come back to than to look at
         if node.name in names:
             raise GraphError(f"{graph.name}: two nodes are named {node.name!r}; names must be unique")
         names.add(node.name)
+        for name in node.inputs:
+            if name and name not in computed:
+                if name not in graph.tensors:
+                    raise GraphError(
+                        f"{graph.name}: node {node.name!r} ({node.op_type}) reads {name!r}, which has no shape"
+                    )
+                early.setdefault(name, node)
         for out in node.outputs:
             if not out:
                 continue
-            if out in producer:
-                first = graph.nodes[producer[out]].name
+            if out in computed:
+                first = next(each.name for each in graph.nodes if out in each.outputs)
                 raise GraphError(
                     f"{graph.name}: tensor {out!r} is computed by {first!r} and by {node.name!r}"
                 )
-            producer[out] = index
+            if out not in graph.tensors:
+                raise GraphError(
+                    f"{graph.name}: node {node.name!r} ({node.op_type}) computes {out!r}, which has no shape"
+                )
+            computed.add(out)
     for tensor in graph.tensors.values():
-        if any(dim < 0 for dim in tensor.shape):
+        if min(tensor.shape, default=0) < 0:
             raise GraphError(
                 f"{graph.name}: tensor {tensor.name!r} has the shape {tensor.shape}; give the input shapes"
             )
@@ -155,27 +167,12 @@ def verify(graph: Graph) -> Graph:
     for name in (*graph.inputs, *graph.outputs):
         if name not in graph.tensors:
             raise GraphError(f"{graph.name}: the graph's input or output {name!r} is not among its tensors")
-    in_order = True
-    for index, node in enumerate(graph.nodes):
-        for name in node.inputs:
-            if not name:
-                continue
-            tensor_or_none = graph.tensors.get(name)
-            if tensor_or_none is None:
-                raise GraphError(
-                    f"{graph.name}: node {node.name!r} ({node.op_type}) reads {name!r}, which has no shape"
-                )
-            source = producer.get(name)
-            if source is not None:
-                in_order = in_order and source < index
-            elif not tensor_or_none.const and name not in graph.inputs:
-                raise GraphError(f"{graph.name}: node {node.name!r} reads {name!r}, which nothing computes")
-        for out in node.outputs:
-            if out and out not in graph.tensors:
-                raise GraphError(
-                    f"{graph.name}: node {node.name!r} ({node.op_type}) computes {out!r}, which has no shape"
-                )
-    if not in_order:
+    given = frozenset(graph.inputs)
+    for name, node in early.items():
+        if name not in computed and not graph.tensors[name].const and name not in given:
+            raise GraphError(f"{graph.name}: node {node.name!r} reads {name!r}, which nothing computes")
+    if not computed.isdisjoint(early):
+        producer = {out: index for index, node in enumerate(graph.nodes) for out in node.outputs if out}
         _, stuck = execution_order([{producer[n] for n in node.inputs if n in producer} for node in graph.nodes])
         if stuck is not None:
             raise GraphError(f"{graph.name}: the graph has a cycle through or before node {graph.nodes[stuck].name!r}")

@@ -56,27 +56,29 @@ class Work:
 
     def __init__(self, graph: Graph) -> None:
         self.tensors: dict[str, Tensor] = dict(graph.tensors)
-        self.outputs = list(graph.outputs)
+        self.outputs: dict[str, tuple[int, ...]] = {}  # the model's, with their places among them
+        for number, name in enumerate(graph.outputs):
+            self.outputs[name] = (*self.outputs.get(name, ()), number)
         self.inputs = frozenset(graph.inputs)
         self.free: list[tuple[str, str, str]] = []
         self.refusals: list[Refusal] = []
         self.folded: dict[str, Op] = {}
         self.producer: dict[str, Op] = {}
-        self._readers: dict[str, Op | dict[int, Op]] = {}  # most tensors have one
-        self._ops: dict[int, Op] = {}
-        self._typed: dict[str, dict[int, Op]] = {}  # by the type that they were put in with
-        self._last: dict[str, Place] = {}  # of each type, and of all
+        self._readers: dict[str, Op | dict[Op, None]] = {}  # most tensors have one
+        self._ops: dict[Op, None] = {}
+        self._typed: dict[str, dict[Op, None]] = {}  # by the type that they were put in with
         self._mixed: set[str] = set()  # types that were put in out of order
         self._names = 0
         self._turns = 0
         for number, node in enumerate(graph.nodes):
             op = Op(_operator(node), node.inputs, node.outputs, node.attrs, (node.name,))
+            op.place = (number, 0)
             if all(graph.tensors[o].const for o in node.outputs if o):
                 self.free.append((node.name, node.op_type, self.KNOWN))
-                op.place = (number, 0)
                 self.folded.update((o, op) for o in node.outputs if o)
             else:
-                self._put(op, (number, 0))
+                self._enter(op)
+        self._last = {group: next(reversed(ops)).place for group, ops in (("", self._ops), *self._typed.items()) if ops}
 
     def add(self, op: Op, *, at: Op | None = None, before: Op | None = None, behind: Op | None = None) -> Op:
         """Put in an operator: in the place of one, or beside it; behind what was put there earlier."""
@@ -88,14 +90,17 @@ class Work:
         return self._put(op, (*beside.place[:-1], -1 if before else 1, self._turns, 0))
 
     def _put(self, op: Op, place: Place) -> Op:
-        op.place, key = place, id(op)
-        self._ops[key] = op
-        self._typed.setdefault(op.op_type, {})[key] = op
+        op.place = place
         for group in ("", op.op_type):
             if place < self._last.get(group, ()):
                 self._mixed.add(group)
             else:
                 self._last[group] = place
+        return self._enter(op)
+
+    def _enter(self, op: Op) -> Op:
+        self._ops[op] = None
+        self._typed.setdefault(op.op_type, {})[op] = None
         for out in op.outputs:
             if out:
                 self.producer[out] = op
@@ -106,8 +111,8 @@ class Work:
 
     def remove(self, op: Op) -> None:
         """Take out an operator; its outputs have no producer until another is added."""
-        del self._ops[id(op)]
-        self._typed.get(op.op_type, {}).pop(id(op), None)
+        del self._ops[op]
+        self._typed.get(op.op_type, {}).pop(op, None)
         for out in op.outputs:
             if out and self.producer.get(out) is op:
                 del self.producer[out]
@@ -118,20 +123,20 @@ class Work:
     def _reads(self, op: Op, name: str) -> None:
         known = self._readers.setdefault(name, op)
         if isinstance(known, dict):
-            known[id(op)] = op
+            known[op] = None
         elif known is not op:
-            self._readers[name] = {id(known): known, id(op): op}
+            self._readers[name] = {known: None, op: None}
 
     def _reads_no_more(self, op: Op, name: str) -> None:
         known = self._readers[name]
         if isinstance(known, dict):
-            del known[id(op)]
+            del known[op]
         else:
             del self._readers[name]
 
     def alive(self, op: Op) -> bool:
         """Whether ``op`` is still in the graph."""
-        return id(op) in self._ops
+        return op in self._ops
 
     def has(self, *op_types: str) -> bool:
         """Whether an operator of one of these types is there."""
@@ -139,18 +144,18 @@ class Work:
 
     def ops(self, *op_types: str) -> Iterator[Op]:
         """Operators of these types in execution order, as they were when asked; gone ones are skipped."""
-        found = [op for each in op_types or ("",) for op in (self._typed.get(each, {}) if each else self._ops).values()]
+        found = [op for each in op_types or ("",) for op in (self._typed.get(each, ()) if each else self._ops)]
         if len(op_types) > 1 or not self._mixed.isdisjoint(op_types or ("",)):
             found.sort(key=_place)
         alive = self._ops
         for op in found:
-            if id(op) in alive:
+            if op in alive:
                 yield op
 
     def readers(self, name: str) -> Collection[Op]:
         """Operators that read a tensor, as they are at any time."""
         found = self._readers.get(name)
-        return () if found is None else found.values() if isinstance(found, dict) else (found,)
+        return () if found is None else found.keys() if isinstance(found, dict) else (found,)
 
     def only_reader(self, name: str) -> Op | None:
         """The one operator that reads ``name``, if it is one, reads it once and ``name`` is no output."""
@@ -226,13 +231,21 @@ class Work:
         self._reads_no_more(op, old)
         self._reads(op, new)
 
+    def give(self, new: str, old: str) -> None:
+        """Let ``new`` be an output of the model, as which it is not known yet, in the place of ``old``."""
+        self.outputs[new] = self.outputs.pop(old)
+
+    def outputs_in_order(self) -> list[str]:
+        """The model's outputs as it has them."""
+        return [name for _, name in sorted((each, name) for name, places in self.outputs.items() for each in places)]
+
     def bypass(self, op: Op, reason: str) -> bool:
         """Take out an operator whose output equals its first input, unless both are the model's own; it is free."""
         source, out = op.inputs[0], op.outputs[0]
         if out in self.outputs:
             if source in self.inputs or source in self.outputs or self.const(source):
                 return False
-            self.outputs = [source if o == out else o for o in self.outputs]
+            self.give(source, out)
         for reader in list(self.readers(out)):
             self.swap_input(reader, out, source)
         self.remove(op)

@@ -49,7 +49,7 @@ def lowered(graph: Graph, data: bytes, inputs: Mapping[str, np.ndarray], schema:
     for op in work.ops():
         if id(op) not in taken:
             taken.update(map(id, _write(op, work, file, graph)))
-    outputs = [name for name in work.outputs if name]
+    outputs = [name for name in work.outputs_in_order() if name]
     try:
         written = file.finished(outputs)
     except NotImplementedError as error:

@@ -193,7 +193,7 @@ def written(graph: Graph, data: bytes) -> Net:
     for op in work.ops():
         if id(op) not in taken:
             taken.update(map(id, _write(op, work, file, graph)))
-    return file.finished([name for name in work.outputs if name])
+    return file.finished([name for name in work.outputs_in_order() if name])
 
 
 def _write(op: Op, work: Work, file: File, graph: Graph) -> Sequence[Op]:

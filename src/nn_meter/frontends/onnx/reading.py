@@ -187,25 +187,25 @@ class Reading:
 
     def _order(self, nodes: Sequence[wire.RawNode], scope: Scope) -> Sequence[int]:
         """Places of ``nodes`` so that each comes after those that it reads; as they are where they are in order."""
-        producer: dict[str, int] = {}
-        for index, node in enumerate(nodes):
-            for out in node.outputs:
-                if out and (out in producer or self._known(scope[out])):
-                    raise GraphError(f"{self.where}: tensor {out!r} is computed or given twice; names must be unique")
-                producer[out] = index
-        in_order = True
-        for index, node in enumerate(nodes):
+        computed: set[str] = set()
+        early: dict[str, wire.RawNode] = {}  # what is read before a node of the list computes it, if one does
+        for node in nodes:
             for read in self._reads(node):
-                source = producer.get(read)
-                if source is not None:
-                    in_order = in_order and source < index
-                elif scope[read] and not self._known(scope[read]):
-                    raise GraphError(
-                        f"{self.where}: node {node.name or node.op_type!r} ({node.op_type}) reads {read!r}, "
-                        "which nothing computes"
-                    )
-        if in_order:
+                if read not in computed:
+                    early.setdefault(read, node)
+            for out in node.outputs:
+                if out and (out in computed or self._known(scope[out])):
+                    raise GraphError(f"{self.where}: tensor {out!r} is computed or given twice; names must be unique")
+                computed.add(out)
+        for read, node in early.items():
+            if read not in computed and scope[read] and not self._known(scope[read]):
+                raise GraphError(
+                    f"{self.where}: node {node.name or node.op_type!r} ({node.op_type}) reads {read!r}, "
+                    "which nothing computes"
+                )
+        if computed.isdisjoint(early):
             return range(len(nodes))
+        producer = {out: index for index, node in enumerate(nodes) for out in node.outputs}
         order, stuck = execution_order([{producer[n] for n in self._reads(node) if n in producer} for node in nodes])
         if stuck is not None:
             name = nodes[stuck].name or nodes[stuck].op_type

@@ -64,7 +64,7 @@ class _Blocks:
         shape = list(work.shape(out))
         self.channels[out] = shape[1]
         shape[1] = self.padded(shape[1])
-        self.uses[out] = len(work.readers(out)) + work.outputs.count(out)
+        self.uses[out] = len(work.readers(out)) + len(work.outputs.get(out, ()))
         self.twin[out] = work.fresh("blocked", shape, out)
         attrs, fused = kind.attrs, kind.fused
         new = work.fuse(ops, str(changes.get("op_type", kind.op_type)), inputs, [self.twin[out]], attrs)
@@ -173,7 +173,7 @@ class _Blocks:
         shape = list(work.shape(out))
         self.channels[out] = shape[1]
         shape[1] = self.padded(shape[1])
-        self.uses[out] = len(work.readers(out)) + work.outputs.count(out)
+        self.uses[out] = len(work.readers(out)) + len(work.outputs.get(out, ()))
         self.twin[out] = work.fresh("blocked", shape, out)
         work.add(Op("Reshape", [summed], [self.twin[out]], {}), behind=made)
 

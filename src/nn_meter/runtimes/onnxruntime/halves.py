@@ -113,7 +113,8 @@ def _cast_back(work: Work, op: Op, name: str, wide: set[int]) -> None:
         work.add(Op("Cast", [name], [back], {"to": 10}), behind=op)
         for reader in others:
             work.swap_input(reader, name, back)
-        work.outputs = [back if out == name else out for out in work.outputs]
+        if name in work.outputs:
+            work.give(back, name)
     work.tensors[name] = replace(work.tensors[name], dtype="float32")
 
 
