@@ -46,6 +46,7 @@ PASSES: tuple[Pass, ...] = (
     Pass("fold_pad", convolutions.fold_pad("Conv", "AveragePool"), "Pad_Fusion", since="1.32"),
     Pass("fold_into_conv", convolutions.fold_into_conv, "ConvBNFusion, ConvMulFusion, ConvAddFusion"),
     Pass("drop_relu", convolutions.drop_relu, "ReluClipFusion"),
+    Pass("drop_not", views.drop_not, "NotWhereFusion"),
     Pass("fuse_reciprocal", rewriting(QUOTIENT), "DivMulFusion"),
     Pass("fuse_gelu", rewriting(GELU), "GeluFusion"),
     Pass("fuse_tanh_gelu", halves.unless_half(rewriting(TANH_GELU)), "FastGeluFusion"),

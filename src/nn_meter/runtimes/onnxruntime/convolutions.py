@@ -13,15 +13,16 @@ _GEMM_ACTIVATIONS = ("Relu", "Sigmoid", "Tanh", "LeakyRelu", "HardSigmoid")
 
 
 def fold_into_conv(work: Work, options: Options) -> None:
-    """BatchNormalization, and Mul or Add of a constant per channel, into the weights of the convolution before."""
-    for op in work.ops("Conv"):
+    """BatchNormalization into the weights of the convolution before, transposed or not; Mul or Add of a constant per
+    channel into those of one that is not."""
+    for op in work.ops("Conv", "ConvTranspose"):
         while work.alive(op):
             after = work.only_reader(op.outputs[0])
             if after is None or not work.const(op.inputs[1]) or options.denies(work, op, after):
                 break
             if after.op_type == "BatchNormalization" and after.inputs[0] == op.outputs[0]:
                 bias = op.inputs[2] if len(op.inputs) > 2 else after.inputs[2]
-            elif after.op_type in ("Mul", "Add") and _per_channel(work, after, op.outputs[0]):
+            elif op.op_type == "Conv" and after.op_type in ("Mul", "Add") and _per_channel(work, after, op.outputs[0]):
                 other = next(i for i in after.inputs if i != op.outputs[0])
                 has_bias = len(op.inputs) > 2
                 if after.op_type == "Mul":
@@ -31,7 +32,7 @@ def fold_into_conv(work: Work, options: Options) -> None:
             else:
                 break
             inputs = (*op.inputs[:2], *((bias,) if bias else ()))
-            op = work.fuse((op, after), "Conv", inputs, after.outputs[:1], op.attrs)
+            op = work.fuse((op, after), op.op_type, inputs, after.outputs[:1], op.attrs)
 
 
 def _per_channel(work: Work, op: Op, source: str) -> bool:

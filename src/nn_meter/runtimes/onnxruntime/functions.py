@@ -97,7 +97,8 @@ def _defined(work: Work, op: Op) -> Body:
     """The body that ONNX's definition gives for these operands."""
     from onnx import FunctionProto, TypeProto, defs, helper
 
-    schema = defs.get_schema(op.op_type, OPSET)
+    older = op.attrs.get("opset")
+    schema = defs.get_schema(op.op_type, older if isinstance(older, int) else OPSET)
     node = helper.make_node(op.op_type, op.inputs, op.outputs)
     for name, value in op.attrs.items():
         declared = schema.attributes.get(name)

@@ -1,4 +1,4 @@
-"""Views that become one, and parts of a tensor that become a Split."""
+"""What changes nothing, views that become one, and parts of a tensor that become a Split."""
 
 from __future__ import annotations
 
@@ -10,6 +10,20 @@ from nn_meter.runtimes.base import Options
 def eliminate_no_ops(work: Work, options: Options) -> None:
     """What changes nothing. A Tile or Transpose is executed all the same, and so is arithmetic on an input."""
     no_ops.eliminate_no_ops(work, kept=("Tile", "Transpose"), of_inputs=False)
+
+
+def drop_not(work: Work, options: Options) -> None:
+    """A Not that only conditions of Where read: those take their operands the other way round."""
+    for op in work.ops("Not"):
+        out, readers = op.outputs[0], list(work.readers(op.outputs[0]))
+        if readers and out not in work.outputs and all(_only_asks(each, out) for each in readers):
+            for each in readers:
+                each.inputs = (out, each.inputs[2], each.inputs[1])
+            work.bypass(op, "the Where behind it takes its operands the other way round")
+
+
+def _only_asks(op: Op, name: str) -> bool:
+    return op.op_type == "Where" and len(op.inputs) == 3 and op.inputs[0] == name and op.inputs.count(name) == 1
 
 
 def gather_to_split(work: Work, options: Options) -> None:
