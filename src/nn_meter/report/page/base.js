@@ -45,6 +45,12 @@ function make(tag, attributes, ...children) {
   element.append(...children.filter((child) => child !== null && child !== undefined && child !== ""));
   return element;
 }
+
+// a name that breaks where its parts meet, if at all
+function broken(name) {
+  const parts = name.split(/(?<=[./])(?=.)|(?<=[a-z])(?=[A-Z])/);
+  return parts.flatMap((part, place) => (place ? [make("wbr"), part] : [part]));
+}
 const SVG = new Set(["svg", "path", "circle"]);
 
 function section(id, title, hint, ...content) {

@@ -85,7 +85,7 @@ function compare() {
     const ratio = row.a && row.b !== null ? `${(row.b / row.a).toFixed(2)}×` : row.a === null ? "only second" : row.b === null ? "only first" : "–";
     const shown = row.sides.flat().find((kernel) => looking.at.kernels[kernel.index] === kernel);
     return make("tr", { class: kind, onclick: shown ? () => look(shown, "compare") : () => {} },
-      make("td", { class: "name" }, row.name), ...(comparing.by === "layer" ? [make("td", { class: "wide" }, row.label)] : []),
+      make("td", { class: "name" }, ...broken(row.name)), ...(comparing.by === "layer" ? [make("td", { class: "wide" }, row.label)] : []),
       make("td", { class: "n" }, ms(row.a)), make("td", { class: "n" }, ms(row.b)), make("td", { class: "n wide" }, row.more ? signed(row.more) : "0"),
       make("td", { class: "bar wide" }, bar), make("td", { class: "n" }, ratio));
   }

@@ -73,7 +73,7 @@ function icicle(prediction) {
       type: "button", class: at.type, title: `${name}\n${ms(at.ms)} ms, ${percent(share)}`,
       tabindex: level < 2 ? 0 : -1, "data-kernel": at.kernel ? at.kernel.index : null,
       onclick: () => (at.kernel ? look(at.kernel, "icicle") : go(at === focus && at.parent ? at.parent : at)),
-    }, at.name);
+    }, make("span", null, at.name));
     Object.assign(element.style, { left: `${100 * left}%`, width: `${100 * width}%`, top: `${level * HEIGHT}px` });
     if (at.kernel) heat(element, at.ms, most);
     if (at.kernel && at.kernel === marked) element.classList.add("marked");

@@ -81,8 +81,9 @@ function row(kernel, prediction, most) {
   const bar = make("div", { class: "fill" });
   bar.style.width = `${most ? (100 * kernel.ms) / most : 0}%`;
   const shown = {
-    layer: [make("span", { class: "text" }, kernel.layer), copier(kernel.nodes[0] || kernel.layer, "the layer's name"),
+    layer: [make("span", { class: "text" }, ...broken(kernel.layer)), copier(kernel.nodes[0] || kernel.layer, "the layer's name"),
       make("span", { class: "small" }, kernel.label)],
+    kernel: broken(kernel.label),
     ms: [ms(kernel.ms)],
     share: [make("span", null, percent(share)), bar],
     status: [make("span", { class: `status ${kernel.status}` }, kernel.status)],
