@@ -3,9 +3,9 @@
     python bench/spreading.py [--rounds 3] [--count 2000]
 
 Candidates are new in every round, and what was computed before stays known, as in a search. All ways get the same
-candidates by turns; printed are medians of candidates a second and of ratios to one process. On a machine of one
-processor the ratios say what spreading costs, not what it gains. Modules and Ray are left out where they are not
-installed.
+candidates by turns; printed are medians of candidates a second, of how many times as fast as one process that is, and
+of how many times its processor time all processes take together (Linux), Ray's own included. On one processor it says
+what spreading costs, not what it gains. Modules and Ray are left out where they are not installed.
 """
 
 from __future__ import annotations
@@ -68,6 +68,23 @@ def ways(stack: ExitStack) -> dict[str, dict[str, Any]]:
     return found
 
 
+def processor_s() -> float:
+    """Processor seconds of this process and of all that it began."""
+    children: dict[int, list[int]] = {}
+    ticks: dict[int, int] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:  # it ended meanwhile
+            continue
+        children.setdefault(int(fields[1]), []).append(int(stat.parent.name))
+        ticks[int(stat.parent.name)] = sum(map(int, fields[11:15]))
+    own = [os.getpid()]
+    for pid in own:
+        own += children.get(pid, ())
+    return sum(ticks.get(pid, 0) for pid in own) / os.sysconf("SC_CLK_TCK")
+
+
 def compared(what: str, makes: Sequence[Callable[[], Any]], options: dict[str, Any], known: dict[str, Any]) -> None:
     """Print how fast each way is; the first round warms up."""
     predictor = nn_meter.load_latency_predictor(LATEST)
@@ -75,15 +92,16 @@ def compared(what: str, makes: Sequence[Callable[[], Any]], options: dict[str, A
     for place, make in enumerate(makes):
         models, taken, answers = make(), {}, []
         for name in [*known][:: 1 if place % 2 else -1]:
-            start_s = time.perf_counter()
+            start_s, used_s = time.perf_counter(), processor_s()
             answers.append(predictor.predict_many(models, **options, **known[name]))
-            taken[name] = time.perf_counter() - start_s
+            taken[name] = time.perf_counter() - start_s, processor_s() - used_s
         assert all(each == answers[0] for each in answers), "every way answers the same"
         rounds.append((len(models), taken))
     for name in known:
-        second = statistics.median(count / taken[name] for count, taken in rounds[1:])
-        ratio = statistics.median(taken["one process"] / taken[name] for _, taken in rounds[1:])
-        print(f"{what:24}{name:24}{second:10.0f}{ratio:8.2f}", flush=True)
+        second = statistics.median(count / taken[name][0] for count, taken in rounds[1:])
+        faster = statistics.median(taken["one process"][0] / taken[name][0] for _, taken in rounds[1:])
+        used = statistics.median(taken[name][1] / max(taken["one process"][1], 0.01) for _, taken in rounds[1:])
+        print(f"{what:24}{name:24}{second:10.0f}{faster:9.2f}{used:11.2f}", flush=True)
 
 
 def main() -> None:
@@ -92,7 +110,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=2000, help="candidates of a round")
     options = parser.parse_args()
     print(f"{len(os.sched_getaffinity(0))} processors")
-    print(f"{'':24}{'':24}{'a second':>10}{'ratio':>8}")
+    print(f"{'':24}{'':24}{'a second':>10}{'as fast':>9}{'processor':>11}")
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         known = ways(stack)
