@@ -47,13 +47,14 @@ class Corrected:
     probe_ms: float
 
 
-def corrected(records: Sequence[Record]) -> Corrected:
+def corrected(records: Sequence[Record], probe_ms: float | None = None) -> Corrected:
     """The kernels of ``records``; those that nothing is known about beside their latencies stay as they are.
 
-    ``networks`` and ``records`` of the result belong together one by one.
+    ``probe_ms`` is what the probe takes at the speed of the machine that is asked for, by default the usual one of
+    these records. ``networks`` and ``records`` of the result belong together one by one.
     """
     probed = [record for record in records if record.probe is not None]
-    quiet, probe_ms = _undisturbed(probed)
+    quiet, probe_ms = _undisturbed(probed, probe_ms)
     calls = [each.whole.quiet_ms / slow for each, slow in quiet if each.family == CALL and each.whole is not None]
     call_ms = float(np.median(calls)) if calls else 0.0
     told = [(record, slow) for record, slow in quiet if record.family != CALL]
@@ -66,10 +67,10 @@ def corrected(records: Sequence[Record]) -> Corrected:
     )
 
 
-def _undisturbed(records: Sequence[Record]) -> tuple[list[tuple[Record, float]], float]:
+def _undisturbed(records: Sequence[Record], probe_ms: float | None) -> tuple[list[tuple[Record, float]], float]:
     """Records whose probes were quiet in each turn, and how much slower than quiet the machine was around then: the
-    median over records nearby of their probe's quiet latency, relative to the same median in half of all stretches,
-    which is told beside them.
+    median over records nearby of their probe's quiet latency, relative to ``probe_ms``, or else to the same median in
+    half of all stretches, which is told beside them.
 
     A median is compared with medians, and with the middle one: the quickest of all the probe's runs is no stretch that
     a model could be judged in, and the quietest stretches are few. To divide by either makes every kernel a few percent
@@ -89,7 +90,7 @@ def _undisturbed(records: Sequence[Record]) -> tuple[list[tuple[Record, float]],
     kept = np.flatnonzero(excess <= max(_DISTURBED, float(np.quantile(excess, 0.3)))).tolist()
     own = np.array([probe.quiet_ms for probe in probes])[kept]
     nearby = [float(np.median(own[max(0, n - _NEAR) : n + _NEAR])) for n in range(len(kept))]
-    quiet_ms = float(np.median(nearby))
+    quiet_ms = probe_ms or float(np.median(nearby))
     return [(records[i], each / quiet_ms) for i, each in zip(kept, nearby, strict=True)], quiet_ms
 
 

@@ -45,6 +45,7 @@ def train(
     kinds: Sequence[str] | None = None,
     sheet: Speeds | None = None,
     codes: Mapping[str, Codes] = MappingProxyType({}),
+    probe_ms: float | None = None,
     seed: int = 0,
     kept: Journal | None = None,
     progress: Progress | None = None,
@@ -57,6 +58,7 @@ def train(
         sheet: what the data sheet of a GPU says that it does at best, in place of what the records show; the cost of a
             call is theirs.
         codes: of kinds whose names have codes already, those of another predictor that this one shall agree with.
+        probe_ms: at which speed of the machine to answer, as ``corrected`` takes it.
         kept: holds regressors that were fitted before to the same numbers, and gets those that are fitted now.
         progress: hears after each kind.
 
@@ -66,7 +68,7 @@ def train(
     """
     check_kinds(kinds)
     where = _shared(records)
-    correction = corrected(records)
+    correction = corrected(records, probe_ms)
     speeds = fit_speeds(correction.networks)
     if sheet is not None:
         speeds = replace(sheet, overhead_ms=speeds.overhead_ms)

@@ -1,0 +1,44 @@
+"""A predictor trained once more from the journals of its builds, at a stated speed of the machine.
+
+    python scripts/retrained.py JOURNAL... --like BUNDLE --probe-ms 0.71 -o OUT
+
+A virtual machine's speed moves by 15 % from day to day. Whoever ships a predictor for others may let it answer at a
+speed between those that were seen, as the fixed probe tells them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from nn_meter.building import measured
+from nn_meter.learning.training import train
+from nn_meter.measuring.journal import Journal
+from nn_meter.predictors import bundle as bundles
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("journals", type=Path, nargs="+", metavar="JOURNAL")
+    parser.add_argument("--like", type=Path, required=True, metavar="BUNDLE", help="whose name and rules to take")
+    parser.add_argument("--probe-ms", type=float, help="by default the usual speed of the measurements")
+    parser.add_argument("-o", "--out", type=Path, required=True, help="a folder, or a zip")
+    args = parser.parse_args()
+    like = bundles.load(args.like)
+    records, failed = [], 0
+    with tempfile.TemporaryDirectory() as folder:
+        for number, journal in enumerate(args.journals):
+            copy = shutil.copy(journal, Path(folder) / f"{number}.sqlite")  # a journal that is opened is written to
+            with Journal(Path(copy)) as book:
+                told, failures = measured(book)
+            records += told
+            failed += len(failures)
+    made = train(records, name=like.name, version=like.version, rules=dict(like.rules), probe_ms=args.probe_ms)
+    bundles.save(replace(made, notes=(*made.notes, f"{failed} networks failed")), args.out)
+
+
+if __name__ == "__main__":
+    main()
