@@ -81,6 +81,8 @@ def test_what_networks_consist_of_can_be_built_one_by_one(network: tuple[str, in
         cut = kernel.config if kernel.kind == "slice" else None
         if isinstance(cut, CopyConfig) and cut.size % (cut.out // cut.run):
             continue  # along several axes at once, of which the config says too little
+        if kernel.kind == "conv_nchw" and FAMILIES[network[0]].precisions:
+            continue  # its weights may come out of a DequantizeLinear, of which the config says nothing
         if KINDS[kernel.kind].build is not None:
             hold_keystone(kernel.kind, kernel.config)
 

@@ -55,9 +55,8 @@ def test_constants_that_several_read_are_cast_at_every_inference() -> None:
         """
         input x: float16[1,16,12,12]
         const w: float16[16,16,3,3]
-        v = Identity(w)
         a = Conv(x, w)
-        b = Conv(a, v)
+        b = Conv(a, w)
         output b
         """
     )
