@@ -43,6 +43,10 @@ PROCESSOR, DELEGATE = "tflite_cpu", "tflite_gpu"
 
 CALL = "call"
 LAUNCH = "launch"
+START = "start"
+
+NO_WORK = frozenset({LAUNCH, START})
+"""Terms of every kernel, whatever it computes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +128,11 @@ def _tiles(c: ConvConfig) -> float:
 
 
 def _winograd(c: ConvConfig) -> bool:
-    """Whether TFLite's delegate computes it in squares of 4 by 4 (``IsSuitableForWinograd4x4To6x6``, as it is for other
-    GPUs than Adreno, which ran none here; channels come in fours)."""
+    """Whether TFLite's delegate computes it in squares of 4 by 4, as the names of the kernels that it ran say: where
+    there are 32 squares and 64 channels (in fours, 16) on both sides, on other GPUs than Adreno, which ran none."""
     squares = prod(-(-out // 4) for out in c.out)
-    least = 8 if squares >= 128 else 16
     plain = set(c.kernel) == {3} and max(c.strides) == 1 and c.group == 1
-    return plain and squares >= 32 and min(-(-c.cin // 4), -(-c.cout // 4)) >= least
+    return plain and squares >= 32 and min(-(-c.cin // 4), -(-c.cout // 4)) >= 16
 
 
 def _pads(c: ConvConfig) -> bool:
@@ -157,6 +160,7 @@ TERMS: Mapping[str, Term] = MappingProxyType(
     {
         CALL: Term("", lambda c: 1.0, 1.0),
         LAUNCH: Term("", lambda c: 1.0, 1.0),
+        START: Term("", lambda c: 1.0, 1.0),
         "conv": Term("arithmetic", _macs, 1e6, (_CIN, _COUT, _PIXELS, _AREA, _STRIDE)),
         "conv1x1": Term("arithmetic", _macs, 1e6, (_CIN, _COUT, _PIXELS, _STRIDE)),
         "stem": Term("arithmetic", _macs, 1e6, (Size("cout", lambda c: c.cout, 32), _AREA, _STRIDE)),
@@ -286,12 +290,15 @@ def steps(kind: str, config: KernelConfig, staged: str = "") -> Iterator[str]:
       anew, where they are integers); convolutions in groups run in a plain loop of one thread (its ``conv.cc`` left
       them to the reference kernel; RegNets and ResNeXts gain nothing by threads); depthwise ones of integers are quick
       where channels come in eights (``ragged``); no activation but a clamp is fused.
-    - ``DELEGATE``, TFLite's kernels for GPUs: each work item sums one group of elements in a loop, which takes its time
-      (``wait``) where there are too few items to fill the GPU; some convolutions are Winograd's (``winograd``).
+    - ``DELEGATE``, TFLite's kernels for GPUs: a kernel that does nothing takes a while by the GPU's own clock too
+      (``start``; ``launch`` lies between kernels); each work item sums one group of elements in a loop, which takes its
+      time (``wait``) where there are too few items to fill the GPU; some convolutions are Winograd's (``winograd``).
     """
     if kind == "reshape":
         return
     yield LAUNCH
+    if staged == DELEGATE:
+        yield START
     if isinstance(config, ConvConfig):
         yield from _convolution(kind, config, staged)
     elif isinstance(config, GemmConfig):

@@ -16,7 +16,7 @@ from nn_meter.errors import BundleError
 from nn_meter.ir import Graph
 from nn_meter.kernels.partition import Kernel, Partition
 from nn_meter.kernels.rules import read_rules
-from nn_meter.kernels.terms import CALL, LAUNCH, PROCESSOR, TERMS, rows
+from nn_meter.kernels.terms import CALL, NO_WORK, PROCESSOR, TERMS, rows
 from nn_meter.predictors.bundle import Bundle
 from nn_meter.predictors.prediction import KernelPrediction, Prediction
 from nn_meter.runtimes.fusion import fuse
@@ -144,7 +144,7 @@ class SumsEngine:
         latency_ms = sum(self._term(name).latency_ms(row) for name, row in terms)
         notes = tuple(dict.fromkeys(note for name, row in terms for note in self._term(name).notes(name, row)))
         unseen = any(self._term(name).work is None for name, _ in terms)
-        if all(name == LAUNCH for name, _ in terms):
+        if all(name in NO_WORK for name, _ in terms):
             unseen, notes = True, (*notes, f"no term for kernels of kind {kernel.kind!r}: only the launch is counted")
         return KernelPrediction(kernel, "estimated" if unseen else "predicted", latency_ms, None, notes)
 
