@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from types import MappingProxyType
@@ -85,6 +85,8 @@ class Runtime:
         views: why what only looks at data another way costs nothing there; empty where it costs something.
         idle: names of a graph's nodes that are not executed, though they stand in a kernel that is: nothing of its
             config follows from them.
+        laid: says of a graph's operators, but those of the nodes that it is given, how their data lies, where what they
+            cost follows from that.
         few: element types that only these of its operators take; it refuses a model that has others of them.
     """
 
@@ -97,6 +99,7 @@ class Runtime:
     precisions: tuple[str, ...] = ("float32",)
     views: str = ""
     idle: Callable[[Graph], frozenset[str]] = lambda graph: frozenset()
+    laid: Callable[[Work, Collection[str]], None] = lambda work, idle: None
     few: Mapping[str, frozenset[str]] = field(default_factory=lambda: MappingProxyType({}))
 
     def passes_of(self, version: str = "") -> tuple[Pass, ...]:

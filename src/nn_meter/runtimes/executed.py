@@ -48,7 +48,7 @@ def read_all(kernels: Sequence[ExecutedKernel], runtime: Runtime, graph: Graph) 
         )
     idle = runtime.idle(graph)
     working = [[name for name in group.nodes if name not in idle] or group.nodes for group in groups]
-    configs = read_groups(graph, working)
+    configs = read_groups(graph, working, lambda work: runtime.laid(work, idle))
     return [
         Executed(*config, group.positions, group.nodes)
         for group, config in zip(groups, configs, strict=True)

@@ -139,13 +139,18 @@ def inseparable(graph: Graph) -> list[tuple[str, ...]]:
     return [op.members for op in work.ops() if len(op.members) > 1]
 
 
-def read_groups(graph: Graph, groups: Sequence[Sequence[str]]) -> list[tuple[str, KernelConfig] | None]:
-    """Kind and config of kernels that cover these nodes each; ``None`` where all of them cost nothing.
+def read_groups(
+    graph: Graph, groups: Sequence[Sequence[str]], laid: Callable[[Work], None] = lambda work: None
+) -> list[tuple[str, KernelConfig] | None]:
+    """Kind and config of kernels that cover these nodes each; ``None`` where all of them cost nothing. ``laid`` says of
+    the operators how their data lies.
 
     An operator spelled as several counts as one where one group holds all of it.
     """
-    work = Work(graph)
-    alone = {op.members[0]: op for op in Work(graph).ops()}
+    work, plain = Work(graph), Work(graph)
+    laid(plain)
+    alone = {op.members[0]: op for op in plain.ops()}
+    laid(work)
     eliminate(work)
     for pattern, _ in SPELLINGS:
         pattern.rewrite(work)

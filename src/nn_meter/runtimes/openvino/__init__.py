@@ -14,6 +14,7 @@ from nn_meter.kernels.spellings import BIAS, GELU, HARD_SWISH, LAYER_NORM, RMS_N
 from nn_meter.runtimes.base import Options, Pass, Runtime, rewriting
 from nn_meter.runtimes.equals import merge_equals
 from nn_meter.runtimes.openvino.joining import join
+from nn_meter.runtimes.openvino.layouts import laid, lay_out
 from nn_meter.runtimes.openvino.rewrites import (
     absorb_expand,
     absorbed,
@@ -53,6 +54,7 @@ PASSES: tuple[Pass, ...] = (
     Pass("move_up", move_up, "MoveEltwiseUpThroughDataMov"),
     Pass("fuse_attention", fuse_attention, "TokenizeMHASnippets"),
     Pass("turn_in_place", turn_in_place, "MergeTransposeAndReorder, MergeReorderAndTranspose"),
+    Pass("lay_out", lay_out, "the layouts of edges"),
     Pass("join", join, "FuseConvolutionAndSimpleOperation, ..., TokenizeSnippets"),
 )
 """In the order in which they run; to what OpenVINO calls its transformations."""
@@ -77,4 +79,5 @@ RUNTIME = Runtime(
     known_as=("openvino_cpu",),
     layout_kernels=frozenset({"Reorder"}),
     idle=_idle,
+    laid=laid,
 )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from nn_meter.kernels.kinds import VIEWS
+from collections.abc import Collection
+
+from nn_meter.kernels.kinds import KIND_OF, VIEWS
 from nn_meter.kernels.rewriting import Op, Work
 
 SUM_ACTIVATIONS = frozenset(
@@ -48,3 +50,13 @@ def is_scalar_step(work: Work, op: Op) -> bool:
         and sum(bool(i) for i in op.inputs) - len(constants) == 1
         and all(work.tensors[i].size == 1 for i in constants)
     )
+
+
+def channels_last(work: Work, keeping: Collection[str]) -> set[str]:
+    """Tensors that lie with the channels last, as convolutions make them and kinds of ``keeping`` leave them."""
+    found: set[str] = set()
+    for op in work.ops():
+        keeps = op.op_type in ELEMENTWISE or op.op_type == "Concat" or KIND_OF.get(op.op_type) in keeping
+        if op.op_type == "Conv" or (keeps and any(i in found for i in op.inputs)):
+            found.update(op.outputs)
+    return found

@@ -8,7 +8,7 @@ from itertools import pairwise
 from nn_meter.kernels.kinds import KIND_OF, VIEWS
 from nn_meter.kernels.rewriting import Op, Work
 from nn_meter.runtimes.base import Options
-from nn_meter.runtimes.openvino.operators import ELEMENTWISE, is_scalar_step, is_view
+from nn_meter.runtimes.openvino.operators import ELEMENTWISE, channels_last, is_scalar_step, is_view
 from nn_meter.runtimes.pairs import attention, core, operands
 
 _HEADS_FIRST = (0, 2, 1, 3)
@@ -209,7 +209,7 @@ def turn_in_place(work: Work, options: Options) -> None:
 
 def turned(work: Work) -> list[str]:
     """Do so; returns the nodes that move nothing."""
-    last = _channels_last(work)
+    last = channels_last(work, ("pool",))
     idle: list[str] = []
     for op in work.ops("Transpose"):
         before, reader = _alone(work, op.inputs[0]), work.only_reader(op.outputs[0])
@@ -251,16 +251,6 @@ def _all_meet(work: Work, name: str, last: set[str]) -> bool:
     """Whether all that read a tensor have what they read with the channels last."""
     readers = () if name in work.outputs else work.readers(name)
     return bool(readers) and all(each.op_type == "Conv" or _meets(each, name, last) for each in readers)
-
-
-def _channels_last(work: Work) -> set[str]:
-    """Tensors that lie with the channels last, as convolutions make them."""
-    found: set[str] = set()
-    for op in work.ops():
-        keeps = op.op_type in ELEMENTWISE or op.op_type == "Concat" or KIND_OF.get(op.op_type) == "pool"
-        if op.op_type == "Conv" or (keeps and any(i in found for i in op.inputs)):
-            found.update(op.outputs)
-    return found
 
 
 def _meets(reader: Op, name: str, last: set[str]) -> bool:
