@@ -141,7 +141,7 @@ def test_networks_load_and_run_in_onnxruntime() -> None:
     options = runtime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 4
-    for graph in drawn(8, 60):
+    for graph in drawn(8, 30):
         session = runtime.InferenceSession(
             writer.as_bytes(graph), options, providers=["CPUExecutionProvider"]
         )

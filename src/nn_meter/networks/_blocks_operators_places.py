@@ -44,7 +44,7 @@ def resizes(pen: Pen) -> str:
 def pools(pen: Pen) -> str:
     """Windows of any size over one to three dimensions."""
     made = []
-    older = {"opset": 18} if pen.chance(0.5) else {}  # a file has one opset
+    older = {"opset": 18} if pen.chance(0.5) and not pen.part else {}  # a file has one opset, and parts ask for others
     for _ in range(pen.integer(1, 5)):
         rank = pen.pick(1, 2, 2, 3)
         width = pen.width(4, 512) if pen.chance(0.6) else pen.integer(1, 40)
