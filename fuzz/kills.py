@@ -34,7 +34,7 @@ import loopback  # noqa: E402  of the tests
 from loopback import Loopback  # noqa: E402
 
 _TAG = "NN_METER_KILLS"
-_LONG_S = 300.0
+_LONG_S = 600.0
 _REFUSED = 2
 _WAITS = (0.5, 3.0)
 """A kill comes after so many times what a command takes that does next to nothing, on the machine as it is then."""
@@ -216,7 +216,7 @@ def far_job(sessions: Sessions, server: Loopback) -> Job:
                        "--rules", str(rules), *resume[there]],
         (build, build.with_suffix(".fits.sqlite")),
         sessions.home / "registered" / "s@1.zip",
-        ("--budget", "60s"),
+        ("--budget", "30s"),
         cut,
     )  # fmt: skip
 
