@@ -216,7 +216,7 @@ def far_job(sessions: Sessions, server: Loopback) -> Job:
                        "--rules", str(rules), *resume[there]],
         (build, build.with_suffix(".fits.sqlite")),
         sessions.home / "registered" / "s@1.zip",
-        ("--budget", "30s"),
+        ("--budget", "40s"),
         cut,
     )  # fmt: skip
 
@@ -230,7 +230,7 @@ def killed(job: Job, sessions: Sessions, kills: int, draw: random.Random, tally:
         if last or (job.last and tally.kills > 0.7 * kills):  # of a build the last kills meet its training
             command += job.last
         session, cuts = sessions.start(command), 0
-        if job.cut is not None and number % 2:
+        if job.cut is not None and number % 2 and not last:  # the last one has to come to its end
             cuts = job.cut(sessions.pace_s * draw.uniform(*_WAITS))
             tally.cuts += bool(cuts)
         if not _ended(session, _LONG_S if last else sessions.pace_s * draw.uniform(*_WAITS)):
