@@ -48,7 +48,7 @@ _TRAINED = 40
 _LINK_S = 30.0
 """A session that has a device asks for it within so long."""
 
-_GRACE_S = 10.0
+_GRACE_S = 60.0
 """What a session started ends within so long after it was killed."""
 
 _FULL_BYTES = (0, 8 << 10, 32 << 10, 128 << 10)
