@@ -31,6 +31,11 @@ SOFT_PARAMETERS = 5e7
 """No block is added once a network holds this many weights: 200 MB of floats are beyond any cache of one core."""
 
 
+def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
+    """A number between ``low`` and ``high`` whose logarithm is uniform."""
+    return math.exp(rng.uniform(math.log(low), math.log(high)))
+
+
 class Pen:
     """A graph in the making, the dice that decide how it goes on, and the spellings that it keeps.
 
@@ -80,7 +85,7 @@ class Pen:
 
     def log_uniform(self, low: float, high: float) -> float:
         """A number between ``low`` and ``high`` whose logarithm is uniform."""
-        return math.exp(self.uniform(math.log(low), math.log(high)))
+        return log_uniform(self.rng, low, high)
 
     def width(self, low: float, high: float) -> int:
         """A channel count, log-uniform: mostly a multiple of 8 or 16, sometimes of 4, at times any."""

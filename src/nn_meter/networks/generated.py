@@ -22,7 +22,7 @@ from nn_meter.networks import _blocks_language as language
 from nn_meter.networks import _blocks_maps as maps
 from nn_meter.networks import _blocks_mixers as mixers
 from nn_meter.networks import _blocks_tokens as tokens
-from nn_meter.networks._blocks import LARGEST, Pen, Step
+from nn_meter.networks._blocks import LARGEST, Pen, Step, log_uniform
 from nn_meter.networks._blocks_micro import MICRO
 from nn_meter.networks._blocks_operators import OPERATORS
 from nn_meter.networks.quantised import PRECISIONS
@@ -63,7 +63,7 @@ class Family:
         for attempt in itertools.count():
             rng = np.random.default_rng((seed, zlib.crc32(self.name.encode()), attempt))
             b = GraphBuilder(f"{self.name}_{seed}")
-            part, nodes, weights = (float(np.exp(rng.uniform(*np.log(ends)))) for ends in (_PART, _NODES, _WEIGHTS))
+            part, nodes, weights = (log_uniform(rng, *ends) for ends in (_PART, _NODES, _WEIGHTS))
             pens = [Pen(b, rng, dtype, part=part if rng.random() < MANY else 0.0)]
             outputs = [self.write(pens[0])]
             while pens[0].part and _room(pens, nodes, weights):
