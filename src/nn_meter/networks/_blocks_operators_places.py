@@ -14,7 +14,7 @@ def resizes(pen: Pen) -> str:
     made = []
     for _ in range(pen.integer(1, 4)):
         rank = pen.pick(1, 2, 2, 2, 2, 3)
-        mode = pen.pick("nearest", "nearest", "linear", "linear", *(["cubic"] if rank == 2 else []))
+        mode = pen.pick("nearest", "nearest", "linear", "linear", *(["cubic", "cubic"] if rank == 2 else []))
         picture = rank == 2 and pen.chance(0.35)  # images and masks, before a network or behind it
         most = 6e4 if (mode == "cubic" or rank == 3) and not picture else 2e5
         elements = size(pen, 1e3, most)

@@ -252,6 +252,12 @@ class ResizeConfig:
         """Elements of the result."""
         return self.n * self.c * prod(self.out)
 
+    @property
+    def rows_interpolated(self) -> int:
+        """Values between pixels of one row that a cubic interpolation takes, each kept for the four rows of the result
+        that want it: as many as rows are read, times the result's width (``ResizeBiCubic`` of ONNX Runtime 1.32)."""
+        return self.n * self.c * min(self.size[0], 4 * self.out[0]) * self.out[-1] if self.mode == "cubic" else 0
+
 
 _FLOPS_PER_PIXEL: Mapping[str, int] = MappingProxyType({"nearest": 1, "linear": 6, "cubic": 32})
 
@@ -354,6 +360,7 @@ KINDS = (
             Column("growth", lambda c: c.out_size / max(c.in_size, 1)),
             Column("growth_w", lambda c: c.out[-1] / max(c.size[-1], 1)),
             Column("spatial", lambda c: len(c.size)),
+            Column("rows_interpolated", lambda c: c.rows_interpolated),
             LAYOUT,
             WAY,
             ITEM_BYTES,
