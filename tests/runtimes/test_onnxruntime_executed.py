@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from nn_meter.ir import Graph, GraphBuilder
+from nn_meter.kernels.kinds.movement import CopyConfig
 from nn_meter.kernels.rules import read_rules
 from nn_meter.runtimes import find
 from nn_meter.runtimes.executed import read_all
@@ -213,3 +214,13 @@ def test_what_becomes_of_it_is_what_is_executed(name: str) -> None:
     kernels = fuse(graph, read_rules({"runtime": "onnxruntime"})).kernels
     ours = Counter((each.kind, repr(each.config)) for each in kernels if not each.free)
     assert ours == Counter((each.kind, repr(each.config)) for each in executed)
+
+
+def test_a_view_that_is_a_result_of_the_model_is_a_copy() -> None:
+    b = GraphBuilder("views")
+    x = b.op("Neg", b.input((8, 64)))
+    graph = b.graph(b.op("Reshape", x, b.const((64, 8))), b.op("Abs", b.op("Reshape", x, b.const((4, 128)))))
+    executed = [each.config for each in read_all(OnnxRuntimeCpu().fused(graph), find("onnxruntime"), graph)]
+    said = [kernel.config for kernel in fuse(graph, read_rules({"runtime": "onnxruntime"})).kernels]
+    for configs in (executed, said):
+        assert sorted(c.way for c in configs if isinstance(c, CopyConfig)) == ["", "copied"]

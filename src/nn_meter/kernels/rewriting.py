@@ -290,6 +290,7 @@ class Work:
             op.attrs,
             op.fused,
             op.layout,
+            not self.outputs.keys().isdisjoint(op.outputs),
         )
 
 

@@ -86,7 +86,8 @@ class Operator:
     """One executed operator: what a config is read from.
 
     ``inputs`` are tensors in ONNX's order, ``None`` for an optional one left out. ``fused`` names what the
-    runtime put into it beyond its own operator: ``relu``, ``sum`` ...
+    runtime put into it beyond its own operator: ``relu``, ``sum`` ...; ``last`` says that it computes a result of the
+    model.
     """
 
     op_type: str
@@ -95,6 +96,7 @@ class Operator:
     attrs: Mapping[str, Attr] = field(default_factory=dict)
     fused: tuple[str, ...] = ()
     layout: str = ""
+    last: bool = False
 
     def shape(self, index: int) -> Shape:
         """Shape of an input; empty where it is left out."""

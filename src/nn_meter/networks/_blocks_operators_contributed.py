@@ -159,7 +159,8 @@ def _quantised_where(pen: Pen) -> Sequence[str]:
 
 def _quantised_concat(pen: Pen) -> Sequence[str]:
     shape, count = any_shape(pen), pen.integer(2, 3)
-    parts = [each for _ in range(count) for each in (pen.b.input(shape, "uint8"), scale(pen), zero_point(pen))]
+    scales = [scale(pen) if pen.chance(0.5) else pen.b.const(0.03, "float32") for _ in range(count)]
+    parts = [part for own in scales for part in (pen.b.input(shape, "uint8"), own, zero_point(pen))]
     return own_node(pen, "QLinearConcat", scale(pen), zero_point(pen), *parts, axis=pen.integer(0, len(shape) - 1))
 
 

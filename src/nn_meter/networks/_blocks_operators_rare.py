@@ -142,6 +142,6 @@ def _from(rows: Mapping[str, Row], most: int) -> Callable[[Pen], str]:
 RARE: Mapping[str, Callable[[Pen], str]] = {
     "rare": _from(OLD, 10),
     "newest": _from(NEWEST, 4),
-    "contributed": _from(CONTRIBUTED, 20),
+    "contributed": _from(CONTRIBUTED, 30),
 }
 """A sort of operators to its writer."""

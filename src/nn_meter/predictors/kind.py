@@ -24,10 +24,14 @@ _MOST_MS = 1e300
 
 
 _NEVER_DRAWN: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"dtype": ("int32", "uint32", "int64", "uint64", "float64"), "way": ("backwards", "dilated", "antialias")}
+    {
+        "dtype": ("int32", "uint32", "int64", "uint64", "float64"),
+        "way": ("backwards", "dilated", "antialias", "RK", "RKR", "whole"),
+    }
 )
-"""Of category columns that kinds got on 2026-11-29 what no network held before: a bundle without the column was not
-trained on it. Products of int32 take ten times what those of floats do (onnxruntime 1.32)."""
+"""Of category columns that kinds got on 2026-11-29 what no network held before, or few: a bundle without the column was
+not trained on it. Products of int32 take ten times what those of floats do, means over the first axes a seventh of what
+those over middle ones do (onnxruntime 1.32)."""
 
 
 @dataclass(frozen=True, slots=True)

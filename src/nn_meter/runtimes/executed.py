@@ -9,7 +9,7 @@ runtime's spellings. Of any other runtime it is enough to know which of the mode
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nn_meter.errors import BackendError
 from nn_meter.ir import Graph
@@ -39,7 +39,9 @@ def read_all(kernels: Sequence[ExecutedKernel], runtime: Runtime, graph: Graph) 
         BackendError: kernels that are not read by themselves and do not tell which nodes they cover.
     """
     if runtime.read is not None:
-        return [Executed(*read_kernel(runtime.read(kernel)), (i,)) for i, kernel in enumerate(kernels)]
+        results = frozenset(graph.outputs)
+        operators = (replace(runtime.read(k), last=not results.isdisjoint(k.output_names)) for k in kernels)
+        return [Executed(*read_kernel(operator), (i,)) for i, operator in enumerate(operators)]
     groups = cover(kernels, graph)
     if kernels and not groups:
         raise BackendError(

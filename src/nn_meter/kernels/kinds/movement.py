@@ -92,12 +92,14 @@ def _dim(place: int) -> Column:
 
 @dataclass(frozen=True, slots=True)
 class PiecesConfig:
-    """Concat and split: ``outer`` times, ``pieces`` of so many contiguous elements."""
+    """Concat and split: ``outer`` times, ``pieces`` of so many contiguous elements. Those of ``rescaled`` in all are
+    of another scale than the result, and looked up in a table one by one."""
 
     op: str
     outer: int
     pieces: Shape
     dtype: str
+    rescaled: int = 0
 
     def describe(self) -> str:
         """Sizes in words."""
@@ -166,7 +168,8 @@ def _space_pieces(op: str) -> Callable[[np.random.Generator], PiecesConfig]:
 @dataclass(frozen=True, slots=True)
 class CopyConfig:
     """Data that moves: ``out`` elements written in runs of ``run`` contiguous ones, from ``size`` elements. ``way`` is
-    ``backwards`` where single elements are read from back to front."""
+    ``backwards`` where single elements are read from back to front, ``copied`` where a view is a result of the model:
+    ONNX Runtime gives those memory of their own."""
 
     op: str
     size: int
@@ -207,9 +210,9 @@ def read_gather(op: Operator) -> CopyConfig:
 
 
 def read_view(op: Operator) -> CopyConfig:
-    """Config of Reshape and its kin, which move nothing."""
+    """Config of Reshape and its kin, which move nothing where another operator of the model reads the result."""
     size = prod(op.shape(0))
-    return CopyConfig("Reshape", size, size, size, op.dtype)
+    return CopyConfig("Reshape", size, size, size, op.dtype, "copied" if op.last else "")
 
 
 def work_copy(c: CopyConfig) -> Work:
@@ -254,9 +257,12 @@ def build_slice(c: CopyConfig) -> Graph:
 
 
 def build_view(c: CopyConfig) -> Graph:
-    """One reshape between two that have to be executed."""
+    """One reshape, and where it moves nothing a transpose that reads it."""
     b = GraphBuilder("reshape")
-    return b.graph(b.op("Reshape", b.input((1, c.size), c.dtype), b.const((c.size,))))
+    if c.way:
+        return b.graph(b.op("Reshape", b.input((1, c.size), c.dtype), b.const((c.size,))))
+    view = b.op("Reshape", b.input((c.size,), c.dtype), b.const((1, c.size)))
+    return b.graph(b.op("Transpose", view, perm=(1, 0)))
 
 
 def _space_gather(rng: np.random.Generator) -> CopyConfig:
@@ -271,7 +277,7 @@ def _space_slice(rng: np.random.Generator) -> CopyConfig:
 
 def _space_view(rng: np.random.Generator) -> CopyConfig:
     size = some(rng, 1, 1_000_000)
-    return CopyConfig("Reshape", size, size, size, "float32")
+    return CopyConfig("Reshape", size, size, size, "float32", "copied")
 
 
 @dataclass(frozen=True, slots=True)
@@ -368,6 +374,7 @@ KINDS = (
         (
             Column("size", lambda c: c.size),
             Column("size_bytes", lambda c: c.size * item_bytes(c.dtype)),
+            Column("copied_bytes", lambda c: c.size * item_bytes(c.dtype) if c.way else 0),
             ITEM_BYTES,
         ),
         work_view,

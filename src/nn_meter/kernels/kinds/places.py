@@ -182,6 +182,7 @@ KINDS = (
             Column("inner", lambda c: c.inner),
             Column("kept", lambda c: c.kept),
             Column("size", lambda c: c.outer * c.length * c.inner),
+            Column("steps", lambda c: c.outer * c.length),
             ITEM_BYTES,
         ),
         work_axis,

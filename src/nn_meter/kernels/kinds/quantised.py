@@ -17,7 +17,7 @@ from nn_meter.kernels.kinds.elementwise import BroadcastConfig, collapse
 from nn_meter.kernels.kinds.movement import PiecesConfig
 from nn_meter.kernels.kinds.rows import RowsConfig
 from nn_meter.kernels.kinds.windows import PoolConfig
-from nn_meter.kernels.schema import Category, KernelKind, Operator, Work, item_bytes
+from nn_meter.kernels.schema import Category, Column, KernelKind, Operator, Work, item_bytes
 
 _MICROSOFT = "com.microsoft"
 
@@ -127,8 +127,12 @@ def read_pool(op: Operator) -> PoolConfig:
 
 
 def read_concat(op: Operator) -> PiecesConfig:
-    """Config of QLinearConcat, whose operands come with scale and zero point each."""
-    return movement.read_concat(replace(op, inputs=op.inputs[2::3]))
+    """Config of QLinearConcat, whose operands come with scale and zero point each: those of the result are copied."""
+    found = movement.read_concat(replace(op, inputs=op.inputs[2::3]))
+    result = op.value(0), op.value(1)
+    scales = [(op.value(place + 1), op.value(place + 2)) for place in range(2, len(op.inputs), 3)]
+    rescaled = (p for p, own in zip(found.pieces, scales, strict=True) if own != result or not all(own))
+    return replace(found, rescaled=found.outer * sum(rescaled))
 
 
 def build_concat(c: PiecesConfig) -> Graph:
@@ -140,7 +144,8 @@ def build_concat(c: PiecesConfig) -> Graph:
 
 def _space_concat(rng: np.random.Generator) -> PiecesConfig:
     pieces = tuple(some(rng, 1, 5000) for _ in range(rng.integers(2, 7)))
-    return PiecesConfig("QLinearConcat", some(rng, 1, 2000), pieces, "uint8")
+    outer = some(rng, 1, 2000)
+    return PiecesConfig("QLinearConcat", outer, pieces, "uint8", outer * sum(pieces))
 
 
 def build_softmax(c: RowsConfig) -> Graph:
@@ -193,7 +198,7 @@ KINDS = (
         ("QLinearConcat",),
         PiecesConfig,
         read_concat,
-        movement.PIECES,
+        (*movement.PIECES, Column("rescaled", lambda c: c.rescaled)),
         movement.work_pieces,
         build_concat,
         _space_concat,
