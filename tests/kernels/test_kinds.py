@@ -353,3 +353,13 @@ def test_a_convolution_says_what_squares_compute_beyond_its_image() -> None:
     names = ("winograd_2_share", "winograd_4_share", "winograd_4_rounds")
     config = ConvConfig(16, 8, (7, 7), 200, (7, 7), (3, 3), (1, 1), (1, 1), 1, (), "native", "float32")
     assert encode([(Encoder(KINDS["conv"], names, {}, gpu), config)]) == [(49 / 64, 49 / 64, 2 * 2 / 40)]
+
+
+@pytest.mark.parametrize(("exponent", "alone"), [(2.0, 0.0), (3.0, 0.0), (0.5, 7.1), (1.7, 7.1), (None, 7.1)])
+def test_only_powers_of_whole_exponents_are_computed_by_vectors(exponent: float | None, alone: float) -> None:
+    b = GraphBuilder("power")
+    x = b.input((4, 8))
+    graph = b.graph(b.op("Pow", x, b.input((4, 8)) if exponent is None else b.const(exponent, "float32")))
+    (kernel,) = fuse(graph, RULES).kernels
+    (row,) = encode([(Encoder(KINDS["binary"], ("apiece_ns",), {}, SPEEDS), kernel.config)])
+    assert row == (alone,)
