@@ -86,6 +86,15 @@ def _partner(pen: Pen, shape: tuple[int, ...], dtype: str | None = None) -> str:
     return (pen.b.weight if fixed else pen.b.input)(dims, dtype or pen.dtype)
 
 
+def _outer(pen: Pen, shape: tuple[int, ...]) -> tuple[str, str]:
+    """Two operands of which each is repeated along axes of the other: together they are of ``shape``."""
+    mine = [pen.chance(0.5) for _ in shape]
+    left, right = ([d if held is side else 1 for d, held in zip(shape, mine, strict=True)] for side in (True, False))
+    shared = pen.integer(0, len(shape) - 1)  # as Mamba's states are: both have the first axis, or another
+    left[shared] = right[shared] = shape[shared]
+    return operand(pen, *left), operand(pen, *right)
+
+
 def binary(pen: Pen) -> str:
     """Functions of two numbers or more, logic and integers among them."""
     made = []
@@ -110,10 +119,10 @@ def binary(pen: Pen) -> str:
         elif name in SEVERAL:
             made.append(pen.op(name, *(operand(pen, *shape) for _ in range(pen.integer(2, 4)))))
         elif name == "Where":
-            test = pen.b.input(shape, "bool")
-            made.append(pen.op("Where", test, operand(pen, *shape), _partner(pen, shape)))
-        else:
             pair = (operand(pen, *shape), _partner(pen, shape))
+            made.append(pen.op("Where", _partner(pen, shape, "bool"), *(pair if pen.chance(0.5) else pair[::-1])))
+        else:
+            pair = _outer(pen, shape) if pen.chance(0.15) else (operand(pen, *shape), _partner(pen, shape))
             made.append(pen.op(op_type, *(pair if pen.chance(0.6) else pair[::-1])))
     return answers(pen, made)
 

@@ -137,12 +137,13 @@ def gathers(pen: Pen) -> str:
     """Values taken from places: single elements, rows, and along any axis."""
     made = []
     for _ in range(pen.integer(1, 9)):
-        shape = any_shape(pen, pen.pick(2, 3, 4), size(pen, 1e3, 4e5))
+        shape = any_shape(pen, pen.pick(2, 3, 4), size(pen, 1e2, 4e5))
         x = operand(pen, *shape)
         sort = pen.pick("Gather", "GatherElements", "GatherND")
         axis = pen.integer(0, len(shape) - 1)
         if sort == "Gather":
-            places = pen.b.input((max(1, round(shape[axis] * pen.uniform(0.1, 1.5))),), "int64")
+            share = pen.uniform(0.1, 1.5) if pen.chance(0.7) else 0.0  # or one place, as a step of a sequence
+            places = pen.b.input((max(1, round(shape[axis] * share)),), "int64")
             made.append(pen.op(sort, x, places, axis=axis))
         elif sort == "GatherElements":
             part = (*shape[:axis], max(1, round(shape[axis] * pen.uniform(0.1, 1.2))), *shape[axis + 1 :])
@@ -158,14 +159,17 @@ _MOST_TILED = 1e7
 """Elements of what is repeated along its axes, which three times along five would be hundreds of megabytes."""
 
 
+MOVES = ("Trilu", "Pad", "Tile", "Expand", "OneHot", "ReverseSequence", "Slice", "Concat", "Depth", "Pieces")
+
+
 def movements(pen: Pen) -> str:
     """What only moves or generates data."""
     made = []
     for _ in range(1 if pen.chance(0.2) else pen.integer(3, 8)):
         shape = any_shape(pen)
         rank = len(shape)
-        sort = pen.pick("Trilu", "Pad", "Tile", "Expand", "OneHot", "ReverseSequence", "Slice", "Concat", "Depth")
-        x = "" if sort in ("Expand", "OneHot", "Depth") else operand(pen, *shape)
+        sort = pen.pick(*MOVES)
+        x = "" if sort in ("Expand", "OneHot", "Depth", "Pieces") else operand(pen, *shape)
         if sort == "Trilu":
             made.append(pen.op("Trilu", x, upper=pen.integer(0, 1)))
         elif sort == "Pad":
@@ -200,6 +204,10 @@ def movements(pen: Pen) -> str:
             image = pen.input(pen.batch, width, side, side)
             turn = pen.pick(("SpaceToDepth", {}), ("DepthToSpace", {"mode": "DCR"}), ("DepthToSpace", {"mode": "CRD"}))
             made.append(pen.op(turn[0], image, blocksize=2, **turn[1]))
+        elif sort == "Pieces" and rank > 1:  # as what is computed step by step is taken apart and put together
+            widths = (pen.integer(1, 16),) * pen.pick(4, 8, 16, 32, 64)
+            long = operand(pen, shape[0], max(1, min(shape[1], 512)), sum(widths))
+            made.append(pen.concat(pen.split(long, widths, axis=2)[::-1], pen.integer(1, 2)))
         else:
             axis = pen.integer(0, rank - 1)
             made.append(pen.concat([x, pen.input(*shape)], axis))

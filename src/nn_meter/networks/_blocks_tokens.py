@@ -54,7 +54,7 @@ def _projected(pen: Pen, x: str, heads: int, dim: int) -> tuple[str, str, str]:
 def attend(pen: Pen, q: str, k: str, v: str, bias: Sequence[int] | None = None) -> str:
     """Softmax attention of q (.., tokens, dim), k (.., dim, tokens) and v.
 
-    ``bias`` is the shape of a constant that is added to the scores.
+    ``bias`` is the shape of a constant that is added to the scores, or in some networks says which of them count.
     """
     factor = pen.shape(q)[-1] ** -0.5
     spelling = pen.pick("both", "both", "query", "scores", "divide")
@@ -67,7 +67,9 @@ def attend(pen: Pen, q: str, k: str, v: str, bias: Sequence[int] | None = None) 
         scores = pen.op("Mul", scores, pen.scalar(factor))
     elif spelling == "divide":
         scores = pen.op("Div", scores, pen.scalar(1 / factor))
-    if bias is not None:
+    if bias is not None and pen.chance(0.2):
+        scores = pen.op("Where", pen.b.weight(bias, "bool"), pen.scalar(-1e4), scores)
+    elif bias is not None:
         scores = pen.op("Add", scores, pen.weight(*bias))
     return pen.matmul(pen.op("Softmax", scores, axis=-1), v)
 
