@@ -140,6 +140,18 @@ def test_kernels_add_up_to_their_networks_quiet_latency_without_profiler_and_cal
         assert sum(latencies(network.samples)) == pytest.approx(1.2 * sum(latencies(each.kernels)))
 
 
+def test_what_the_profiler_adds_is_told_by_networks_of_as_many_kernels() -> None:
+    taught = sorted((each for each in records(400) if len(each.kernels) >= 12), key=lambda each: len(each.kernels))
+    border = len(taught) // 2
+    dear = [
+        record(int(each.subject.split("_")[-1]), profiler_ms=0.002 if place < border else 0.004)
+        for place, each in enumerate(taught)
+    ]
+    pairs = list(zip(corrected(dear).networks, taught, strict=True))
+    for network, as_it_is in pairs[: border - 50] + pairs[border + 50 :]:
+        assert latencies(network.samples) == pytest.approx(latencies(as_it_is.kernels))
+
+
 def test_what_a_call_costs_is_a_part_of_every_prediction(tmp_path: Path) -> None:
     empty = [Record("nothing", WHERE, (), taken(0.5), taken(0.0), taken(1.0), CALL)] * 3
     bundle = train(records(100, call_ms=0.5) + empty, name="called", rules={"runtime": "onnxruntime_cpu"})

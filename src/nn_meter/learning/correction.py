@@ -30,6 +30,9 @@ _AROUND, _NEAR = 300, 50
 _MANY_KERNELS = 12
 """Networks of fewer kernels do not tell what the profiler adds to each."""
 
+_ALIKE = 100
+"""So many networks tell what the profiler adds to a kernel of those of about as many kernels."""
+
 _LEAST_SHARE = 0.2
 """A kernel keeps this share of what its trace says, whatever the profiler costs."""
 
@@ -60,11 +63,13 @@ def corrected(records: Sequence[Record], probe_ms: float | None = None) -> Corre
     told = [(record, slow) for record, slow in quiet if record.family != CALL]
     told += [(record, 1.0) for record in records if record.probe is None]
     told = [(record, slow) for record, slow in told if record.kernels]
-    profiler_ms = _profiler_ms((record for record, _ in told), call_ms)
-    networks = tuple(_network(record, slow, profiler_ms, call_ms) for record, slow in told)
-    return Corrected(
-        networks, tuple(record for record, _ in told), len(probed) - len(quiet), profiler_ms, call_ms, probe_ms
+    kept = tuple(record for record, _ in told)
+    profiler_ms = _profiler_ms(kept, call_ms)
+    networks = tuple(
+        _network(record, slow, each_ms, call_ms) for (record, slow), each_ms in zip(told, profiler_ms, strict=True)
     )
+    usual_ms = float(np.median(profiler_ms or [0.0]))
+    return Corrected(networks, kept, len(probed) - len(quiet), usual_ms, call_ms, probe_ms)
 
 
 def _undisturbed(records: Sequence[Record], probe_ms: float | None) -> tuple[list[tuple[Record, float]], float]:
@@ -103,14 +108,21 @@ def _pooled(probes: Iterable[Measurement]) -> float:
     return quantile(value for probe in probes for value in probe.values_ms)
 
 
-def _profiler_ms(records: Iterable[Record], call_ms: float) -> float:
-    """What the profiler adds to each kernel: the median over networks of many kernels."""
-    added = [
-        (record.traced.quiet_ms - record.whole.quiet_ms + call_ms) / len(record.kernels)
+def _profiler_ms(records: Sequence[Record], call_ms: float) -> list[float]:
+    """What the profiler adds to each kernel of each record: the median over the networks of about as many kernels,
+    since a runtime keeps what it has told so far, and an event costs the more the more there are of them."""
+    added = sorted(
+        (len(record.kernels), (record.traced.quiet_ms - record.whole.quiet_ms + call_ms) / len(record.kernels))
         for record in records
         if record.traced and record.whole and len(record.kernels) >= _MANY_KERNELS
-    ]
-    return max(0.0, float(np.median(added))) if added else 0.0
+    )
+    if not added:
+        return [0.0] * len(records)
+    counts, each_ms = map(np.array, zip(*added, strict=True))
+    nearest = max(0, len(added) - _ALIKE)
+    firsts = (np.searchsorted(counts, [len(record.kernels) for record in records]) - _ALIKE // 2).clip(0, nearest)
+    medians = {first: max(0.0, float(np.median(each_ms[first : first + _ALIKE]))) for first in set(firsts.tolist())}
+    return [medians[first] for first in firsts.tolist()]
 
 
 def _network(record: Record, slowness: float, profiler_ms: float, call_ms: float) -> Network:
