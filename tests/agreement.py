@@ -43,6 +43,30 @@ def agreement(
     They are the same where kind and config are; for a runtime whose graph is not in ONNX's terms, where they cover the
     same nodes, nodes that cost nothing left out.
     """
+    ours, truth = _both(kernels, executed, backend, graph)
+    return Agreement(ours.total(), truth.total(), (ours & truth).total())
+
+
+def differing(
+    kernels: Iterable[Kernel], executed: Sequence[ExecutedKernel], backend: str, graph: Graph
+) -> list[str]:
+    """What is in one alone of what ``agreement`` compares: ``-`` predicted, ``+`` executed."""
+    ours, truth = _both(kernels, executed, backend, graph)
+    place = {node.name: (i, node.op_type) for i, node in enumerate(graph.nodes)}
+
+    def said(key: Hashable) -> tuple[int, str]:
+        if not isinstance(key, frozenset):
+            return 0, str(key)
+        nodes = sorted(key, key=place.__getitem__)
+        return place[nodes[0]][0], " ".join(f"{place[name][1]}({name})" for name in nodes)
+
+    found = [(*said(key), sign) for sign, some in (("-", ours - truth), ("+", truth - ours)) for key in some]
+    return [f"{sign} {text}" for _, text, sign in sorted(found)]
+
+
+def _both(
+    kernels: Iterable[Kernel], executed: Sequence[ExecutedKernel], backend: str, graph: Graph
+) -> tuple[Counter[Hashable], Counter[Hashable]]:
     costly, free = [], set()
     for kernel in kernels:
         if kernel.free:
@@ -59,4 +83,4 @@ def agreement(
         ours = Counter({frozenset(k.nodes): 1 for k in costly})
         truth = Counter({frozenset(k.nodes) - free: 1 for k in read_all(executed, runtime, graph)})
         del truth[frozenset()]
-    return Agreement(ours.total(), truth.total(), (ours & truth).total())
+    return ours, truth

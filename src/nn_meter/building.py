@@ -158,7 +158,8 @@ def measure_network(family: str, seed: int, plan: BuildPlan, where: Circumstance
     """
     begin = monotonic()
     backend = plan.chosen.load()
-    graph = nothing() if family == CALL else FAMILIES[family](seed)
+    refuses = getattr(backend, "refuses", lambda graph: "")
+    graph = nothing() if family == CALL else FAMILIES[family](seed, takes=lambda part: not refuses(part))
     timed = Plan(
         rounds=2, turn_s=plan.runs_ms / 1000, min_repeats=plan.least, max_repeats=plan.most, warmup_turns=1
     )

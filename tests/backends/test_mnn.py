@@ -18,6 +18,7 @@ from nn_meter.backends import Operand, load, mnn
 from nn_meter.backends.onnx_writer import as_bytes, with_random_weights
 from nn_meter.errors import BackendError, MissingDependencyError
 from nn_meter.frontends import onnx as reader
+from nn_meter.ir import parse
 from nn_meter.kernels.rules import read_rules
 from nn_meter.measuring.fixed import probe
 from nn_meter.networks.generated import FAMILIES
@@ -107,6 +108,30 @@ def test_a_kernel_that_moves_data_for_a_reader_covers_the_operators_that_move() 
 
 
 @pytest.mark.heavy
+def test_what_its_converter_does_not_list_is_refused_before_there_are_weights(there: None) -> None:
+    graph = parse("input x: float32[2,8]\ny = Relu(x)\nz = Hardmax(y)\noutput z")
+    assert "no operator Hardmax" in mnn.Mnn().refuses(graph)
+    assert mnn.Mnn().refuses(sample_graph()) == ""
+    with pytest.raises(BackendError, match="no operator Hardmax"):
+        load("mnn").prepare(graph)
+
+
+@pytest.mark.heavy
+def test_parts_of_a_split_that_are_moved_on_are_kernels_of_their_own(there: None) -> None:
+    graph = parse(
+        "input x: float32[1,3,96,64]\ns = Sigmoid(x)\na, b, c = Split(s) {axis=2}\nt = Transpose(a) {perm=(0,1,3,2)}\n"
+        "m = MatMul(t, b)\nz = MatMul(c, m)\noutput z"
+    )
+    executed = read_all(load("mnn").fused(graph), find("mnn"), graph)
+    assert {each.nodes: len(each.positions) for each in executed} == {
+        ("s",): 1, ("t",): 1, ("a",): 2, ("m",): 1, ("z",): 1
+    }  # fmt: skip
+    assert agreement(fuse(graph, read_rules({"runtime": "mnn"})).kernels, load("mnn").fused(graph), "mnn", graph) == (
+        Agreement(5, 5, 5)
+    )
+
+
+@pytest.mark.heavy
 def test_an_operator_that_it_lacks_is_named(there: None) -> None:
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 8]) for name in ("x", "y")]
     node = helper.make_node("Bessel", ["x"], ["y"], domain="mine")
@@ -122,7 +147,7 @@ def test_a_small_model_is_converted_once(there: None, monkeypatch: pytest.Monkey
     backend, graph = load("mnn"), sample_graph()
     mnn._convert_once.cache_clear()
     backend.prepare(graph).close()
-    monkeypatch.setattr(subprocess, "run", lambda *args, **options: pytest.fail("converted again"))
+    monkeypatch.setattr(mnn, "_converter", lambda folder: pytest.fail("converted again"))
     with backend.prepare(graph) as again:
         assert len(again.run(3)) == 3
 
@@ -161,16 +186,34 @@ def test_of_sessions_with_several_threads_one_is_alive_at_a_time(there: None) ->
         assert first._session is not None  # type: ignore[attr-defined]
 
 
-def test_a_converter_that_dies_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mnn, "_CONVERT", "import os; print('halfway', flush=True); os.abort()")
-    with pytest.raises(BackendError, match=r"which is of Conv, .*: its converter ended with -6 and said halfway"):
-        mnn._convert(as_bytes(sample_graph()))
+@pytest.mark.heavy
+def test_one_process_converts_one_model_after_another_and_is_started_anew(there: None) -> None:
+    data = as_bytes(sample_graph())
+    assert mnn._convert(data)
+    first = mnn._converter._process
+    assert first is not None
+    assert mnn._convert(data)
+    assert mnn._converter._process is first
+    first.kill()
+    first.wait()
+    assert mnn._convert(data)
+    assert mnn._converter._process is not first
 
 
+@pytest.mark.heavy
+def test_a_converter_that_dies_is_a_refusal(there: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mnn, "_CONVERT", "print('halfway', flush=True); os.abort()")
+    with mnn._Converter() as converter:
+        monkeypatch.setattr(mnn, "_converter", converter)
+        with pytest.raises(BackendError, match=r"which is of Conv, .*: its converter ended with -6 and said halfway"):
+            mnn._convert(as_bytes(sample_graph()))
+
+
+@pytest.mark.heavy
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a converter outlives the process that asked")
-def test_a_converter_that_hangs_ends_with_the_process_that_asked(tmp_path: Path) -> None:
+def test_a_converter_that_hangs_ends_with_the_process_that_asked(there: None, tmp_path: Path) -> None:
     told = tmp_path / "told"
-    hanging = f"import os, time; open({str(told)!r}, 'w').write(f'{{os.getpid()}} '); time.sleep(600)"
+    hanging = f"import time; open({str(told)!r}, 'w').write(f'{{os.getpid()}} '); time.sleep(600)"
     asking = f"from nn_meter.backends import mnn; mnn._CONVERT = {hanging!r}; mnn._convert(b'')"
     process = subprocess.Popen([sys.executable, "-c", asking], env={**os.environ, "TMPDIR": str(tmp_path)})
     try:

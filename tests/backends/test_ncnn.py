@@ -10,7 +10,7 @@ import pytest
 from agreement import Agreement, agreement
 
 from nn_meter.backends import load
-from nn_meter.backends.ncnn import ROWS, written
+from nn_meter.backends.ncnn import ROWS, Ncnn, written
 from nn_meter.backends.ncnn.model import without_batch
 from nn_meter.backends.onnx_writer import as_bytes, random_inputs, with_random_weights
 from nn_meter.errors import BackendError, MissingDependencyError
@@ -164,6 +164,20 @@ def test_a_blob_has_four_axes_and_none_of_batch() -> None:
 def test_what_it_has_no_layer_for_is_named(text: str, told: str, there: None) -> None:
     with pytest.raises(BackendError, match=told):
         load("ncnn").prepare(parse(f"{text}; output y".replace("; ", "\n")))
+
+
+def test_what_it_has_no_layer_for_is_told_without_weights() -> None:
+    image = "input x: float32[1,6,9,12]; const w: float32[6,6,3,3]; y = Conv(x, w)"
+    for text, told in {
+        image: "",
+        image.replace("[1,", "[2,"): "more than one image",
+        f"{image}; z = Celu(y)": "no layer for Celu",
+        "input x: int64[1,5]; y = Neg(x)": "no inputs of int64: x",
+    }.items():
+        graph = parse(f"{text}; output {'z' if 'Celu' in text else 'y'}".replace("; ", "\n"))
+        found = Ncnn().refuses(graph)
+        assert told in found
+        assert bool(told) == bool(found)
 
 
 @pytest.mark.heavy

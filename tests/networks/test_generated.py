@@ -72,6 +72,19 @@ def test_a_seed_stands_for_one_network(family: str) -> None:
     assert (first.name, first.inputs, first.outputs) == (second.name, second.inputs, second.outputs)
 
 
+def test_parts_that_a_runtime_refuses_are_left_out_of_large_networks() -> None:
+    def takes(part: Graph) -> bool:
+        return all(node.op_type != "Conv" for node in part.nodes) and verify(part) is part
+
+    whole, less = (
+        next(graph for seed in range(50) if len((graph := FAMILIES["linear_norm"](seed, takes=each)).nodes) > 200)
+        for each in (lambda part: True, takes)
+    )
+    assert any(node.op_type == "Conv" for node in whole.nodes)
+    assert all(node.op_type != "Conv" for node in less.nodes)
+    assert verify(less) is less
+
+
 def test_different_seeds_give_different_networks() -> None:
     networks = [str((graph.nodes, sorted(graph.tensors.items()))) for graph in drawn(0, 150)]
     assert len(set(networks)) == len(networks)

@@ -54,6 +54,8 @@ class Backend(Protocol):
     name: ClassVar[str]
     config_type: ClassVar[type[Any]]
     # and, where more is known of what it executes than rules say: runtime: ClassVar[str], a name in nn_meter.runtimes;
+    # where it can be told without weights, so that large networks hold no part of that kind: refuses(graph) -> str, why
+    # the runtime would refuse a graph, empty where it may take it;
     # where a program on a device without Python runs models: by_program: ClassVar[bool], and device() -> Device
 
     @property

@@ -11,6 +11,7 @@ an operator becomes bear its name, some with ``_raster_`` and a number. Calling 
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from functools import lru_cache
 from importlib.metadata import version
 from itertools import groupby, zip_longest
 from pathlib import Path
+from threading import Lock
 from time import perf_counter_ns
 from types import TracebackType
 from typing import Any, ClassVar, Self
@@ -32,21 +34,16 @@ from nn_meter.backends.base import Model, check_threads
 from nn_meter.backends.onnx_writer import as_bytes, random_inputs
 from nn_meter.errors import BackendError, MissingDependencyError
 from nn_meter.frontends.tflite.flatbuffer import root
+from nn_meter.ir.graph import Graph
 from nn_meter.runtimes.trace import ExecutedKernel, KernelTrace, Operand
+from nn_meter.storage import Closing
 
 PRECISIONS = ("normal", "high", "low")
 
-_TIED = """
-import sys
-if sys.platform == "linux":
-    import ctypes
-    ctypes.CDLL(None).prctl(1, 9)
-"""
-"""Ends the converter with the process that asked (``PR_SET_PDEATHSIG``, SIGKILL), which is killed where a model takes
-too long: a converter that hangs would slow down whatever is measured next."""
-
 _CONVERT = """
-import os, sys, _tools, _mnncengine
+if not os.path.exists("model.onnx"):
+    _tools.mnnconvert(["MNNConvert", "-f", "ONNX", "--OP"])
+    sys.exit()
 _tools.mnnconvert(
     ["MNNConvert", "-f", "ONNX", "--modelFile", "model.onnx", "--MNNModel", "model.mnn", "--bizCode", "nn-meter",
      "--useOriginRNNImpl"]
@@ -64,7 +61,40 @@ os._exit(not resized)
 """Converts, and sees whether a session finds kernels for all: one that does not breaks the memory of its process.
 
 Recurrent layers are to be one operator: as loops, which is the converter's default, a session does not run them.
+Without a model it lists the operators that it knows.
 """
+
+_CONVERTER = """
+import os, sys
+
+def tied():
+    if sys.platform == "linux":
+        import ctypes
+        ctypes.CDLL(None).prctl(1, 9)
+
+def convert(folder):
+    os.chdir(folder)
+    said = os.open("said", os.O_WRONLY | os.O_CREAT)
+    os.dup2(said, 1)
+    os.dup2(said, 2)
+    exec(sys.argv[1], globals())
+
+tied()
+answers = os.dup(1)
+os.dup2(2, 1)
+import _tools, _mnncengine
+for folder in sys.stdin:
+    child = os.fork() if hasattr(os, "fork") else 0
+    if child == 0:
+        tied()
+        convert(folder[:-1])
+        os._exit(0)
+    os.write(answers, b"%d\\n" % os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+"""A process that has loaded MNN, which takes longer than most conversions, and converts what lies in the folders that
+it is told, each in a process of its own; where a process cannot be copied it is one for a single conversion. All end
+with the process that asked (``PR_SET_PDEATHSIG``, SIGKILL), which is killed where a model takes too long: a converter
+that hangs would slow down whatever is measured next."""
 
 _UNKNOWN = re.compile(r"These Op Not Support: (.+)")
 _LAST_LINES = 3
@@ -130,6 +160,13 @@ class Mnn:
         _mnn()
         return {"runtime": "mnn", "runtime_version": version("MNN"), "device": "cpu", **asdict(self.config)}
 
+    def refuses(self, graph: Graph) -> str:
+        """Which operators of ``graph`` MNN's converter does not list; empty where it has all."""
+        known = _known()
+        there = {node.op_type for node in graph.nodes if any(not graph.tensors[o].const for o in node.outputs if o)}
+        lacking = sorted(there - known) if known else ()
+        return f"MNN refuses the model: it has no operator {' | '.join(lacking)}" if lacking else ""
+
     def prepare(self, model: Model) -> MnnPrepared:
         """``model`` converted and in a session of its own, with random inputs.
 
@@ -138,6 +175,9 @@ class Mnn:
             MissingDependencyError: MNN is not installed.
         """
         _mnn()
+        refused = self.refuses(model) if isinstance(model, Graph) else ""
+        if refused:
+            raise BackendError(refused)
         data = as_bytes(model)
         return MnnPrepared(_converted(data), self.config, random_inputs(data))
 
@@ -294,29 +334,65 @@ def _dtypes() -> dict[Any, str]:
     }
 
 
+class _Converter(Closing):
+    """The process that converts, started where there is none."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __call__(self, folder: Path) -> int:
+        """Convert ``model.onnx`` in a folder; gives the exit code of the process that did."""
+        with self._lock:
+            if self._process is None or self._process.poll() is not None:
+                self.close()
+                self._process = subprocess.Popen(
+                    [sys.executable, "-c", _CONVERTER, _CONVERT],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.DEVNULL,
+                )
+            asked, told = self._process.stdin, self._process.stdout
+            assert asked is not None
+            assert told is not None
+            asked.write(os.fsencode(folder) + b"\n")
+            asked.flush()
+            answer = told.readline()
+            return int(answer) if answer else self._process.wait()
+
+    def close(self) -> None:
+        """End the process."""
+        if self._process is not None:
+            with self._process:  # which closes both streams, by which it ends, and waits
+                self._process = None
+
+
+_converter = _Converter()
+
+
+@lru_cache(1)
+def _known() -> frozenset[str]:
+    """ONNX's operators that the converter lists; empty where it fails."""
+    with tempfile.TemporaryDirectory(prefix="nn-meter-") as folder:
+        log = Path(folder, "said")
+        return frozenset(log.read_text().split()) if _converter(Path(folder)) == 0 and log.exists() else frozenset()
+
+
 def _convert(data: bytes) -> bytes:
     """An ONNX model in MNN's format."""
     with tempfile.TemporaryDirectory(prefix="nn-meter-") as folder:
         Path(folder, "model.onnx").write_bytes(data)
-        done = subprocess.run(
-            [sys.executable, "-c", _TIED + _CONVERT],
-            cwd=folder,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            check=False,
-        )
-        made = Path(folder, "model.mnn")
-        if done.returncode == 0 and made.exists():
+        code = _converter(Path(folder))
+        made, log = Path(folder, "model.mnn"), Path(folder, "said")
+        if code == 0 and made.exists():
             return made.read_bytes()
-    unknown = _UNKNOWN.search(done.stdout)
+        said = log.read_text(errors="replace") if log.exists() else ""
+    unknown = _UNKNOWN.search(said)
     if unknown:
         raise BackendError(f"MNN refuses the model: it has no operator {unknown[1].strip(' |')}")
-    words = [line for line in done.stdout.splitlines() if line.strip()][-_LAST_LINES:]
+    words = [line for line in said.splitlines() if line.strip()][-_LAST_LINES:]
     there = {node.op_type for node in onnx.load_model_from_string(data).graph.node}
-    why = f"its converter ended with {done.returncode} and said {' / '.join(words)}"
+    why = f"its converter ended with {code} and said {' / '.join(words)}"
     raise BackendError(f"MNN refuses the model, which is of {', '.join(sorted(there))}: {why}")
 
 
@@ -387,7 +463,6 @@ class _Net:
         self._makers = {name: operator for operator in operators.values() for name in operator.outputs}
         self._running = {self.owner(kernel).name for kernel in told}
         self._placed: set[str] = set()
-        self._parted: set[str] = set()
 
     def owner(self, kernel: _Told) -> _Operator:
         """The operator that a kernel belongs to; one of its own where that has no name."""
@@ -418,16 +493,12 @@ class _Net:
         return None
 
     def own(self, operators: Sequence[_Operator]) -> Sequence[_Operator]:
-        """Of operators that a kernel moves data through, those that count to it: one that hands out several parts and
-        what is before it count to the kernel of its first part, what is behind it to that of each part."""
-        several = [place for place, each in enumerate(operators) if len(each.outputs) > 1]
-        if not several:
-            return operators
-        end = several[-1]
-        if operators[end].name in self._parted:
-            return operators[end + 1 :]
-        self._parted.add(operators[end].name)
-        return operators[: end + 1]
+        """Of operators that a kernel moves data through, those that count to it: what is behind one that hands out
+        several parts is that part's own; parts that are read as they are count to the operator that hands them out, and
+        to what is before it."""
+        end = max((place + 1 for place, each in enumerate(operators) if len(each.outputs) > 1), default=0)
+        behind = operators[end:]
+        return behind if any(each.kind not in _VIEWS for each in behind) else operators[:end] or operators
 
     def nodes(self, operators: Sequence[_Operator]) -> tuple[str, ...]:
         """What the nodes that operators were converted from, or their results, are called. A product that became a

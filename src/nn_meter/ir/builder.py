@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from types import MappingProxyType
 
 from nn_meter.ir.graph import Attr, Graph, Node, Tensor, verify
@@ -79,6 +80,23 @@ class GraphBuilder:
             self._tensors[tensor.name] = tensor
         self._nodes.append(node)
         return names
+
+    def begun(self) -> tuple[int, int, int]:
+        """How much is written, for ``only`` and ``back``."""
+        return len(self._nodes), len(self._inputs), len(self._tensors)
+
+    def only(self, begun: tuple[int, int, int], *outputs: str) -> Graph:
+        """What was written since then, which reads nothing from before; not verified."""
+        nodes, inputs, tensors = begun
+        own = MappingProxyType(dict(islice(self._tensors.items(), tensors, None)))
+        return Graph(self._name, tuple(self._nodes[nodes:]), own, tuple(self._inputs[inputs:]), outputs)
+
+    def back(self, begun: tuple[int, int, int]) -> None:
+        """Take back what was written since then; its names stay taken."""
+        nodes, inputs, tensors = begun
+        for name in list(islice(self._tensors, tensors, None)):
+            del self._tensors[name]
+        del self._nodes[nodes:], self._inputs[inputs:]
 
     def graph(self, *outputs: str) -> Graph:
         """The graph so far, verified."""

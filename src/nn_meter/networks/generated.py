@@ -38,6 +38,9 @@ _PART, _NODES, _WEIGHTS = (0.2, LARGEST), (100.0, 1000.0), (2.0**19, 2.0**26)
 """Of such a network: how costly its parts are, relative to usual networks, as those of a small mobile model or of a
 large one; how many nodes it has, or how many weights, 2 to 256 MB of floats, whichever comes first."""
 
+_MOST_LEFT_OUT = 1000
+"""So many parts that a runtime refuses are all that it is given."""
+
 MOST_FLOPS = 6e9
 """No part is added once a network does so many operations."""
 
@@ -58,17 +61,27 @@ class Family:
     precisions: tuple[str, ...] = ()
     needs: str = "float32"
 
-    def __call__(self, seed: int, *, dtype: str = "float32") -> Graph:
-        """The network of this family that ``seed`` stands for, of element type ``dtype``; verified."""
+    def __call__(
+        self, seed: int, *, dtype: str = "float32", takes: Callable[[Graph], bool] = lambda part: True
+    ) -> Graph:
+        """The network of this family that ``seed`` stands for, of element type ``dtype``; verified. Of its parts those
+        that a runtime ``takes`` not are left out, but the first: one of them, and the runtime would refuse all."""
         for attempt in itertools.count():
             rng = np.random.default_rng((seed, zlib.crc32(self.name.encode()), attempt))
             b = GraphBuilder(f"{self.name}_{seed}")
             part, nodes, weights = (log_uniform(rng, *ends) for ends in (_PART, _NODES, _WEIGHTS))
             pens = [Pen(b, rng, dtype, part=part if rng.random() < MANY else 0.0)]
             outputs = [self.write(pens[0])]
-            while pens[0].part and _room(pens, nodes, weights):
-                pens.append(Pen(b, rng, dtype, part=part))
-                outputs.append((_LAYERS if self.precisions else _ANY)(pens[-1]))
+            left_out = 0
+            while pens[0].part and _room(pens, nodes, weights) and left_out < _MOST_LEFT_OUT:
+                begun, pen = b.begun(), Pen(b, rng, dtype, part=part)
+                output = (_LAYERS if self.precisions else _ANY)(pen)
+                if takes(b.only(begun, output, *pen.others)):
+                    pens.append(pen)
+                    outputs.append(output)
+                else:
+                    b.back(begun)
+                    left_out += 1
             most = 2 * MOST_FLOPS if pens[0].part else MAX_FLOPS * pens[0].scale / LARGEST
             if pens[0].nodes and 2 * sum(pen.macs for pen in pens) <= most:
                 graph = b.graph(*outputs, *(other for pen in pens for other in pen.others))

@@ -49,4 +49,5 @@ RUNTIME = Runtime(
     ),
     facts=_FACTS,
     layout_kernels=frozenset({"ConvertTensor"}),
+    views="a view: MNN moves no data for it, and a change of layout counts to what reads it",
 )

@@ -74,6 +74,23 @@ class Ncnn:
         _ncnn()
         return {"runtime": "ncnn", "runtime_version": version("ncnn"), "device": "cpu", **asdict(self.config)}
 
+    def refuses(self, graph: Graph) -> str:
+        """Why there is no net of ``graph``, whatever its weights; empty where there may be one."""
+        work = runtime.lowered(graph)
+        known = [tensor for tensor in work.tensors.values() if tensor.const]
+        arrays = {
+            each.name: np.broadcast_to(np.float32(0), each.shape) if each.value is None
+            else np.reshape(each.value, each.shape)
+            for each in known
+        }  # fmt: skip
+        try:
+            for name in graph.inputs:
+                _kind(name, graph)
+            _written(graph, work, arrays)
+        except BackendError as error:
+            return str(error)
+        return ""
+
     def prepare(self, model: Model) -> NcnnPrepared:
         """``model`` as a net, with random inputs.
 
@@ -185,7 +202,10 @@ def written(graph: Graph, data: bytes) -> Net:
         BackendError: an operator that ncnn has no layer for; names it.
     """
     work = runtime.lowered(graph)
-    arrays = constants(data, work)
+    return _written(graph, work, constants(data, work))
+
+
+def _written(graph: Graph, work: Work, arrays: Mapping[str, np.ndarray]) -> Net:
     file = File({name: replace(tensor, const=name in arrays) for name, tensor in work.tensors.items()}, arrays)
     for name in graph.inputs:
         file.given(name)
@@ -213,14 +233,21 @@ def _write(op: Op, work: Work, file: File, graph: Graph) -> Sequence[Op]:
 
 def _given(array: np.ndarray, name: str, graph: Graph) -> np.ndarray:
     """An input as ncnn takes it: floats, or the numbers of rows as int32."""
-    rows = array.dtype.kind == "i" and all(
-        node.op_type == "Gather" and node.inputs[1] == name for node in graph.nodes if name in node.inputs
-    )
-    if array.dtype != np.float32 and not rows:
-        raise BackendError(
-            f"{graph.name}: ncnn has no inputs of {array.dtype}: {name}; export the model in float32"
-        )
-    return np.ascontiguousarray(array.reshape(without_batch(array.shape)).astype(np.int32 if rows else np.float32))
+    return np.ascontiguousarray(array.reshape(without_batch(array.shape)).astype(_kind(name, graph)))
+
+
+def _kind(name: str, graph: Graph) -> type[np.generic]:
+    """Element type of an input there.
+
+    Raises:
+        BackendError: ncnn has no inputs of this one.
+    """
+    dtype = graph.tensors[name].dtype
+    readers = [node for node in graph.nodes if name in node.inputs]
+    rows = dtype.startswith("int") and all(each.op_type == "Gather" and each.inputs[1] == name for each in readers)
+    if dtype != "float32" and not rows:
+        raise BackendError(f"{graph.name}: ncnn has no inputs of {dtype}: {name}; export the model in float32")
+    return np.int32 if rows else np.float32
 
 
 def _ncnn() -> Any:
