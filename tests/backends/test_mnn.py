@@ -15,6 +15,7 @@ from agreement import Agreement, agreement
 from onnx import TensorProto, helper
 
 from nn_meter.backends import Operand, load, mnn
+from nn_meter.backends.mnn import converter, kernels
 from nn_meter.backends.onnx_writer import as_bytes, with_random_weights
 from nn_meter.errors import BackendError, MissingDependencyError
 from nn_meter.frontends import onnx as reader
@@ -90,16 +91,16 @@ FLOATS = [Operand((1, 4, 8, 8), "float32")]
 
 def test_a_kernel_that_moves_data_for_a_reader_covers_the_operators_that_move() -> None:
     operators = [
-        mnn._Operator("x", 34, (), ("x",)),
-        mnn._Operator("a", 46, ("x",), ("a",)),  # Permute
-        mnn._Operator("b", 73, ("a", "shape"), ("b",)),  # Reshape
-        mnn._Operator("to", 129, ("b",), ("to",)),
-        mnn._Operator("c", 12, ("to",), ("d",)),  # Convolution, whose activation was node d
-        mnn._Operator("e", 73, ("d",), ("e",)),
+        kernels.Operator("x", 34, (), ("x",)),
+        kernels.Operator("a", 46, ("x",), ("a",)),  # Permute
+        kernels.Operator("b", 73, ("a", "shape"), ("b",)),  # Reshape
+        kernels.Operator("to", 129, ("b",), ("to",)),
+        kernels.Operator("c", 12, ("to",), ("d",)),  # Convolution, whose activation was node d
+        kernels.Operator("e", 73, ("d",), ("e",)),
     ]
     names = [("c_raster_0", "Raster"), ("c", "Convolution"), ("e_raster_0", "Raster")]
-    told = [mnn._Told(name, kind, FLOATS, FLOATS) for name, kind in names]
-    moving, convolution, last = mnn._kernels(told, {each.name: each for each in operators})
+    told = [kernels.Told(name, kind, FLOATS, FLOATS) for name, kind in names]
+    moving, convolution, last = kernels.executed(told, {each.name: each for each in operators})
     assert moving.nodes == ("a", "b", "to")
     assert (moving.input_names, moving.output_names) == (("x",), ("to",))
     assert convolution.nodes == ("c", "d")
@@ -145,9 +146,9 @@ def test_an_operator_that_it_lacks_is_named(there: None) -> None:
 @pytest.mark.heavy
 def test_a_small_model_is_converted_once(there: None, monkeypatch: pytest.MonkeyPatch) -> None:
     backend, graph = load("mnn"), sample_graph()
-    mnn._convert_once.cache_clear()
+    converter._convert_once.cache_clear()
     backend.prepare(graph).close()
-    monkeypatch.setattr(mnn, "_converter", lambda folder: pytest.fail("converted again"))
+    monkeypatch.setattr(converter, "_converter", lambda folder: pytest.fail("converted again"))
     with backend.prepare(graph) as again:
         assert len(again.run(3)) == 3
 
@@ -189,24 +190,24 @@ def test_of_sessions_with_several_threads_one_is_alive_at_a_time(there: None) ->
 @pytest.mark.heavy
 def test_one_process_converts_one_model_after_another_and_is_started_anew(there: None) -> None:
     data = as_bytes(sample_graph())
-    assert mnn._convert(data)
-    first = mnn._converter._process
+    assert converter._convert(data)
+    first = converter._converter._process
     assert first is not None
-    assert mnn._convert(data)
-    assert mnn._converter._process is first
+    assert converter._convert(data)
+    assert converter._converter._process is first
     first.kill()
     first.wait()
-    assert mnn._convert(data)
-    assert mnn._converter._process is not first
+    assert converter._convert(data)
+    assert converter._converter._process is not first
 
 
 @pytest.mark.heavy
 def test_a_converter_that_dies_is_a_refusal(there: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mnn, "_CONVERT", "print('halfway', flush=True); os.abort()")
-    with mnn._Converter() as converter:
-        monkeypatch.setattr(mnn, "_converter", converter)
+    monkeypatch.setattr(converter, "_CONVERT", "print('halfway', flush=True); os.abort()")
+    with converter.Converter() as fresh:
+        monkeypatch.setattr(converter, "_converter", fresh)
         with pytest.raises(BackendError, match=r"which is of Conv, .*: its converter ended with -6 and said halfway"):
-            mnn._convert(as_bytes(sample_graph()))
+            converter._convert(as_bytes(sample_graph()))
 
 
 @pytest.mark.heavy
@@ -214,7 +215,7 @@ def test_a_converter_that_dies_is_a_refusal(there: None, monkeypatch: pytest.Mon
 def test_a_converter_that_hangs_ends_with_the_process_that_asked(there: None, tmp_path: Path) -> None:
     told = tmp_path / "told"
     hanging = f"import time; open({str(told)!r}, 'w').write(f'{{os.getpid()}} '); time.sleep(600)"
-    asking = f"from nn_meter.backends import mnn; mnn._CONVERT = {hanging!r}; mnn._convert(b'')"
+    asking = f"from nn_meter.backends.mnn import converter; converter._CONVERT = {hanging!r}; converter._convert(b'')"
     process = subprocess.Popen([sys.executable, "-c", asking], env={**os.environ, "TMPDIR": str(tmp_path)})
     try:
         assert _until(lambda: told.exists() and told.read_text().endswith(" "))
