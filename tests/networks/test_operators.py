@@ -42,6 +42,14 @@ def test_what_is_not_drawn_has_a_case_and_a_reason() -> None:
     assert all(NOT_DRAWN.values())
 
 
+def test_a_build_holds_every_way_of_a_reduction() -> None:
+    kernels = [k for seed in range(SEEDS) for k in fuse(FAMILIES["operators_reductions"](seed), RULES).kernels]
+    found = {(k.config.op, k.config.way) for k in kernels if k.kind == "reduce"}  # type: ignore[attr-defined]
+    vectors, others = ("Max", "Mean", "Min", "Sum"), ("L1", "L2", "LogSum", "LogSumExp", "Prod", "SumSquare")
+    asked = (*product(vectors, ("KR", "RK", "KRK", "RKR", "")), *product(others, ("", "whole")))
+    assert {(f"Reduce{name}", way) for name, way in asked} <= found
+
+
 def test_a_build_holds_what_real_models_have_beyond_the_usual_sizes_and_types() -> None:
     found: set[str] = set()
     for seed, sort in product(range(SEEDS), ("movements", "scatters", "resizes", "types", "einsums", "pools")):

@@ -13,7 +13,16 @@ from collections.abc import Callable, Mapping
 from nn_meter.networks import _blocks_operators_places as places
 from nn_meter.networks._blocks import Pen
 from nn_meter.networks._blocks_operators_rare import RARE
-from nn_meter.networks._blocks_operators_shared import answers, any_shape, operand, size, some_of, tensors
+from nn_meter.networks._blocks_operators_shared import (
+    answers,
+    any_shape,
+    batch_or_none,
+    operand,
+    size,
+    some_of,
+    tensors,
+    token_shape,
+)
 from nn_meter.networks._blocks_operators_types import types
 
 TYPES: Mapping[str, int] = {
@@ -51,7 +60,7 @@ REDUCTIONS = (
 def elementwise(pen: Pen) -> str:
     """Functions of one number."""
     made = []
-    for op_type in some_of(pen, FUNCTIONS):
+    for op_type in some_of(pen, FUNCTIONS, 30):
         dtype, shape = {"Not": "bool", "BitwiseNot": "int32"}.get(op_type), any_shape(pen)
         x = pen.b.input(shape, dtype) if dtype else operand(pen, *shape)
         if op_type in POSITIVE:
@@ -98,7 +107,7 @@ def _outer(pen: Pen, shape: tuple[int, ...]) -> tuple[str, str]:
 def binary(pen: Pen) -> str:
     """Functions of two numbers or more, logic and integers among them."""
     made = []
-    for name in some_of(pen, PAIRS):
+    for name in some_of(pen, PAIRS, 24):
         shape, op_type = any_shape(pen), name.split()[0]
         if name in LOGIC:
             made.append(pen.op(op_type, pen.b.input(shape, "bool"), _partner(pen, shape, "bool")))
@@ -128,33 +137,41 @@ def binary(pen: Pen) -> str:
 
 
 def reductions(pen: Pen) -> str:
-    """Every reduction over any axes."""
+    """Every reduction over neighbouring axes, those around some, and every other axis: runtimes have code for each."""
     made = []
-    for op_type in 2 * some_of(pen, REDUCTIONS, 8):
-        x = operand(pen, *any_shape(pen))
+    for op_type in 3 * some_of(pen, REDUCTIONS, 8):
+        x, _ = batch_or_none(pen)
         rank = len(pen.shape(x))
         if op_type.startswith("Arg"):
             made.append(pen.op(op_type, x, axis=pen.integer(0, rank - 1), keepdims=pen.integer(0, 1)))
             continue
         if op_type.startswith("ReduceLog"):
             x = pen.op("Abs", x)
-        axes = tuple(a for a in range(rank) if pen.chance(0.45)) or (pen.integer(0, rank - 1),)
-        made.append(pen.reduce(op_type, x, axes, pen.integer(0, 1)))
+        begin, end = sorted((pen.integer(0, rank), pen.integer(0, rank)))
+        low = pen.integer(1, max(1, rank - 2))
+        high = pen.integer(low + 1, max(low + 1, rank - 1))
+        axes = {
+            "neighbours": tuple(range(begin, end)),
+            "around": (*range(low), *range(high, rank)),
+            "every other": tuple(range(pen.integer(0, 1), rank, 2)),
+        }[pen.pick("neighbours", "neighbours", "around", "every other")]
+        made.append(pen.reduce(op_type, x, axes or (pen.integer(0, rank - 1),), pen.integer(0, 1)))
     return answers(pen, made)
 
 
 def softmaxes(pen: Pen) -> str:
     """Softmax and its kin over any axis."""
     made = []
-    for x in tensors(pen):
+    for _ in range(1 if pen.chance(0.2) else pen.integer(3, 8)):
         op_type = pen.pick("Softmax", "Softmax", "LogSoftmax", "Hardmax")
-        made.append(pen.op(op_type, x, axis=pen.integer(1, len(pen.shape(x)) - 1)))
+        x, first = batch_or_none(pen)
+        made.append(pen.op(op_type, x, axis=pen.integer(first, len(pen.shape(x)) - 1)))
     return answers(pen, made)
 
 
 NORMALISATIONS = (
     "LRN", "MeanVarianceNormalization", "LpNormalization", "InstanceNormalization", "LayerNormalization",
-    "GroupNormalization", "RMSNormalization", "BatchNormalization",
+    "GroupNormalization", "RMSNormalization", "RMSNormalization", "BatchNormalization",
 )  # fmt: skip
 
 
@@ -180,7 +197,9 @@ def normalisations(pen: Pen) -> str:
         elif sort == "BatchNormalization":
             made.append(pen.op(sort, x, *(pen.weight(width) for _ in range(4))))
         else:
-            axis = pen.integer(1, 3)
+            if pen.chance(0.5):
+                x = operand(pen, *token_shape(pen))
+            axis = pen.integer(1, 3) if len(pen.shape(x)) > 3 else 2
             scale = [pen.weight(*pen.shape(x)[axis:]) for _ in range(1 if sort == "RMSNormalization" else 2)]
             made.append(pen.op(sort, x, *scale, axis=axis))
     return answers(pen, made)
@@ -204,7 +223,7 @@ def einsums(pen: Pen) -> str:
         labels = sorted(set("".join(terms)))
         sizes = {label: max(1, round(pen.log_uniform(3, 200))) for label in labels}
         sizes |= {"b": pen.batch} | ({"h": pen.pick(2, 4, 8, 12)} if "h" in sizes else {})
-        while math.prod(sizes[label] for label in labels) > 2e7:
+        while math.prod(sizes[label] for label in labels) > 6e7:
             sizes = {label: max(1, size * 3 // 4) for label, size in sizes.items()}
         operands = [pen.input(*(sizes[label] for label in term)) for term in terms]
         pen.macs += math.prod(sizes[label] for label in labels)

@@ -103,7 +103,7 @@ def transposed_convolutions(pen: Pen) -> str:
 def scatters(pen: Pen) -> str:
     """Values put to places: single elements, and rows."""
     made = []
-    for _ in range(pen.integer(1, 9)):
+    for _ in range(1 if pen.chance(0.2) else pen.integer(3, 12)):
         many = pen.chance(0.1)
         shape = any_shape(pen, pen.pick(2, 3, 4), size(pen, 1e5, 1e6) if many else size(pen, 1e3, 3e5))
         x = operand(pen, *shape)

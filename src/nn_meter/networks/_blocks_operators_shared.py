@@ -48,6 +48,13 @@ def operand(pen: Pen, *shape: int) -> str:
     return pen.op("Neg", x) if pen.chance(0.5) else x
 
 
+def batch_or_none(pen: Pen) -> tuple[str, int]:
+    """An operand of any shape, and its first axis that is no batch: some have none."""
+    shape = any_shape(pen)
+    first = int(pen.chance(0.6) or len(shape) < 3)
+    return operand(pen, *shape[1 - first :]), first
+
+
 def tensors(pen: Pen, most: float = 5e5) -> list[str]:
     """A few operands of up to ``most`` elements; one in some networks."""
     count = 1 if pen.chance(0.2) else pen.integer(3, 8)
