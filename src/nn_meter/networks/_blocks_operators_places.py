@@ -136,10 +136,10 @@ def _written_one_by_one(pen: Pen, x: str, reduction: str) -> str:
 def gathers(pen: Pen) -> str:
     """Values taken from places: single elements, rows, and along any axis."""
     made = []
-    for _ in range(pen.integer(1, 9)):
+    for _ in range(1 if pen.chance(0.2) else pen.integer(4, 16)):
         shape = any_shape(pen, pen.pick(2, 3, 4), size(pen, 1e2, 4e5))
         x = operand(pen, *shape)
-        sort = pen.pick("Gather", "GatherElements", "GatherND")
+        sort = pen.pick("Gather", "GatherElements", "GatherElements", "GatherND", "GatherND")
         axis = pen.integer(0, len(shape) - 1)
         if sort == "Gather":
             share = pen.uniform(0.1, 1.5) if pen.chance(0.7) else 0.0  # or one place, as a step of a sequence
