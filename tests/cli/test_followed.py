@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -77,6 +79,51 @@ ADVICES = [
         "give 1, separated by commas",
         (("predict SUM --input-value axes=1", 0),),
     ),
+    Advice(
+        "predict IR --input-shape 1,3,32,32",
+        "nn-Meter IR states all its shapes; leave the input shape out",
+        (("predict IR", 0),),
+    ),
+    Advice(
+        "measure NET --backend replay --seconds 0",
+        "give each model some time, as in --seconds 3",
+        (("measure NET --backend replay --seconds 0.05", 0),),
+    ),
+    Advice(
+        "measure NET --backend replays",
+        "did you mean replay?",
+        (("measure NET --backend replay --seconds 0.01", 0),),
+    ),
+    Advice(
+        "evaluate NET --predictor tiny_cpu --backend replay --rounds 1",
+        "take at least 2",
+        (("evaluate NET --predictor tiny_cpu --backend replay --rounds 2", 0),),
+    ),
+    Advice(
+        "evaluate NET --predictor tiny_cpu --backend replay --rounds 2 --budget long",
+        "write it as 90s, 20m or 1h",
+        (("evaluate NET --predictor tiny_cpu --backend replay --rounds 2 --budget 20m", 0),),
+    ),
+    Advice(
+        "evaluate --predictor tiny_cpu --backend replay",
+        "give files, or a folder of models",
+        (("evaluate FOLDER --predictor tiny_cpu --backend replay --rounds 2", 0),),
+    ),
+    Advice(
+        "fit --name l4",
+        "name tables of measurements to fit, or the data sheet of a GPU (--sheet)",
+        (("fit --name l4 --sheet SHEET", 0),),
+    ),
+    Advice(
+        "adapt --measured MEASURED --known KNOWN --name mine",
+        "say where to write the predicted latencies: --output predicted.csv",
+        (("adapt --measured MEASURED --known KNOWN --name mine --output predicted.csv", 0),),
+    ),
+    Advice(
+        "adapt --measured MEASURED --known KNOWN --name mine --output predicted.csv --suggest -5",
+        "a number of models to name, 0 for none",
+        (("adapt --measured MEASURED --known KNOWN --name mine --output predicted.csv --suggest 0", 0),),
+    ),
 ]
 
 
@@ -97,7 +144,20 @@ def _models(folder: Path) -> dict[str, str]:
     for graph in (free, summed):
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
         onnx.save(model, folder / f"{graph.name}.onnx")
-    return {"NET": EXAMPLE, "FREE": str(folder / "free.onnx"), "SUM": str(folder / "sum.onnx")}
+    alone = folder / "alone"
+    alone.mkdir()
+    (alone / "net.onnx").symlink_to(EXAMPLE)
+    node = {"type": "Relu", "attr": {}, "input_shape": [[1, 3, 32, 32]], "output_shape": [[1, 3, 32, 32]]}
+    (folder / "ir.json").write_text(json.dumps({"relu": {"attr": node, "inbounds": [], "outbounds": []}}))
+    (folder / "l4.yaml").write_text(
+        "device: NVIDIA L4\npeak_tflops: 30.3\nbandwidth_gb_per_s: 300\nprocessors: 58\ncache_mb: 48\nsource: NVIDIA\n"
+    )
+    devices = [f"n{each},{each + 5},{3 * each + 9},{9 * each + 7}" for each in range(40)]
+    (folder / "known.csv").write_text("\n".join(["architecture,phone,board,watch", *devices]))
+    (folder / "mine.csv").write_text("\n".join(["model,latency_ms", *(f"n{each},{each + 4}" for each in range(12))]))
+    files = {"FREE": "free.onnx", "SUM": "sum.onnx", "IR": "ir.json", "FOLDER": "alone", "SHEET": "l4.yaml"}
+    files |= {"KNOWN": "known.csv", "MEASURED": "mine.csv"}
+    return {"NET": EXAMPLE} | {name: str(folder / file) for name, file in files.items()}
 
 
 @pytest.mark.parametrize("advice", ADVICES, ids=lambda advice: advice.refused)
@@ -117,3 +177,18 @@ def test_what_is_advised_works(
         answer = asked(command)
         assert answer.code == code, answer.err
         assert not re.search("error", answer.err)
+
+
+def test_what_a_server_advises_works(run: Callable[..., object], monkeypatch: pytest.MonkeyPatch) -> None:
+    uvicorn = pytest.importorskip("uvicorn")
+    pytest.importorskip("starlette")
+    monkeypatch.setattr(uvicorn.Server, "run", lambda self, sockets: None)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        refused = run("serve", "--port", taken.getsockname()[1])
+    assert refused.code == 2
+    assert "choose another --host or --port" in refused.err
+    assert run("serve", "--port", 0).code == 0
+    refused = run("serve", "--port", 0, "--workers", 0)
+    assert refused.code == 2
+    assert "--workers, --max-mb, --max-seconds and --max-memory-mb are more than 0" in refused.err
+    assert run("serve", "--port", 0, "--workers", 1).code == 0
