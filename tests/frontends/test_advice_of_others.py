@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -122,3 +123,45 @@ def test_what_a_front_end_does_not_take_is_told_with_what_it_does(
     assert main(["predict", str(path), "--seq-len", "8"]) == 2
     assert "take no seq_len; what they take is input_shapes (--input-shape)" in capsys.readouterr().err
     assert main(["predict", str(path), "--input-shape", "6,8"]) == 0
+
+
+_SMALL = {"vocab_size": 99, "n_embd": 32, "n_layer": 1, "n_head": 2}
+_ENCODER = {"vocab_size": 99, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+
+
+@heavy
+@pytest.mark.parametrize(
+    ("config", "flags", "words", "followed"),
+    [
+        ({"model_type": "gpt2", **_SMALL}, "--past -1", "past is -1; give 0 or more", "--past 0"),
+        ({"model_type": "gpt2", **_SMALL}, "--seq-len 0", "seq_len is 0; give 1 or more", "--seq-len 1"),
+        (
+            {"model_type": "bert", **_ENCODER},
+            "--past 4",
+            "it is for language models that decode with a cache, of so many tokens (seq_len) in a batch (batch_size)",
+            "",
+        ),
+        (
+            {"model_type": "gpt2", **_SMALL},
+            "--past 4 --input-shape input_ids=1,8",
+            "takes no past beside input_shapes",
+            "--past 4 --seq-len 2 --batch-size 3",
+        ),
+    ],
+)
+def test_what_configurations_of_transformers_are_advised_works(
+    config: dict[str, object],
+    flags: str,
+    words: str,
+    followed: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pytest.importorskip("transformers")
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(config))
+    assert main(["predict", str(path), *flags.split()]) == 2
+    assert words in capsys.readouterr().err
+    assert main(["predict", str(path), *followed.split()]) == 0
+    assert main(["predict", "hf:nothing-like-it"]) == 2
+    assert "Or give the path of its config.json" in capsys.readouterr().err
