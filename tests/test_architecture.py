@@ -40,7 +40,9 @@ ALLOWED: dict[str, frozenset[str]] = {
 """Room to the rooms that it may import. Those of ``STRINGING`` string rooms together and may import any but ``cli``,
 which only ``__main__`` imports."""
 
-STRINGING = ("api", "building", "builder", "fitting", "spreading", "serving", "testing", "cli", "__init__", "__main__")
+STRINGING = (
+    "api", "building", "builder", "fitting", "fleets", "spreading", "serving", "testing", "cli", "__init__", "__main__",
+)  # fmt: skip
 """They may import every room."""
 
 LONGEST = 500

@@ -4,12 +4,17 @@ What the runtime fuses is detected first, unless rules are given. Then networks 
 and traced one by one in a process of their own; each record is committed to a journal before the next network starts.
 Half-way through the budget the families whose networks a first fit predicts worst are drawn more often. Then
 ``learning.training.train`` makes a bundle of the records.
+
+Several devices of one kind share the work: each takes the next network as soon as it is free, and measures a few
+networks that are common to all at first and every ten minutes, by which ``learning.correction`` compares them.
 """
 
 from __future__ import annotations
 
+import itertools
 import logging
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import monotonic
@@ -19,15 +24,18 @@ from nn_meter.backends import base
 from nn_meter.detection import DetectionPlan, detect_rules
 from nn_meter.detection.decision import NOT_MEASURED
 from nn_meter.devices.link import open_link
-from nn_meter.errors import BackendError, BuildError
-from nn_meter.learning.correction import CALL
+from nn_meter.errors import BackendError, BuildError, DeviceError, MeasurementError
+from nn_meter.fleets import BOUND, COMMON_NETWORKS, Shared, check_alike, named
+from nn_meter.ir import Graph
+from nn_meter.learning.correction import CALL, COMMON
 from nn_meter.learning.fit import spent_on_fits
 from nn_meter.learning.training import check_kinds, train, worst_families
 from nn_meter.measuring import wire
 from nn_meter.measuring.asking import ask
 from nn_meter.measuring.fixed import PROBED, nothing, probe, prober
+from nn_meter.measuring.fleet import Fleet
 from nn_meter.measuring.isolation import RECONNECTS_S, Failure, Worker
-from nn_meter.measuring.journal import Journal
+from nn_meter.measuring.journal import Entry, Journal
 from nn_meter.measuring.measure import Plan, measure, quiet_parts
 from nn_meter.measuring.records import Circumstances, MeasuredKernel, Record
 from nn_meter.networks.generated import FAMILIES, draw, weights_for
@@ -59,7 +67,8 @@ class BuildPlan:
     ``runs_ms`` is spent on a turn of runs of each network, two turns each, between ``least`` and ``most`` of them;
     ``timeout_s`` ends a network that hangs; ``kinds`` limits the regressors that are trained. ``detect_s`` is what
     detecting fusion rules may take of the budget, by default ``DETECTION_SHARE`` of it and ``LONGEST_DETECTION_S`` at
-    most; 0 for none. ``device`` is the address of where the backend runs.
+    most; 0 for none. ``device`` is the address of where the backend runs, ``fleet`` in its place those of several that
+    share the work; they are of one kind unless ``mixed``.
     """
 
     backend: str = "onnxruntime_cpu"
@@ -73,6 +82,13 @@ class BuildPlan:
     kinds: tuple[str, ...] | None = None
     detect_s: float | None = None
     device: str = "local"
+    fleet: tuple[str, ...] = ()
+    mixed: bool = False
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Of all devices."""
+        return tuple(self.fleet) or (self.device,)
 
     @property
     def chosen(self) -> base.Named:
@@ -107,8 +123,9 @@ def build(
 
     Raises:
         BackendError: an unknown backend or setting, or a runtime that does not answer on the device.
-        DeviceError: an unknown device, or one that refuses.
-        MeasurementError: the device was lost and did not come back; the journal can be gone on with.
+        DeviceError: an unknown device, one that refuses, or one of another kind than the first.
+        MeasurementError: the device, or every one of a fleet, was lost and did not come back; the journal can be gone
+            on with.
         MissingDependencyError: scikit-learn is not installed.
         BuildError: an unknown kind, a budget that is too small to train on, or a journal that cannot be used.
     """
@@ -116,15 +133,18 @@ def build(
         raise BuildError(f"a budget of {plan.budget_s:g} s measures nothing; give some minutes")
     check_kinds(plan.kinds)
     runtime = base.runtime_of(plan.chosen.load())
-    with Worker(timeout_s=plan.timeout_s, link=open_link(plan.device)) as worker:
-        where = ask(worker, plan.chosen)
+    there = _asked(plan)
     with Journal(journal) as book:  # from the start, so that a second build of this name is refused there
+        shared = len(plan.addresses) > 1 or any(BOUND in each.item for each in (*book.pending(), *book.results()))
         if rules is None and plan.detection_s > 0:
             begin = monotonic()
-            rules = _detected(plan, journal.with_suffix(".rules.sqlite"), progress)
+            rules = _detected(plan, list(there), journal.with_suffix(".rules.sqlite"), progress)
             plan = replace(plan, budget_s=max(plan.budget_s - (monotonic() - begin), 1.0))
         with Journal(journal.with_suffix(".fits.sqlite")) as fits:
-            _measure(plan, book, fits, where, progress)
+            if shared:
+                _share(plan, book, fits, there, progress)
+            else:
+                _measure(plan, book, fits, there[plan.addresses[0]], progress)
             records, failures = measured(book)
             if len(records) < MIN_NETWORKS:
                 why = f"; {len(failures)} failed, the first because: {failures[0].reason}" if failures else ""
@@ -145,7 +165,7 @@ def build(
             losses = book.losses()
     notes = (
         *((f"{len(failures)} networks failed",) if failures else ()),
-        *((f"the device was lost {losses} times, and the work gone on with",) if losses else ()),
+        *((f"{'a' if shared else 'the'} device was lost {losses} times, and the work gone on with",) if losses else ()),
     )
     return replace(bundle, notes=(*bundle.notes, *notes))
 
@@ -159,7 +179,7 @@ def measure_network(family: str, seed: int, plan: BuildPlan, where: Circumstance
     begin = monotonic()
     backend = plan.chosen.load()
     refuses = getattr(backend, "refuses", lambda graph: "")
-    graph = nothing() if family == CALL else FAMILIES[family](seed, takes=lambda part: not refuses(part))
+    graph = _drawn(family, seed, lambda part: not refuses(part))
     timed = Plan(
         rounds=2, turn_s=plan.runs_ms / 1000, min_repeats=plan.least, max_repeats=plan.most, warmup_turns=1
     )
@@ -176,8 +196,48 @@ def measure_network(family: str, seed: int, plan: BuildPlan, where: Circumstance
     return Record(graph.name, where, kernels, whole, sums, probed, family, monotonic() - begin)
 
 
-def _detected(plan: BuildPlan, journal: Path, progress: Progress | None) -> dict[str, Any]:
-    """The rules that the runtime obeys: as its executed graph says where it shows one, else as latencies say."""
+def _drawn(family: str, seed: int, takes: Callable[[Graph], bool]) -> Graph:
+    if family == CALL:
+        return nothing()
+    name, seed = COMMON_NETWORKS[seed] if family == COMMON else (family, seed)
+    return FAMILIES[name](seed, takes=takes)
+
+
+def _asked(plan: BuildPlan) -> dict[str, Circumstances]:
+    """Addresses of the devices that answer, and their circumstances; of a fleet some may be away."""
+    links = [open_link(address) for address in plan.addresses]
+    for one, other in itertools.pairwise(sorted(link.address for link in links)):
+        if one == other:
+            raise DeviceError(f"{one} is named twice; give each device once")
+    there: dict[str, Circumstances] = {}
+    away: list[MeasurementError] = []
+    for address, link in zip(plan.addresses, links, strict=True):
+        try:
+            with Worker(timeout_s=plan.timeout_s, link=link) as worker:
+                there[address] = ask(worker, plan.chosen)
+        except MeasurementError as error:
+            away.append(error)
+            if len(links) > 1:
+                _LOG.warning("%s; the other devices begin without it", error)
+        else:
+            check_alike(next(iter(there.values())), there[address], plan.mixed)
+    if not there:
+        raise away[0]
+    return there
+
+
+def _detected(plan: BuildPlan, addresses: list[str], journal: Path, progress: Progress | None) -> dict[str, Any]:
+    """The rules that the runtime obeys, by the first device, or by another where that is lost."""
+    for address in addresses[:-1]:
+        try:
+            return _detected_on(replace(plan, device=address), journal, progress)
+        except MeasurementError as error:
+            _LOG.warning("%s; the next device goes on with the fusion rules", error)
+    return _detected_on(replace(plan, device=addresses[-1]), journal, progress)
+
+
+def _detected_on(plan: BuildPlan, journal: Path, progress: Progress | None) -> dict[str, Any]:
+    """As the runtime's executed graph says where it shows one, else as latencies say."""
 
     def heard(done: float, total: float | None, eta_s: float | None, rule: str) -> None:
         if progress is not None:
@@ -225,47 +285,106 @@ def _measure(
     plan: BuildPlan, book: Journal, fits: Journal, where: Circumstances, progress: Progress | None
 ) -> None:
     """Fill the journal until the budget is spent, less what training will take."""
-    weights: Mapping[str, float] = weights_for(base.runtime_of(plan.chosen.load()).precisions)
-    records, failures = measured(book)
-    spent_s, done, adapted = sum(record.elapsed_s for record in records), len(records) + len(failures), False
-    budget_s = plan.budget_s
-
-    def judging(*_: object) -> None:
-        if progress is not None:
-            left_s = max(plan.budget_s - spent_s, 0.0)
-            progress(min(spent_s, plan.budget_s), plan.budget_s, left_s, "judging which families are predicted worst")
-
+    work = Drawing(plan, book, fits, progress)
     with Worker(
         timeout_s=plan.timeout_s, processors=where.threads, link=open_link(plan.device), waits_s=RECONNECTS_S,
         lost=book.lost,
     ) as worker:  # fmt: skip
-        while spent_s < budget_s:
-            if not adapted and spent_s > plan.budget_s / 2:
-                adapted, begin = True, monotonic()
-                worse = worst_families(measured(book)[0], seed=plan.seed, kept=fits, progress=judging)
-                spent_s += monotonic() - begin
-                budget_s = max(budget_s - TRAINING_GROWTH * spent_on_fits(fits), spent_s)
-                weights = {f: w * min(max(worse.get(f, 1.0), 0.5), 3.0) for f, w in weights.items()}
-            pending = book.pending()
+        while (entry := work.next()) is not None:
+            begin = monotonic()
+            family, seed = entry.item.get("family", ""), entry.item.get("seed", 0)
+            work.over(entry, worker.call(measure_network, family, seed, plan, where), begin)
+
+
+def _share(
+    plan: BuildPlan, book: Journal, fits: Journal, there: Mapping[str, Circumstances], progress: Progress | None
+) -> None:
+    """The same with several devices."""
+    links = [open_link(address) for address in plan.addresses]
+    devices = [named(where, open_link(address).address) for address, where in there.items()]
+    drawing = Drawing(plan, book, fits, progress, len(links))
+    alone = replace(plan, fleet=())  # a device hears of no other
+
+    def run(entry: Entry, worker: Worker, where: Circumstances) -> Record | Failure:
+        return worker.call(measure_network, entry.item.get("family", ""), entry.item.get("seed", 0), alone, where)
+
+    with Fleet(links, timeout_s=plan.timeout_s) as fleet:
+        fleet.run(Shared(plan.chosen, book, drawing, devices, run, measured(book)[0], plan.mixed))
+
+
+class Drawing:
+    """What to measure next, until the budget is spent, less what training will take.
+
+    Args:
+        devices: how many share the budget.
+    """
+
+    def __init__(
+        self, plan: BuildPlan, book: Journal, fits: Journal, progress: Progress | None, devices: int = 1
+    ) -> None:
+        records, failures = measured(book)
+        self.out: dict[str, Entry] = {}
+        """What devices have at the moment, by key."""
+        self._plan, self._book, self._fits, self._progress = plan, book, fits, progress
+        self._weights: Mapping[str, float] = weights_for(base.runtime_of(plan.chosen.load()).precisions)
+        self._spent_s = sum(record.elapsed_s for record in records) / devices
+        self._done = len(records) + len(failures)
+        self._budget_s = plan.budget_s
+        self._adapted = False
+        self._queue: deque[Entry] = deque()
+
+    @property
+    def spent(self) -> bool:
+        """Whether the budget is."""
+        return self._spent_s >= self._budget_s
+
+    def next(self) -> Entry | None:
+        """The next network; ``None`` where the budget is spent, or not before what is ``out`` is over."""
+        while not self.spent:
+            if self._queue:
+                return self._queue.popleft()
+            if not self._adapted and self._spent_s > self._plan.budget_s / 2:
+                if self.out:
+                    return None
+                self._adapt()
+            pending = [each for each in self._book.pending() if BOUND not in each.item and each.key not in self.out]
             if not pending:
-                drawn = draw(weights, plan.seed, done, _DRAWN_AT_ONCE)
-                book.add({"family": family, "seed": seed} for family, seed in [(CALL, done), *drawn])
-                continue
-            for entry in pending:
-                begin = monotonic()
-                family, seed = entry.item.get("family", ""), entry.item.get("seed", 0)
-                result = worker.call(measure_network, family, seed, plan, where)
-                if isinstance(result, Failure):
-                    book.fail(entry.key, result)
-                else:
-                    book.record(entry.key, wire.to_json(result))
-                spent_s += monotonic() - begin
-                done += 1
-                if progress is not None:
-                    left_s = max(plan.budget_s - spent_s, 0.0)
-                    progress(min(spent_s, plan.budget_s), plan.budget_s, left_s, f"measuring, {done} networks")
-                if spent_s >= budget_s:
-                    break
+                start = self._done + len(self.out)
+                drawn = draw(self._weights, self._plan.seed, start, _DRAWN_AT_ONCE)
+                self._book.add({"family": family, "seed": seed} for family, seed in [(CALL, start), *drawn])
+            self._queue.extend(pending)
+        return None
+
+    def again(self, entry: Entry) -> None:
+        """It is not over; it is the next."""
+        self._queue.appendleft(entry)
+
+    def over(self, entry: Entry, result: Record | Failure, begin: float) -> None:
+        """Commit a result; the time since ``begin`` is spent."""
+        if isinstance(result, Failure):
+            self._book.fail(entry.key, result)
+        else:
+            self._book.record(entry.key, wire.to_json(result))
+        self._spent_s += monotonic() - begin
+        self._done += 1
+        self._tell(f"measuring, {self._done} networks")
+
+    def _adapt(self) -> None:
+        self._adapted, begin = True, monotonic()
+
+        def judging(*_: object) -> None:
+            self._tell("judging which families are predicted worst")
+
+        records, _ = measured(self._book)
+        worse = worst_families(records, seed=self._plan.seed, kept=self._fits, progress=judging)
+        self._spent_s += monotonic() - begin
+        self._budget_s = max(self._budget_s - TRAINING_GROWTH * spent_on_fits(self._fits), self._spent_s)
+        self._weights = {f: w * min(max(worse.get(f, 1.0), 0.5), 3.0) for f, w in self._weights.items()}
+
+    def _tell(self, what: str) -> None:
+        budget_s = self._plan.budget_s
+        if self._progress is not None:
+            self._progress(min(self._spent_s, budget_s), budget_s, max(budget_s - self._spent_s, 0.0), what)
 
 
 def measured(book: Journal) -> tuple[list[Record], list[Failure]]:

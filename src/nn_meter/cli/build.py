@@ -7,7 +7,6 @@ import re
 import shlex
 from pathlib import Path
 
-from nn_meter.cli.measure import add_device_argument
 from nn_meter.cli.output import OK, progress, say
 from nn_meter.errors import BuildError, RuleError
 
@@ -34,7 +33,12 @@ def configure(parser: argparse.ArgumentParser, command: str) -> None:
     )
     parser.add_argument("--budget", default="20m", help="time to measure: 90s, 20m, 1h (default 20m)")
     parser.add_argument("--threads", type=int, metavar="N", help="threads of the runtime; its default is one")
-    add_device_argument(parser)
+    parser.add_argument(
+        "--device", action="append", metavar="ADDRESS",
+        help="where it runs: local (the default), ssh://user@host[:port], adb://SERIAL, or a name (see nn-meter "
+        "devices); given several times, devices of one kind that share the work",
+    )  # fmt: skip
+    parser.add_argument("--mixed", action="store_true", help="let devices of different processors share the work")
     parser.add_argument("--kinds", nargs="+", help="train these kernel kinds only")
     parser.add_argument("--name", help="name of the predictor (default: the backend's)")
     parser.add_argument("--predictor-version", default="1.0", help="version of the predictor (default 1.0)")
@@ -70,13 +74,16 @@ def run(args: argparse.Namespace) -> int:
     if args.rules:
         load_rules(args.rules)
         rules = Fields(read_json(args.rules, "the rules", RuleError), args.rules, RuleError).values
+    devices = args.device or ["local"]
     plan = BuildPlan(
         args.backend,
         {} if args.threads is None else {"threads": args.threads},
         seconds(args.budget),
         seed=args.seed,
         kinds=tuple(args.kinds) if args.kinds else None,
-        device=args.device,
+        device=devices[0],
+        fleet=tuple(devices) if len(devices) > 1 else (),
+        mixed=args.mixed,
     )
     bundle = build(
         plan,

@@ -5,11 +5,15 @@ probe took turns with each network. Networks whose probe was slow are left out, 
 the others is divided out, relative to the usual one. The runtime's profiler costs time in every kernel: the
 same network run without it tells how much. And what is left of the kernels is scaled so that they add up to the quiet
 latency of their network, less what a call costs outside all kernels.
+
+Records of several devices of one kind are corrected each device by itself, and then divided by how many times the
+latency of the first device the networks took that all of them measured (``COMMON``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,6 +24,13 @@ from nn_meter.measuring.records import MeasuredKernel, Record
 
 CALL = "call"
 """Family of the records of a network that does nothing: what is left is the cost of a call."""
+
+COMMON = "common"
+"""Family of the records of networks that each device of a fleet measures, to be compared by."""
+
+ALIKE = 0.1
+"""Devices of one kind differ by no more: a prediction is called right within 10 %, and what answers for the first would
+be wrong on one that differs more."""
 
 _DISTURBED = 1.15
 """A network counts as disturbed where the probe took this much longer than its quiet time around then."""
@@ -38,9 +49,28 @@ _LEAST_SHARE = 0.2
 
 
 @dataclass(frozen=True, slots=True)
+class Level:
+    """How a device of a fleet differs: its latencies are so many times (``factor``) those of the first device, by the
+    median over the networks that both measured; the standard deviation of the logarithm of that ratio among these
+    networks is ``spread``. ``networks`` of its own were measured there. Without common ones the factor is ``None``."""
+
+    device: str
+    networks: int
+    common: int
+    factor: float | None
+    spread: float = 0.0
+
+    @property
+    def odd(self) -> bool:
+        """Whether it is not like the first device, or cannot be compared with it."""
+        return self.factor is None or max(abs(math.log(self.factor)), self.spread) > math.log1p(ALIKE)
+
+
+@dataclass(frozen=True, slots=True)
 class Corrected:
     """Networks to learn from; how many records were ``disturbed`` and left out; what the profiler adds to each kernel,
-    what a call costs, and what the probe took in the usual stretch (0 without one), in milliseconds."""
+    what a call costs, and what the probe took in the usual stretch (0 without one), in milliseconds; of several devices
+    those of the first, and how each differs."""
 
     networks: tuple[Network, ...]
     records: tuple[Record, ...]
@@ -48,6 +78,7 @@ class Corrected:
     profiler_ms: float
     call_ms: float
     probe_ms: float
+    levels: tuple[Level, ...] = ()
 
 
 def corrected(records: Sequence[Record], probe_ms: float | None = None) -> Corrected:
@@ -56,11 +87,43 @@ def corrected(records: Sequence[Record], probe_ms: float | None = None) -> Corre
     ``probe_ms`` is what the probe takes at the speed of the machine that is asked for, by default the usual one of
     these records. ``networks`` and ``records`` of the result belong together one by one.
     """
+    of_device: dict[str, list[Record]] = {}
+    for record in records:
+        of_device.setdefault(record.circumstances.device.name, []).append(record)
+    if len(of_device) < 2:
+        return _corrected(records, probe_ms)[0]
+    (first, reference), *others = (
+        _corrected(some, probe_ms if number == 0 else None) for number, some in enumerate(of_device.values())
+    )
+    names = iter(of_device)
+    levels = [Level(next(names), len(first.networks), len(reference), 1.0)]
+    networks, kept = list(first.networks), list(first.records)
+    for name, (own, common) in zip(names, others, strict=True):
+        ratios = np.log([common[subject] / reference[subject] for subject in common if subject in reference])
+        if not len(ratios):
+            levels.append(Level(name, len(own.networks), 0, None))
+            continue
+        factor = float(np.exp(np.median(ratios)))
+        levels.append(Level(name, len(own.networks), len(ratios), factor, float(np.std(ratios))))
+        networks += [_slower(network, 1 / factor) for network in own.networks]
+        kept += own.records
+    disturbed = first.disturbed + sum(own.disturbed for own, _ in others)
+    return replace(
+        first, networks=tuple(networks), records=tuple(kept), disturbed=disturbed, levels=tuple(levels)
+    )
+
+
+def _corrected(records: Sequence[Record], probe_ms: float | None) -> tuple[Corrected, Mapping[str, float]]:
+    """Those of one device, and what each common network takes there in milliseconds."""
     probed = [record for record in records if record.probe is not None]
     quiet, probe_ms = _undisturbed(probed, probe_ms)
     calls = [each.whole.quiet_ms / slow for each, slow in quiet if each.family == CALL and each.whole is not None]
     call_ms = float(np.median(calls)) if calls else 0.0
-    told = [(record, slow) for record, slow in quiet if record.family != CALL]
+    common: dict[str, list[float]] = {}
+    for each, slow in quiet:
+        if each.family == COMMON and each.whole is not None:
+            common.setdefault(each.subject, []).append(each.whole.quiet_ms / slow)
+    told = [(record, slow) for record, slow in quiet if record.family not in (CALL, COMMON)]
     told += [(record, 1.0) for record in records if record.probe is None]
     told = [(record, slow) for record, slow in told if record.kernels]
     kept = tuple(record for record, _ in told)
@@ -69,7 +132,13 @@ def corrected(records: Sequence[Record], probe_ms: float | None = None) -> Corre
         _network(record, slow, each_ms, call_ms) for (record, slow), each_ms in zip(told, profiler_ms, strict=True)
     )
     usual_ms = float(np.median(profiler_ms or [0.0]))
-    return Corrected(networks, kept, len(probed) - len(quiet), usual_ms, call_ms, probe_ms)
+    found = Corrected(networks, kept, len(probed) - len(quiet), usual_ms, call_ms, probe_ms)
+    return found, {subject: float(np.median(taken)) for subject, taken in common.items()}
+
+
+def _slower(network: Network, factor: float) -> Network:
+    kernels = tuple(replace(kernel, latency_ms=factor * kernel.latency_ms) for kernel in network.samples)
+    return replace(network, samples=kernels)
 
 
 def _undisturbed(records: Sequence[Record], probe_ms: float | None) -> tuple[list[tuple[Record, float]], float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from types import MappingProxyType
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from nn_meter.errors import BuildError, RuleError
 from nn_meter.kernels.kinds import KINDS, ConvConfig
 from nn_meter.kernels.schema import SCHEMA, Codes, Speeds
-from nn_meter.learning.correction import Corrected, corrected
+from nn_meter.learning.correction import ALIKE, COMMON, Corrected, Level, corrected
 from nn_meter.learning.fit import (
     LEVEL,
     Network,
@@ -50,7 +50,8 @@ def train(
     kept: Journal | None = None,
     progress: Progress | None = None,
 ) -> Bundle:
-    """A bundle of what ``records`` say; they are of one device, runtime and precision.
+    """A bundle of what ``records`` say; they are of one runtime and precision, and of one device, or of several that
+    measured ``COMMON`` networks: it answers for the first then.
 
     Args:
         rules: parsed fusion rules that the bundle shall carry, the name of its ``runtime`` among them.
@@ -83,7 +84,7 @@ def train(
         kinds=fitted.kinds,
         rules={"runtime": _runtime(where), "block": _block(correction.networks), **(rules or {})},
         schema=SCHEMA,
-        device=where.device.name,
+        device=where.device.processor or where.device.name if correction.levels else where.device.name,
         category=where.device.kind,
         runtime=where.runtime,
         runtime_version=where.runtime_version,
@@ -104,10 +105,31 @@ def train(
             f"{len(records)} networks measured{taken}, {correction.disturbed} of them left out as disturbed",
             f"{1e3 * correction.profiler_ms:.2f} microseconds taken off each traced kernel for the profiler",
             *(f"measured by {source}" for source in _sources(records)),
+            *(_told(level, where.device.name) for level in correction.levels[1:]),
         ),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        environment={**where.facts(), **_held_out(correction, fitted.held), **_level(correction)},
+        environment={
+            **where.facts(), **_held_out(correction, fitted.held), **_level(correction), **_fleet(correction),
+        },
+    )  # fmt: skip
+
+
+def _told(level: Level, first: str) -> str:
+    """How a device of a fleet differs, and what follows where that is much."""
+    if level.factor is None:
+        return f"warning: {level.networks} networks of {level.device} left out, for it measured none to compare it by"
+    text = (
+        f"{level.networks} networks measured on {level.device}, at {level.factor:.3f} times the latency of {first} "
+        f"(spread {level.spread:.1%} among {level.common} networks that both measured), and divided by it"
     )
+    if not level.odd:
+        return text
+    return f"warning: {text}; devices of one kind differ by {ALIKE:.0%} at most, and what is predicted is {first}'s"
+
+
+def _fleet(correction: Corrected) -> dict[str, Any]:
+    """The devices that measured, where there were several."""
+    return {"fleet": [asdict(level) for level in correction.levels]} if correction.levels else {}
 
 
 def _level(correction: Corrected) -> dict[str, float]:
@@ -226,6 +248,7 @@ def _shared(records: Sequence[Record]) -> Circumstances:
     if not records:
         raise BuildError("no records to train on; measure something first")
     first = records[0].circumstances
+    compared = any(record.family == COMMON for record in records)
     for record in records:
         other = record.circumstances
         for what in ("runtime", "runtime_version", "precision", "batch", "threads", "statistic"):
@@ -234,7 +257,7 @@ def _shared(records: Sequence[Record]) -> Circumstances:
                     f"record of {record.subject!r}: its {what.replace('_', ' ')} is {getattr(other, what)!r}, that of "
                     f"others {getattr(first, what)!r}; train on each by itself"
                 )
-        if other.device.name != first.device.name:
+        if other.device.name != first.device.name and not compared:
             raise BuildError(
                 f"record of {record.subject!r}: measured on {other.device.name}, others on {first.device.name}; "
                 "train on each by itself"

@@ -31,9 +31,9 @@ FailureKind = Literal["crash", "timeout", "refused", "memory", "lost"]
 RECONNECTS_S = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)
 """Seconds between the tries to reach a device again: a restart takes a board a minute or two."""
 
-_START_LIMIT_S = 60.0
+START_LIMIT_S = 60.0
 _LAST_LINES = 3
-_CUTS = 3
+CUTS = 3
 """A task during which the link is cut so often is what cuts it."""
 
 _CHUNK_BYTES = 1 << 20
@@ -147,7 +147,7 @@ class Worker(Closing):
                 self._lost(answer)
             if not isinstance(channel, Failure):
                 cuts, waits_s = cuts + 1, list(self._waits_s)
-            if not self._waits_s or cuts == _CUTS:
+            if not self._waits_s or cuts == CUTS:
                 return answer
             if not waits_s:
                 raise MeasurementError(
@@ -211,7 +211,7 @@ class Worker(Closing):
                 return self._channel
             self.close()
         channel = self._channel = self._link.open(self._link.worker)
-        end = monotonic() + _START_LIMIT_S
+        end = monotonic() + START_LIMIT_S
         try:
             channel.send(json.dumps({"processors": self._processors}))
             while (line := channel.receive(max(end - monotonic(), 0.0))) is not None:
@@ -225,7 +225,7 @@ class Worker(Closing):
                 raise DeviceError(f"{self._link.address}: {why}") from None
             return self._autopsy(channel)
         self.close()
-        return Failure("timeout", f"the measuring process did not start within {_START_LIMIT_S:g} s")
+        return Failure("timeout", f"the measuring process did not start within {START_LIMIT_S:g} s")
 
     def _same_version(self, there: str) -> None:
         if there != __version__:

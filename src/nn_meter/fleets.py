@@ -1,0 +1,170 @@
+"""A build that several devices share: what each measures next, and what it is compared with the others by.
+
+The journal is what is known of the work: an entry for one device alone names it (``BOUND``), and one that no device has
+a result of is still to do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from nn_meter.backends.base import Named
+from nn_meter.devices.device import same_machine
+from nn_meter.devices.known import known
+from nn_meter.errors import BuildError, DeviceError
+from nn_meter.learning.correction import CALL, COMMON
+from nn_meter.measuring import Circumstances, Entry, Failure, Journal, Record, Worker, ask
+
+if TYPE_CHECKING:
+    from nn_meter.building import Drawing
+
+_LOG = logging.getLogger(__name__)
+
+BOUND = "device"
+"""In an item of the journal the one device that shall measure it."""
+
+COMMON_NETWORKS = (
+    ("residual_basic", 7), ("inverted", 3), ("dense", 3), ("convnext", 2), ("vision_transformer", 2), ("encoder", 2),
+    ("token_mixer", 2),
+)  # fmt: skip
+"""Family and seed of the networks that each device of a fleet measures: of many kinds, and 1 to 17 ms on a Xeon."""
+
+COMMON_EVERY_S = 600.0
+"""Some eight seconds of so many are spent on them."""
+
+_SINGLE, _KIND = ("affinity", "governor"), ("cpu", "machine", "cores")
+"""Facts in which devices of one kind may differ, and by which kinds are told apart."""
+
+
+class Shared:
+    """``Work`` of a fleet: what ``drawing`` says, and for each device the common networks at first and every
+    ``COMMON_EVERY_S``.
+
+    Args:
+        devices: those that are there.
+        run: measures an entry on a device; called in a thread of that device.
+        records: what was measured before.
+        mixed: whether devices of several kinds may take part.
+
+    Raises:
+        BuildError: networks in the journal were measured on a device that cannot be compared with these.
+    """
+
+    def __init__(
+        self,
+        backend: Named,
+        book: Journal,
+        drawing: Drawing,
+        devices: Sequence[Circumstances],
+        run: Callable[[Entry, Worker, Circumstances], Record | Failure],
+        records: Sequence[Record] = (),
+        mixed: bool = False,
+    ) -> None:
+        self._backend, self._book, self._drawing, self._run, self._mixed = backend, book, drawing, run, mixed
+        there = {each.device.name for each in devices}
+        there |= {record.circumstances.device.name for record in records if record.family == COMMON}
+        for record in records:
+            if record.circumstances.device.name not in there:
+                alone = record.circumstances.device.name
+                raise BuildError(
+                    f"networks of this build were measured on {alone} alone, which cannot be compared with "
+                    f"{', '.join(sorted(there))}; go on with that device alone, or choose another name"
+                )
+        self._first = records[0].circumstances if records else devices[0]
+        self._own: dict[str, deque[Entry]] = {}
+        self._turns: Counter[str] = Counter()
+        self._due: dict[str, float] = {}
+        self._since = monotonic()
+        for entry in (*book.pending(), *book.results()):
+            if BOUND in entry.item:
+                name = entry.item[BOUND]
+                self._turns[name] = max(self._turns[name], entry.item["turn"] + 1)
+                if entry.result is None:
+                    self._own.setdefault(name, deque()).append(entry)
+        for device in devices:  # in the order in which they were named: the first is what others are compared with
+            self._begin_turn(device.device.name)
+
+    def join(self, worker: Worker) -> tuple[Circumstances, int | None]:
+        """See :class:`Work`."""
+        device = named(ask(worker, self._backend), worker.link.address)
+        return device, device.threads
+
+    def joined(self, device: Circumstances) -> None:
+        """See :class:`Work`."""
+        check_alike(self._first, device, self._mixed)
+
+    def next(self, device: Circumstances) -> str | None:
+        """See :class:`Work`."""
+        if self._drawing.spent:
+            return None
+        name = device.device.name
+        if monotonic() >= self._due.get(name, -math.inf):
+            self._begin_turn(name)
+        own = self._own[name]
+        entry = own.popleft() if own else self._drawing.next()
+        if entry is None:
+            return None
+        if not self._drawing.out:
+            self._since = monotonic()
+        self._drawing.out[entry.key] = entry
+        return entry.key
+
+    def do(self, job: str, worker: Worker, device: Circumstances) -> Record | Failure:
+        """See :class:`Work`."""
+        return self._run(self._drawing.out[job], worker, device)
+
+    def over(self, job: str, result: Record | Failure) -> None:
+        """See :class:`Work`."""
+        self._drawing.over(self._drawing.out.pop(job), result, self._since)
+        self._since = monotonic()
+
+    def back(self, job: str) -> None:
+        """See :class:`Work`."""
+        entry = self._drawing.out.pop(job)
+        if BOUND in entry.item:
+            self._own[entry.item[BOUND]].appendleft(entry)
+        else:
+            self._drawing.again(entry)
+
+    def lost(self, failure: Failure) -> None:
+        """See :class:`Work`."""
+        _LOG.warning("%s; the other devices go on", failure.reason)
+        self._book.lost(failure)
+
+    def _begin_turn(self, name: str) -> None:
+        turn = {BOUND: name, "turn": self._turns[name]}
+        items = [{"family": CALL, "seed": 0, **turn}]
+        items += [{"family": COMMON, "seed": number, **turn} for number in range(len(COMMON_NETWORKS))]
+        entries = (Entry(key, item, None) for key, item in zip(self._book.add(items), items, strict=True))
+        self._own.setdefault(name, deque()).extend(entries)
+        self._turns[name] += 1
+        self._due[name] = monotonic() + COMMON_EVERY_S
+
+
+def named(where: Circumstances, address: str) -> Circumstances:
+    """With a name of its own for each device of a kind: the one that it was given, else what it calls its processor and
+    four digits that stand for ``address``, which records do not tell."""
+    if address == "local" or any(each.address == address and each.name for each in known()):
+        return where
+    own = f"{where.device.name} {hashlib.sha256(address.encode()).hexdigest()[:4]}"
+    return replace(where, device=replace(where.device, name=own))
+
+
+def check_alike(first: Circumstances, other: Circumstances, mixed: bool = False) -> None:
+    """Raise where two devices cannot share a build.
+
+    Raises:
+        DeviceError: they are of different kinds, and not ``mixed``, or measure in different ways.
+    """
+    own = {*_SINGLE, *(_KIND if mixed else ())}
+    facts = [{key: value for key, value in each.facts().items() if key not in own} for each in (first, other)]
+    if differences := same_machine(*facts):
+        advice = "build for each by itself" if mixed else "build for each kind by itself, or for all in one by --mixed"
+        raise DeviceError(f"{other.device.name} is not like {first.device.name}: {'; '.join(differences)}; {advice}")
