@@ -355,20 +355,61 @@ _MICROSOFT: dict[str, Case] = dict(
 CASES: Mapping[str, Case] = MappingProxyType({**_ONNX, **_MICROSOFT})
 """Operator, those of com.microsoft with their domain, to a node of it."""
 
-_GRAPHS = "it holds graphs, which the front end writes out"
-_SEQUENCES = "it works on sequences, which the front end takes apart"
 _TEXTS = "it works on texts"
+
+def _each_text(names: str, text: str) -> dict[str, str]:
+    return dict.fromkeys(names.split(), text)
+
+
+def model_of(text: str) -> bytes:
+    """The ONNX model of one of ``MODELS``."""
+    from onnx import parser
+
+    return bytes(parser.parse_model(f'<ir_version: 9, opset_import: ["": 21]> {text}').SerializeToString())
+
+
+_PAIR, _ONE, _TWO = "(float[197, 768] x, float[197, 768] z)", "(float[197, 768] y)", "(float[394, 768] y)"
+_PLACES = "<int64 zero = {0}, int64 one = {1}>"
+
+MODELS: Mapping[str, str] = MappingProxyType(
+    {
+        **_each_text(
+            "SequenceConstruct SequenceAt",
+            f"m {_PAIR} => {_ONE} {_PLACES} {{ s = SequenceConstruct (x, z) y = SequenceAt (s, one) }}",
+        ),
+        "SequenceInsert": f"m {_PAIR} => {_TWO} {{ s = SequenceConstruct (x) t = SequenceInsert (s, z) "
+        "y = ConcatFromSequence <axis = 0> (t) }",
+        "SequenceErase": f"m {_PAIR} => {_ONE} {_PLACES} {{ s = SequenceConstruct (x, z) t = SequenceErase (s, zero) "
+        "y = SequenceAt (t, zero) }",
+        "SequenceEmpty": f"m {_PAIR} => {_TWO} {{ e = SequenceEmpty () s = SequenceInsert (e, x) "
+        "t = SequenceInsert (s, z) y = ConcatFromSequence <axis = 0> (t) }",
+        "SequenceMap": f"m {_PAIR} => {_TWO} {{ s = SequenceConstruct (x, z) t = SequenceMap <body = b "
+        "(float[197, 768] e) => (float[197, 768] r) { r = Relu (e) }> (s) y = ConcatFromSequence <axis = 0> (t) }",
+        **_each_text(
+            "SplitToSequence ConcatFromSequence",
+            "m (float[1, 197, 2304] x) => (float[1, 197, 2304] y) <int64[3] parts = {768, 768, 768}> "
+            "{ s = SplitToSequence <axis = 2> (x, parts) y = ConcatFromSequence <axis = 2> (s) }",
+        ),
+        **_each_text(
+            "Optional OptionalGetElement", f"m {_PAIR} => {_ONE} {{ o = Optional (x) y = OptionalGetElement (o) }}"
+        ),
+        "If": "m (bool c, float[64, 256] x, float[256, 256] w) => (float[64, 256] y) { y = If <then_branch = t () => "
+        "(float[64, 256] a) { a = MatMul (x, w) }, else_branch = e () => (float[64, 256] b) { b = MatMul (x, w) }> (c) "
+        "}",
+        "Loop": "m (float[64, 256] x, float[256, 256] w) => (float[64, 256] y) <int64 n = {8}, bool go = {1}> "
+        "{ y = Loop <body = b (int64 i, bool c, float[64, 256] h) => (bool d, float[64, 256] g) "
+        "{ d = Identity (c) m = MatMul (h, w) g = Tanh (m) }> (n, go, x) }",
+        "Scan": "m (float[8, 64, 256] x, float[64, 256] h0, float[256, 256] w) => (float[64, 256] h, "
+        "float[8, 64, 256] y) { h, y = Scan <num_scan_inputs = 1, body = b (float[64, 256] p, float[64, 256] e) => "
+        "(float[64, 256] q, float[64, 256] o) { m = MatMul (p, w) q = Add (m, e) o = Tanh (q) }> (h0, x) }",
+    }
+)
+"""Operators that no graph of tensors holds, since the front end takes sequences apart and writes loops out, to a small
+model of each in ONNX's text form."""
 
 WHY_NOT: Mapping[str, str] = MappingProxyType(
     {
-        **dict.fromkeys(("If", "Loop", "Scan", "SequenceMap"), _GRAPHS),
-        **dict.fromkeys(
-            (
-                "SequenceAt", "SequenceConstruct", "SequenceEmpty", "SequenceErase", "SequenceInsert", "SequenceLength",
-                "SplitToSequence", "ConcatFromSequence", "Optional", "OptionalGetElement", "OptionalHasElement",
-            ),
-            _SEQUENCES,
-        ),
+        **dict.fromkeys(("SequenceLength", "OptionalHasElement"), "what it says is known before inference"),
         **dict.fromkeys(
             ("StringNormalizer", "StringConcat", "StringSplit", "RegexFullMatch", "TfIdfVectorizer", f"{MS}.Tokenizer"),
             _TEXTS,

@@ -19,8 +19,9 @@ from statistics import median
 from typing import Any
 
 sys.path.append(str(Path(__file__).parent))
-from operator_cases import CASES, WHY_NOT, Case
+from operator_cases import CASES, MODELS, WHY_NOT, Case, model_of
 
+from nn_meter import frontends
 from nn_meter.api import Predictor, load_latency_predictor
 from nn_meter.backends.onnxruntime_cpu import OnnxRuntimeConfig, OnnxRuntimeCpu
 from nn_meter.errors import NnMeterError
@@ -117,13 +118,14 @@ def examined(operator: str, predictor: Predictor, backend: OnnxRuntimeCpu, budge
     """Everything about one operator within about ``budget_s``."""
     row = Row(operator, work_of(operator))
     case = CASES.get(operator)
-    if case is None:
+    if case is None and operator not in MODELS:
         return Row(operator, row.work, failed=WHY_NOT.get(operator, "no case"))
     try:
-        graph = case.graph(operator)
-        kernels = backend.fused(graph)
+        model = case.graph(operator) if case else model_of(MODELS[operator])
+        graph = model if isinstance(model, Graph) else frontends.read(model)
+        kernels = backend.fused(model)
         answer = predictor.explain(graph)
-        alone = Pair(answer.latency_ms, _quiet_ms(backend, graph, budget_s / 2))
+        alone = Pair(answer.latency_ms, _quiet_ms(backend, model, budget_s / 2))
         return Row(
             operator,
             row.work,
@@ -131,14 +133,14 @@ def examined(operator: str, predictor: Predictor, backend: OnnxRuntimeCpu, budge
             _shapes(graph, kernels),
             _status(answer, graph),
             alone,
-            _in_context(operator, case, predictor, backend),
+            _in_context(operator, case, predictor, backend) if case else None,
         )
     except NnMeterError as error:
         return Row(operator, row.work, failed=" ".join(str(error).split())[:160])
 
 
-def _quiet_ms(backend: OnnxRuntimeCpu, graph: Graph, budget_s: float) -> float:
-    with backend.prepare(graph) as prepared:
+def _quiet_ms(backend: OnnxRuntimeCpu, model: Graph | bytes, budget_s: float) -> float:
+    with backend.prepare(model) as prepared:
         prepared.run(2)
         (taken,) = measure([prepared], Plan(rounds=4, budget_s=budget_s))
     return taken.quiet_ms  # type: ignore[no-any-return, union-attr]
@@ -201,8 +203,8 @@ def page(found: Found, predictor: str, command: str) -> str:
         "",
         f"Every operator of ONNX opset {OPSET} and of com.microsoft that onnxruntime "
         f"{found.facts.get('runtime_version', '')} has a CPU kernel for, as `{predictor}` predicts it and as it was "
-        "measured on this machine: alone (quiet time of a model of one node, the call included), and in context (its "
-        "kernels between two elementwise operators, traced). Written by:",
+        "measured on this machine: alone (quiet time of a model of one node, the call included; for sequences and "
+        "loops of a small model), and in context (its kernels between two elementwise operators, traced). Written by:",
         "",
         f"    {command}",
         "",

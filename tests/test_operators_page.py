@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import onnx
 import pytest
 
 pytest.importorskip("onnxruntime")
@@ -12,7 +13,9 @@ sys.path.append(str(Path(__file__).parents[1] / "scripts"))
 import operator_cases
 import operators
 
-FEW = ["Softmax", "Neg", "MatMul", "NonZero", "Loop", "com.microsoft.GroupQueryAttention", "com.microsoft.QLinearAdd"]
+from nn_meter import frontends
+
+FEW = ["Softmax", "Neg", "MatMul", "NonZero", "Loop", "SequenceLength", "com.microsoft.GroupQueryAttention"]
 
 
 def test_the_page_has_a_line_for_each_operator_with_both_times(
@@ -29,14 +32,26 @@ def test_the_page_has_a_line_for_each_operator_with_both_times(
         assert float(alone.split(", ")[1]) > 0
         assert float(context.split(", ")[1]) > 0
     assert lines["NonZero"][4] in ("assumed", "extrapolated", "estimated")  # the data decides how many it finds
-    assert "not measured: it holds graphs" in " ".join(lines["Loop"])
+    assert float(lines["Loop"][5].split(", ")[1]) > 0
+    assert lines["Loop"][6].startswith("-")
+    assert "not measured: what it says is known" in " ".join(lines["SequenceLength"])
     assert "GroupQueryAttention" in lines["com.microsoft.GroupQueryAttention"][3]
     assert len(capsys.readouterr().out.splitlines()) == len(FEW) + 1
 
 
 def test_every_operator_has_a_case_or_a_reason() -> None:
-    named = {*operator_cases.CASES, *operator_cases.WHY_NOT}
+    named = {*operator_cases.CASES, *operator_cases.MODELS, *operator_cases.WHY_NOT}
     assert set(operators.operators()) - named == set()
+
+
+@pytest.mark.parametrize("name", sorted(operator_cases.MODELS))
+def test_a_model_of_a_sequence_or_a_loop_holds_its_operator_and_is_read(name: str) -> None:
+    model = onnx.load_from_string(operator_cases.model_of(operator_cases.MODELS[name]))
+    assert name in {node.op_type for node in model.graph.node}
+    graph = frontends.read(model)
+    assert [graph.tensors[y.name].shape for y in model.graph.output] == [
+        tuple(d.dim_value for d in y.type.tensor_type.shape.dim) for y in model.graph.output
+    ]
 
 
 @pytest.mark.parametrize("name", sorted(operator_cases.CASES))

@@ -278,6 +278,25 @@ def test_a_sequence_is_carried_through_a_loop_and_mapped() -> None:
     assert graph.tensors["y"].shape == (8, 3)
 
 
+def test_what_is_optional_is_there_or_not() -> None:
+    nodes = [
+        node("Optional", ["x"], ["o"]),
+        node("OptionalHasElement", ["o"], ["there"]),
+        node("OptionalGetElement", ["o"], ["t"]),
+        node("Where", ["there", "t", "x"], ["y"]),
+    ]
+    proto = model(nodes, [value("x", (4, 3))])
+    graph = read(proto)
+    assert graph.tensors["there"].value == (1,)
+    assert [graph.tensors["y"].shape] == executed(proto, graph) == [(4, 3)]
+    nothing = [node("Optional", [], ["o"], "o", type=value("o", (4, 3)).type), node("OptionalGetElement", ["o"], ["y"])]
+    with pytest.raises(GraphError, match="takes what 'o' does not have"):
+        read(model(nothing, [value("x", (4, 3))]))
+    kept = [node("SequenceConstruct", ["x"], ["s"]), node("Optional", ["s"], ["y"])]
+    with pytest.raises(UnsupportedOperatorError, match="with the sequence in its place"):
+        read(model(kept, [value("x", (4, 3))]))
+
+
 @pytest.mark.parametrize("operator", ["SequenceErase", "SequenceAt"])
 def test_an_element_that_is_not_there_is_an_error(operator: str) -> None:
     nodes = [node("SequenceConstruct", ["x", "x"], ["s"]), node(operator, ["s", "i"], ["y"], "take")]

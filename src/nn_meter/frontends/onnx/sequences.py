@@ -1,4 +1,5 @@
-"""Sequences of tensors, element by element: what is in one is known, so that a graph of tensors says the same.
+"""Sequences of tensors, and what may be one or nothing, element by element: what is in one is known, so that a graph of
+tensors says the same.
 
 Nodes keep their operators, since the runtime executes them: a SplitToSequence has its parts as outputs, a
 ConcatFromSequence as inputs, a SequenceAt reads the one tensor that it takes.
@@ -124,6 +125,29 @@ def _concat(w: Writer, label: str, inputs: Sequence[str], outputs: Sequence[str]
     w.write("ConcatFromSequence", label, parts, outputs, **attrs)
 
 
+def _optional(w: Writer, label: str, inputs: Sequence[str], outputs: Sequence[str], attrs: Mapping[str, Attr]) -> None:
+    if inputs and inputs[0] in w.sequences:
+        raise UnsupportedOperatorError(
+            f"{w.where}: node {label!r} makes a sequence optional; export the model with the sequence in its place"
+        )
+    parts = (f"{outputs[0]}:0",) if inputs else ()
+    if parts:
+        w.write("Optional", label, inputs, parts)
+    w.keep(outputs[0], parts)
+
+
+def _get(w: Writer, label: str, inputs: Sequence[str], outputs: Sequence[str], attrs: Mapping[str, Attr]) -> None:
+    parts = w.sequences.get(inputs[0], tuple(inputs))
+    if not parts:
+        raise GraphError(f"{w.where}: node {label!r} (OptionalGetElement) takes what {inputs[0]!r} does not have")
+    w.write("OptionalGetElement", label, parts[:1], outputs)
+
+
+def _has(w: Writer, label: str, inputs: Sequence[str], outputs: Sequence[str], attrs: Mapping[str, Attr]) -> None:
+    held = bool(inputs and inputs[0]) and w.sequences.get(inputs[0], ("",)) != ()
+    w.tensors[outputs[0]] = Tensor(outputs[0], (), "bool", True, (held,))
+
+
 ROWS: Mapping[str, Row] = MappingProxyType(
     {
         "SequenceEmpty": _empty,
@@ -134,6 +158,9 @@ ROWS: Mapping[str, Row] = MappingProxyType(
         "SequenceLength": _length,
         "SplitToSequence": _split,
         "ConcatFromSequence": _concat,
+        "Optional": _optional,
+        "OptionalGetElement": _get,
+        "OptionalHasElement": _has,
     }
 )
 """Operator to what it does to sequences: (writer, label of the node, inputs, outputs, attributes)."""

@@ -387,7 +387,7 @@ RULES: dict[str, Rule] = {
     "Tile": _tile,
     "Concat": _concat,
     "Split": _split,
-    **dict.fromkeys(("SequenceConstruct", "SequenceInsert", "SequenceAt"), _each),
+    **dict.fromkeys(("SequenceConstruct", "SequenceInsert", "SequenceAt", "Optional", "OptionalGetElement"), _each),
     "SplitToSequence": _split_to_sequence,
     "ConcatFromSequence": _concat_from_sequence,
     "Slice": _slice,
