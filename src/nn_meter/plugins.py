@@ -30,8 +30,8 @@ _log = logging.getLogger(__name__)
 _CLASS = ("package_location", "class_module", "class_name")
 
 _KIND_FAMILIES = (
-    "convolutions", "products", "elementwise", "rows", "windows", "movement", "places", "sequences", "quantised",
-    "quantised_products", "other",
+    "convolutions", "products", "elementwise", "rows", "windows", "movement", "places", "sequences", "einsums",
+    "quantised", "quantised_products", "other",
 )  # fmt: skip
 
 Origin = Literal["built-in", "installed", "registered"]

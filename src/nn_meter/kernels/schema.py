@@ -210,8 +210,8 @@ class KernelKind:
     one say which configs they take: ``accepts``. ``columns`` and ``work`` are functions of the config. ``build`` writes
     a graph of one kernel of a config, ``space`` draws a plausible config; both are ``None`` where only a runtime makes
     such kernels, so that they are measured in networks alone. One that is ``quantised`` computes otherwise than in
-    floats: it says nothing of how fast a device does those, and bundles from before there were such kinds read its
-    operators as ``other``.
+    floats: it says nothing of how fast a device does those. Bundles from before there were such kinds, or one that came
+    ``late``, read its operators as ``other``.
     """
 
     name: str
@@ -224,6 +224,7 @@ class KernelKind:
     space: Callable[[np.random.Generator], Any] | None = None
     accepts: Callable[[Any], bool] | None = None
     quantised: bool = False
+    late: bool = False
 
     @property
     def schema(self) -> tuple[str, ...]:

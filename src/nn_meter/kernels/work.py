@@ -13,6 +13,7 @@ from math import log2, prod
 from types import MappingProxyType
 
 from nn_meter.ir import Tensor
+from nn_meter.kernels.einsum import parsed
 from nn_meter.kernels.schema import Operator, Work, item_bytes
 
 Count = Callable[[Operator], float]
@@ -196,28 +197,19 @@ def _rfft(op: Operator) -> float:
 
 def _einsum(op: Operator) -> float:
     """Pairs of operands from the left, each over all its labels."""
-    equation = op.attrs.get("equation", "")
-    left, _, right = str(equation).replace(" ", "").partition("->")
-    terms = left.split(",")
-    if len(terms) != len(op.data) or not all(terms):
+    given = parsed(str(op.attrs.get("equation", "")), [tensor.shape for tensor in op.data])
+    if given is None:
         return 2.0 * _out(op)
-    sizes: dict[str, int] = {}
-    labels: list[set[str]] = []
-    for term, tensor in zip(terms, op.data, strict=True):
-        head, dots, tail = term.partition("...")
-        middle = [f"…{i}" for i in range(len(tensor.shape) - len(head) - len(tail))] if dots else []
-        names = [*head, *reversed(middle), *tail]
-        sizes |= {name: max(size, sizes.get(name, 1)) for name, size in zip(names, tensor.shape, strict=False)}
-        labels.append(set(names))
+    labels = [set(term) for term in given.terms]
     if len(labels) == 1:
         return float(_in(op))
     kept, total = labels[0], 0.0
     for position, more in enumerate(labels[1:], 2):
         kept = kept | more
-        total += 2.0 * prod([sizes[name] for name in kept])
-        if right:
-            wanted: set[str] = {*right.replace("...", ""), *(name for name in sizes if name.startswith("…"))}
-            kept = kept & wanted.union(*labels[position:])
+        total += 2.0 * prod([given.sizes[name] for name in kept])
+        if given.out:
+            hidden = (name for name in given.sizes if name.startswith("…"))
+            kept = kept & {*given.out, *hidden}.union(*labels[position:])
     return total
 
 

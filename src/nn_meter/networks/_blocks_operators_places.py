@@ -72,12 +72,14 @@ def pools(pen: Pen) -> str:
 def transposed_convolutions(pen: Pen) -> str:
     """Strides, groups and dimensions of transposed convolutions."""
     made = []
-    for _ in range(pen.integer(1, 2)):
+    for _ in range(pen.integer(1, 3)):
         rank = pen.pick(1, 2, 2, 2, 3)
         stride = pen.pick(1, 2, 2, 4)
         kernel = stride * pen.pick(1, 2) if pen.chance(0.7) else pen.integer(stride, stride + 3)
         cin, cout = pen.width(4, 512), pen.width(2, 256)
-        groups = math.gcd(cin, cout) if pen.chance(0.2) else 1
+        if pen.chance(0.15):
+            cin = cout  # each channel by itself, as learned interpolation is
+        groups = math.gcd(cin, cout) if pen.chance(0.2) or cin == cout else 1
         cost = cin // groups * cout * kernel**rank
         side = max(2, round(min(pen.log_uniform(1e6, 6e7) / cost, 4e5 / max(cin, cout)) ** (1 / rank)))
         x = pen.input(pen.batch, cin, *(side,) * rank)

@@ -114,11 +114,11 @@ def read_kernel(op: Operator, known: Container[str] | None = None) -> tuple[str,
     """Kind and config of an executed operator; ``other`` where it has no row.
 
     Args:
-        known: names of kinds; quantised ones that are not among them are ``other``. By default all are.
+        known: names of kinds; quantised and late ones that are not among them are ``other``. By default all are.
     """
     read = None
     for kind in _READERS.get(op.op_type, _OTHER):
-        if kind.quantised and known is not None and kind.name not in known:
+        if (kind.quantised or kind.late) and known is not None and kind.name not in known:
             continue
         if kind.read is not read:
             read = kind.read

@@ -1,0 +1,81 @@
+"""Einsum, by what it is executed as, so that an equation that nobody measured is one like others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nn_meter.kernels.einsum import Contraction, contractions, parsed
+from nn_meter.kernels.kinds._shared import ITEM_BYTES
+from nn_meter.kernels.schema import Column, KernelKind, Operator, Work
+from nn_meter.kernels.work import work_of
+
+
+@dataclass(frozen=True, slots=True)
+class EinsumConfig:
+    """The sizes of its largest product, and the elements that are transposed and summed around all of them."""
+
+    equation: str
+    operands: int
+    batch: int
+    rows: int
+    summed: int
+    columns: int
+    moved: int
+    alone: int
+    flops: float
+    read_bytes: float
+    written_bytes: float
+    dtype: str
+
+    def describe(self) -> str:
+        """Sizes in words."""
+        return f"Einsum {self.equation}: {self.batch} x ({self.rows} x {self.summed} by {self.summed} x {self.columns})"
+
+
+_NOTHING = (Contraction(1, 1, 1, 1, 0, 0),)
+
+
+def read(op: Operator) -> EinsumConfig:
+    """Config of Einsum."""
+    equation = str(op.attrs.get("equation", ""))
+    given = parsed(equation, [tensor.shape for tensor in op.data])
+    steps = _NOTHING if given is None else contractions(given)
+    largest = max(steps, key=lambda each: each.batch * each.rows * each.summed * each.columns)
+    work = work_of(op)
+    return EinsumConfig(
+        equation.replace(" ", ""),
+        len(op.data),
+        largest.batch,
+        largest.rows,
+        largest.summed,
+        largest.columns,
+        sum(each.moved for each in steps),
+        sum(each.alone for each in steps),
+        work.flops,
+        work.read_bytes,
+        work.written_bytes,
+        op.dtype,
+    )
+
+
+KINDS = (
+    KernelKind(
+        "einsum",
+        ("Einsum",),
+        EinsumConfig,
+        read,
+        (
+            Column("operands", lambda c: c.operands),
+            Column("batch", lambda c: c.batch),
+            Column("rows", lambda c: c.rows),
+            Column("summed", lambda c: c.summed),
+            Column("columns", lambda c: c.columns),
+            Column("moved", lambda c: c.moved),
+            Column("alone", lambda c: c.alone),
+            Column("written_bytes", lambda c: c.written_bytes),
+            ITEM_BYTES,
+        ),
+        lambda c: Work(c.flops, c.read_bytes, c.written_bytes),
+        late=True,
+    ),
+)
