@@ -181,6 +181,12 @@ def test_kinds_that_pull_with_the_predictions_error_are_blamed() -> None:
     assert [(each.kind, each.traced_ms, each.predicted_ms) for each in low] == [("fc", 2.0, 1.0)]
 
 
+def test_a_kind_that_a_predictor_reads_as_another_is_held_against_that() -> None:
+    assert blamed({"conv": 4.0, "einsum": 2.0, "other": 1.0}, {"conv": 4.1, "other": 2.8}, 7.0, 0.1) == ()
+    found = blamed({"conv": 4.0, "einsum": 2.0, "other": 1.0}, {"conv": 4.0, "einsum": 3.0, "other": 1.0}, 7.0, 1.0)
+    assert [each.kind for each in found] == ["einsum"]
+
+
 def test_the_profilers_own_time_does_not_turn_the_blame_round() -> None:
     # the prediction is 12 % too high, the trace, slowed by the profiler, above both
     found = blamed({"conv": 7.0, "fc": 5.0}, {"conv": 7.0, "fc": 4.2}, 10.0, 1.2)

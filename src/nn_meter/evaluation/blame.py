@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from nn_meter.evaluation.scores import Blame
+from nn_meter.kernels.kinds import KINDS
 from nn_meter.predictors.prediction import Prediction
 
 _MOST = 3
@@ -24,7 +25,10 @@ def blamed(
         error_ms: Predicted less measured latency of the whole model.
     """
     scale = measured_ms / (sum(traced_ms.values()) or 1.0)
-    truth = {kind: scale * ms for kind, ms in traced_ms.items()}
+    truth: dict[str, float] = {}
+    for kind, ms in traced_ms.items():
+        told = "other" if kind not in predicted_ms and kind in KINDS and KINDS[kind].may_be_other else kind
+        truth[told] = truth.get(told, 0.0) + scale * ms
     excess = {kind: predicted_ms.get(kind, 0.0) - truth.get(kind, 0.0) for kind in {**truth, **predicted_ms}}
     worst = sorted(excess, key=lambda kind: -abs(excess[kind]))
     return tuple(

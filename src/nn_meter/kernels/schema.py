@@ -227,6 +227,11 @@ class KernelKind:
     late: bool = False
 
     @property
+    def may_be_other(self) -> bool:
+        """Whether there are bundles that read its operators as ``other``."""
+        return self.quantised or self.late
+
+    @property
     def schema(self) -> tuple[str, ...]:
         """Names of all columns that every device has."""
         own = (column.name for column in self.columns if not isinstance(column, OnDevice))

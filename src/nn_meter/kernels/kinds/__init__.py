@@ -118,7 +118,7 @@ def read_kernel(op: Operator, known: Container[str] | None = None) -> tuple[str,
     """
     read = None
     for kind in _READERS.get(op.op_type, _OTHER):
-        if (kind.quantised or kind.late) and known is not None and kind.name not in known:
+        if kind.may_be_other and known is not None and kind.name not in known:
             continue
         if kind.read is not read:
             read = kind.read
