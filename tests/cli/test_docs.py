@@ -44,7 +44,7 @@ SKIPPED = {
 NAMED = ("cortexA76cpu_tflite21", "A", "B", "my_cpu")
 """Predictors that pages ask; one that is registered under a published name is taken before it."""
 
-_BLOCK = re.compile(r"(?:^<!-- (not run|needs): (.+) -->\n\n?)?^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_BLOCK = re.compile(r"(?:^<!-- (not run|needs): ([^\n]+) -->\n\n?)?^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e-?\d+)?")
 
 Run = Callable[..., Any]
