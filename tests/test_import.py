@@ -21,6 +21,7 @@ FRAMEWORKS = (
     "MNN",
     "ai_edge_litert",
     "ncnn",
+    "executorch",
     "matplotlib",
 )
 

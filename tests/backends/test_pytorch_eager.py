@@ -48,7 +48,7 @@ def test_it_computes_what_onnxruntime_does_by_the_kernels_that_are_predicted(fam
     with load("pytorch_eager").prepare(graph) as prepared:
         assert len(prepared.run(1)) == 1
         executed = [trace.executed for trace in prepared.trace(1)]
-        found = [prepared._values[prepared._place[name]] for name in graph.outputs]  # type: ignore[attr-defined]
+        found = [prepared.values[prepared.place[name]] for name in graph.outputs]  # type: ignore[attr-defined]
     made = [(np.asarray(mine), theirs) for mine, theirs in zip(found, wanted, strict=True) if mine is not None]
     for mine, theirs in made:  # what an operator that is not executed would make is left out
         np.testing.assert_allclose(mine, theirs, rtol=1e-2, atol=1e-3 * max(1.0, float(np.abs(theirs).max())))

@@ -7,7 +7,11 @@ values to believe belongs to ``measuring``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, field, fields
 from time import perf_counter_ns
 from types import TracebackType
@@ -140,6 +144,26 @@ def check_threads(backend: str, threads: int) -> None:
     """
     if threads < 1:
         raise BackendError(f"{backend}: threads is {threads}; use 1 or more")
+
+
+@contextmanager
+def held_back() -> Iterator[Callable[[], str]]:
+    """What is written to standard error meanwhile, by Python or by a library, is told by the function instead."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile("w+", buffering=1) as file:
+
+        def told() -> str:
+            file.flush()
+            return os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0).decode(errors="replace")
+
+        os.dup2(file.fileno(), 2)
+        try:
+            with redirect_stderr(file):
+                yield told
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 class Traced:

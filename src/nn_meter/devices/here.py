@@ -13,7 +13,7 @@ from pathlib import Path
 
 from nn_meter.devices.device import Device, counted
 
-RUNTIMES = ("onnxruntime", "openvino", "MNN", "ai-edge-litert", "ncnn", "torch", "numpy")
+RUNTIMES = ("onnxruntime", "openvino", "MNN", "ai-edge-litert", "ncnn", "executorch", "torch", "numpy")
 """Packages whose versions are noted."""
 
 _CPUFREQ = Path("/sys/devices/system/cpu/cpu0/cpufreq")

@@ -8,12 +8,8 @@ is held back; a refusal tells it.
 from __future__ import annotations
 
 import ctypes
-import os
 import re
-import sys
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -23,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from nn_meter.backends.base import held_back
 from nn_meter.errors import BackendError, MissingDependencyError
 from nn_meter.storage import Closing
 
@@ -94,7 +91,7 @@ class Session(Closing):
         self._free: list[tuple[str, Any]] = []
         self._data = ctypes.create_string_buffer(data, len(data))
         self._profiler = _Handle()
-        with _held_back() as told:
+        with held_back() as told:
             try:
                 self._open(inputs, threads, profiled)
             except BackendError as error:
@@ -235,20 +232,6 @@ def _call(function: str, *arguments: Any) -> None:
     status = getattr(_library(), function)(*arguments)
     if status:
         raise BackendError(f"{function} ended with {status}")
-
-
-@contextmanager
-def _held_back() -> Iterator[Callable[[], str]]:
-    """What is written to the process's standard error meanwhile is told by the function instead."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as file:
-        os.dup2(file.fileno(), 2)
-        try:
-            yield lambda: (os.lseek(file.fileno(), 0, os.SEEK_SET), file.read().decode(errors="replace"))[1]
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
 
 
 def _refused(error: str, told: str, names: Sequence[str]) -> BackendError:

@@ -88,7 +88,7 @@ class PyTorchEager:
 
 
 @dataclass(frozen=True, slots=True)
-class _Call:
+class Call:
     """A call; ``reads`` and ``writes`` are places among the values, ``None`` of a tensor that is left out; ``drops``
     those of values that nothing reads any more."""
 
@@ -100,17 +100,17 @@ class _Call:
 
 
 class PyTorchPrepared:
-    """``Prepared`` around a list of calls and the values that they pass on."""
+    """``Prepared`` around a list of ``calls`` and the ``values`` that they pass on, each at its name's ``place``."""
 
     def __init__(self, graph: Graph, data: bytes, config: PyTorchConfig) -> None:
         self._torch = torch = _torch()
         self._threads = config.threads
         arrays = _arrays(data)
-        self._place = {name: place for place, name in enumerate(graph.tensors)}
-        self._values = [
+        self.place = {name: place for place, name in enumerate(graph.tensors)}
+        self.values = [
             self._given(arrays[name], name, graph) if name in arrays else None for name in graph.tensors
         ]
-        calls: list[_Call] = []
+        calls: list[Call] = []
         torch.set_num_threads(self._threads)
         with torch.inference_mode():
             for operator in pytorch.calls(graph):
@@ -119,11 +119,11 @@ class PyTorchPrepared:
                 if not operator.known:
                     calls.append(call)
         kept = {*graph.inputs, *graph.outputs, *(name for name, each in graph.tensors.items() if each.const)}
-        self._calls = _dropping(calls, {self._place[name] for name in kept})
+        self.calls = _dropping(calls, {self.place[name] for name in kept})
 
     def run(self, repeats: int) -> list[float]:
         """Milliseconds of each of ``repeats`` runs."""
-        go, calls = self._go, self._calls
+        go, calls = self._go, self.calls
         self._torch.set_num_threads(self._threads)
         latencies_ms = []
         with self._torch.inference_mode():
@@ -137,18 +137,18 @@ class PyTorchPrepared:
     def trace(self, repeats: int) -> list[KernelTrace]:
         """The time of each call in each of ``repeats`` runs."""
         self._torch.set_num_threads(self._threads)
-        taken_ms: list[list[float]] = [[] for _ in self._calls]
+        taken_ms: list[list[float]] = [[] for _ in self.calls]
         with self._torch.inference_mode():
             for _ in range(repeats):
-                for call, taken in zip(self._calls, taken_ms, strict=True):
+                for call, taken in zip(self.calls, taken_ms, strict=True):
                     start_ns = perf_counter_ns()
                     self._go(call)
                     taken.append((perf_counter_ns() - start_ns) / 1e6)
-        return [KernelTrace(call.executed, tuple(ms)) for call, ms in zip(self._calls, taken_ms, strict=True)]
+        return [KernelTrace(call.executed, tuple(ms)) for call, ms in zip(self.calls, taken_ms, strict=True)]
 
     def close(self) -> None:
         """Free the values."""
-        self._values, self._calls = [], []
+        self.values, self.calls = [], []
 
     def __enter__(self) -> Self:
         return self
@@ -158,8 +158,8 @@ class PyTorchPrepared:
     ) -> None:
         self.close()
 
-    def _go(self, call: _Call) -> None:
-        values = self._values
+    def _go(self, call: Call) -> None:
+        values = self.values
         given = call.function(*[None if place is None else values[place] for place in call.reads])
         if not isinstance(given, tuple | list):
             given = (given,)
@@ -179,13 +179,13 @@ class PyTorchPrepared:
                 "in float32"
             ) from error
 
-    def _made(self, operator: pytorch.Called, graph: Graph) -> _Call:
+    def _made(self, operator: pytorch.Called, graph: Graph) -> Call:
         """The call of an operator."""
         tensors = [graph.tensors[name] if name else None for name in operator.inputs]
         written = [name for name in operator.outputs if name]
-        places = tuple(self._place[name] if name else None for name in operator.inputs)
+        places = tuple(self.place[name] if name else None for name in operator.inputs)
         constants = tuple(
-            self._values[place] if place is not None and tensor is not None and tensor.const else None
+            self.values[place] if place is not None and tensor is not None and tensor.const else None
             for place, tensor in zip(places, tensors, strict=True)
         )
         outputs = tuple(graph.tensors[name] for name in written)
@@ -200,10 +200,10 @@ class PyTorchPrepared:
             constant_inputs=frozenset(tensor.name for tensor in tensors if tensor and tensor.const),
             nodes=operator.members,
         )
-        writes = tuple(self._place[name] if name else None for name in operator.outputs)
+        writes = tuple(self.place[name] if name else None for name in operator.outputs)
         if operator.known and all(tensor.value is not None for tensor in outputs):
             known = [self._tensor(tensor) for tensor in outputs]
-            return _Call(executed, lambda *_: known, places, writes)
+            return Call(executed, lambda *_: known, places, writes)
         row = ROWS.get(operator.op_type)
         if row is None:
             raise BackendError(f"{graph.name}: PyTorch has no one call for the operator {operator.op_type}")
@@ -211,9 +211,9 @@ class PyTorchPrepared:
             function = row(Site(self._torch, operator.attrs, tuple(tensors), outputs, constants))
         except (NotImplementedError, AttributeError, LookupError) as error:
             raise BackendError(f"{graph.name}: PyTorch has no one call for {operator.op_type}, {error}") from error
-        return _Call(executed, function, places, writes)
+        return Call(executed, function, places, writes)
 
-    def _try(self, call: _Call, graph: Graph) -> None:
+    def _try(self, call: Call, graph: Graph) -> None:
         """Make the call once; what it gives has to be of the shapes that it is to be of."""
         name, op_type = call.executed.name, call.executed.op_type
         try:
@@ -221,7 +221,7 @@ class PyTorchPrepared:
         except (RuntimeError, TypeError, ValueError, IndexError) as error:
             reason = str(error).strip().splitlines()[0]
             raise BackendError(f"{graph.name}: PyTorch refuses {name} ({op_type}): {reason}") from error
-        written: list[Any] = [self._values[place] for place in call.writes if place is not None]
+        written: list[Any] = [self.values[place] for place in call.writes if place is not None]
         for value, operand in zip(written, call.executed.outputs, strict=True):
             shape = tuple(value.shape)
             if operand is None or shape != operand.shape:
@@ -252,7 +252,7 @@ def _torch() -> Any:
     return torch
 
 
-def _dropping(calls: Sequence[_Call], kept: Set[int]) -> list[_Call]:
+def _dropping(calls: Sequence[Call], kept: Set[int]) -> list[Call]:
     """The calls, each dropping what no later one reads; ``kept`` stay."""
     last = {place: number for number, call in enumerate(calls) for place in call.reads if place is not None}
     drops: list[list[int]] = [[] for _ in calls]

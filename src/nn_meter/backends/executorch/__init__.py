@@ -1,0 +1,177 @@
+"""ExecuTorch on the CPU of this machine, with XNNPACK.
+
+A graph becomes the calls of the backend ``pytorch_eager``, which torch exports and ExecuTorch's own passes lower, in a
+process of its own. XNNPACK runs what its partitioner takes and ExecuTorch's own kernels the rest. The profiler tells
+the operators inside XNNPACK by kind and order alone, in whole microseconds cut off below; which of the calls each is
+of follows from the order (``tracing``), as for the backend ``litert``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, ClassVar
+from weakref import WeakSet
+
+import numpy as np
+
+from nn_meter.backends.base import Model, check_threads, held_back, timed
+from nn_meter.backends.executorch.conversion import Converted, converted
+from nn_meter.backends.executorch.tracing import kernels, runs
+from nn_meter.backends.onnx_writer import as_bytes, random_inputs
+from nn_meter.errors import BackendError, MissingDependencyError
+from nn_meter.runtimes.trace import ExecutedKernel, KernelTrace
+from nn_meter.storage import Closing
+
+_KNOWN = "1.5"
+"""The version whose passes, and whose kernels, are known here."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExecuTorchConfig:
+    """Settings: ``threads`` of XNNPACK and of ExecuTorch's own kernels; they are the process's, for every model in it.
+
+    Raises:
+        BackendError: a number of threads below one.
+    """
+
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        check_threads("executorch", self.threads)
+
+
+class ExecuTorch:
+    """``Backend`` that runs models in this process, on ExecuTorch's XNNPACK delegate."""
+
+    name: ClassVar[str] = "executorch"
+    runtime: ClassVar[str] = "executorch"
+    config_type: ClassVar[type[ExecuTorchConfig]] = ExecuTorchConfig
+
+    def __init__(self, config: ExecuTorchConfig = ExecuTorchConfig()) -> None:
+        self.config = config
+
+    def check(self) -> Mapping[str, str | int | float]:
+        """Runtime, version, device and settings.
+
+        Raises:
+            BackendError: a version that is not known here.
+            MissingDependencyError: executorch is not installed.
+        """
+        _bindings()
+        found = version("executorch")
+        return {"runtime": "executorch", "runtime_version": found, "device": "cpu", **asdict(self.config)}
+
+    def prepare(self, model: Model) -> ExecuTorchPrepared:
+        """``model`` as a program, with random inputs.
+
+        Raises:
+            BackendError: an operator that ExecuTorch has not, or a model that it refuses; names it.
+            MissingDependencyError: executorch is not installed.
+        """
+        _bindings()
+        data = as_bytes(model)
+        return ExecuTorchPrepared(converted(data), self.config, random_inputs(data))
+
+    def fused(self, model: Model) -> list[ExecutedKernel]:
+        """The kernels that ExecuTorch executes, those of XNNPACK included, in their order.
+
+        Raises:
+            BackendError: as of ``prepare``.
+        """
+        with self.prepare(model) as prepared:
+            return [trace.executed for trace in prepared.trace(1)]
+
+
+class ExecuTorchPrepared(Closing):
+    """``Prepared`` around a loaded program; tracing loads it a second time, under the profiler. The threads are the
+    process's: where their number changes, programs that are loaded are dropped, and loaded anew for their next run."""
+
+    _loaded: ClassVar[WeakSet[ExecuTorchPrepared]] = WeakSet()
+    _threads_there: ClassVar[int] = 0
+
+    def __init__(self, model: Converted, config: ExecuTorchConfig, inputs: Mapping[str, np.ndarray]) -> None:
+        import torch
+
+        self._model = model
+        self._threads = config.threads
+        self._inputs = [torch.from_numpy(np.array(each)) for each in inputs.values()]
+        self._programs: dict[bool, Any] = {}  # by whether they are under the profiler
+        missing = sorted(set(model.operators) - set(_bindings()._get_operator_names()))
+        if missing:
+            raise BackendError(f"ExecuTorch has no kernel for {', '.join(missing)} in its own library")
+        self._opened(False)
+
+    def run(self, repeats: int) -> list[float]:
+        """Milliseconds of each of ``repeats`` runs."""
+        return timed(self._opened(False).forward, repeats, self._inputs)
+
+    def trace(self, repeats: int) -> list[KernelTrace]:
+        """The time of each kernel in each of ``repeats`` runs, half a microsecond more than is told of those of
+        XNNPACK: it tells whole ones, cut off below."""
+        program = self._opened(True)
+        with TemporaryDirectory() as folder:
+            for _ in range(repeats):
+                program.forward(self._inputs)
+            path = Path(folder, "trace")
+            with held_back():
+                program.write_etdump_result_to_file(str(path), str(path.with_suffix(".debug")))
+            told = runs(path.read_bytes())[-repeats:] if repeats else []
+        executed = kernels(told[0], self._model) if told else []
+        return [
+            KernelTrace(kernel, tuple(sum(run[i].latency_ms for i in places) for run in told))
+            for kernel, places in executed
+        ]
+
+    def outputs(self) -> list[np.ndarray]:
+        """What a run gives."""
+        return [each.numpy() for each in self._opened(False).forward(self._inputs)]
+
+    def close(self) -> None:
+        """Free the programs."""
+        self._programs.clear()
+
+    def _opened(self, profiled: bool) -> Any:
+        """The program, loaded where it is not."""
+        if ExecuTorchPrepared._threads_there == self._threads and profiled in self._programs:
+            return self._programs[profiled]
+        bindings = _bindings()
+        with held_back() as told:
+            if ExecuTorchPrepared._threads_there != self._threads:
+                for other in self._loaded:
+                    other.close()
+                bindings._unsafe_reset_threadpool(self._threads)
+                ExecuTorchPrepared._threads_there = self._threads
+            try:
+                program = bindings._load_for_executorch_from_buffer(self._model.program, enable_etdump=profiled)
+                program.forward(self._inputs)
+            except RuntimeError as error:
+                said = " / ".join(told().strip().splitlines()[-3:]) or str(error)
+                raise BackendError(f"ExecuTorch refuses the program of the model: {said}") from error
+        self._programs[profiled] = program
+        self._loaded.add(self)
+        return program
+
+
+def _bindings() -> Any:
+    """What loads and runs programs.
+
+    Raises:
+        BackendError: its passes may be others than are known here.
+        MissingDependencyError: executorch is not installed.
+    """
+    try:
+        import torch  # noqa: F401 (brings the libraries that it is linked to)
+        from executorch.extension.pybindings import _C  # of portable_lib, whose import takes 3 s
+    except ImportError as error:
+        raise MissingDependencyError("executorch", "executorch", "measuring with the backend executorch") from error
+    found = version("executorch")
+    if not found.startswith(f"{_KNOWN}."):
+        raise BackendError(
+            f"executorch: version {found} is installed, whose passes may have changed since {_KNOWN}; install what is "
+            "known with: pip install 'nn-meter[executorch]'"
+        )
+    return _C

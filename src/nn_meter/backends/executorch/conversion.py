@@ -1,0 +1,119 @@
+"""Models converted in a process of their own, which stays: what converts takes seconds to import, and hundreds of
+megabytes."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import pickle
+import subprocess
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import IO, Any, ClassVar
+
+from nn_meter.errors import BackendError
+from nn_meter.runtimes.trace import ExecutedKernel
+
+_KEPT_MODELS, _KEPT_BYTES = 64, 1 << 22
+_LENGTH_BYTES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What may run: ``kind`` is the number that XNNPACK's graph has for it, 0 of a kernel outside; ``call`` the number
+    of the call that it is of, negative of a change of layout that nobody asked for."""
+
+    kind: int
+    call: int
+
+
+@dataclass(frozen=True, slots=True)
+class Converted:
+    """A program of ExecuTorch, and of which calls it was made: ``parts`` are the steps of each of its instructions."""
+
+    program: bytes
+    parts: tuple[tuple[Step, ...], ...]
+    calls: tuple[ExecutedKernel, ...]
+    operators: tuple[str, ...]
+
+
+def converted(model: bytes) -> Converted:
+    """An ONNX model converted; a small one is converted once, since detection prepares the same ones over and over.
+
+    Raises:
+        BackendError: an operator that there is no call for, or that ExecuTorch does not take; names it.
+    """
+    return _converted_once(model) if len(model) <= _KEPT_BYTES else _Converter.asked(model)
+
+
+def read(stream: IO[bytes]) -> Any:
+    """The next value of a stream between two processes of one program; ``None`` at its end."""
+    length = stream.read(_LENGTH_BYTES)
+    return pickle.loads(stream.read(int.from_bytes(length, "little"))) if len(length) == _LENGTH_BYTES else None
+
+
+def write(stream: IO[bytes], value: object) -> None:
+    """Write a value for ``read``."""
+    data = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+    stream.write(len(data).to_bytes(_LENGTH_BYTES, "little"))
+    stream.write(data)
+    stream.flush()
+
+
+class _Converter:
+    """The process; it ends with its standard input, and with this process."""
+
+    _there: ClassVar[subprocess.Popen[bytes] | None] = None
+
+    @classmethod
+    def asked(cls, model: bytes) -> Converted:
+        """The answer of the process that is there, or is started."""
+        if cls._there is not None and cls._there.poll() is not None:
+            cls.end()
+        process = cls._there or cls._start()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        answer = None
+        try:
+            write(process.stdin, model)
+            answer = read(process.stdout)
+        except OSError:
+            pass
+        finally:
+            if answer is None:  # what is left of one would be taken for the next
+                cls.end()
+        if answer is None:
+            raise BackendError(
+                f"ExecuTorch's converter ended with {process.returncode} and no answer; see that there is memory for "
+                "it, and measure a smaller model"
+            )
+        if isinstance(answer, str):
+            raise BackendError(answer)
+        assert isinstance(answer, Converted)
+        return answer
+
+    @classmethod
+    def _start(cls) -> subprocess.Popen[bytes]:
+        cls._there = subprocess.Popen(
+            (sys.executable, "-P", "-m", "nn_meter.backends.executorch.converting"),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        )
+        atexit.register(cls.end)
+        return cls._there
+
+    @classmethod
+    def end(cls) -> None:
+        """End the process where there is one."""
+        process, cls._there = cls._there, None
+        if process is not None:
+            process.kill()
+            with suppress(OSError):
+                process.communicate()
+
+
+_converted_once = lru_cache(_KEPT_MODELS)(_Converter.asked)

@@ -1,0 +1,38 @@
+"""ExecuTorch with XNNPACK on the CPU: what its passes and XNNPACK make of the calls of a module (ExecuTorch 1.5).
+
+Operators that models spell as several are the call that they were exported from, as in ``runtimes.pytorch``. Batch
+normalisations are folded into convolutions (``FuseBatchNormPass``), which also take the clamp that follows, as linear
+layers do (``FuseActivationPass``, and XNNPACK itself); a clamp behind arithmetic is a kernel of its own. Views outside
+XNNPACK are not executed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from nn_meter.runtimes.base import Pass, Runtime
+from nn_meter.runtimes.litert import LAYOUT_CHANGE
+from nn_meter.runtimes.pairs import join
+from nn_meter.runtimes.pytorch import EAGER
+
+JOINED = frozenset({"BatchNormalization", "Clip", "Relu"})
+"""What is computed with what it reads."""
+
+_FACTS: Mapping[tuple[str, ...], bool] = MappingProxyType(
+    {
+        **{(taker, taken): True for taker in ("conv", "convtrans") for taken in ("bn", "Relu", "Clip")},
+        **{
+            (taker, taken): True
+            for taker in ("AveragePool", "MaxPool", "bn", "fc")
+            for taken in ("Relu", "Clip")
+        },
+    }
+)
+
+RUNTIME = Runtime(
+    "executorch",
+    (*EAGER.passes[:-1], Pass("join", join)),
+    facts=_FACTS,
+    layout_kernels=frozenset({LAYOUT_CHANGE}),
+)

@@ -1,0 +1,234 @@
+"""ExecuTorch keeps the contract of backends, computes what ONNX Runtime does, and shows what becomes of each call."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+from types import ModuleType
+
+import numpy as np
+import pytest
+from agreement import Agreement, agreement
+
+from nn_meter.backends import executorch, load
+from nn_meter.backends.executorch import conversion, tracing
+from nn_meter.backends.executorch.conversion import Converted, Step, converted
+from nn_meter.backends.onnx_writer import as_bytes, random_inputs
+from nn_meter.errors import BackendError, MissingDependencyError
+from nn_meter.ir import Graph, parse
+from nn_meter.kernels.rules import read_rules
+from nn_meter.networks.generated import FAMILIES
+from nn_meter.runtimes import find
+from nn_meter.runtimes.fusion import fuse
+from nn_meter.runtimes.trace import ExecutedKernel
+from nn_meter.testing import check_backend, check_runtime, sample_graph
+
+
+@pytest.fixture
+def there() -> None:
+    pytest.importorskip("executorch")
+
+
+@pytest.mark.heavy
+def test_it_keeps_the_contract(there: None) -> None:
+    check_backend(load("executorch"))
+
+
+def test_its_passes_leave_sound_operators() -> None:
+    names = ("convnext", "cross_covariance", "decoder", "inverted", "linear_norm", "pool_mixer", "windowed")
+    check_runtime(find("executorch"), *(FAMILIES[name](1) for name in names))
+
+
+def ran(graph: Graph) -> Agreement:
+    """Holds what is computed against ONNX Runtime; the kernels that are predicted against those that were executed."""
+    runtime = pytest.importorskip("onnxruntime")
+    data = as_bytes(graph)
+    wanted = runtime.InferenceSession(data).run(list(graph.outputs), random_inputs(data))
+    with load("executorch").prepare(graph) as prepared:
+        assert len(prepared.run(2)) == 2
+        found = prepared.outputs()  # type: ignore[attr-defined]
+        executed = [trace.executed for trace in prepared.trace(1)]
+    for mine, theirs in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-4 * max(1e-3, float(np.abs(theirs).max())))
+    kernels = fuse(graph, read_rules({"runtime": "executorch"})).kernels
+    return agreement(kernels, executed, "executorch", graph)
+
+
+ALIKE = ("convnext", "dense", "inception", "inverted", "micro_pools", "micro_positions", "micro_selects",
+         "residual_bottleneck", "separable", "shuffle", "windowed")  # fmt: skip
+"""Of several kinds, and small: converting takes a second for thirty operators."""
+
+
+@pytest.mark.heavy
+def test_networks_compute_what_onnxruntime_does_by_the_kernels_that_are_predicted(there: None) -> None:
+    whole = sum((ran(FAMILIES[name](1)) for name in ALIKE), Agreement(0, 0, 0))
+    assert whole.precision >= 0.98
+    assert whole.recall >= 0.98
+
+
+LAYERS = """
+input x: float32[1,6,9,12]
+const v: float32[6,6,1,1]
+const w: float32[6,6,3,3]
+const n: float32[6]
+const low: float32[](0.0)
+const high: float32[](6.0)
+c = Conv(x, w) {pads=(1, 1, 1, 1)}
+b = BatchNormalization(c, n, n, n, n)
+r = Relu(b)
+a = BatchNormalization(r, n, n, n, n)
+d = Relu(a)
+e = Conv(d, v)
+k = Clip(e, low, high)
+j = Concat(k, r, x) {axis=1}
+m = MaxPool(j) {kernel_shape=(2, 2), strides=(2, 2)}
+q = Relu(m)
+g = GlobalAveragePool(q)
+s = Sigmoid(g)
+y = Mul(q, s)
+z = Relu(y)
+output z
+output j
+"""
+TOKENS = """
+input x: float32[1,4,12]
+const w: float32[12,8]
+const b: float32[8]
+const two: float32[](2.0)
+p = MatMul(x, w)
+a = Add(p, b)
+r = Relu(a)
+t = Transpose(r) {perm=(0, 2, 1)}
+m = MatMul(r, t)
+s = Softmax(m) {axis=-1}
+u, v = Split(s) {axis=1, num_outputs=2}
+d = Div(u, v)
+q = Pow(d, two)
+o = Tanh(q)
+output o
+"""
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("text", [LAYERS, TOKENS], ids=["layers", "tokens"])
+def test_what_is_joined_is_told_and_the_rest_runs_by_itself(text: str, there: None) -> None:
+    found = ran(parse(text))
+    assert found.precision == found.recall == 1
+
+
+CONVERTED = """
+import pickle, sys
+from nn_meter.backends.executorch import converting
+if {short}:
+    converting.shorten()
+models = pickle.load(sys.stdin.buffer)
+sys.stdout.buffer.write(pickle.dumps([converting._answer(each) for each in models]))
+"""
+
+
+@pytest.mark.heavy
+def test_what_is_left_out_of_the_conversion_changes_no_byte_of_a_program(there: None) -> None:
+    models = pickle.dumps([as_bytes(each) for each in (parse(LAYERS), parse(TOKENS))])
+    whole, short = (
+        pickle.loads(
+            subprocess.run(
+                [sys.executable, "-W", "ignore", "-c", CONVERTED.format(short=short)],
+                input=models,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                check=True,
+            ).stdout
+        )
+        for short in (False, True)
+    )
+    assert all(isinstance(each, Converted) for each in whole)
+    assert whole == short
+
+
+@pytest.mark.heavy
+def test_threads_are_those_of_the_model_that_runs(there: None) -> None:
+    one, two = load("executorch").prepare(sample_graph()), load("executorch", threads=2).prepare(sample_graph())
+    bindings = executorch._bindings()
+    for prepared, threads in ((one, 1), (two, 2), (one, 1)):
+        assert len(prepared.run(2)) == 2
+        assert bindings._threadpool_get_thread_count() == threads
+    one.close()
+    two.close()
+
+
+@pytest.mark.heavy
+def test_nothing_is_printed(there: None, capfd: pytest.CaptureFixture[str]) -> None:
+    with load("executorch", threads=2).prepare(sample_graph()) as prepared:
+        prepared.run(2)
+        prepared.trace(2)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.heavy
+def test_what_it_cannot_take_is_named(there: None) -> None:
+    graph = parse("input x: float32[1,8,4,1]\ny = DFT(x) {axis=1}\noutput y")
+    with pytest.raises(BackendError, match="no one call for the operator DFT"):
+        load("executorch").prepare(graph)
+
+
+@pytest.mark.heavy
+def test_a_converter_that_died_is_started_again(there: None) -> None:
+    converted(as_bytes(parse("input x: float32[1,8]\ny = Relu(x)\noutput y")))
+    process = conversion._Converter._there
+    assert process is not None
+    process.kill()
+    process.wait()
+    assert converted(as_bytes(parse("input x: float32[1,8]\ny = Tanh(x)\noutput y"))).program
+
+
+def call(name: str, op_type: str, reads: str, writes: str) -> ExecutedKernel:
+    return ExecutedKernel(name, op_type, "pytorch", (), (), (reads,), (writes,), nodes=(name,))
+
+
+CALLS = (call("conv", "Conv", "x", "a"), call("relu", "Relu", "a", "b"), call("gather", "Gather", "b", "c"))
+
+
+def told(name: str, instruction: int, inside: bool = True) -> tracing.Event:
+    return tracing.Event(name, inside, instruction, 0.005)
+
+
+def test_what_xnnpack_tells_is_found_by_order_part_by_part() -> None:
+    parts = ((Step(5, -1), Step(7, 0), Step(6, 1), Step(5, -1)), (Step(0, 2),))
+    events = [
+        told("Transpose (ND, X32)", 0),
+        told("Convolution (NHWC, F32) IGEMM", 0),
+        told("Transpose (ND, X32)", 0),
+        told("OPERATOR_CALL", 1, inside=False),
+    ]
+    found = tracing.kernels(events, Converted(b"", parts, CALLS, ()))
+    assert [kernel.nodes for kernel, _ in found] == [(), ("conv", "relu"), (), ("gather",)]
+    assert [places for _, places in found] == [(0,), (1,), (2,), (3,)]
+    assert found[0][0].op_type in find("executorch").layout_kernels
+    assert [kernel.domain for kernel, _ in found] == ["xnnpack", "xnnpack", "xnnpack", "executorch"]
+
+
+def test_a_kernel_that_no_step_becomes_is_an_error() -> None:
+    with pytest.raises(BackendError, match=r"tells of Bessel \(NC\), which belongs to no step of its program"):
+        tracing.kernels([told("Bessel (NC)", 0)], Converted(b"", ((Step(7, 0),),), CALLS, ()))
+
+
+def test_a_missing_runtime_is_named_with_its_install_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "executorch.extension.pybindings", None)
+    for made in (load("executorch").check, lambda: load("executorch").prepare(sample_graph())):
+        with pytest.raises(MissingDependencyError, match=r"pip install 'nn-meter\[executorch\]'"):
+            made()
+
+
+def test_a_number_of_threads_that_is_none_is_refused() -> None:
+    with pytest.raises(BackendError, match="threads is 0; use 1 or more"):
+        load("executorch", threads=0)
+
+
+def test_a_version_whose_passes_are_not_known_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("torch", "executorch", "executorch.extension", "executorch.extension.pybindings"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    monkeypatch.setattr(sys.modules[name], "_C", None, raising=False)
+    monkeypatch.setattr(executorch, "version", lambda package: "1.50.0")
+    with pytest.raises(BackendError, match=r"1\.50\.0 is installed.*: pip install 'nn-meter\[executorch\]'"):
+        load("executorch").check()
