@@ -129,6 +129,13 @@ def test_an_unset_batch_becomes_one_and_the_notes_say_so():
     assert graph.notes == ("the unset batch (N) of the input 'x' became 1",)
 
 
+def test_a_first_dimension_of_0_is_an_unset_batch_unless_tensors_are_empty():
+    assert read(tiny((0, 3, 8, 8))).tensors["y"].shape == (1, 4, 8, 8)
+    nodes = [helper.make_node("MatMul", ["a", "b"], ["y"])]
+    graph = read(model(nodes, [value("a", (4, 0)), value("b", (0, 8))], ["y"]))
+    assert (graph.tensors["y"].shape, graph.notes) == ((4, 8), ())
+
+
 @pytest.mark.parametrize("shapes", [(2, 3, 16, 8), {"x": (2, 3, 16, 8)}])
 def test_given_shapes_settle_what_is_unset(shapes):
     for shape in (("N", 3, "h", "w"), (1, 3, 8, 8), None):

@@ -70,6 +70,8 @@ class Inputs:
         self._symbols: dict[str, int] = {}
         self._tokens: dict[tuple[str, int], int] = {}
         self._batch = 1
+        # a first dimension of 0 is an unset batch, but not beside others of 0: those say that tensors are empty
+        self._none_empty = not any(0 in (value.dims or ())[1:] for value in values)
 
     def tensors(self) -> tuple[Tensor, ...]:
         """The inputs with their shapes.
@@ -96,7 +98,7 @@ class Inputs:
         shape = []
         for index, dim in enumerate(dims):
             size = self.size(dim)
-            if size < 0 or (dim == 0 and not index):
+            if size < 0 or (dim == 0 and not index and self._none_empty):
                 if index or (isinstance(dim, str) and dim):
                     return None
                 size = self._batch
@@ -217,7 +219,7 @@ class Inputs:
         shape = []
         for index, dim in enumerate(value.dims):
             size = self._tokens.get((name, index), self.size(dim))
-            if size < 0 or (dim == 0 and not index):
+            if size < 0 or (dim == 0 and not index and self._none_empty):
                 if index or dim in _NO_BATCH:
                     raise GraphError(
                         f"{self._where}: dimension {index} ({dim or 'unnamed'}) of the input {name!r} is unset; give "
