@@ -7,6 +7,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 from nn_meter.ir import Graph
+from nn_meter.kernels.kinds import VIEWS
 from nn_meter.kernels.partition import Kernel
 from nn_meter.runtimes import find
 from nn_meter.runtimes.executed import read_all
@@ -80,7 +81,9 @@ def _both(
         ours = Counter((k.kind, k.config) for k in costly)
         truth = Counter((k.kind, k.config) for k in read_all(executed, runtime, graph))
     else:
-        ours = Counter({frozenset(k.nodes): 1 for k in costly})
+        if runtime.views:
+            free.update(node.name for node in graph.nodes if node.op_type in VIEWS)
+        ours = Counter({frozenset(k.nodes) - free: 1 for k in costly})
         truth = Counter({frozenset(k.nodes) - free: 1 for k in read_all(executed, runtime, graph)})
-        del truth[frozenset()]
+        del ours[frozenset()], truth[frozenset()]
     return ours, truth

@@ -136,7 +136,7 @@ def build(
     there = _asked(plan)
     with Journal(journal) as book:  # from the start, so that a second build of this name is refused there
         shared = len(plan.addresses) > 1 or any(BOUND in each.item for each in (*book.pending(), *book.results()))
-        if rules is None and plan.detection_s > 0:
+        if rules is None and plan.detection_s > 0 and not runtime.settled:
             begin = monotonic()
             rules = _detected(plan, list(there), journal.with_suffix(".rules.sqlite"), progress)
             plan = replace(plan, budget_s=max(plan.budget_s - (monotonic() - begin), 1.0))

@@ -86,6 +86,12 @@ FORMS = {
     "channels": (PIXEL, "y = Softmax(c) {axis=1}"),
     "summed": (PIXEL, "const a: int64[2](1, 3); y = ReduceSum(c, a) {keepdims=0}"),
     "turned": (PIXEL, "t = Transpose(c) {perm=(0, 2, 3, 1)}; y = Softmax(t) {axis=-1}"),
+    "repeated": ("input x: float32[1,3,4,2]", "const t: int64[4](1, 2, 1, 3); y = Tile(x, t)"),
+    "places": (
+        "input x: float32[2,3,1,2,5]",
+        "const s: int64[5](2, 3, 4, 2, 5); const f: int64[4](6, 4, 2, 5); e = Expand(x, s); y = Reshape(e, f)",
+    ),
+    "often": ("input x: float32[2,3,2,1,1]", "const t: int64[5](1, 2, 1, 3, 2); y = Tile(x, t)"),
     "narrow": (PIXEL, "const b: float32[12]; y = Sub(b, c)"),
     "shuffled": ("input x: float32[1,8,4,6]", 'y = DepthToSpace(x) {blocksize=2, mode="CRD"}'),
     "to_depth": ("input x: float32[1,8,4,6]", "y = SpaceToDepth(x) {blocksize=2}"),

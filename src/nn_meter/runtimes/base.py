@@ -13,7 +13,7 @@ from nn_meter.ir import Graph
 from nn_meter.kernels.kinds import Operator
 from nn_meter.kernels.patterns import Pattern
 from nn_meter.kernels.rewriting import Op, Work
-from nn_meter.kernels.rules import RuleSet
+from nn_meter.kernels.rules import RuleSet, read_rules
 from nn_meter.runtimes.trace import ExecutedKernel
 
 
@@ -76,6 +76,8 @@ class Runtime:
         known_as: what rule files and backends call it besides.
         passes: in the order in which they run, those of all versions.
         facts: rules over operators that hold beside those of a rule file: what no test case shows.
+        settled: whether its facts say all: rules change nothing, and builds detect none. One about ReLU would else
+            speak for all that is like it.
         read: one of its executed kernels in our terms; ``None`` where its kernels are read by the nodes of the model
             that they cover.
         layout_kernels: operators of executed kernels that only change a layout; they come and go with what
@@ -94,6 +96,7 @@ class Runtime:
     passes: tuple[Pass, ...]
     known_as: tuple[str, ...] = ()
     facts: Mapping[tuple[str, ...], bool] = field(default_factory=lambda: MappingProxyType({}))
+    settled: bool = False
     read: Callable[[ExecutedKernel], Operator] | None = None
     layout_kernels: frozenset[str] = frozenset()
     precisions: tuple[str, ...] = ("float32",)
@@ -114,7 +117,7 @@ class Runtime:
             UnsupportedOperatorError: the runtime refuses an operator for its element type.
         """
         self._check(work)
-        options = Options(rules, self.facts)
+        options = Options(read_rules({}) if self.settled else rules, self.facts)
         for each in self.passes_of(version):
             each.run(work, options)
         return work

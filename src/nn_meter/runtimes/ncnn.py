@@ -62,4 +62,5 @@ RUNTIME = Runtime(
     "ncnn",
     (*_WRITTEN, Pass("bias", rewriting(BIAS)), Pass("join", join)),
     facts=_FACTS,
+    settled=True,
 )

@@ -103,14 +103,21 @@ Shares = Callable[[Op, Op], bool]
 """Whether a kernel may draw in an operator that reads what others read, too."""
 
 
-def join(work: Work, options: Options) -> None:
-    """Let each operator join the kernel that computes what it reads, where a rule admits it."""
+def join(
+    work: Work,
+    options: Options,
+    alone: Callable[[Work, Op], bool] = lambda work, op: False,
+) -> None:
+    """Let each operator join the kernel that computes what it reads, where a rule admits it; those that are ``alone``
+    join none, and none joins them."""
     rules = options.rules
     known: dict[tuple[str, ...], bool | None] = {**options.facts, **rules.chains}
     known |= {tuple(pair): obey for pair, obey in rules.pairs.items()}
     join_where(
         work,
-        lambda inside, joining: _admits(work, inside, joining, known),
+        lambda inside, joining: (
+            not any(alone(work, op) for op in (*inside, *joining)) and _admits(work, inside, joining, known)
+        ),
         lambda kernel, reader: rules.shares and not _waits(work, reader, kernel),
     )
 

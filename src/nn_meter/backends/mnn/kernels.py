@@ -82,6 +82,10 @@ class _Net:
         self._operators = operators
         self._makers = {name: operator for operator in operators.values() for name in operator.outputs}
         self._running = {self.owner(kernel).name for kernel in told}
+        self._readers: dict[str, set[str]] = {}
+        for operator in operators.values():
+            for name in operator.data:
+                self._readers.setdefault(name, set()).add(operator.name)
         self._placed: set[str] = set()
 
     def owner(self, kernel: Told) -> Operator:
@@ -113,12 +117,18 @@ class _Net:
         return None
 
     def own(self, operators: Sequence[Operator]) -> Sequence[Operator]:
-        """Of operators that a kernel moves data through, those that count to it: what is behind one that hands out
-        several parts is that part's own; parts that are read as they are count to the operator that hands them out, and
-        to what is before it."""
-        end = max((place + 1 for place, each in enumerate(operators) if len(each.outputs) > 1), default=0)
-        behind = operators[end:]
-        return behind if any(each.kind not in _VIEWS for each in behind) else operators[:end] or operators
+        """Of operators that a kernel moves data through, those that count to it: where the result of one is read by
+        others, too, and is moved on, only what is behind it, since all of these do it anew; and no views of a part,
+        which are its reader's."""
+        inside = {each.name for each in operators}
+        shared = [
+            place
+            for place, each in enumerate(operators, 1)
+            if any(self._readers.get(name, inside) - inside for name in each.outputs)
+        ]
+        last = max((i for i, each in enumerate(operators) if each.kind not in _VIEWS), default=0)
+        begin = max((end for end in shared if end <= last), default=0)
+        return operators[begin : max((end for end in shared if end > last), default=len(operators))]
 
     def nodes(self, operators: Sequence[Operator]) -> tuple[str, ...]:
         """What the nodes that operators were converted from, or their results, are called. A product that became a

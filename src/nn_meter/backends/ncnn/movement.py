@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from nn_meter.backends.ncnn.model import MOST_AXES, Blob, Dims, Values
+from nn_meter.backends.ncnn.model import MOST_AXES, Blob, Dims, Values, kept
 from nn_meter.backends.ncnn.site import MOST, Row, Site
 
 _TURNS: Mapping[int, tuple[str, ...]] = MappingProxyType(
@@ -79,20 +79,24 @@ def _permuted(site: Site, source: Blob, sizes: Sequence[int], perm: Sequence[int
     return site.file.layer("Permute", (lying,), after, {0: _TURNS[len(groups)].index(turn)})
 
 
-def _expand(site: Site) -> None:
-    wide = site.wide(0)
-    _tiled(site, site.file.get(site.inputs[0], wide), [a // b for a, b in zip(site.dims, wide, strict=True)])
-
-
-def _tile(site: Site) -> None:
-    times = [int(each) for each in site.values(1, "repeats") or ()]
-    _tiled(site, site.file.get(site.inputs[0], site.shape_of(0)), times)
-
-
-def _tiled(site: Site, source: Blob, times: list[int]) -> None:
-    if len(times) > 4:
-        raise NotImplementedError("of more than four axes")
-    dims = tuple(size * count for size, count in zip(source.dims, times, strict=True))
+def _repeat(site: Site) -> None:
+    """An Expand or a Tile. Of more than four axes those that are repeated together are one."""
+    made, shape = site.shape, site.shape_of(0)
+    whole = (1,) * (len(made) - len(shape)) + shape
+    sizes = [(whole[axis], made[axis] // whole[axis]) for axis in kept(made)]
+    if len(sizes) > MOST_AXES:
+        groups = sizes[:1]
+        for size, count in sizes[1:]:
+            last, times = groups[-1]
+            if last == 1 or count == 1:
+                groups[-1] = last * size, times * count
+            else:
+                groups.append((size, count))
+        sizes = groups
+    if len(sizes) > MOST_AXES:
+        raise NotImplementedError(f"of {len(sizes)} axes")
+    before, times = zip(*sizes or [(1, 1)], strict=True)
+    source, dims = site.file.get(site.inputs[0], before), tuple(size * count for size, count in sizes or [(1, 1)])
     site.give(site.file.shaped(site.file.layer("Tile", (source,), dims, {2: times}), site.dims))
 
 
@@ -227,7 +231,7 @@ ROWS: Mapping[str, Row] = MappingProxyType(
         **dict.fromkeys(("Flatten", "Reshape", "Squeeze", "Unsqueeze"), _to_shape),
         "Concat": _concat,
         "DepthToSpace": _space("PixelShuffle"),
-        "Expand": _expand,
+        "Expand": _repeat,
         "Gather": _gather,
         "Identity": _identity,
         "Pad": _pad,
@@ -235,7 +239,7 @@ ROWS: Mapping[str, Row] = MappingProxyType(
         "Slice": _slice,
         "SpaceToDepth": _space("Reorg"),
         "Split": _split,
-        "Tile": _tile,
+        "Tile": _repeat,
         "Transpose": _transpose,
     }
 )
