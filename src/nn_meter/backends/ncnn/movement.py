@@ -95,9 +95,10 @@ def _repeat(site: Site) -> None:
         sizes = groups
     if len(sizes) > MOST_AXES:
         raise NotImplementedError(f"of {len(sizes)} axes")
-    before, times = zip(*sizes or [(1, 1)], strict=True)
-    source, dims = site.file.get(site.inputs[0], before), tuple(size * count for size, count in sizes or [(1, 1)])
-    site.give(site.file.shaped(site.file.layer("Tile", (source,), dims, {2: times}), site.dims))
+    sizes = sizes or [(1, 1)]
+    source = site.file.get(site.inputs[0], tuple(size for size, _ in sizes))
+    dims, counts = tuple(size * count for size, count in sizes), [count for _, count in sizes]
+    site.give(site.file.shaped(site.file.layer("Tile", (source,), dims, {2: counts}), site.dims))
 
 
 def _cropped(site: Site, source: Blob, spans: Mapping[int, tuple[int, int]]) -> Blob:
