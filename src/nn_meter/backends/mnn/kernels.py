@@ -23,6 +23,9 @@ _VIEWS = frozenset({26, 28, 73, 90, 107, _CONVERT_TENSOR})
 _JOINS = frozenset({10, 44})
 """Concat, Pack: what else moves data takes it from its first input alone."""
 
+_ASKING = frozenset({66, 80})
+"""Rank, Shape there: what reads no data."""
+
 _MOVER = "Raster"
 """The kernel that moves data."""
 _RASTER = re.compile(r"_raster_\d+$")
@@ -84,7 +87,7 @@ class _Net:
         self._running = {self.owner(kernel).name for kernel in told}
         self._readers: dict[str, set[str]] = {}
         for operator in operators.values():
-            for name in operator.data:
+            for name in operator.data if operator.kind not in _ASKING else ():
                 self._readers.setdefault(name, set()).add(operator.name)
         self._placed: set[str] = set()
 
