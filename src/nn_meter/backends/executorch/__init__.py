@@ -8,6 +8,7 @@ of follows from the order (``tracing``), as for the backend ``litert``.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -26,6 +27,7 @@ from nn_meter.errors import BackendError, MissingDependencyError
 from nn_meter.runtimes.trace import ExecutedKernel, KernelTrace
 from nn_meter.storage import Closing
 
+_FAILED = re.compile(r"in operator (\S+?)\.?:")
 _KNOWN = "1.5"
 """The version whose passes, and whose kernels, are known here."""
 
@@ -87,8 +89,11 @@ class ExecuTorch:
 
 
 class ExecuTorchPrepared(Closing):
-    """``Prepared`` around a loaded program; tracing loads it a second time, under the profiler. The threads are the
-    process's: where their number changes, programs that are loaded are dropped, and loaded anew for their next run."""
+    """``Prepared`` around a loaded program, whose results stay where they are; tracing loads it a second time.
+
+    The threads are the process's: where their number changes, programs that are loaded are dropped, and loaded anew for
+    their next run.
+    """
 
     _loaded: ClassVar[WeakSet[ExecuTorchPrepared]] = WeakSet()
     _threads_there: ClassVar[int] = 0
@@ -107,7 +112,7 @@ class ExecuTorchPrepared(Closing):
 
     def run(self, repeats: int) -> list[float]:
         """Milliseconds of each of ``repeats`` runs."""
-        return timed(self._opened(False).forward, repeats, self._inputs)
+        return timed(self._opened(False).forward, repeats, self._inputs, False)
 
     def trace(self, repeats: int) -> list[KernelTrace]:
         """The time of each kernel in each of ``repeats`` runs, half a microsecond more than is told of those of
@@ -115,7 +120,7 @@ class ExecuTorchPrepared(Closing):
         program = self._opened(True)
         with TemporaryDirectory() as folder:
             for _ in range(repeats):
-                program.forward(self._inputs)
+                program.forward(self._inputs, False)
             path = Path(folder, "trace")
             with held_back():
                 program.write_etdump_result_to_file(str(path), str(path.with_suffix(".debug")))
@@ -149,7 +154,8 @@ class ExecuTorchPrepared(Closing):
                 program = bindings._load_for_executorch_from_buffer(self._model.program, enable_etdump=profiled)
                 program.forward(self._inputs)
             except RuntimeError as error:
-                said = " / ".join(told().strip().splitlines()[-3:]) or str(error)
+                failed = _FAILED.search(told())
+                said = f"{failed[1]} does not take what it is given" if failed else str(error).splitlines()[0]
                 raise BackendError(f"ExecuTorch refuses the program of the model: {said}") from error
         self._programs[profiled] = program
         self._loaded.add(self)
