@@ -55,8 +55,8 @@ def ran(graph: Graph) -> Agreement:
     return agreement(kernels, executed, "executorch", graph)
 
 
-ALIKE = ("convnext", "dense", "inception", "inverted", "micro_pools", "micro_positions", "micro_selects",
-         "residual_bottleneck", "separable", "shuffle", "windowed")  # fmt: skip
+ALIKE = ("convnext", "dense", "inception", "inverted", "micro_pools", "pool_mixer", "micro_positions",
+         "micro_selects", "residual_bottleneck", "separable", "shuffle", "windowed")  # fmt: skip
 """Of several kinds, and small: converting takes a second for thirty operators."""
 
 

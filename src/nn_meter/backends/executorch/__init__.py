@@ -27,7 +27,7 @@ from nn_meter.errors import BackendError, MissingDependencyError
 from nn_meter.runtimes.trace import ExecutedKernel, KernelTrace
 from nn_meter.storage import Closing
 
-_FAILED = re.compile(r"in operator (\S+?)\.?:")
+_FAILED = re.compile(r"in operator (\w+::[\w.]+\w)")
 _KNOWN = "1.5"
 """The version whose passes, and whose kernels, are known here."""
 
@@ -155,7 +155,8 @@ class ExecuTorchPrepared(Closing):
                 program.forward(self._inputs)
             except RuntimeError as error:
                 failed = _FAILED.search(told())
-                said = f"{failed[1]} does not take what it is given" if failed else str(error).splitlines()[0]
+                lines = " / ".join(told().strip().splitlines()[:2]) or str(error)
+                said = f"its {failed[1]} does not take what it is given" if failed else lines
                 raise BackendError(f"ExecuTorch refuses the program of the model: {said}") from error
         self._programs[profiled] = program
         self._loaded.add(self)

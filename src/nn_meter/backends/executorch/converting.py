@@ -52,6 +52,8 @@ def _answer(model: bytes) -> Converted | str:
     except ImportError as error:
         return f"ExecuTorch's converter cannot be imported ({error}); install: pip install 'nn-meter[executorch]'"
     except Exception as error:  # whatever a pass says that cannot take the model
+        while error.__cause__ is not None:
+            error = error.__cause__  # type: ignore[assignment]
         said = legible((str(error).strip() or repr(error)).splitlines()[0])
         there = ", ".join(sorted({node.op_type for node in graph.nodes}))
         return f"{graph.name}: ExecuTorch refuses the model, which is of {there}: {said}"
