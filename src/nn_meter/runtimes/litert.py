@@ -189,4 +189,5 @@ RUNTIME = Runtime(
     facts=_FACTS,
     layout_kernels=frozenset({LAYOUT_CHANGE}),
     idle=_idle,
+    settled=True,
 )
