@@ -40,4 +40,5 @@ RUNTIME = Runtime(
     (*EAGER.passes[:-1], Pass("join", join)),
     facts=_FACTS,
     layout_kernels=frozenset({LAYOUT_CHANGE}),
+    settled=True,
 )
