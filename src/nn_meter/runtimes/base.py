@@ -16,6 +16,9 @@ from nn_meter.kernels.rewriting import Op, Work
 from nn_meter.kernels.rules import RuleSet, read_rules
 from nn_meter.runtimes.trace import ExecutedKernel
 
+LAYOUT_CHANGE = "LayoutChange"
+"""Executed kernels that only change the order of axes, which no node of the graph asked for."""
+
 
 @dataclass(frozen=True, slots=True)
 class Options:

@@ -12,10 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from nn_meter.runtimes.base import Pass, Runtime
-from nn_meter.runtimes.litert import LAYOUT_CHANGE
-from nn_meter.runtimes.pairs import join
-from nn_meter.runtimes.pytorch import EAGER
+from nn_meter.runtimes.base import LAYOUT_CHANGE, Runtime
+from nn_meter.runtimes.pairs import CALLED
 
 JOINED = frozenset({"BatchNormalization", "Clip", "Relu"})
 """What is computed with what it reads."""
@@ -37,7 +35,7 @@ _FACTS: Mapping[tuple[str, ...], bool] = MappingProxyType(
 
 RUNTIME = Runtime(
     "executorch",
-    (*EAGER.passes[:-1], Pass("join", join)),
+    CALLED,
     facts=_FACTS,
     layout_kernels=frozenset({LAYOUT_CHANGE}),
     settled=True,

@@ -20,14 +20,11 @@ from nn_meter.kernels.kinds import KIND_OF, VIEWS
 from nn_meter.kernels.rewriting import Op, Work
 from nn_meter.kernels.rules import read_rules
 from nn_meter.kernels.spellings import BIAS, GELU, HARD_SWISH, TANH_GELU
-from nn_meter.runtimes.base import Options, Pass, Runtime, rewriting
+from nn_meter.runtimes.base import LAYOUT_CHANGE, Options, Pass, Runtime, rewriting
 from nn_meter.runtimes.pairs import eliminate, join
 
 Order = tuple[int, ...]
 """Of a tensor in memory: each time the graph's axis that comes next."""
-
-LAYOUT_CHANGE = "LayoutChange"
-"""Kernels that only change the order of axes, which no node of the graph asked for."""
 
 CHANNELS_LAST = frozenset(
     {

@@ -21,7 +21,7 @@ from nn_meter.kernels.partition import KernelConfig
 from nn_meter.kernels.patterns import Pattern
 from nn_meter.kernels.rewriting import Op, Work
 from nn_meter.kernels.spellings import BIAS, GELU, HARD_SWISH, LAYER_NORM, RMS_NORM, SWISH, TANH_GELU
-from nn_meter.runtimes.base import Options, Pass
+from nn_meter.runtimes.base import Options, Pass, rewriting
 
 LAYOUT = "native"
 """Layout of convolutions: the runtime's own, whatever it is."""
@@ -135,6 +135,13 @@ def join_where(work: Work, admits: Admits, shares: Shares, early: bool = False) 
 
 PASSES = (Pass("eliminate", eliminate), Pass("spell", spell), Pass("join", join))
 """Of a runtime of which rules and facts are all that is known."""
+
+CALLED = (
+    PASSES[0],
+    Pass("spell", rewriting(HARD_SWISH, GELU, TANH_GELU, LAYER_NORM, RMS_NORM, BIAS, SWISH)),
+    PASSES[2],
+)
+"""Of a runtime that gets the calls of PyTorch which operators were exported from, whatever rules say."""
 
 
 def inseparable(graph: Graph) -> list[tuple[str, ...]]:

@@ -13,9 +13,8 @@ from typing import Any
 from nn_meter.ir import Attr, Graph
 from nn_meter.kernels.rewriting import Op, Work
 from nn_meter.kernels.rules import read_rules
-from nn_meter.kernels.spellings import BIAS, GELU, HARD_SWISH, LAYER_NORM, RMS_NORM, SWISH, TANH_GELU
-from nn_meter.runtimes.base import Pass, Runtime, rewriting
-from nn_meter.runtimes.pairs import PASSES, eliminate, join
+from nn_meter.runtimes.base import Runtime
+from nn_meter.runtimes.pairs import CALLED, PASSES
 
 RUNTIME = Runtime(
     "pytorch", PASSES, precisions=("float32", "float16"), views="a view: PyTorch moves no data and runs no kernel"
@@ -30,14 +29,7 @@ RULES: Mapping[str, Any] = MappingProxyType(
 )
 """Rules that never apply, but let each name count as the one operator that it is."""
 
-EAGER = Runtime(
-    "pytorch_eager",
-    (
-        Pass("eliminate", eliminate),
-        Pass("spell", rewriting(HARD_SWISH, GELU, TANH_GELU, LAYER_NORM, RMS_NORM, BIAS, SWISH)),
-        Pass("join", join),
-    ),
-)
+EAGER = Runtime("pytorch_eager", CALLED)
 """Without its compiler: a call for each operator that the model was exported from."""
 
 

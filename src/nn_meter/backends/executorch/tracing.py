@@ -13,8 +13,8 @@ from types import MappingProxyType
 from nn_meter.backends.executorch.conversion import Converted, Step
 from nn_meter.errors import BackendError
 from nn_meter.frontends.tflite.flatbuffer import Table, root
+from nn_meter.runtimes.base import LAYOUT_CHANGE
 from nn_meter.runtimes.executorch import JOINED
-from nn_meter.runtimes.litert import LAYOUT_CHANGE
 from nn_meter.runtimes.trace import ExecutedKernel
 from nn_meter.storage import legible
 

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from nn_meter.backends.litert.model import Stored, Written
 from nn_meter.backends.litert.native import Event
 from nn_meter.errors import BackendError
-from nn_meter.runtimes.litert import LAYOUT_CHANGE
+from nn_meter.runtimes.base import LAYOUT_CHANGE
 from nn_meter.runtimes.trace import ExecutedKernel
 from nn_meter.storage import legible
 
