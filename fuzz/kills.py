@@ -1,12 +1,12 @@
 """Builds, evaluations, detections and fits that are killed and gone on with: nothing is lost, twice, or left running.
 
-    python -m fuzz.kills [--build 100] [--evaluate 50] [--detect 50] [--fit 20] [--ssh 10]
+    python -m fuzz.kills [--build 100] [--evaluate 50] [--detect 50] [--fit 20] [--ssh 10] [--fleet 10]
 
 They run on the pretended runtime ``replay``. Each kill comes after a random time; then the rows of the journals are
 held against those before. ``ssh`` is a build across a link to a server of our own on loopback: before every other kill
-its end of the link is killed, and the build goes on. The last session of each is let end. After that each but ``ssh``
-runs into files that may not grow, as on a full disk, and beside another of its name. Exit code 1 where anything is
-wrong.
+its end of the link is killed, and the build goes on; ``fleet`` is one that two links share. The last session of each is
+let end. After that each but these two runs into files that may not grow, as on a full disk, and beside another of its
+name. Exit code 1 where anything is wrong.
 """
 
 from __future__ import annotations
@@ -50,6 +50,9 @@ _LINK_S = 30.0
 
 _GRACE_S = 60.0
 """What a session started ends within so long after it was killed."""
+
+_FAR = ("ssh", "fleet")
+"""Jobs across links."""
 
 _FULL_BYTES = (0, 8 << 10, 32 << 10, 128 << 10)
 """Files may grow to so much on the pretended full disks: to nothing, and to more and less than an empty journal."""
@@ -192,9 +195,11 @@ def jobs(sessions: Sessions) -> dict[str, Job]:
     }  # fmt: skip
 
 
-def far_job(sessions: Sessions, server: Loopback) -> Job:
-    """A build on the device at the other end of ``server``."""
-    build = sessions.home / "builds" / "s@1.0.sqlite"
+def far_job(sessions: Sessions, server: Loopback, name: str) -> Job:
+    """A build on the device at the other end of ``server``, or on two that share it."""
+    build = sessions.home / "builds" / f"{name}@1.0.sqlite"
+    addresses = [server.address, *([server.address.replace("127.0.0.1", "localhost")] if name == "fleet" else ())]
+    where = [word for address in addresses for word in ("--device", address)]
     resume = {True: ["--resume"], False: []}
 
     rules = sessions.folder / "rules.json"
@@ -211,11 +216,11 @@ def far_job(sessions: Sessions, server: Loopback) -> Job:
         return len(found)
 
     return Job(
-        "ssh",
-        lambda there: ["build", "--backend", "replay", "--name", "s", "--budget", "1h", "--device", server.address,
-                       "--rules", str(rules), *resume[there]],
+        name,
+        lambda there: ["build", "--backend", "replay", "--name", name, "--budget", "1h", *where, "--rules", str(rules),
+                       *resume[there]],
         (build, build.with_suffix(".fits.sqlite")),
-        sessions.home / "registered" / "s@1.zip",
+        sessions.home / "registered" / f"{name}@1.zip",
         ("--budget", "40s"),
         cut,
     )  # fmt: skip
@@ -345,12 +350,14 @@ def campaign(counts: dict[str, int], folder: Path, seed: int = 0) -> dict[str, T
             killed(job, sessions, counts[name], draw, tally)
             on_a_full_disk(job, sessions, tally)
             beside_another(job, sessions, tally)
-    if counts.get("ssh"):
-        tally = tallies["ssh"] = Tally()
+    for name in _FAR:
+        if not counts.get(name):
+            continue
+        tally = tallies[name] = Tally()
         far = {"PYTHONPATH": str(ROOT / "src"), _TAG: sessions.tag, "OPENBLAS_NUM_THREADS": "1"}
-        with loopback.sshd(folder / "sshd", far) as server:
+        with loopback.sshd(folder / f"sshd_{name}", far) as server:
             sessions = Sessions(folder, f"{server.bin}:", sessions.tag)
-            killed(far_job(sessions, server), sessions, counts["ssh"], draw, tally)
+            killed(far_job(sessions, server, name), sessions, counts[name], draw, tally)
         if not tally.cuts:
             tally.wrong.append("no link was cut")
     return tallies
@@ -359,7 +366,7 @@ def campaign(counts: dict[str, int], folder: Path, seed: int = 0) -> dict[str, T
 def main() -> int:
     parser = argparse.ArgumentParser("python -m fuzz.kills", description=(__doc__ or "").splitlines()[0])
     far = 0 if loopback.MISSING else 10
-    for name, count in (("build", 100), ("evaluate", 50), ("detect", 50), ("fit", 20), ("ssh", far)):
+    for name, count in (("build", 100), ("evaluate", 50), ("detect", 50), ("fit", 20), *((name, far) for name in _FAR)):
         parser.add_argument(f"--{name}", type=int, default=count, metavar="N")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -367,7 +374,7 @@ def main() -> int:
         tallies = campaign(vars(options), Path(folder), options.seed)
         stages = list(leftovers(Sessions(Path(folder))))
     for name, tally in tallies.items():
-        more = f"{tally.refused} of {len(_FULL_BYTES)} full disks refused" if name != "ssh" else f"{tally.cuts} cuts"
+        more = f"{tally.refused} of {len(_FULL_BYTES)} full disks refused" if name not in _FAR else f"{tally.cuts} cuts"
         print(f"{name}: {tally.kills} kills, {tally.done} rows done in the end, {more}, {len(tally.wrong)} wrong")
         for text in dict.fromkeys(tally.wrong):
             print(f"  {text}")

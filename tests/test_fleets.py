@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -11,16 +13,18 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
+import loopback
 import pytest
+from loopback import sshd
 
-from nn_meter import building, fleets
+from nn_meter import building, fleets, measure_many
 from nn_meter.backends.replay import FakeClock
 from nn_meter.building import BuildPlan, build, measured
 from nn_meter.cli.main import main
 from nn_meter.devices.device import Device
 from nn_meter.devices.known import name
-from nn_meter.errors import BuildError, DeviceError, MeasurementError
-from nn_meter.learning.correction import COMMON
+from nn_meter.errors import BackendError, BuildError, DeviceError, MeasurementError
+from nn_meter.learning.correction import COMMON, corrected
 from nn_meter.learning.training import train
 from nn_meter.measuring import Failure, Journal, Measurement, Record, fleet
 from nn_meter.measuring.asking import tell
@@ -29,6 +33,8 @@ from nn_meter.predictors.bundle import Bundle
 from nn_meter.predictors.runtime import GraphEngine
 
 pytest.importorskip("sklearn")
+
+ROOT = Path(__file__).parents[1]
 
 NETWORK_S = 0.1
 """By the pretended clock."""
@@ -82,7 +88,11 @@ class Hand:
             time.sleep(0.001)
         failure = board.mishap(board, board.measured)
         self.clock.advance(NETWORK_S)
-        return failure or slower(task(*args), board.slower)
+        result = failure or task(*args)
+        return slower(result, board.slower) if isinstance(result, Record) else result
+
+    def attach(self, path: Path) -> Path:
+        return path
 
 
 def slower(record: Record, factor: float) -> Record:
@@ -99,10 +109,11 @@ def boards(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., tup
     """Makes boards and says their addresses."""
     there: dict[str, Board] = {}
     monkeypatch.setenv("NN_METER_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(building, "open_link", there.__getitem__)
+    for module in (building, fleets):
+        monkeypatch.setattr(module, "open_link", there.__getitem__)
+        monkeypatch.setattr(module, "Fleet", partial(fleet.Fleet, waits_s=(0.01, 0.02)))
     monkeypatch.setattr(building, "Worker", Hand)
     monkeypatch.setattr(fleet, "Worker", Hand)
-    monkeypatch.setattr(building, "Fleet", partial(fleet.Fleet, waits_s=(0.01, 0.02)))
     monkeypatch.setattr(building, "train", lambda records, *, name, **_: Bundle(name, "1.0", {}, {}, "onnx-2"))
     monkeypatch.setattr(building, "weights_for", lambda _: {"micro_convs": 1.0, "micro_binary": 1.0})
     for module in (building, fleets):
@@ -138,15 +149,21 @@ def by_device(journal: Path) -> Counter[str]:
 
 
 def test_devices_take_from_one_queue_and_records_say_which_it_was(
-    boards: Callable[..., tuple[str, ...]], tmp_path: Path
+    boards: Callable[..., tuple[str, ...]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name("left", "x://left")
+    monkeypatch.setattr(fleets, "COMMON_EVERY_S", 20 * NETWORK_S)
     build(plan(boards(Board("x://left"), Board("x://right"), even=True)), name="x", journal=tmp_path / "j.sqlite")
     found = by_device(tmp_path / "j.sqlite")
     right = next(each for each in found if each != "left")
     assert right.startswith("abacus 9 ")
     assert "x://" not in right
     assert min(found.values()) > 5
+    with Journal(tmp_path / "j.sqlite") as book:
+        common = [each for each in measured(book)[0] if each.family == COMMON]
+    times = Counter((each.subject, each.circumstances.device.name) for each in common)
+    assert len(times) == 6
+    assert min(times.values()) >= 2  # at first, and from time to time
 
 
 def test_what_a_lost_device_had_is_done_by_another_and_it_comes_back(
@@ -175,15 +192,17 @@ def test_what_a_lost_device_had_is_done_by_another_and_it_comes_back(
 def test_a_lease_that_ends_gives_the_work_to_another_and_its_late_answer_counts_for_nothing(
     boards: Callable[..., tuple[str, ...]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(building, "Fleet", partial(fleet.Fleet, waits_s=(0.01, 0.02), lease_s=10 * NETWORK_S))
+    monkeypatch.setattr(building, "Fleet", partial(fleet.Fleet, waits_s=(0.0, 0.0), lease_s=10 * NETWORK_S))
     monkeypatch.setattr(fleet, "monotonic", Hand.clock)
 
     def hangs(board: Board, number: int) -> None:
         if number == 12:
             board.closed.clear()
-            assert board.closed.wait(20), "nobody ended it"
+            board.away = True
+            assert board.closed.wait(60), "nobody ended it"
+            board.away = False
 
-    addresses = boards(Board("x://left"), Board("x://right", mishap=hangs))
+    addresses = boards(Board("x://left"), Board("x://right", mishap=hangs), even=True)
     build(plan(addresses), name="x", journal=tmp_path / "j.sqlite")
     with Journal(tmp_path / "j.sqlite") as book:
         (loss,) = [each for each in book.results() if "lost" in each.item]
@@ -203,7 +222,6 @@ def test_a_network_that_every_device_is_lost_at_is_what_cuts_the_links(
         return Failure("lost", "the link was cut") if (family, seed) == worst else run(family, seed, *rest)
 
     monkeypatch.setattr(building, "measure_network", cuts)
-    monkeypatch.setattr("test_fleets.slower", lambda each, _: each)
     build(plan(boards(Board("x://left"), Board("x://right"))), name="x", journal=tmp_path / "j.sqlite")
     with Journal(tmp_path / "j.sqlite") as book:
         (failed,) = measured(book)[1]
@@ -275,7 +293,7 @@ def test_all_devices_lost_says_how_to_go_on_and_that_works(
     journal = tmp_path / "j.sqlite"
     with pytest.raises(MeasurementError) as told:
         build(plan(boards(left, right, even=True)), name="x", journal=journal)
-    assert str(told.value).startswith("all 2 devices were lost (replay on x://left: nobody answers at x://left; ")
+    assert str(told.value).startswith("no device is left (replay on x://left: nobody answers at x://left; ")
     assert str(told.value).endswith("go on with --resume and those that are there again")
     before = rows(journal)
     right.away = False
@@ -286,21 +304,36 @@ def test_all_devices_lost_says_how_to_go_on_and_that_works(
     assert len(by_device(journal)) == 2
 
 
+def test_a_first_device_that_is_lost_at_once_is_none_to_compare_with(
+    boards: Callable[..., tuple[str, ...]], tmp_path: Path
+) -> None:
+    def lost(board: Board, number: int) -> Failure | None:
+        return board.lose() if number == 2 else None
+
+    addresses = boards(Board("x://left", mishap=lost), Board("x://right"))
+    build(plan(addresses), name="x", journal=tmp_path / "j.sqlite")
+    build(plan(addresses[1:], 60), name="x", journal=tmp_path / "j.sqlite")
+    with Journal(tmp_path / "j.sqlite") as book:
+        found = corrected(measured(book)[0])
+    assert [(each.factor, each.networks > 30) for each in found.levels] == [(1.0, True), (None, False)]
+    assert found.levels[1].odd
+
+
 def test_a_device_that_is_away_at_first_joins_later_and_without_any_nothing_begins(
     boards: Callable[..., tuple[str, ...]], tmp_path: Path
 ) -> None:
-    right = Board("x://right", away=True)
+    right, other = Board("x://right", away=True), Board("x://other", away=True, processor="slide rule")
 
     def comes(board: Board, number: int) -> None:
-        right.away = number < 20
+        right.away = other.away = number < 20
 
     left = Board("x://left", mishap=comes)
-    addresses = boards(right, Board("x://other", away=True))
     with pytest.raises(MeasurementError, match="nobody answers at x://right"):
-        build(plan(addresses), name="x", journal=tmp_path / "j.sqlite")
+        build(plan(boards(right, other)), name="x", journal=tmp_path / "j.sqlite")
     assert not (tmp_path / "j.sqlite").exists()
-    build(plan(boards(left, right, even=True)), name="x", journal=tmp_path / "j.sqlite")
+    build(plan(boards(left, right, other, even=True)), name="x", journal=tmp_path / "j.sqlite")
     assert right.measured > 8
+    assert other.measured == 0  # another kind, which is left out
 
 
 def test_another_kind_of_device_is_refused_unless_asked_for(
@@ -321,13 +354,70 @@ def test_what_one_device_measured_alone_cannot_be_shared_unless_it_goes_by_its_n
     boards: Callable[..., tuple[str, ...]], tmp_path: Path
 ) -> None:
     addresses = boards(Board("x://left"), Board("x://right"))
-    build(plan(addresses[:1]), name="x", journal=tmp_path / "j.sqlite")
+    build(plan(addresses[:1], 32), name="x", journal=tmp_path / "j.sqlite")
     with pytest.raises(BuildError, match="were measured on abacus 9 alone, which cannot be compared"):
-        build(plan(addresses, 70), name="x", journal=tmp_path / "j.sqlite")
+        build(plan(addresses, 50), name="x", journal=tmp_path / "j.sqlite")
     name("left", "x://left")
-    build(plan(addresses[:1]), name="x", journal=tmp_path / "k.sqlite")
-    build(plan(addresses, 90), name="x", journal=tmp_path / "k.sqlite")
-    assert by_device(tmp_path / "k.sqlite")["left"] > 40
+    build(plan(addresses[:1], 32), name="x", journal=tmp_path / "k.sqlite")
+    build(plan(addresses, 40), name="x", journal=tmp_path / "k.sqlite")
+    assert by_device(tmp_path / "k.sqlite")["left"] > 30
+
+
+def test_models_are_measured_by_who_is_free_and_failures_stand_beside(
+    boards: Callable[..., tuple[str, ...]], tmp_path: Path
+) -> None:
+    def lost(board: Board, number: int) -> Failure | None:
+        return board.lose() if number == 2 else None
+
+    (tmp_path / "bad.onnx").write_bytes(b"no model")
+    models = [FAMILIES["micro_convs"](0), tmp_path / "bad.onnx", *map(FAMILIES["micro_binary"], range(6))]
+    left, right = Board("x://left"), Board("x://right", mishap=lost)
+    first, bad, *rest = measure_many(models, "replay", devices=boards(left, right, even=True), seconds=0.1)
+    assert isinstance(bad, BackendError)
+    assert "bad.onnx" in str(bad)
+    taken = [each.environment[fleets.MEASURED_ON] for each in (first, *rest) if isinstance(each, Measurement)]
+    assert len(taken) == 7
+    assert len(set(taken)) == 2
+    left.mishap, left.measured, right.away = lost, 0, True
+    told = measure_many(models[2:], "replay", devices=("x://left", "x://right"), seconds=0.1)
+    assert [isinstance(each, Measurement) for each in told] == [True] + 5 * [False]
+    assert str(told[-1]).startswith("no device is left (replay on x://left: nobody answers at x://left; ")
+
+
+@pytest.mark.heavy
+@pytest.mark.skipif(bool(loopback.MISSING), reason=loopback.MISSING)
+def test_two_real_links_share_a_build_and_one_of_them_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = {"PYTHONPATH": str(ROOT / "src")}
+    cut: list[int] = []
+
+    def cuts(done: float, total: float | None, eta_s: float | None, what: str) -> None:
+        if not cut and done > 5:
+            cut.extend(right.sessions())
+            for session in cut:
+                os.kill(session, signal.SIGKILL)
+
+    with sshd(tmp_path / "l", there) as left, sshd(tmp_path / "r", there) as right:
+        ssh = tmp_path / "bin" / "ssh"
+        ssh.parent.mkdir()
+        ssh.write_text(f'#!/bin/sh\ncase " $* " in *" -p {left.port} "*) exec {left.bin}/ssh "$@";; esac\n'
+                       f'exec {right.bin}/ssh "$@"\n')  # fmt: skip
+        ssh.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{ssh.parent}:{os.environ['PATH']}")
+        monkeypatch.setenv("NN_METER_HOME", str(tmp_path / "home"))
+        name("left", left.address)
+        name("right", right.address)
+        shared = BuildPlan("replay", budget_s=20, detect_s=0, fleet=("left", "right"), kinds=("conv_nchw",))
+        bundle = build(shared, name="x", journal=tmp_path / "j.sqlite", progress=cuts)
+        assert cut
+        model = ROOT / "examples" / "small_net.onnx"
+        taken = measure_many([model] * 4, "replay", devices=("left", "right"), seconds=0.1)
+        assert all(isinstance(each, Measurement) for each in taken)
+    found = by_device(tmp_path / "j.sqlite")
+    assert set(found) == {"left", "right"}
+    with Journal(tmp_path / "j.sqlite") as book:
+        assert book.losses() == 1
+        assert not measured(book)[1]
+    assert [each["device"] for each in bundle.environment["fleet"]] == ["left", "right"]
 
 
 @pytest.mark.parametrize(

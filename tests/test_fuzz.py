@@ -82,11 +82,11 @@ def test_findings_are_told_apart_made_smaller_and_kept(tmp_path: Path) -> None:
 @pytest.mark.heavy
 @pytest.mark.skipif(bool(loopback.MISSING), reason=loopback.MISSING)
 def test_what_is_killed_at_either_end_of_a_link_goes_on() -> None:
-    once = fuzz("-m", "fuzz.kills", "--build", 0, "--evaluate", 0, "--detect", 0, "--fit", 0, "--ssh", 4)
+    once = fuzz("-m", "fuzz.kills", "--build", 0, "--evaluate", 0, "--detect", 0, "--fit", 0, "--ssh", 2, "--fleet", 2)
     assert once.returncode == 0, once.stdout + once.stderr
 
 
 @pytest.mark.heavy
 def test_what_is_killed_goes_on(tmp_path: Path) -> None:
-    once = fuzz("-m", "fuzz.kills", "--build", 6, "--evaluate", 3, "--detect", 3, "--fit", 2, "--ssh", 0)
+    once = fuzz("-m", "fuzz.kills", "--build", 6, "--evaluate", 3, "--detect", 3, "--fit", 2, "--ssh", 0, "--fleet", 0)
     assert once.returncode == 0, once.stdout + once.stderr

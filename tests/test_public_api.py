@@ -25,6 +25,7 @@ def test_names() -> None:
         "latency_metrics",
         "list_latency_predictors",
         "load_latency_predictor",
+        "measure_many",
         "model_file_to_graph",
         "model_to_graph",
         "nnMeterPredictor",

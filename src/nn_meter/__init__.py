@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from nn_meter.building import BuildPlan, build
     from nn_meter.errors import NnMeterError
     from nn_meter.fitting import adapt, fit
+    from nn_meter.fleets import measure_many
     from nn_meter.predictors.prediction import Prediction
 
 __version__ = "3.0.0.dev0"
@@ -42,6 +43,7 @@ _HOMES = {
     "fit": "nn_meter.fitting",
     "latency_metrics": "nn_meter.api",
     "list_latency_predictors": "nn_meter.api",
+    "measure_many": "nn_meter.fleets",
     "load_latency_predictor": "nn_meter.api",
     "model_file_to_graph": "nn_meter.api",
     "model_to_graph": "nn_meter.api",
@@ -62,6 +64,7 @@ __all__ = [
     "latency_metrics",
     "list_latency_predictors",
     "load_latency_predictor",
+    "measure_many",
     "model_file_to_graph",
     "model_to_graph",
     "nnMeterPredictor",

@@ -287,7 +287,7 @@ def _measure(
     """Fill the journal until the budget is spent, less what training will take."""
     work = Drawing(plan, book, fits, progress)
     with Worker(
-        timeout_s=plan.timeout_s, processors=where.threads, link=open_link(plan.device), waits_s=RECONNECTS_S,
+        timeout_s=plan.timeout_s, processors=where.threads, link=open_link(plan.addresses[0]), waits_s=RECONNECTS_S,
         lost=book.lost,
     ) as worker:  # fmt: skip
         while (entry := work.next()) is not None:
@@ -308,8 +308,14 @@ def _share(
     def run(entry: Entry, worker: Worker, where: Circumstances) -> Record | Failure:
         return worker.call(measure_network, entry.item.get("family", ""), entry.item.get("seed", 0), alone, where)
 
-    with Fleet(links, timeout_s=plan.timeout_s) as fleet:
-        fleet.run(Shared(plan.chosen, book, drawing, devices, run, measured(book)[0], plan.mixed))
+    shared = Shared(plan.chosen, book, drawing, devices, run, measured(book)[0], plan.mixed)
+    try:
+        with Fleet(links, timeout_s=plan.timeout_s) as fleet:
+            fleet.run(shared)
+    except MeasurementError as error:
+        raise MeasurementError(
+            f"{error}: what was measured is kept, go on with --resume and those that are there again"
+        ) from error
 
 
 class Drawing:

@@ -1,7 +1,7 @@
-"""A build that several devices share: what each measures next, and what it is compared with the others by.
+"""Work that several devices share: builds, and models to measure.
 
-The journal is what is known of the work: an entry for one device alone names it (``BOUND``), and one that no device has
-a result of is still to do.
+Of a build the journal is what is known of the work: an entry for one device alone names it (``BOUND``), and one that no
+device has a result of is still to do.
 """
 
 from __future__ import annotations
@@ -10,17 +10,36 @@ import hashlib
 import logging
 import math
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from nn_meter.backends.base import Named
 from nn_meter.devices.device import same_machine
 from nn_meter.devices.known import known
-from nn_meter.errors import BuildError, DeviceError
+from nn_meter.devices.link import Link, open_link
+from nn_meter.errors import BuildError, DeviceError, InputError, MeasurementError, NnMeterError
+from nn_meter.evaluation.bench import TIMEOUT_S, Bench, measure_models, source_of
 from nn_meter.learning.correction import CALL, COMMON
-from nn_meter.measuring import Circumstances, Entry, Failure, Journal, Record, Worker, ask
+from nn_meter.measuring import (
+    Circumstances,
+    Entry,
+    Failure,
+    Journal,
+    Measurement,
+    Plan,
+    Record,
+    Worker,
+    ask,
+    failed,
+)
+from nn_meter.measuring.fleet import Fleet
+from nn_meter.spreading import Executor, spread
+from nn_meter.storage import legible
 
 if TYPE_CHECKING:
     from nn_meter.building import Drawing
@@ -35,6 +54,9 @@ COMMON_NETWORKS = (
     ("token_mixer", 2),
 )  # fmt: skip
 """Family and seed of the networks that each device of a fleet measures: of many kinds, and 1 to 17 ms on a Xeon."""
+
+MEASURED_ON = "measured_on"
+"""In the ``environment`` of a measurement the device of a fleet that took it."""
 
 COMMON_EVERY_S = 600.0
 """Some eight seconds of so many are spent on them."""
@@ -68,15 +90,6 @@ class Shared:
         mixed: bool = False,
     ) -> None:
         self._backend, self._book, self._drawing, self._run, self._mixed = backend, book, drawing, run, mixed
-        there = {each.device.name for each in devices}
-        there |= {record.circumstances.device.name for record in records if record.family == COMMON}
-        for record in records:
-            if record.circumstances.device.name not in there:
-                alone = record.circumstances.device.name
-                raise BuildError(
-                    f"networks of this build were measured on {alone} alone, which cannot be compared with "
-                    f"{', '.join(sorted(there))}; go on with that device alone, or choose another name"
-                )
         self._first = records[0].circumstances if records else devices[0]
         self._own: dict[str, deque[Entry]] = {}
         self._turns: Counter[str] = Counter()
@@ -84,12 +97,18 @@ class Shared:
         self._since = monotonic()
         for entry in (*book.pending(), *book.results()):
             if BOUND in entry.item:
-                name = entry.item[BOUND]
-                self._turns[name] = max(self._turns[name], entry.item["turn"] + 1)
+                name, turn = str(entry.item[BOUND]), entry.item.get("turn")
+                self._turns[name] = max(self._turns[name], turn + 1 if isinstance(turn, int) else 0)
                 if entry.result is None:
                     self._own.setdefault(name, deque()).append(entry)
-        for device in devices:  # in the order in which they were named: the first is what others are compared with
-            self._begin_turn(device.device.name)
+        names = [device.device.name for device in devices]
+        for alone in {record.circumstances.device.name for record in records} - {*names, *self._turns}:
+            raise BuildError(
+                f"networks of this build were measured on {alone} alone, which cannot be compared with "
+                f"{', '.join(names)}; go on with that device alone, or choose another name"
+            )
+        for name in names:  # in the order in which they were named: the first is what others are compared with
+            self._begin_turn(name)
 
     def join(self, worker: Worker) -> tuple[Circumstances, int | None]:
         """See :class:`Work`."""
@@ -135,7 +154,7 @@ class Shared:
 
     def lost(self, failure: Failure) -> None:
         """See :class:`Work`."""
-        _LOG.warning("%s; the other devices go on", failure.reason)
+        _LOG.warning("%s; it is tried again while others go on", failure.reason)
         self._book.lost(failure)
 
     def _begin_turn(self, name: str) -> None:
@@ -146,6 +165,122 @@ class Shared:
         self._own.setdefault(name, deque()).extend(entries)
         self._turns[name] += 1
         self._due[name] = monotonic() + COMMON_EVERY_S
+
+
+def measure_many(
+    models: Iterable[Any],
+    backend: str = "onnxruntime_cpu",
+    *,
+    settings: Mapping[str, Any] = MappingProxyType({}),
+    devices: Sequence[str] = ("local",),
+    executor: Executor | None = None,
+    seconds: float = 3.0,
+) -> list[Measurement | NnMeterError]:
+    """Measure models, each on the device that is free next; what a lost device had is measured by another.
+
+    Args:
+        models: paths, graphs, or what else front ends read; weights that are absent become random.
+        settings: of the backend, such as ``threads``.
+        devices: their addresses or names (see ``nn-meter devices``).
+        executor: takes the models one by one in place of ``devices``, and measures where its tasks run: a
+            ``RayExecutor(resources={"board": 1})`` on the nodes of a cluster that were started with a ``board`` each,
+            one model at a time. Paths are those of the node then.
+        seconds: for each model.
+
+    Returns:
+        For each model its measurement, whose ``environment`` says the device (``MEASURED_ON``), or why there is none.
+
+    Raises:
+        BackendError: no such backend or setting, or a runtime that is not on a device.
+        DeviceError: no such device, or one that refuses from the start.
+        InputError: no seconds.
+    """
+    if not seconds > 0:
+        raise InputError(f"seconds={seconds:g}: give each model some time, as in seconds=3")
+    chosen, given = Named(backend, dict(settings)), list(models)
+    chosen.load()
+    plan = Plan(rounds=math.ceil(seconds / Plan().turn_s), budget_s=seconds)
+    if executor is not None:
+        return spread(partial(_alone, chosen, plan), given, executor=executor, piece=1)
+    answers: dict[int, Measurement | NnMeterError] = {}
+
+    def told(place: int, taken: Measurement | Failure) -> None:
+        answers[place] = _answer(given[place], taken)
+
+    try:
+        measure_on([open_link(address) for address in devices], chosen, given, plan, told)
+    except MeasurementError as error:  # no device is left
+        return [answers.get(place, error) for place in range(len(given))]
+    return [answers[place] for place in range(len(given))]
+
+
+def measure_on(
+    links: Sequence[Link],
+    backend: Named,
+    models: Sequence[Any],
+    plan: Plan,
+    told: Callable[[int, Measurement | Failure], None],
+) -> None:
+    """Measure models, or subjects, on the devices at the ends of ``links``; ``told`` hears of each that is over, by its
+    place.
+
+    Raises:
+        MeasurementError: all devices were lost.
+        NnMeterError: a device that refuses from the start.
+    """
+    with Fleet(links, timeout_s=TIMEOUT_S) as fleet:
+        fleet.run(_Models(backend, models, plan, told))
+
+
+class _Models:
+    """``Work`` of a fleet: models, by their places."""
+
+    def __init__(
+        self, backend: Named, models: Sequence[Any], plan: Plan, told: Callable[[int, Measurement | Failure], None]
+    ) -> None:
+        self._backend, self._models, self._plan = backend, models, plan
+        self._queue = deque(range(len(models)))
+        self.over = told
+
+    def join(self, worker: Worker) -> tuple[Circumstances, int | None]:
+        """See :class:`Work`."""
+        device = named(ask(worker, self._backend), worker.link.address)
+        return device, device.threads
+
+    def joined(self, device: Circumstances) -> None:
+        """See :class:`Work`."""
+
+    def next(self, device: Circumstances) -> int | None:
+        """See :class:`Work`."""
+        return self._queue.popleft() if self._queue else None
+
+    def do(self, job: int, worker: Worker, device: Circumstances) -> Measurement | Failure:
+        """See :class:`Work`."""
+        source = source_of(self._models[job], worker.attach)
+        if isinstance(source, Failure):
+            return source
+        facts = {**device.facts(), MEASURED_ON: device.device.name}
+        taken = worker.call(measure_models, self._backend, [source], self._plan, facts)
+        return taken if isinstance(taken, Failure) else taken[0]
+
+    def back(self, job: int) -> None:
+        """See :class:`Work`."""
+        self._queue.appendleft(job)
+
+    def lost(self, failure: Failure) -> None:
+        """See :class:`Work`."""
+        _LOG.warning("%s; it is tried again while others go on", failure.reason)
+
+
+def _alone(backend: Named, plan: Plan, models: Sequence[Any]) -> list[Measurement | NnMeterError]:
+    """Measured where this is called."""
+    with Bench(backend) as bench:
+        return [_answer(model, bench.measure([model], plan)[0]) for model in models]
+
+
+def _answer(model: Any, taken: Measurement | Failure) -> Measurement | NnMeterError:
+    name = model if isinstance(model, str | Path) else getattr(model, "name", type(model).__name__)
+    return failed(legible(str(name)), taken) if isinstance(taken, Failure) else taken
 
 
 def named(where: Circumstances, address: str) -> Circumstances:

@@ -71,6 +71,7 @@ def spread(
     items: Iterable[T],
     workers: int = 1,
     executor: Executor | None = None,
+    piece: int = PIECE,
 ) -> list[R | NnMeterError]:
     """What ``task`` answers for each item, in their order; it gets pieces of them.
 
@@ -80,6 +81,7 @@ def spread(
     Args:
         workers: Processes of this machine; with one and without ``executor`` nothing leaves this process.
         executor: What takes the pieces in place of processes of this machine; it stays open.
+        piece: So many items are in a piece at most.
 
     Raises:
         InputError: fewer workers than one, or processes that begin by running the calling script again.
@@ -87,18 +89,16 @@ def spread(
     if workers < 1:
         raise InputError(f"workers={workers}: give at least one process")
     if executor is None and workers == 1:
-        return [answer for piece in _pieces(items, PIECE) for answer in task(piece)]
+        return [answer for some in _pieces(items, piece) for answer in task(some)]
     known = list(items)
-    size = min(PIECE, -(-len(known) // (workers * _PIECES_OF_EACH))) or 1
+    size = min(piece, -(-len(known) // (workers * _PIECES_OF_EACH))) or 1
     pieces = [range(start, min(start + size, len(known))) for start in range(0, len(known), size)]
     place: AbstractContextManager[_Taker]
     place = nullcontext(_Elsewhere(executor, task, known)) if executor else _Processes(workers, task, known)
     with place as taker:
-        futures = [_submitted(taker, piece) for piece in pieces]
+        futures = [_submitted(taker, some) for some in pieces]
         return [
-            answer
-            for future, piece in zip(futures, pieces, strict=True)
-            for answer in _asked(taker, piece, future)
+            answer for future, some in zip(futures, pieces, strict=True) for answer in _asked(taker, some, future)
         ]
 
 

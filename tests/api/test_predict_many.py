@@ -15,10 +15,11 @@ from typing import Any
 
 import pytest
 
-from nn_meter import frontends, model_to_graph, spreading
+from nn_meter import frontends, measure_many, model_to_graph, spreading
 from nn_meter.api import Predictor
 from nn_meter.errors import GraphError, InputError, MissingDependencyError, ModelError, NnMeterError
 from nn_meter.ir import Graph, GraphBuilder
+from nn_meter.measuring import Measurement
 from nn_meter.predictors.bundle import Bundle
 from nn_meter.spreading import PIECE, RayExecutor
 
@@ -251,8 +252,14 @@ def test_without_ray_its_executor_says_how_to_get_it(monkeypatch: pytest.MonkeyP
 @pytest.mark.heavy
 def test_a_real_ray_takes_the_work(predictor: Predictor) -> None:
     ray = pytest.importorskip("ray")
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    ray.init(num_cpus=2, resources={"board": 2}, include_dashboard=False, log_to_driver=False)
+    boards = RayExecutor(num_cpus=0, resources={"board": 1})
     try:
         assert_mixed(predictor.predict_many(MIXED, executor=RayExecutor()))
+        first, absent, last = measure_many([EXAMPLE, "no_such.onnx", EXAMPLE], "replay", executor=boards, seconds=0.1)
     finally:
         ray.shutdown()
+    assert isinstance(first, Measurement)
+    assert isinstance(last, Measurement)
+    assert isinstance(absent, NnMeterError)
+    assert "no_such.onnx" in str(absent)

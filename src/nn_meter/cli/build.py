@@ -7,6 +7,7 @@ import re
 import shlex
 from pathlib import Path
 
+from nn_meter.cli.measure import add_device_argument
 from nn_meter.cli.output import OK, progress, say
 from nn_meter.errors import BuildError, RuleError
 
@@ -33,11 +34,7 @@ def configure(parser: argparse.ArgumentParser, command: str) -> None:
     )
     parser.add_argument("--budget", default="20m", help="time to measure: 90s, 20m, 1h (default 20m)")
     parser.add_argument("--threads", type=int, metavar="N", help="threads of the runtime; its default is one")
-    parser.add_argument(
-        "--device", action="append", metavar="ADDRESS",
-        help="where it runs: local (the default), ssh://user@host[:port], adb://SERIAL, or a name (see nn-meter "
-        "devices); given several times, devices of one kind that share the work",
-    )  # fmt: skip
+    add_device_argument(parser, "the work, of one kind")
     parser.add_argument("--mixed", action="store_true", help="let devices of different processors share the work")
     parser.add_argument("--kinds", nargs="+", help="train these kernel kinds only")
     parser.add_argument("--name", help="name of the predictor (default: the backend's)")

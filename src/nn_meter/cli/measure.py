@@ -13,26 +13,30 @@ from nn_meter.storage import legible
 
 if TYPE_CHECKING:
     from nn_meter.backends import Named
+    from nn_meter.measuring import Measurement
 
 SCHEMA_VERSION = 1
 
 
-def add_backend_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which runtime measures."""
+def add_backend_arguments(parser: argparse.ArgumentParser, shared: str = "") -> None:
+    """Which runtime measures, and where, as ``add_device_argument`` asks it."""
     parser.add_argument(
         "--backend", default="onnxruntime_cpu", help="runtime to measure on (see nn-meter --list-backends)"
     )
     parser.add_argument("--threads", type=int, metavar="N", help="threads of the runtime; its default is one")
-    add_device_argument(parser)
+    add_device_argument(parser, shared)
 
 
-def add_device_argument(parser: argparse.ArgumentParser) -> None:
-    """Where the runtime runs."""
-    parser.add_argument(
-        "--device", default="local", metavar="ADDRESS",
-        help="where it runs: local (the default), "
-        "ssh://user@host[:port], adb://SERIAL, or a name (see nn-meter devices)",
-    )  # fmt: skip
+def add_device_argument(parser: argparse.ArgumentParser, shared: str = "") -> None:
+    """Where the runtime runs; where several devices may share something, it says what, and gets a list."""
+    where = "local (the default), ssh://user@host[:port], adb://SERIAL, or a name (see nn-meter devices)"
+    if shared:
+        more = f"; given several times, devices that share {shared}"
+        parser.add_argument(
+            "--device", action="append", default=[], metavar="ADDRESS", help=f"where it runs: {where}{more}"
+        )
+    else:
+        parser.add_argument("--device", default="local", metavar="ADDRESS", help=f"where it runs: {where}")
 
 
 def backend_of(args: argparse.Namespace) -> Named:
@@ -53,7 +57,7 @@ def configure(parser: argparse.ArgumentParser, command: str) -> None:
     parser.description = "Time models on a runtime, of this machine or of another; weights that are absent are random."
     parser.add_argument("models", nargs="+", metavar="MODEL", help="files, names in a zoo, or folders of models")
     add_input_arguments(parser)
-    add_backend_arguments(parser)
+    add_backend_arguments(parser, "the models")
     parser.add_argument("--seconds", type=float, default=3.0, metavar="S", help="time for each model (3)")
     parser.add_argument("--json", action="store_true", help="one JSON document instead of text")
     parser.set_defaults(run=run)
@@ -63,6 +67,7 @@ def run(args: argparse.Namespace) -> int:
     """Time the models one by one; a bad one among several does not stop the others."""
     from nn_meter.devices.link import open_link
     from nn_meter.evaluation import Bench, subjects
+    from nn_meter.fleets import MEASURED_ON, measure_on
     from nn_meter.measuring import Failure, Plan, failed
     from nn_meter.report.json import dumps
 
@@ -73,35 +78,47 @@ def run(args: argparse.Namespace) -> int:
     rows: list[dict[str, Any]] = []
     lost: list[dict[str, str]] = []
     code = OK
-    with Bench(backend_of(args), open_link(args.device)) as bench:
-        for subject in wanted:
-            (taken,) = bench.measure([subject], plan)
-            if isinstance(taken, Failure):
-                error = failed(subject.name, taken)
-                if len(wanted) == 1:
-                    raise error
-                note(f"error: {error}")
-                lost.append({"model": subject.name, "error": taken.reason})
-                code = max(code, exit_code(error))
-                continue
-            for text in taken.warnings():
-                note(f"note: {subject.name}: {text}")
-            if not args.json:
-                print(
-                    f"{legible(subject.name)}: {taken.quiet_ms:.4f} ms quiet, {taken.median_ms:.4f} ms median of "
-                    f"{len(taken.values_ms)} runs on {bench.name}"
-                )
-            rows.append(
-                {
-                    "model": subject.name,
-                    "backend": bench.name,
-                    "quiet_ms": taken.quiet_ms,
-                    "median_ms": taken.median_ms,
-                    "noise": taken.noise,
-                    "warnings": list(taken.warnings()),
-                    **taken.to_json(),
-                }
+    backend = backend_of(args)
+    name = backend.load().name
+
+    def told(place: int, taken: Measurement | Failure) -> None:
+        nonlocal code
+        subject = wanted[place]
+        if isinstance(taken, Failure):
+            error = failed(subject.name, taken)
+            if len(wanted) == 1:
+                raise error
+            note(f"error: {error}")
+            lost.append({"model": subject.name, "error": taken.reason})
+            code = max(code, exit_code(error))
+            return
+        for text in taken.warnings():
+            note(f"note: {subject.name}: {text}")
+        if not args.json:
+            device = taken.environment.get(MEASURED_ON)
+            print(
+                f"{legible(subject.name)}: {taken.quiet_ms:.4f} ms quiet, {taken.median_ms:.4f} ms median of "
+                f"{len(taken.values_ms)} runs on {name}{f' of {device}' if device else ''}"
             )
+        rows.append(
+            {
+                "model": subject.name,
+                "backend": name,
+                "quiet_ms": taken.quiet_ms,
+                "median_ms": taken.median_ms,
+                "noise": taken.noise,
+                "warnings": list(taken.warnings()),
+                **taken.to_json(),
+            }
+        )
+
+    links = [open_link(address) for address in args.device or ["local"]]
+    if len(links) > 1:
+        measure_on(links, backend, wanted, plan, told)
+    else:
+        with Bench(backend, links[0]) as bench:
+            for place, subject in enumerate(wanted):
+                told(place, *bench.measure([subject], plan))
     if args.json:
         print(dumps({"schema_version": SCHEMA_VERSION, "measurements": rows, "failed": lost}))
     return code

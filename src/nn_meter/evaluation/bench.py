@@ -25,7 +25,7 @@ from nn_meter.progress import Progress
 from nn_meter.runtimes.executed import read_all
 from nn_meter.storage import Closing
 
-_TIMEOUT_S = 900.0
+TIMEOUT_S = 900.0
 """Longest silence of the measuring process: loading a group of models and a turn of each."""
 
 
@@ -170,12 +170,12 @@ class Bench(Closing):
         self._backend = backend
         self._worker: Worker | None = None
         if isinstance(backend, Named):
-            with Worker(timeout_s=_TIMEOUT_S, link=self.link) as asked:
+            with Worker(timeout_s=TIMEOUT_S, link=self.link) as asked:
                 where = ask(asked, backend)
             self.settings: Mapping[str, Value] = where.settings
             self.facts: Mapping[str, Value] = where.facts()
             self._worker = Worker(
-                timeout_s=_TIMEOUT_S, processors=where.threads, link=self.link, waits_s=RECONNECTS_S, lost=lost
+                timeout_s=TIMEOUT_S, processors=where.threads, link=self.link, waits_s=RECONNECTS_S, lost=lost
             )
         else:
             self.settings = backend.check()
@@ -186,7 +186,7 @@ class Bench(Closing):
         self, models: Sequence[Any], plan: Plan, progress: Progress | None = None
     ) -> list[Measurement | Failure]:
         """Models, or subjects, loaded together and timed by turns; where the process dies of it, each by itself."""
-        sources = [self._source(model) for model in models]
+        sources = [source_of(model, self._attach) for model in models]
         sound = [source for source in sources if isinstance(source, Source)]
         taken = self._take(sound, plan, progress)
         if isinstance(taken, Failure):
@@ -208,7 +208,7 @@ class Bench(Closing):
 
     def trace(self, model: Any, repeats: int) -> Mapping[str, list[float]] | Failure:
         """Kernel kind to the sum of its kernels in each traced run, in milliseconds."""
-        source = self._source(model)
+        source = source_of(model, self._attach)
         if isinstance(source, Failure):
             return source
         if self._worker is not None:
@@ -227,14 +227,6 @@ class Bench(Closing):
     def _attach(self, path: Path) -> Path:
         return path if self._worker is None else self._worker.attach(path)
 
-    def _source(self, model: Any) -> Source | Failure:
-        try:
-            if isinstance(model, Subject):
-                return Source.of(model.source, self._attach, model.options)
-            return Source.of(model, self._attach)
-        except NnMeterError as error:
-            return _failure(error)
-
     def _take(
         self, sources: Sequence[Source], plan: Plan, progress: Progress | None
     ) -> list[Measurement | Failure] | Failure:
@@ -245,6 +237,16 @@ class Bench(Closing):
             )
         assert isinstance(self._backend, Named)
         return self._worker.call(measure_models, self._backend, sources, plan, self.facts, progress=progress)
+
+
+def source_of(model: Any, attach: Callable[[Path], Path]) -> Source | Failure:
+    """What crosses a link of a model, or of a subject; ``attach`` as in ``Source.of``."""
+    try:
+        if isinstance(model, Subject):
+            return Source.of(model.source, attach, model.options)
+        return Source.of(model, attach)
+    except NnMeterError as error:
+        return _failure(error)
 
 
 def _failure(error: Exception) -> Failure:

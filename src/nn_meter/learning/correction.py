@@ -7,7 +7,8 @@ same network run without it tells how much. And what is left of the kernels is s
 latency of their network, less what a call costs outside all kernels.
 
 Records of several devices of one kind are corrected each device by itself, and then divided by how many times the
-latency of the first device the networks took that all of them measured (``COMMON``).
+latency of the first device the networks took that all of them measured (``COMMON``); the first that measured most of
+these, so that one that was lost at once is none to compare with.
 """
 
 from __future__ import annotations
@@ -92,14 +93,15 @@ def corrected(records: Sequence[Record], probe_ms: float | None = None) -> Corre
         of_device.setdefault(record.circumstances.device.name, []).append(record)
     if len(of_device) < 2:
         return _corrected(records, probe_ms)[0]
-    (first, reference), *others = (
-        _corrected(some, probe_ms if number == 0 else None) for number, some in enumerate(of_device.values())
-    )
-    names = iter(of_device)
-    levels = [Level(next(names), len(first.networks), len(reference), 1.0)]
-    networks, kept = list(first.networks), list(first.records)
-    for name, (own, common) in zip(names, others, strict=True):
-        ratios = np.log([common[subject] / reference[subject] for subject in common if subject in reference])
+    subjects = {name: {each.subject for each in some if each.family == COMMON} for name, some in of_device.items()}
+    reference = max(of_device, key=lambda name: len(subjects[name]))
+    first, there = _corrected(of_device.pop(reference), probe_ms)
+    levels = [Level(reference, len(first.networks), len(there), 1.0)]
+    networks, kept, disturbed = list(first.networks), list(first.records), first.disturbed
+    for name, some in of_device.items():
+        own, here = _corrected(some, None)
+        disturbed += own.disturbed
+        ratios = np.log([here[subject] / there[subject] for subject in here if subject in there])
         if not len(ratios):
             levels.append(Level(name, len(own.networks), 0, None))
             continue
@@ -107,7 +109,6 @@ def corrected(records: Sequence[Record], probe_ms: float | None = None) -> Corre
         levels.append(Level(name, len(own.networks), len(ratios), factor, float(np.std(ratios))))
         networks += [_slower(network, 1 / factor) for network in own.networks]
         kept += own.records
-    disturbed = first.disturbed + sum(own.disturbed for own, _ in others)
     return replace(
         first, networks=tuple(networks), records=tuple(kept), disturbed=disturbed, levels=tuple(levels)
     )

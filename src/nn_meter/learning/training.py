@@ -70,6 +70,8 @@ def train(
     check_kinds(kinds)
     where = _shared(records)
     correction = corrected(records, probe_ms)
+    for level in correction.levels[:1]:  # it answers for that device
+        where = next(each.circumstances for each in records if each.circumstances.device.name == level.device)
     speeds = fit_speeds(correction.networks)
     if sheet is not None:
         speeds = replace(sheet, overhead_ms=speeds.overhead_ms)
@@ -105,7 +107,7 @@ def train(
             f"{len(records)} networks measured{taken}, {correction.disturbed} of them left out as disturbed",
             f"{1e3 * correction.profiler_ms:.2f} microseconds taken off each traced kernel for the profiler",
             *(f"measured by {source}" for source in _sources(records)),
-            *(_told(level, where.device.name) for level in correction.levels[1:]),
+            *(_told(level, where.device.name) for level in correction.levels[1:] if level.networks),
         ),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         environment={

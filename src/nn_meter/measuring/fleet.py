@@ -7,6 +7,7 @@ that holds the queue and nowhere else: it alone writes down what is over, and th
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import Counter
 from collections.abc import Hashable, Sequence
@@ -20,6 +21,8 @@ from nn_meter.devices.link import Link
 from nn_meter.errors import MeasurementError, NnMeterError
 from nn_meter.measuring.isolation import CUTS, RECONNECTS_S, START_LIMIT_S, Failure, Worker
 from nn_meter.storage import Closing
+
+_LOG = logging.getLogger(__name__)
 
 T = TypeVar("T", bound=Hashable)
 D = TypeVar("D")
@@ -78,7 +81,6 @@ class _Member:
     late: bool = False
     gone: bool = False
     out: bool = False
-    known: bool = False
     why: str = ""
 
 
@@ -113,7 +115,7 @@ class Fleet(Closing):
 
         Raises:
             MeasurementError: all devices were lost, and none came back; says why.
-            NnMeterError: a device that was never there is no good.
+            NnMeterError: a device is no good from the start; one that turns out so later is left out.
         """
         while True:
             for member in self._members:
@@ -183,9 +185,12 @@ class Fleet(Closing):
                 self._join(member, result, work)
         except NnMeterError as error:
             away = job is None and isinstance(error, MeasurementError)
-            if not away and not member.known:
+            if not away and job is None and member.again == -math.inf:  # from the start
                 raise
-            member.out, result = not away, Failure("lost", str(error))
+            if not away:
+                member.out = True
+                _LOG.warning("%s is left out from now on: %s", member.worker.link.address, error)
+            result = Failure("lost", str(error))
         if isinstance(result, Failure) and result.kind == "lost":
             self._lose(member, result, work)
         elif job is not None:
@@ -197,7 +202,7 @@ class Fleet(Closing):
         work.joined(device)
         member.worker.close()
         member.worker = self._worker(member.worker.link, processors)
-        member.device, member.known, member.gone, member.waits_s = device, True, False, list(self._waits_s)
+        member.device, member.gone, member.waits_s = device, False, list(self._waits_s)
 
     def _lose(self, member: _Member, failure: Failure, work: Work[T, D]) -> None:
         if member.device is not None:
@@ -215,7 +220,4 @@ class Fleet(Closing):
 
     def _all_lost(self) -> MeasurementError:
         said = "; ".join(each.why for each in self._members)
-        return MeasurementError(
-            f"all {len(self._members)} devices were lost ({said}) and none came back within {sum(self._waits_s):g} s: "
-            "what was measured is kept, go on with --resume and those that are there again"
-        )
+        return MeasurementError(f"no device is left ({said}; none came back within {sum(self._waits_s):g} s)")
