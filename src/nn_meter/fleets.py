@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from time import monotonic
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from nn_meter.backends.base import Named
 from nn_meter.devices.device import same_machine
@@ -37,6 +37,7 @@ from nn_meter.measuring import (
     ask,
     failed,
 )
+from nn_meter.measuring.asking import tell
 from nn_meter.measuring.fleet import Fleet
 from nn_meter.spreading import Executor, spread
 from nn_meter.storage import legible
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
     from nn_meter.building import Drawing
 
 _LOG = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 BOUND = "device"
 """In an item of the journal the one device that shall measure it."""
@@ -137,7 +140,7 @@ class Shared:
 
     def do(self, job: str, worker: Worker, device: Circumstances) -> Record | Failure:
         """See :class:`Work`."""
-        return self._run(self._drawing.out[job], worker, device)
+        return blamed(worker, self._backend, self._run(self._drawing.out[job], worker, device))
 
     def over(self, job: str, result: Record | Failure) -> None:
         """See :class:`Work`."""
@@ -261,7 +264,7 @@ class _Models:
             return source
         facts = {**device.facts(), MEASURED_ON: device.device.name}
         taken = worker.call(measure_models, self._backend, [source], self._plan, facts)
-        return taken if isinstance(taken, Failure) else taken[0]
+        return blamed(worker, self._backend, taken if isinstance(taken, Failure) else taken[0])
 
     def back(self, job: int) -> None:
         """See :class:`Work`."""
@@ -281,6 +284,15 @@ def _alone(backend: Named, plan: Plan, models: Sequence[Any]) -> list[Measuremen
 def _answer(model: Any, taken: Measurement | Failure) -> Measurement | NnMeterError:
     name = model if isinstance(model, str | Path) else getattr(model, "name", type(model).__name__)
     return failed(legible(str(name)), taken) if isinstance(taken, Failure) else taken
+
+
+def blamed(worker: Worker, backend: Named, result: T | Failure) -> T | Failure:
+    """A refusal is the device's fault where that says nothing of itself either, as a phone that was unplugged: what
+    speaks to it runs here, and goes on."""
+    if isinstance(result, Failure) and result.kind == "refused":
+        said = worker.call(tell, backend)
+        return Failure("lost", said.reason) if isinstance(said, Failure) else result
+    return result
 
 
 def named(where: Circumstances, address: str) -> Circumstances:

@@ -18,7 +18,7 @@ from time import monotonic, sleep
 from typing import Any, Protocol, TypeVar
 
 from nn_meter.devices.link import Link
-from nn_meter.errors import MeasurementError, NnMeterError
+from nn_meter.errors import BackendError, MeasurementError, NnMeterError
 from nn_meter.measuring.isolation import CUTS, RECONNECTS_S, START_LIMIT_S, Failure, Worker
 from nn_meter.storage import Closing
 
@@ -39,7 +39,7 @@ class Work(Protocol[T, D]):
         """What is known of the device, and how many processors the process that measures may use there.
 
         Raises:
-            NnMeterError: it is no good; a ``MeasurementError`` where it is only away.
+            NnMeterError: it is no good; a ``MeasurementError`` where it is only away; a ``BackendError`` may be either.
         """
 
     def joined(self, device: D) -> None:
@@ -187,7 +187,7 @@ class Fleet(Closing):
             away = job is None and isinstance(error, MeasurementError)
             if not away and job is None and member.again == -math.inf:  # from the start
                 raise
-            if not away:
+            if not away and not (job is None and isinstance(error, BackendError)):  # which may be a phone that is away
                 member.out = True
                 _LOG.warning("%s is left out from now on: %s", member.worker.link.address, error)
             result = Failure("lost", str(error))
