@@ -11,7 +11,6 @@ networks that are common to all at first and every ten minutes, by which ``learn
 
 from __future__ import annotations
 
-import itertools
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -24,8 +23,8 @@ from nn_meter.backends import base
 from nn_meter.detection import DetectionPlan, detect_rules
 from nn_meter.detection.decision import NOT_MEASURED
 from nn_meter.devices.link import open_link
-from nn_meter.errors import BackendError, BuildError, DeviceError, MeasurementError
-from nn_meter.fleets import BOUND, COMMON_NETWORKS, Shared, check_alike, named
+from nn_meter.errors import BackendError, BuildError, MeasurementError
+from nn_meter.fleets import BOUND, COMMON_NETWORKS, Shared, check_alike, links_to, named
 from nn_meter.ir import Graph
 from nn_meter.learning.correction import CALL, COMMON
 from nn_meter.learning.fit import spent_on_fits
@@ -205,10 +204,7 @@ def _drawn(family: str, seed: int, takes: Callable[[Graph], bool]) -> Graph:
 
 def _asked(plan: BuildPlan) -> dict[str, Circumstances]:
     """Addresses of the devices that answer, and their circumstances; of a fleet some may be away."""
-    links = [open_link(address) for address in plan.addresses]
-    for one, other in itertools.pairwise(sorted(link.address for link in links)):
-        if one == other:
-            raise DeviceError(f"{one} is named twice; give each device once")
+    links = links_to(plan.addresses)
     there: dict[str, Circumstances] = {}
     away: list[MeasurementError] = []
     for address, link in zip(plan.addresses, links, strict=True):
@@ -300,7 +296,7 @@ def _share(
     plan: BuildPlan, book: Journal, fits: Journal, there: Mapping[str, Circumstances], progress: Progress | None
 ) -> None:
     """The same with several devices."""
-    links = [open_link(address) for address in plan.addresses]
+    links = links_to(plan.addresses)
     devices = [named(where, open_link(address).address) for address, where in there.items()]
     drawing = Drawing(plan, book, fits, progress, len(links))
     alone = replace(plan, fleet=())  # a device hears of no other

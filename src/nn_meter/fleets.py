@@ -211,7 +211,7 @@ def measure_many(
         answers[place] = _answer(given[place], taken)
 
     try:
-        measure_on([open_link(address) for address in devices], chosen, given, plan, told)
+        measure_on(links_to(devices), chosen, given, plan, told)
     except MeasurementError as error:  # no device is left
         return [answers.get(place, error) for place in range(len(given))]
     return [answers[place] for place in range(len(given))]
@@ -284,6 +284,19 @@ def _alone(backend: Named, plan: Plan, models: Sequence[Any]) -> list[Measuremen
 def _answer(model: Any, taken: Measurement | Failure) -> Measurement | NnMeterError:
     name = model if isinstance(model, str | Path) else getattr(model, "name", type(model).__name__)
     return failed(legible(str(name)), taken) if isinstance(taken, Failure) else taken
+
+
+def links_to(addresses: Sequence[str]) -> list[Link]:
+    """The links to devices, each of which may stand there once.
+
+    Raises:
+        DeviceError: one is unknown or stands there twice, or there is none.
+    """
+    links = [open_link(address) for address in addresses]
+    twice = next((each for each, times in Counter(link.address for link in links).items() if times > 1), None)
+    if twice or not links:
+        raise DeviceError(f"{twice or 'no device'} is named{' twice' if twice else ''}; name each device once")
+    return links
 
 
 def blamed(worker: Worker, backend: Named, result: T | Failure) -> T | Failure:

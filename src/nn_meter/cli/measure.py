@@ -65,9 +65,8 @@ def configure(parser: argparse.ArgumentParser, command: str) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Time the models one by one; a bad one among several does not stop the others."""
-    from nn_meter.devices.link import open_link
     from nn_meter.evaluation import Bench, subjects
-    from nn_meter.fleets import MEASURED_ON, measure_on
+    from nn_meter.fleets import MEASURED_ON, links_to, measure_on
     from nn_meter.measuring import Failure, Plan, failed
     from nn_meter.report.json import dumps
 
@@ -112,7 +111,7 @@ def run(args: argparse.Namespace) -> int:
             }
         )
 
-    links = [open_link(address) for address in args.device or ["local"]]
+    links = links_to(args.device or ["local"])
     if len(links) > 1:
         measure_on(links, backend, wanted, plan, told)
     else:
