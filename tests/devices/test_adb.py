@@ -300,8 +300,8 @@ def test_a_build_on_a_phone_ends_in_a_bundle(
     phone: Phone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("ai_edge_litert", reason="no LiteRT here")
-    small = {name: family for name, family in FAMILIES.items() if name.startswith("micro_")}
-    monkeypatch.setattr("nn_meter.building.FAMILIES", small)  # enough of them are measured on any machine
+    small = {name: family.weight for name, family in FAMILIES.items() if name.startswith("micro_")}
+    monkeypatch.setattr("nn_meter.building.weights_for", lambda precisions: small)  # enough are measured on any machine
     phone.built_in["/data/local/tmp/benchmark_model"] = answer
     phone.built_in["dumpsys"] = lambda _: "Thermal Status: 0"
     plan = BuildPlan("tflite_cpu", budget_s=120, device=f"adb://{phone.serial}", detect_s=0)

@@ -222,6 +222,8 @@ def _resize(site: Site) -> None:
     types = {"nearest": 1, "linear": 2, "cubic": 3}
     if len(site.shape) != 4 or site.shape[:2] != site.shape_of(0)[:2] or mode not in types:
         raise NotImplementedError(f"of other axes than two of space, or in the mode {mode}")
+    if site.number("antialias", 0):
+        raise NotImplementedError("that reads all that a pixel covers (antialias)")
     height, width = site.shape[2:]
     parameters: dict[int, Values] = {0: types[mode], 3: height, 4: width, 6: int(how == "align_corners")}
     site.give(site.file.layer("Interp", (site.image(),), site.dims, parameters))
