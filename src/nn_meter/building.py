@@ -15,6 +15,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -288,8 +289,7 @@ def _measure(
     ) as worker:  # fmt: skip
         while (entry := work.next()) is not None:
             begin = monotonic()
-            family, seed = entry.item.get("family", ""), entry.item.get("seed", 0)
-            work.over(entry, worker.call(measure_network, family, seed, plan, where), begin)
+            work.over(entry, _taken(plan, entry, worker, where), begin)
 
 
 def _share(
@@ -299,11 +299,7 @@ def _share(
     links = links_to(plan.addresses)
     devices = [named(where, open_link(address).address) for address, where in there.items()]
     drawing = Drawing(plan, book, fits, progress, len(links))
-    alone = replace(plan, fleet=())  # a device hears of no other
-
-    def run(entry: Entry, worker: Worker, where: Circumstances) -> Record | Failure:
-        return worker.call(measure_network, entry.item.get("family", ""), entry.item.get("seed", 0), alone, where)
-
+    run = partial(_taken, replace(plan, fleet=()))  # a device hears of no other
     shared = Shared(plan.chosen, book, drawing, devices, run, measured(book)[0], plan.mixed)
     try:
         with Fleet(links, timeout_s=plan.timeout_s) as fleet:
@@ -312,6 +308,11 @@ def _share(
         raise MeasurementError(
             f"{error}: what was measured is kept, go on with --resume and those that are there again"
         ) from error
+
+
+def _taken(plan: BuildPlan, entry: Entry, worker: Worker, where: Circumstances) -> Record | Failure:
+    """An entry of the journal, measured at the other end of a link."""
+    return worker.call(measure_network, entry.item.get("family", ""), entry.item.get("seed", 0), plan, where)
 
 
 class Drawing:

@@ -115,8 +115,7 @@ class Shared:
 
     def join(self, worker: Worker) -> tuple[Circumstances, int | None]:
         """See :class:`Work`."""
-        device = named(ask(worker, self._backend), worker.link.address)
-        return device, device.threads
+        return _known(worker, self._backend)
 
     def joined(self, device: Circumstances) -> None:
         """See :class:`Work`."""
@@ -247,8 +246,7 @@ class _Models:
 
     def join(self, worker: Worker) -> tuple[Circumstances, int | None]:
         """See :class:`Work`."""
-        device = named(ask(worker, self._backend), worker.link.address)
-        return device, device.threads
+        return _known(worker, self._backend)
 
     def joined(self, device: Circumstances) -> None:
         """See :class:`Work`."""
@@ -297,6 +295,12 @@ def links_to(addresses: Sequence[str]) -> list[Link]:
     if twice or not links:
         raise DeviceError(f"{twice or 'no device'} is named{' twice' if twice else ''}; name each device once")
     return links
+
+
+def _known(worker: Worker, backend: Named) -> tuple[Circumstances, int | None]:
+    """What a device is, by its own name, and how many processors measuring may use there."""
+    device = named(ask(worker, backend), worker.link.address)
+    return device, device.threads
 
 
 def blamed(worker: Worker, backend: Named, result: T | Failure) -> T | Failure:

@@ -42,7 +42,7 @@ _AROUND, _NEAR = 300, 50
 _MANY_KERNELS = 12
 """Networks of fewer kernels do not tell what the profiler adds to each."""
 
-_ALIKE = 100
+_NEAREST = 100
 """So many networks tell what the profiler adds to a kernel of those of about as many kernels."""
 
 _LEAST_SHARE = 0.2
@@ -189,9 +189,9 @@ def _profiler_ms(records: Sequence[Record], call_ms: float) -> list[float]:
     if not added:
         return [0.0] * len(records)
     counts, each_ms = map(np.array, zip(*added, strict=True))
-    nearest = max(0, len(added) - _ALIKE)
-    firsts = (np.searchsorted(counts, [len(record.kernels) for record in records]) - _ALIKE // 2).clip(0, nearest)
-    medians = {first: max(0.0, float(np.median(each_ms[first : first + _ALIKE]))) for first in set(firsts.tolist())}
+    nearest = max(0, len(added) - _NEAREST)
+    firsts = (np.searchsorted(counts, [len(record.kernels) for record in records]) - _NEAREST // 2).clip(0, nearest)
+    medians = {first: max(0.0, float(np.median(each_ms[first : first + _NEAREST]))) for first in set(firsts.tolist())}
     return [medians[first] for first in firsts.tolist()]
 
 

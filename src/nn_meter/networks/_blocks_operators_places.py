@@ -161,7 +161,7 @@ _MOST_TILED = 1e7
 """Elements of what is repeated along its axes, which three times along five would be hundreds of megabytes."""
 
 
-MOVES = ("Trilu", "Pad", "Tile", "Expand", "OneHot", "ReverseSequence", "Slice", "Concat", "Depth", "Pieces")
+_MOVES = ("Trilu", "Pad", "Tile", "Expand", "OneHot", "ReverseSequence", "Slice", "Concat", "Depth", "Pieces")
 
 
 def movements(pen: Pen) -> str:
@@ -170,7 +170,7 @@ def movements(pen: Pen) -> str:
     for _ in range(1 if pen.chance(0.2) else pen.integer(3, 8)):
         shape = any_shape(pen)
         rank = len(shape)
-        sort = pen.pick(*MOVES)
+        sort = pen.pick(*_MOVES)
         x = "" if sort in ("Expand", "OneHot", "Depth", "Pieces") else operand(pen, *shape)
         if sort == "Trilu":
             made.append(pen.op("Trilu", x, upper=pen.integer(0, 1)))
@@ -206,7 +206,7 @@ def movements(pen: Pen) -> str:
             image = pen.input(pen.batch, width, side, side)
             turn = pen.pick(("SpaceToDepth", {}), ("DepthToSpace", {"mode": "DCR"}), ("DepthToSpace", {"mode": "CRD"}))
             made.append(pen.op(turn[0], image, blocksize=2, **turn[1]))
-        elif sort == "Pieces" and rank > 1:  # as what is computed step by step is taken apart and put together
+        elif sort == "Pieces":  # as what is computed step by step is taken apart and put together
             widths = (pen.integer(1, 16),) * pen.pick(4, 8, 16, 32, 64)
             long = operand(pen, shape[0], max(1, min(shape[1], 512)), sum(widths))
             made.append(pen.concat(pen.split(long, widths, axis=2)[::-1], pen.integer(1, 2)))

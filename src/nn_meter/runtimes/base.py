@@ -19,6 +19,8 @@ from nn_meter.runtimes.trace import ExecutedKernel
 LAYOUT_CHANGE = "LayoutChange"
 """Executed kernels that only change the order of axes, which no node of the graph asked for."""
 
+_NO_RULES = read_rules({})
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
@@ -120,7 +122,7 @@ class Runtime:
             UnsupportedOperatorError: the runtime refuses an operator for its element type.
         """
         self._check(work)
-        options = Options(read_rules({}) if self.settled else rules, self.facts)
+        options = Options(_NO_RULES if self.settled else rules, self.facts)
         for each in self.passes_of(version):
             each.run(work, options)
         return work

@@ -106,7 +106,7 @@ Shares = Callable[[Op, Op], bool]
 def join(
     work: Work,
     options: Options,
-    alone: Callable[[Work, Op], bool] = lambda work, op: False,
+    alone: Callable[[Work, Op], bool] | None = None,
 ) -> None:
     """Let each operator join the kernel that computes what it reads, where a rule admits it; those that are ``alone``
     join none, and none joins them."""
@@ -116,7 +116,8 @@ def join(
     join_where(
         work,
         lambda inside, joining: (
-            not any(alone(work, op) for op in (*inside, *joining)) and _admits(work, inside, joining, known)
+            (alone is None or not any(alone(work, op) for op in (*inside, *joining)))
+            and _admits(work, inside, joining, known)
         ),
         lambda kernel, reader: rules.shares and not _waits(work, reader, kernel),
     )
