@@ -15,7 +15,8 @@ import pytest
 from nn_meter.backends.onnx_writer import to_onnx
 from nn_meter.errors import InputError
 from nn_meter.ir import GraphBuilder
-from nn_meter.predictors.checking import Part, changes, read_baseline
+from nn_meter.predictors.checking import Part, Verdict, changes, read_baseline
+from nn_meter.report.checks import markdown
 
 SCHEMA = Path(__file__).parents[2] / "docs" / "schema.json"
 A, B = ("--predictor", "tiny_cpu"), ("--predictor", "tiny_npu")
@@ -52,7 +53,7 @@ def words(text: str) -> list[list[str]]:
 def test_what_is_within_the_limit_passes(run: Run) -> None:
     result = run("check", "models/net.onnx", "--max", "6ms", *A)
     assert result.code == 0
-    assert ["net.onnx", "tiny_cpu", "1.0", "6.000", "-", "-", "ok,", "new"] in words(result.out)
+    assert ["net.onnx", "tiny_cpu", "1.0", "6.000", "ok"] in words(result.out)
 
 
 @pytest.mark.parametrize("limit", ["5.99ms", "5990us", "0.00599s", "5.99"])
@@ -60,7 +61,7 @@ def test_what_is_within_the_limit_passes(run: Run) -> None:
 def test_what_is_over_the_limit_fails_and_names_the_layers(run: Run, limit: str) -> None:
     result = run("check", "models/net.onnx", "--max", limit, *A)
     assert result.code == 1
-    assert ["net.onnx", "tiny_cpu", "1.0", "6.000", "-", "-", "fails"] in words(result.out)
+    assert ["net.onnx", "tiny_cpu", "1.0", "6.000", "fails"] in words(result.out)
     assert "  6.000 ms is more than the limit of 5.990 ms" in result.out
     assert ["Conv_{0,1,2}", "conv", "6.000", "100.0%"] in words(result.out)
 
@@ -136,7 +137,19 @@ def test_a_model_that_cannot_be_read_fails_and_the_others_are_checked(run: Run) 
     assert "Conv_{0,1,2}" in (failure.text or "")
     page = Path("report.md").read_text()
     assert "### Predicted latency: 3 of 3 checks fail" in page
-    assert "| models/net.onnx | tiny&#95;cpu 1.0 | 6.000 | - | - | fails |" in page
+    assert "| `models/net.onnx` | `tiny_cpu 1.0` | 6.000 | fails |" in page
+    assert "| `Conv_{0,1,2}` | `conv` | 6.000 | 100.0% |" in page
+    assert "<summary><code>models/net.onnx</code> on <code>tiny&#95;cpu 1.0</code></summary>" in page
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [("a.*.b_c", "`a.*.b_c`"), ("a`*b*`", "a&#96;&#42;b&#42;&#96;"), ("a|<b>", "a&#124;&lt;b>"), ("a <b>", "`a <b>`")],
+)
+def test_a_name_is_no_markdown(name: str, shown: str) -> None:
+    page = markdown([Verdict(name, None, problems=("no model",))])
+    assert f"| {shown} |  |  | no answer |" in page
+    assert "<b>" not in page.replace(f"| {shown} |", "")
 
 
 @pytest.mark.usefixtures("place")

@@ -181,7 +181,16 @@ def test_get_ir_adds_the_suffix(run: Callable[..., object], tmp_path: Path) -> N
 
 def test_without_a_command_the_hint_is_nn_meters(run: Callable[..., object]) -> None:
     hint = '(nn-Meter) please run "nn-meter {positional argument} --help" to see nn-meter guidance\n'
-    assert (run().code, run().out) == (0, hint)
+    said = run()
+    assert (said.code, said.out) == (0, hint)
+    assert "  nn-meter predict model.onnx\n" in said.err
+
+
+def test_a_command_that_is_none_is_one_line_with_what_was_meant(run: Callable[..., object]) -> None:
+    said = run("predcit", EXAMPLE)
+    assert (said.code, said.out) == (2, "")
+    meant = "did you mean predict? List them with: nn-meter --help"
+    assert said.err == f"nn-meter: error: there is no command 'predcit'; {meant}\n"
 
 
 def test_help_names_every_command(run: Callable[..., object]) -> None:

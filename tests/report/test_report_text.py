@@ -129,12 +129,33 @@ def test_a_total_of_nothing_has_shares_of_nothing() -> None:
 
 def test_a_comparison_leaves_out_what_nobody_knows() -> None:
     plain = Prediction("net.onnx", "other", "2.0", "", "", 3.0, (conv(3.0, "a"),))
-    assert printed(text.comparison([plain])).splitlines() == [
+    assert printed(text.Comparison([plain])).splitlines() == [
         "model     predictor     ms  predicted",
         "net.onnx  other 2.0  3.000     100.0%",
     ]
-    both = printed(text.comparison([MIXED, plain])).splitlines()
+    both = printed(text.Comparison([MIXED, plain])).splitlines()
     assert both[0].split() == ["model", "predictor", "device", "ms", "90", "%", "interval", "predicted", "estimated"]
+
+
+def test_where_there_is_no_room_a_comparison_loses_columns_and_no_names() -> None:
+    long = Prediction(
+        "deit_tiny_patch16_224.onnx", "xeoncpu_onnxruntime132", "1.0", "Intel(R) Xeon(R) Processor", "", 3.0,
+        (conv(3.0, "a"),), (2.5, 3.5),
+    )  # fmt: skip
+    shown = {width: printed(text.Comparison([long]), width) for width in (120, 112, 90, 80, 60)}
+    heads = {width: each.splitlines()[0].split() for width, each in shown.items()}
+    assert heads[120] == ["model", "predictor", "device", "ms", "90", "%", "interval", "predicted"] == heads[112]
+    assert heads[90] == ["model", "predictor", "ms", "90", "%", "interval", "predicted"] == heads[80]
+    assert heads[60] == ["model", "predictor", "ms", "predicted"]
+    for width, each in shown.items():
+        assert max(map(len, each.splitlines())) <= width
+        rest = "".join("".join(line[:44].split()) for line in each.splitlines()[1:])
+        assert "..." not in rest
+        assert width < 90 or ("deit_tiny_patch16_224.onnx" in each and "xeoncpu_onnxruntime132 1.0" in each)
+    assert printed(text.Comparison([long]), 80).splitlines()[1:] == [
+        "deit_tiny_patch16_      xeoncpu_                3.000  2.500 .. 3.500     100.0%",
+        "  224.onnx                onnxruntime132 1.0",
+    ]
 
 
 @pytest.mark.parametrize("width", range(5, 30))

@@ -57,7 +57,8 @@ def run(args: argparse.Namespace) -> int:
         if isinstance(answer, NnMeterError):
             verdicts.append(Verdict(name, None, problems=(str(answer),)))
         else:
-            verdicts.append(judge(name, answer, before.get((name, answer.predictor)), limits))
+            verdict = judge(name, answer, before.get((name, answer.predictor)), limits)
+            verdicts.append(replace(verdict, new=bool(args.baseline) and verdict.before is None))
     answers = [(each.model, each.prediction) for each in verdicts if each.prediction is not None]
     asked = {(model, prediction.predictor) for model, prediction in answers}
     failed = [each.model for each in verdicts if each.prediction is None]

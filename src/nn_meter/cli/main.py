@@ -10,11 +10,12 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib import import_module
 from typing import NoReturn
 
 from nn_meter.cli.output import FAILED, LINE_LETTERS, OK, exit_code, note, unexpected
-from nn_meter.errors import NnMeterError
+from nn_meter.errors import InputError, NnMeterError
 from nn_meter.storage import legible
 
 
@@ -96,9 +97,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return exit_code(error)
 
 
-_GUIDE = """
-please run "nn-meter {positional argument} --help" to see nn-meter guidance
-
+_HINT = 'please run "nn-meter {positional argument} --help" to see nn-meter guidance'
+_FIRST = """\
 how long does one inference take, and which layers take the time:
   nn-meter predict model.onnx
 on which devices (a predictor answers for one runtime on one device):
@@ -115,9 +115,8 @@ def full_parser() -> argparse.ArgumentParser:
 
 def _parser(arguments: Sequence[str] | None) -> argparse.ArgumentParser:
     """The parser with the command that ``arguments`` ask for, all others in name only; with all for ``None``."""
-    parser = _Parser(
-        "nn-meter", description=_GUIDE, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    guide = f"\n{_HINT}\n\n{_FIRST}"
+    parser = _Parser("nn-meter", description=guide, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-v", "--verbose", action="store_true", help="say more")
     parser.add_argument("--version", action="store_true", help="print the version")
     for each in LISTS:
@@ -133,6 +132,10 @@ def _parser(arguments: Sequence[str] | None) -> argparse.ArgumentParser:
                 "-v", "--verbose", action="store_true", default=argparse.SUPPRESS, help="say more"
             )
             import_module(command.module).configure(inner, command.name)
+    if asked is not None and asked not in commands.choices:
+        near = get_close_matches(asked, commands.choices, 2)
+        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        raise InputError(f"there is no command {asked!r}; {hint}List them with: nn-meter --help")
     return parser
 
 
@@ -147,7 +150,8 @@ def _without_command(args: argparse.Namespace) -> int:
         from nn_meter.cli.lists import show
 
         return show(asked, args.verbose)
-    print('(nn-Meter) please run "nn-meter {positional argument} --help" to see nn-meter guidance')
+    print(f"(nn-Meter) {_HINT}", flush=True)
+    print(f"\n{_FIRST}", end="", file=sys.stderr)
     return OK
 
 

@@ -49,9 +49,9 @@ def run(args: argparse.Namespace) -> int:
         print(csv.table(answers.predictions), end="")
     elif len(predictors) > 1:
         if answers.predictions:
-            from nn_meter.report.text import comparison
+            from nn_meter.report.text import Comparison
 
-            show(comparison(answers.predictions))
+            show(Comparison(answers.predictions))
         for each in answers.predictions if args.verbose or view else ():
             print(f"\n{legible(f'{each.model} on {each.predictor} {each.version}')}")
             show(_told(each, view, args.verbose))

@@ -64,13 +64,14 @@ class Limits:
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """A model's prediction, or why there is none; what it breaks, nothing where all is kept; what became of its layers,
-    the largest change first."""
+    the largest change first. ``new`` is one that a baseline was given for and does not hold."""
 
     model: str
     prediction: Prediction | None
     before: Before | None = None
     problems: tuple[str, ...] = ()
     changes: tuple[Change, ...] = ()
+    new: bool = False
 
     @property
     def change(self) -> float | None:

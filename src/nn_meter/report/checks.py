@@ -11,7 +11,7 @@ from rich.text import Text
 from nn_meter.predictors.checking import Change, Verdict
 from nn_meter.predictors.prediction import milliseconds
 from nn_meter.predictors.summary import rows
-from nn_meter.report.text import Squeezed, Words, percent, plain_table
+from nn_meter.report.text import FILE_PARTS, Layer, Squeezed, Words, percent, plain_table
 from nn_meter.storage import legible
 
 TOP = 5
@@ -19,19 +19,19 @@ TOP = 5
 
 _LETTERS = 1000
 
-_HEADS = ("model", "predictor", "ms", "before", "change", "verdict")
+_FIGURES = frozenset(("ms", "before", "change", "share", "difference"))
 
 _MARKS = {"&": "&amp;", "<": "&lt;", "|": "&#124;", "`": "&#96;", "*": "&#42;", "_": "&#95;", "[": "&#91;"}
 
 
 def table(verdicts: Sequence[Verdict]) -> Group:
     """A line for each model and predictor, then the layers of those that broke something or changed."""
-    result = plain_table(_HEADS[:2], _HEADS[2:5])
-    result.add_column(_HEADS[5], no_wrap=True)
-    for each in verdicts:
-        model, predictor, *numbers, verdict = _cells(each)
-        style = "green" if not each.problems else "red"
-        result.add_row(Squeezed(model, least=14), Squeezed(predictor, least=10), *numbers, Text(verdict, style))
+    heads, *lines = _verdicts(verdicts)
+    result = plain_table(heads[:2], heads[2:-1])
+    result.add_column(heads[-1], no_wrap=True)
+    for each, line in zip(verdicts, lines, strict=True):
+        names = [Layer(name, parts=FILE_PARTS) for name in line[:2]]
+        result.add_row(*names, *line[2:-1], Text(line[-1], "red" if each.problems else "green"))
     parts: list[RenderableType] = [result]
     for each in verdicts:
         if not each.problems and not each.changes:
@@ -41,7 +41,7 @@ def table(verdicts: Sequence[Verdict]) -> Group:
             heads, *body = lines
             layers = plain_table(heads[:2], heads[2:])
             for layer, kernel, *numbers in body:
-                layers.add_row(Squeezed(layer, least=24), Squeezed(kernel, least=16), *numbers)
+                layers.add_row(Layer(layer), Squeezed(kernel, least=16), *numbers)
             parts.append(layers)
     return Group(*parts)
 
@@ -51,17 +51,17 @@ def markdown(verdicts: Sequence[Verdict]) -> str:
     broken = sum(bool(each.problems) for each in verdicts)
     parts = [
         f"### Predicted latency: {f'{broken} of {len(verdicts)} checks fail' if broken else 'all checks pass'}",
-        _markdown([_HEADS, *map(_cells, verdicts)], 2),
+        _markdown([*_verdicts(verdicts)]),
     ]
     for each in verdicts:
         if not each.problems and not each.changes:
             continue
         body = ["\n".join(f"- {_plain(problem)}" for problem in each.problems)]
         if lines := list(_layers(each)):
-            body.append(_markdown(lines, 2))
+            body.append(_markdown(lines))
         inner = "\n\n".join(filter(None, body))
         shown = " open" if each.problems else ""
-        parts.append(f"<details{shown}><summary>{_plain(_title(each))}</summary>\n\n{inner}\n\n</details>")
+        parts.append(f"<details{shown}><summary>{_summary(each)}</summary>\n\n{inner}\n\n</details>")
     return "\n\n".join(parts) + "\n"
 
 
@@ -72,7 +72,7 @@ def junit(verdicts: Sequence[Verdict]) -> str:
     for kind in ("failure", "error"):
         suite.set(f"{kind}s", str(sum(_outcome(each) == kind for each in verdicts)))
     for each in verdicts:
-        model, predictor, *_ = _cells(each)
+        model, predictor = _names(each)
         case = ElementTree.SubElement(suite, "testcase", classname=predictor or "nn-meter", name=model, time="0")
         layers = ["  ".join(line) for line in _layers(each)]
         if outcome := _outcome(each):
@@ -91,20 +91,32 @@ def _outcome(verdict: Verdict) -> str:
     return "error" if verdict.prediction is None else "failure"
 
 
-def _cells(verdict: Verdict) -> tuple[str, ...]:
+def _verdicts(verdicts: Sequence[Verdict]) -> Iterator[tuple[str, ...]]:
+    """Heads and a line for each; what was before, where that is known of any."""
+    compared = any(each.before for each in verdicts)
+    yield "model", "predictor", "ms", *(("before", "change") if compared else ()), "verdict"
+    for each in verdicts:
+        if each.prediction is None:
+            yield *_names(each), "", *(("", "") if compared else ()), "no answer"
+            continue
+        before = milliseconds(each.before.latency_ms) if each.before else "-"
+        change = "-" if each.change is None else f"{each.change:+.1%}"
+        outcome = "fails" if each.problems else "ok, new" if each.new else "ok"
+        numbers = (milliseconds(each.prediction.latency_ms), *((before, change) if compared else ()))
+        yield *_names(each), *numbers, outcome
+
+
+def _names(verdict: Verdict) -> tuple[str, str]:
     found = verdict.prediction
-    if found is None:
-        return legible(verdict.model), "", "", "", "", "no answer"
-    before = milliseconds(verdict.before.latency_ms) if verdict.before else "-"
-    change = "-" if verdict.change is None else f"{verdict.change:+.1%}"
-    outcome = "fails" if verdict.problems else "ok" if verdict.before else "ok, new"
-    named = legible(f"{found.predictor} {found.version}")
-    return legible(verdict.model), named, milliseconds(found.latency_ms), before, change, outcome
+    return legible(verdict.model), "" if found is None else legible(f"{found.predictor} {found.version}")
 
 
 def _title(verdict: Verdict) -> str:
-    found = verdict.prediction
-    return legible(verdict.model if found is None else f"{verdict.model} on {found.predictor} {found.version}")
+    return " on ".join(filter(None, _names(verdict)))
+
+
+def _summary(verdict: Verdict) -> str:
+    return " on ".join(f"<code>{_plain(name)}</code>" for name in filter(None, _names(verdict)))
 
 
 def _layers(verdict: Verdict) -> Iterator[tuple[str, ...]]:
@@ -133,10 +145,17 @@ def _kernels(change: Change) -> str:
     return f"{change.kernel_before or 'nothing'} -> {change.kernel or 'nothing'}"
 
 
-def _markdown(lines: Sequence[Sequence[str]], left: int) -> str:
+def _markdown(lines: Sequence[Sequence[str]]) -> str:
     heads, *body = lines
-    rule = [":--" if index < left else "--:" for index in range(len(heads))]
-    return "\n".join("| " + " | ".join(map(_plain, line)) + " |" for line in (heads, rule, *body))
+    rule = ["--:" if head in _FIGURES else ":--" for head in heads]
+    told = [[*map(_code, line[:2]), *map(_plain, line[2:])] for line in body]
+    return "\n".join("| " + " | ".join(line) + " |" for line in (heads, rule, *told))
+
+
+def _code(name: str) -> str:
+    """A name as it is, where nothing in it ends a span of code or a cell."""
+    shown = legible(name, _LETTERS)
+    return f"`{shown}`" if shown.strip() and not {"`", "|"}.intersection(shown) else _plain(name)
 
 
 def _plain(text: str) -> str:

@@ -84,27 +84,53 @@ def total_line(prediction: Prediction) -> str:
     return line
 
 
-def comparison(predictions: Sequence[Prediction]) -> Table:
-    """Several predictors side by side, a line per model and predictor; columns that say nothing are left out."""
-    statuses = [s for s in DOUBTFUL if any(each.coverage[s].kernels for each in predictions)]
-    devices = any(each.device for each in predictions)
-    intervals = any(each.interval_ms for each in predictions)
-    table = plain_table(
-        ("model", "predictor", *(("device",) if devices else ())),
-        ("ms", *(("90 % interval",) if intervals else ()), "predicted", *statuses),
-    )
-    table.columns[1].no_wrap = True
-    for each in predictions:
-        cells: list[RenderableType] = [Squeezed(each.model, least=14)]
-        cells.append(Text(legible(f"{each.predictor} {each.version}"), no_wrap=True))
-        if devices:
-            cells.append(Squeezed(each.device or "-", least=8))
-        cells.append(milliseconds(each.latency_ms))
-        if intervals:
-            cells.append(" .. ".join(map(milliseconds, each.interval_ms)) if each.interval_ms else "-")
-        cells += [percent(each.coverage[status].share) for status in ("predicted", *statuses)]
-        table.add_row(*cells)
-    return table
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Several predictions side by side, a line per model and predictor. Columns that say nothing are left out; where
+    there is too little room so are devices, then names go on in further lines, then intervals are left out, too."""
+
+    predictions: Sequence[Prediction]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table]:
+        if _fits(self._table(device=_DEVICE), console, options):
+            yield self._table()
+        elif _fits(self._table(device=0), console, options):
+            yield self._table(device=0)
+        else:
+            wrapped = self._table(device=0, whole=False)
+            fits = Measurement.get(console, options.update(max_width=_ENDLESS), wrapped).minimum <= options.max_width
+            yield wrapped if fits else self._table(device=0, whole=False, intervals=False)
+
+    def _table(self, device: int = LINE_LETTERS, whole: bool = True, intervals: bool = True) -> Table:
+        """With so many letters of devices."""
+        statuses = [s for s in DOUBTFUL if any(each.coverage[s].share >= _LEAST for each in self.predictions)]
+        devices = device and any(each.device for each in self.predictions)
+        intervals = intervals and any(each.interval_ms for each in self.predictions)
+        table = plain_table(
+            ("model", "predictor", *(("device",) if devices else ())),
+            ("ms", *(("90 % interval",) if intervals else ()), "predicted", *statuses),
+        )
+        for column in table.columns[:2]:
+            column.no_wrap = whole
+        for each in self.predictions:
+            names = each.model, f"{each.predictor} {each.version}"
+            cells: list[RenderableType] = [_whole(name) if whole else Layer(name, parts=FILE_PARTS) for name in names]
+            if devices:
+                cells.append(Squeezed(shortened(each.device or "-", device)))
+            cells.append(milliseconds(each.latency_ms))
+            if intervals:
+                cells.append(" .. ".join(map(milliseconds, each.interval_ms)) if each.interval_ms else "-")
+            cells += [percent(each.coverage[status].share) for status in ("predicted", *statuses)]
+            table.add_row(*cells)
+        return table
+
+
+_DEVICE = 20
+"""So many letters of a device still tell which one it is."""
+
+
+def _whole(name: str) -> Text:
+    return Text(legible(name, LINE_LETTERS), no_wrap=True)
 
 
 def coverage_table(prediction: Prediction) -> RenderableType:
@@ -162,13 +188,18 @@ class Squeezed:
         return Measurement(min(self.least, length), length)
 
 
+LAYER_PARTS, FILE_PARTS = re.compile(r"(?<=[./ ])(?=[^./ ])"), re.compile(r"(?<=[/ _-])(?=[^/ _-])")
+"""Between them a name of a layer, or of a file or predictor, goes on in a further line."""
+
+
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """The name of a layer in a cell, whole: where there is too little room it goes on in further lines, broken where
+    """A name in a cell, whole: where there is too little room it goes on in further lines, broken where
     its parts meet, and only a part that is too long alone loses its middle."""
 
     text: str
     style: str = ""
+    parts: re.Pattern[str] = LAYER_PARTS
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
         line = ""
@@ -186,7 +217,7 @@ class Layer:
         return Measurement(min(length, max(_NAME, min(longest, 2 * _NAME))), length)
 
     def _parts(self) -> list[str]:
-        return [*filter(None, re.split(r"(?<=[./ ])(?=[^./ ])", legible(self.text, LINE_LETTERS)))]
+        return [*filter(None, self.parts.split(legible(self.text, LINE_LETTERS)))]
 
 
 _FURTHER, _NAME = "  ", 24
@@ -370,8 +401,11 @@ class RowsTable:
         return table
 
 
+_ENDLESS = 10_000
+
+
 def _fits(table: Table, console: Console, options: ConsoleOptions) -> bool:
-    return Measurement.get(console, options.update(max_width=10_000), table).maximum <= options.max_width
+    return Measurement.get(console, options.update(max_width=_ENDLESS), table).maximum <= options.max_width
 
 
 def _numbers(row: Row) -> tuple[str, str, str]:
