@@ -28,6 +28,8 @@ def answer(*kernels: KernelPrediction, interval_ms: tuple[float, float] | None =
     [
         (answer(part("predicted", 10.0)), "good"),
         (answer(part("predicted", 9.0), part("extrapolated", 1.0)), "careful"),
+        (answer(part("predicted", 9.96), part("extrapolated", 0.04)), "good"),
+        (answer(part("predicted", 9.96), part("extrapolated", 0.03), part("estimated", 0.03)), "careful"),
         (answer(part("predicted", 7.0), part("extrapolated", 3.0)), "bad"),
         (answer(part("predicted", 7.0), part("estimated", 3.0)), "bad"),
         (answer(part("predicted", 7.0), part("extrapolated", 1.5), part("estimated", 1.5)), "bad"),
@@ -39,7 +41,7 @@ def answer(*kernels: KernelPrediction, interval_ms: tuple[float, float] | None =
 def test_what_is_not_predicted_costs_trust(given: Prediction, level: str) -> None:
     found = trust(given)
     assert found.level == level
-    assert bool(found.reasons) == (level != "good")
+    assert bool(found.reasons) == (level != "good" or any(each.status != "predicted" for each in given.kernels))
 
 
 def test_kinds_say_what_they_were_trained_on(tiny: Bundle) -> None:

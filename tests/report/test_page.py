@@ -32,7 +32,8 @@ def test_the_facts_are_there() -> None:
     assert first["interval"] == [189.0, 252.0]
     assert [each[5] for each in first["kernels"]] == [float(place + 1) for place in range(20)]
     assert texts[first["kernels"][12][0]] == "stages.1.conv2"
-    assert [texts[level] for level in first["kernels"][12][-1]] == ["stages.1", "conv2"]
+    assert [texts[level] for level in first["kernels"][12][-2]] == ["stages.1", "conv2"]
+    assert [texts[first["folds"][each[-1]]] for each in first["kernels"][1:3]] == ["stages.*.conv*", "stages.0.conv2"]
     assert page["failed"] == [["bad.onnx", "no model"]]
 
 

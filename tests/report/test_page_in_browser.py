@@ -76,6 +76,27 @@ def test_heads_sort(page: browser.Page) -> None:
     assert page.texts(f"{LAYERS} .text")[0] == "stages.1.conv9"
 
 
+def test_equal_layers_are_one_row_that_opens(chromium: browser.Page, tmp_path: Path) -> None:
+    alike = tuple(kernel(f"blocks.{n}/blocks.{n}.fc", 2.0) for n in range(60))
+    shown(chromium, tmp_path, chain((*alike, kernel("head", 30.0))))
+    rows = "[...document.querySelectorAll('.layers tbody tr')].map((row) => [1, 5].map((n) => row.cells[n].innerText))"
+    assert [[name.strip(), time] for name, time in chromium.value(rows)] == [
+        ["blocks.*.fc×60", "120.0"], ["head", "30.00"],
+    ]  # fmt: skip
+    assert chromium.texts("#layers .found") == ["61 of 61 kernels in 2 rows, 150.0 ms, 100.0 %"]
+    chromium.click(".layers tr.fold")
+    assert len(chromium.value(rows)) == 62
+    chromium.click(".layers tr.fold")
+    assert len(chromium.value(rows)) == 2
+    chromium.click("#executed [data-kernel='1']")  # opens the row that it is in
+    assert chromium.value("document.querySelector('.layers tr.marked').dataset.kernel") == "1"
+    chromium.type("#layers input", "fc")
+    assert chromium.texts("#layers .found") == ["60 of 61 kernels in 1 row, 120.0 ms, 80.0 %"]
+    chromium.choose("[data-filter=rows]", "")
+    assert order(chromium) == [*range(1, 61)]
+    assert chromium.errors == []
+
+
 def test_search_and_filters_leave_what_matches(page: browser.Page) -> None:
     page.type("#layers input", "stages.1 conv")
     assert order(page) == [*range(20, 10, -1)]
@@ -171,6 +192,26 @@ def test_variants_are_aligned_where_they_share_names(chromium: browser.Page, tmp
     assert chromium.errors == []
 
 
+def test_models_that_share_no_layers_are_compared_by_kind(chromium: browser.Page, tmp_path: Path) -> None:
+    one = chain((kernel("a", 1.0), kernel("b", 2.0)))
+    other = chain((kernel("c", 1.0), kernel("d", 5.0, kind="fc")), model="other.onnx")
+    shown(chromium, tmp_path, one, other)
+    assert chromium.value("document.querySelector('#compare [aria-label=by]').value") == "kind"
+    assert chromium.texts(".compare tbody td:first-child") == ["total", "fc", "conv"]
+    chromium.choose("#compare [aria-label=by]", "layer")
+    assert chromium.texts(".compare tbody td:first-child") == ["total", "d", "b", "a", "c"]
+
+
+def test_of_many_reasons_the_dearest_are_shown_first(chromium: browser.Page, tmp_path: Path) -> None:
+    kernels = tuple(kernel(str(n), 1.0 + n) for n in range(12))
+    unfused = tuple(Unfused(str(n), str(n + 1), f"reason {n}", (n, n + 1), 0.0) for n in range(11))
+    shown(chromium, tmp_path, replace(chain(kernels), unfused=unfused))
+    visible = "[...document.querySelectorAll('#missed tbody tr')].filter((row) => row.offsetHeight).length"
+    assert (chromium.value(visible), chromium.texts("#missed .rest")) == (8, ["3 more reasons"])
+    chromium.click("#missed .rest")
+    assert (chromium.value(visible), chromium.texts("#missed .rest")) == (11, [])
+
+
 def test_kernels_that_runtimes_cut_differently_stand_in_one_row(chromium: browser.Page, tmp_path: Path) -> None:
     both, conv = kernel("a", 3.0), kernel("a", 2.0, nodes=1)
     relu = replace(conv, latency_ms=1.5, kernel=replace(conv.kernel, nodes=("/a/Relu_0",), label="Relu"))
@@ -203,6 +244,7 @@ def test_names_do_nothing(chromium: browser.Page, tmp_path: Path) -> None:
 def test_a_thousand_kernels_are_shown_and_sorted(chromium: browser.Page, tmp_path: Path) -> None:
     kernels = tuple(kernel(f"layers.{n // 10}/layers.{n // 10}.block{n % 10}", 1.0 + n % 7) for n in range(1000))
     shown(chromium, tmp_path, chain(kernels))
+    chromium.choose("[data-filter=rows]", "")
     chromium.click("th[data-column=layer] button")
     assert order(chromium) == [*range(1, 1001)]
     chromium.click("#executed [data-kernel='999']")

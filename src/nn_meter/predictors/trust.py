@@ -14,9 +14,10 @@ from nn_meter.predictors.prediction import DOUBTFUL, KernelPrediction, Predictio
 
 Level = Literal["good", "careful", "bad"]
 
-BAD_SHARE, BAD_SPREAD = 0.2, 4.0
-"""An answer is not to be trusted where so much of it is not predicted, or where its interval ends at so many times
-where it begins (off by a factor of two either way). Both are choices, not measurements."""
+BAD_SHARE, CAREFUL_SHARE, BAD_SPREAD = 0.2, 0.005, 4.0
+"""An answer is not to be trusted where so much of it is not predicted, and taken with care from the second share on; or
+where its interval ends at so many times where it begins (off by a factor of two either way). Choices, not
+measurements."""
 
 _WORD = re.compile(r"[a-z]+")
 
@@ -125,7 +126,10 @@ def _judged(prediction: Prediction) -> tuple[Level, tuple[str, ...]]:
             not each.latency_ms for each in prediction.kernels if each.status == status
         )
         unsure += part.share
-        level = "bad" if nothing or unsure >= BAD_SHARE or level == "bad" else "careful"
+        if nothing or unsure >= BAD_SHARE:
+            level = "bad"
+        elif unsure >= CAREFUL_SHARE and level == "good":
+            level = "careful"
         said = f"{part.share:.1%} of the time is {status}, not predicted ({part.kernels} of "
         said += f"{len(prediction.kernels)} kernels)"
         reasons.append(f"{said}; some of them count 0 ms, so the total is too low" if nothing else said)

@@ -19,7 +19,7 @@ from typing import Any
 from nn_meter.ir import uncollected
 from nn_meter.predictors.bundle import Bundle
 from nn_meter.predictors.prediction import KernelPrediction, Prediction
-from nn_meter.predictors.summary import layer_name, layer_of, module_levels
+from nn_meter.predictors.summary import layer_name, layer_of, module_levels, rows
 from nn_meter.predictors.trust import missed_ms, trust
 from nn_meter.report.text import total_line
 from nn_meter.storage import legible
@@ -109,6 +109,8 @@ def _prediction(prediction: Prediction, bundle: Bundle | None, texts: _Texts) ->
     shapes = [f"{each.name} {'x'.join(map(str, each.shape)) or 'scalar'}" for each in prediction.inputs]
     found = trust(prediction, bundle)
     number = {id(each): place for place, each in enumerate(prediction.charged)}
+    folds = rows(prediction, "layer", "order")
+    fold = {id(each): place for place, row in enumerate(folds) for each in row.kernels}
     places = [number.get(id(each)) for each in prediction.kernels]
     facts = {
         key: texts(getattr(prediction, key))
@@ -127,7 +129,8 @@ def _prediction(prediction: Prediction, bundle: Bundle | None, texts: _Texts) ->
             for status, part in prediction.coverage.items()
             if part.kernels
         ],
-        "kernels": [_kernel(each, texts) for each in prediction.charged],
+        "kernels": [[*_kernel(each, texts), fold[id(each)]] for each in prediction.charged],
+        "folds": [texts(each.name) for each in folds],
         "unfused": _unfused(prediction, bundle, places, texts),
         "free": [[texts(label), texts(reason), count] for label, reason, count in prediction.free_operators],
         "notes": [texts(each) for each in (*prediction.assumed, *prediction.notes)],
@@ -150,7 +153,7 @@ def _prediction(prediction: Prediction, bundle: Bundle | None, texts: _Texts) ->
 
 
 def _kernel(each: KernelPrediction, texts: _Texts) -> list[Any]:
-    """As ``KERNEL`` in page/base.js reads it."""
+    """As ``kernelOf`` in page/base.js reads it, without the row in which equal layers are one."""
     kernel = each.kernel
     levels = module_levels(kernel.nodes[0]) if kernel.nodes else ()
     return [

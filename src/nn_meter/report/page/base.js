@@ -19,6 +19,7 @@ const predictions = raw.predictions.map((each, place) => ({
   notes: texts(each.notes),
   coverage: each.coverage.map(([status, ...rest]) => [text(status), ...rest]),
   kernels: each.kernels.map(kernelOf),
+  folds: texts(each.folds),
   unfused: each.unfused.map(([reason, producer, consumer, from, to, least]) => ({
     reason: text(reason), producer: text(producer), consumer: text(consumer), from, to, least,
   })),
@@ -26,9 +27,9 @@ const predictions = raw.predictions.map((each, place) => ({
 }));
 
 function kernelOf(facts, index) {
-  const [layer, label, kind, shape, status, ms, interval, bound, beyond, nodes, notes, levels] = facts;
+  const [layer, label, kind, shape, status, ms, interval, bound, beyond, nodes, notes, levels, fold] = facts;
   return {
-    index, ms, interval, beyond,
+    index, ms, interval, beyond, fold,
     layer: text(layer), label: text(label), kind: text(kind), shape: text(shape), status: text(status),
     bound: text(bound), nodes: texts(nodes), notes: texts(notes), levels: texts(levels),
   };
@@ -46,10 +47,10 @@ function make(tag, attributes, ...children) {
   return element;
 }
 
-// a name that breaks where its parts meet, if at all
+// A name that breaks where its parts meet, and within one that is too long for a line at a capital or an underscore.
 function broken(name) {
-  const parts = name.split(/(?<=[./])(?=.)|(?<=[a-z])(?=[A-Z])/);
-  return parts.flatMap((part, place) => (place ? [make("wbr"), part] : [part]));
+  return name.split(/(?<=[./])(?=[^./])/).map((part) => make("span", { class: "part" },
+    ...part.split(/(?<=_)(?=[^_])|(?<=[a-z])(?=[A-Z])/).flatMap((each, place) => (place ? [make("wbr"), each] : [each]))));
 }
 const SVG = new Set(["svg", "path", "circle"]);
 

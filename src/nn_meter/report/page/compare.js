@@ -43,8 +43,15 @@ function grouped(one, other, keyOf, nameOf) {
 
 const titled = (prediction) => `${prediction.model} on ${prediction.predictor} ${prediction.version}`;
 
-// What is compared stays so when another prediction is shown.
-const comparing = { sides: predictions.slice(0, 2), by: "layer", sort: "difference" };
+// What is compared stays so when another prediction is shown; as long as nobody chose, layers where the two share some.
+const comparing = { sides: predictions.slice(0, 2), by: "", sort: "difference" };
+
+const inBoth = (rows) => rows.filter((row) => row.a !== null && row.b !== null).length;
+
+function fitting(one, other) {
+  const rows = byLayer(one, other);
+  return 3 * inBoth(rows) < rows.length ? "kind" : "layer";
+}
 
 function compare() {
   const out = make("div");
@@ -57,35 +64,38 @@ function compare() {
   }, ...predictions.map((each, place) => make("option", { value: place, selected: each === comparing.sides[side] ? "" : null }, titled(each))));
   const pick = (label, values, chosen, now) => make("select", { "aria-label": label, onchange: (event) => chosen(event.target.value) },
     ...values.map((value) => make("option", { value, selected: value === now ? "" : null }, `${label} ${value}`)));
-  const tools = make("div", { class: "tools" }, choose(0), make("span", null, "→"), choose(1),
-    pick("by", Object.keys(WAYS), (value) => { comparing.by = value; draw(); }, comparing.by),
+  const ways = pick("by", Object.keys(WAYS), (value) => { comparing.by = value; draw(); }, comparing.by);
+  const tools = make("div", { class: "tools" }, choose(0), make("span", null, "→"), choose(1), ways,
     pick("sorted by", ["difference", "execution"], (value) => { comparing.sort = value; draw(); }, comparing.sort));
 
   function draw() {
-    const { by, sort } = comparing;
     const [one, other] = comparing.sides;
+    const { sort } = comparing;
+    const by = comparing.by || fitting(one, other);
+    ways.value = by;
     const rows = WAYS[by](one, other);
     if (sort === "difference") rows.sort((a, b) => Math.abs(b.more) - Math.abs(a.more) || a.place - b.place);
     const most = Math.max(...rows.map((row) => Math.abs(row.more)), 0);
-    const both = rows.filter((row) => row.a !== null && row.b !== null).length;
+    const both = inBoth(rows);
     const calls = one.call_ms || other.call_ms
-      ? [line({ name: "call of the runtime", label: "", a: one.call_ms, b: other.call_ms, more: other.call_ms - one.call_ms, sides: [[], []] }, most)] : [];
-    const total = line({ name: "total", label: "", a: one.ms, b: other.ms, more: other.ms - one.ms, sides: [[], []] }, 0, "total");
+      ? [line({ name: "call of the runtime", label: "", a: one.call_ms, b: other.call_ms, more: other.call_ms - one.call_ms, sides: [[], []] }, by, most)] : [];
+    const total = line({ name: "total", label: "", a: one.ms, b: other.ms, more: other.ms - one.ms, sides: [[], []] }, by, 0, "total");
     const heads = [[by, "name"], ...(by === "layer" ? [["kernel", "wide"]] : []), ["first ms", "n"], ["second ms", "n"], ["difference", "n wide"], ["", "wide"], ["ratio", "n"]];
     const said = `${both} of ${counted(rows.length, "row")} are in both.${both ? "" : " The two share no name: compare them by kind."}`;
     out.replaceChildren(make("p", { class: "found" }, said),
-      table(heads, [total, ...calls, ...rows.map((row) => line(row, most))], { class: "compare" }));
+      table(heads, [total, ...calls, ...rows.map((row) => line(row, by, most))], { class: "compare" }));
     out.querySelector(".scroll").classList.add("tall");
   }
 
-  function line(row, most, kind) {
+  function line(row, by, most, kind) {
     const bar = make("div", { class: `fill ${row.more > 0 ? "more" : "less"}` });
-    bar.style.width = `${most ? (50 * Math.abs(row.more)) / most : 0}%`;
-    bar.style.marginLeft = row.more > 0 ? "50%" : `${50 - (most ? (50 * Math.abs(row.more)) / most : 0)}%`;
+    const half = most ? Math.min(50, (50 * Math.abs(row.more)) / most) : 0; // a call may differ by more than any layer
+    bar.style.width = `${half}%`;
+    bar.style.marginLeft = `${row.more > 0 ? 50 : 50 - half}%`;
     const ratio = row.a && row.b !== null ? `${(row.b / row.a).toFixed(2)}×` : row.a === null ? "only second" : row.b === null ? "only first" : "–";
     const shown = row.sides.flat().find((kernel) => looking.at.kernels[kernel.index] === kernel);
     return make("tr", { class: kind, onclick: shown ? () => look(shown, "compare") : () => {} },
-      make("td", { class: "name" }, ...broken(row.name)), ...(comparing.by === "layer" ? [make("td", { class: "wide" }, row.label)] : []),
+      make("td", { class: "name" }, ...broken(row.name)), ...(by === "layer" ? [make("td", { class: "wide" }, row.label)] : []),
       make("td", { class: "n" }, ms(row.a)), make("td", { class: "n" }, ms(row.b)), make("td", { class: "n wide" }, row.more ? signed(row.more) : "0"),
       make("td", { class: "bar wide" }, bar), make("td", { class: "n" }, ratio));
   }

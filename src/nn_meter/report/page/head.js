@@ -2,13 +2,14 @@
 
 const LEVELS = {
   good: "All of the time is predicted within what was trained on.",
+  nearly: "Nearly all of the time is predicted within what was trained on:",
   careful: "Take this answer with care:",
   bad: "Do not trust this answer:",
 };
 
 function answer(prediction) {
   const { interval, trust } = prediction;
-  const level = make("div", { class: `band ${trust.level}`, role: "status" }, make("strong", null, LEVELS[trust.level]));
+  const level = make("div", { class: `band ${trust.level}`, role: "status" }, make("strong", null, LEVELS[trust.level === "good" && trust.reasons.length ? "nearly" : trust.level]));
   if (trust.reasons.length) level.append(make("ul", null, ...texts(trust.reasons).map((reason) => make("li", null, reason))));
   return make("header", { id: "answer" },
     make("h1", null, prediction.model),
@@ -67,9 +68,9 @@ function overview(show) {
       span.style.width = `${(100 * (each.interval[1] - each.interval[0])) / (most || 1)}%`;
       bar.append(span);
     }
-    const name = make("button", { type: "button", class: "link", onclick: () => show(each) }, each.model);
+    const name = make("button", { type: "button", class: "link", onclick: () => show(each) }, ...broken(each.model));
     return make("tr", { "data-place": each.place, onclick: () => show(each) },
-      make("td", { class: "name" }, name), make("td", null, `${each.predictor} ${each.version}`),
+      make("td", { class: "name" }, name), make("td", null, ...broken(`${each.predictor} ${each.version}`)),
       make("td", { class: "wide" }, each.device), make("td", { class: "n" }, ms(each.ms)),
       make("td", { class: "n wide" }, range(each.interval)), make("td", { class: "bar wide" }, bar),
       make("td", null, make("span", { class: `mark ${each.trust.level}` }, { good: "sure", careful: "with care", bad: "no" }[each.trust.level])));

@@ -69,7 +69,7 @@ function executed(kernel, prediction, most, left) {
     type: "button", class: `kernel ${kernel.status}`, "data-kernel": kernel.index, tabindex: -1,
     title: `${kernel.nodes.join("\n") || kernel.layer}\n${kernel.shape}\n${ms(kernel.ms)} ms, ${percent(share)}, ${kernel.status}`,
     onclick: () => look(kernel, "network"),
-  }, make("span", { class: "what" }, chips, make("span", { class: "layer" }, kernel.layer)), make("span", { class: "n" }, ms(kernel.ms)));
+  }, make("span", { class: "what" }, chips, make("span", { class: "layer" }, make("bdi", null, kernel.nodes.length ? kernel.layer : "inserted"))), make("span", { class: "n" }, ms(kernel.ms)));
   box.style.marginLeft = `${left}px`;
   return heat(box, kernel.ms, most);
 }

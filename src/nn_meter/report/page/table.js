@@ -9,16 +9,19 @@ const COLUMNS = [
   { name: "ms", kind: "n", of: (kernel) => kernel.ms },
   { name: "share", kind: "n bar", of: (kernel) => kernel.ms },
   { name: "bound", kind: "wide", of: (kernel) => kernel.bound },
-  { name: "status", kind: "wide", of: (kernel) => kernel.status },
+  { name: "status", kind: "wide own", of: (kernel) => kernel.status },
 ];
 const FIGURES = new Set(["#", "ms", "share"]);
+const ADDED = new Set(["ms", "share"]);
+const FOLDED = 50; // of more kernels, equal layers are one row at first
 const ORDER = new Intl.Collator("en", { numeric: true });
 
 function layers(prediction) {
   let sorted = { column: COLUMNS[5], down: true };
   let shown = [];
-  const most = Math.max(...prediction.kernels.map((kernel) => kernel.ms), 0);
-  const rows = prediction.kernels.map((kernel) => row(kernel, prediction, most));
+  const foldable = prediction.folds.length < prediction.kernels.length;
+  const open = new Set(); // folds whose kernels stand below them
+  const rows = prediction.kernels.map((kernel) => row(kernel, prediction));
   const body = make("tbody");
   const heads = COLUMNS.map((column) => {
     const sort = () => {
@@ -30,6 +33,9 @@ function layers(prediction) {
   });
   const search = make("input", { type: "search", placeholder: "search layer, operator, shape …", "aria-label": "search", oninput: draw });
   const kinds = filter("kind", prediction.kernels.map((kernel) => kernel.kind), draw);
+  const folding = make("select", { "aria-label": "rows", "data-filter": "rows", hidden: foldable ? null : "", onchange: draw },
+    make("option", { value: "folds", selected: prediction.kernels.length > FOLDED ? "" : null }, "equal layers together"),
+    make("option", { value: "", selected: prediction.kernels.length > FOLDED ? null : "" }, "each kernel"));
   const statuses = filter("status", prediction.kernels.map((kernel) => kernel.status), draw);
   const found = make("p", { class: "found", "aria-live": "polite" });
 
@@ -41,64 +47,110 @@ function layers(prediction) {
   }
 
   function draw() {
-    const { column, down } = sorted;
-    const sign = down ? -1 : 1;
-    shown = prediction.kernels.filter(matches).sort((one, other) => {
-      const [a, b] = [column.of(one), column.of(other)];
-      return sign * (typeof a === "number" ? a - b : ORDER.compare(a, b)) || one.index - other.index;
+    shown = prediction.kernels.filter(matches);
+    const together = foldable && folding.value === "folds";
+    const groups = [...Map.groupBy(shown, (kernel) => (together ? kernel.fold : kernel.index)).values()].map(grouping);
+    const most = Math.max(...groups.map(({ kernels }) => sum(kernels.map((kernel) => kernel.ms))), 0);
+    const lines = groups.sort(before).flatMap(({ kernels }) => {
+      if (kernels.length === 1) return [plain(kernels[0], most)];
+      const { fold } = kernels[0];
+      const head = foldRow(kernels, prediction, open.has(fold), () => { if (!open.delete(fold)) open.add(fold); draw(); });
+      return [filled(head, sum(kernels.map((kernel) => kernel.ms)), most),
+        ...(open.has(fold) ? kernels.map((kernel) => plain(kernel, most, true)) : [])];
     });
-    body.replaceChildren(...shown.map((kernel) => rows[kernel.index]));
+    shown = groups.flatMap(({ kernels }) => kernels);
+    body.replaceChildren(...lines);
     heads.forEach((head, place) => {
-      const own = COLUMNS[place] === column;
-      head.setAttribute("aria-sort", own ? (down ? "descending" : "ascending") : "none");
+      const own = COLUMNS[place] === sorted.column;
+      head.setAttribute("aria-sort", own ? (sorted.down ? "descending" : "ascending") : "none");
     });
     const time = sum(shown.map((kernel) => kernel.ms));
     const share = percent(prediction.ms ? time / prediction.ms : 0);
-    found.textContent = `${shown.length} of ${counted(prediction.kernels.length, "kernel")}, ${ms(time)} ms, ${share}`;
+    const folded = groups.length < shown.length ? ` in ${counted(groups.length, "row")}` : "";
+    found.textContent = `${shown.length} of ${counted(prediction.kernels.length, "kernel")}${folded}, ${ms(time)} ms, ${share}`;
+  }
+
+  // What a group is sorted by: the time of all, else what its first kernel says.
+  function grouping(kernels) {
+    const { column } = sorted;
+    return { kernels, key: kernels.length > 1 && ADDED.has(column.name) ? sum(kernels.map(column.of)) : column.of(kernels[0]) };
+  }
+
+  function before(one, other) {
+    const sign = sorted.down ? -1 : 1;
+    const way = typeof one.key === "number" ? one.key - other.key : ORDER.compare(one.key, other.key);
+    return sign * way || one.kernels[0].index - other.kernels[0].index;
+  }
+
+  function plain(kernel, most, within = false) {
+    rows[kernel.index].classList.toggle("within", within);
+    return filled(rows[kernel.index], kernel.ms, most);
   }
 
   const save = make("button", { type: "button", id: "csv", onclick: () => download(prediction, shown) }, "CSV");
-  const scroll = make("div", { class: "scroll tall" }, make("table", { class: "layers" }, make("thead", null, make("tr", null, ...heads)), body));
+  const alike = new Set(prediction.kernels.map((kernel) => kernel.status)).size < 2;
+  const scroll = make("div", { class: "scroll tall" }, make("table", { class: `layers${alike ? " alike" : ""}` }, make("thead", null, make("tr", null, ...heads)), body));
   const detail = make("div", { class: "detail", "aria-live": "polite" });
   looking.hear.push((kernel, from) => {
     rows.forEach((each, index) => each.classList.toggle("marked", kernel !== null && index === kernel.index));
     detail.replaceChildren(...(kernel === null ? [] : about(kernel, prediction)));
     if (kernel === null || from === "table") return;
-    if (!shown.includes(kernel)) {
-      search.value = kinds.value = statuses.value = "";
-      draw();
-    }
+    if (!shown.includes(kernel)) search.value = kinds.value = statuses.value = "";
+    open.add(kernel.fold);
+    draw();
     centre(scroll, rows[kernel.index]);
   });
   draw();
-  const tools = make("div", { class: "tools" }, search, kinds, statuses, save);
+  const tools = make("div", { class: "tools" }, search, folding, kinds, statuses, save);
   const note = make("p", { class: "paper" }, "On paper: the first fifty rows.");
   return section("layers", "Layers", "", tools, found, scroll, note, detail);
 }
 
-function row(kernel, prediction, most) {
-  const share = prediction.ms ? kernel.ms / prediction.ms : 0;
-  const bar = make("div", { class: "fill" });
-  bar.style.width = `${most ? (100 * kernel.ms) / most : 0}%`;
-  const shown = {
+function row(kernel, prediction) {
+  const row = rowOf(kernel, prediction, {
     layer: [make("span", { class: "text" }, ...broken(kernel.layer)), copier(kernel.nodes[0] || kernel.layer, "the layer's name"),
       make("span", { class: "small" }, kernel.label)],
+  });
+  for (const [name, value] of Object.entries({ class: kernel.status, "data-kernel": kernel.index, tabindex: 0 })) row.setAttribute(name, value);
+  row.querySelector(".name").title = kernel.nodes.join("\n");
+  row.addEventListener("click", () => look(kernel, "table"));
+  row.addEventListener("keydown", (event) => { if (event.key === "Enter" && event.target === row) look(kernel, "table"); });
+  return row;
+}
+
+function filled(row, time, most) {
+  row.querySelector(".fill").style.width = `${most ? (100 * time) / most : 0}%`;
+  return row;
+}
+
+function rowOf(kernel, prediction, own) {
+  const shown = {
     kernel: broken(kernel.label),
     ms: [ms(kernel.ms)],
-    share: [make("span", null, percent(share)), bar],
+    share: [make("span", null, percent(prediction.ms ? kernel.ms / prediction.ms : 0)), make("div", { class: "fill" })],
     status: [make("span", { class: `status ${kernel.status}` }, kernel.status)],
+    ...own,
   };
-  const cells = COLUMNS.map((column) => make("td", { class: column.kind, title: column.name === "layer" ? kernel.nodes.join("\n") : null },
-    ...(shown[column.name] || [String(column.of(kernel))])));
-  return make("tr", {
-    class: kernel.status, "data-kernel": kernel.index, tabindex: 0, onclick: () => look(kernel, "table"),
-    onkeydown: (event) => { if (event.key === "Enter" && event.target === event.currentTarget) look(kernel, "table"); },
-  }, ...cells);
+  return make("tr", null, ...COLUMNS.map((column) => make("td", { class: column.kind }, ...(shown[column.name] || [String(column.of(kernel))]))));
+}
+
+// Equal layers as one row: their time together, and a click that shows them one by one.
+function foldRow(kernels, prediction, open, toggle) {
+  const [first] = kernels;
+  const row = rowOf({ ...first, ms: sum(kernels.map((kernel) => kernel.ms)) }, prediction, {
+    "#": [open ? "▾" : "▸"],
+    layer: [make("span", { class: "text" }, ...broken(prediction.folds[first.fold])), make("span", { class: "count" }, `×${kernels.length}`),
+      make("span", { class: "small" }, first.label)],
+  });
+  for (const [name, value] of Object.entries({ class: "fold", "data-fold": first.fold, tabindex: 0, "aria-expanded": open })) row.setAttribute(name, value);
+  row.addEventListener("click", toggle);
+  row.addEventListener("keydown", (event) => { if (event.key === "Enter") toggle(); });
+  return row;
 }
 
 function filter(name, values, changed) {
   const options = [...new Set(values)].sort(ORDER.compare).map((value) => make("option", { value }, value));
-  return make("select", { "aria-label": name, "data-filter": name, onchange: changed }, make("option", { value: "" }, `every ${name}`), ...options);
+  return make("select", { "aria-label": name, "data-filter": name, hidden: options.length > 1 ? null : "", onchange: changed }, make("option", { value: "" }, `every ${name}`), ...options);
 }
 
 // All that is known of one kernel.

@@ -1,6 +1,7 @@
 // What fusion missed, and how far the answer can be trusted.
 
 const PAIRS = 12; // of one reason, the longest
+const REASONS = 8; // at first, those that cost the most
 
 function missed(prediction) {
   const reasons = new Map();
@@ -23,12 +24,12 @@ function missed(prediction) {
     const total = (end) => sum([...seconds.values()].map((second) => second[end]));
     return { reason, pairs, least: known ? total("least") : null, most: seconds.size ? total("most") : null };
   }).sort((a, b) => (b.least ?? b.most ?? 0) - (a.least ?? a.most ?? 0));
-  const rows = groups.map(({ reason, pairs, least, most }) => {
+  const rows = groups.map(({ reason, pairs, least, most }, place) => {
     const listed = pairs.slice(0, PAIRS).map((pair) => make("li", null, make("button", {
       type: "button", class: "link", onclick: () => pair.to !== null && look(prediction.kernels[pair.to], "missed"),
     }, `${pair.producer} → ${pair.consumer}`), ` ${ms(pair.least ?? pair.most)} ms`));
     if (pairs.length > PAIRS) listed.push(make("li", null, `${pairs.length - PAIRS} more`));
-    return make("tr", null,
+    return make("tr", { hidden: place >= REASONS ? "" : null },
       make("td", { class: "name" }, make("details", null, make("summary", null, reason), make("ul", null, ...listed))),
       make("td", { class: "n wide" }, String(pairs.length)), make("td", { class: "n" }, ms(least)), make("td", { class: "n" }, ms(most)));
   });
@@ -36,7 +37,11 @@ function missed(prediction) {
   const hint = "At least: passing the value on at the best speed of the device's memory, and one call (– where the predictor "
     + "does not know these). At most: all that the second kernel takes. Not all of it can be had: a convolution that reads a "
     + "convolution stays two.";
-  return section("missed", "What fusion missed", hint, table(heads, rows, {}));
+  const more = rows.length > REASONS ? make("button", { type: "button", class: "rest", onclick: (event) => {
+    rows.forEach((row) => row.removeAttribute("hidden"));
+    event.currentTarget.remove();
+  } }, `${counted(rows.length - REASONS, "more reason")}`) : "";
+  return section("missed", "What fusion missed", hint, table(heads, rows, {}), more);
 }
 
 const rate = (share) => (share === null ? "–" : percent(share));
@@ -51,14 +56,15 @@ function rests(prediction) {
     ["all models", trust.errors ? off(trust.errors) : "this predictor does not say"],
     ["interval", calibration(trust.calibrated)],
   ];
+  const unsure = trust.kinds.some(([, , , , , , doubtful]) => doubtful);
   const rows = trust.kinds.map(([kind, kernels, latency, share, measured, error, doubtful, beyond]) => make("tr", { class: doubtful ? "doubtful" : null },
     make("td", { class: "name" }, text(kind)), make("td", { class: "n" }, String(kernels)), make("td", { class: "n wide" }, ms(latency)),
     make("td", { class: "n" }, percent(share)), make("td", { class: "n wide" }, measured ? String(measured) : "–"),
-    make("td", { class: "n" }, rate(error)), make("td", { class: "n" }, doubtful ? String(doubtful) : ""),
-    make("td", { class: "n" }, beyond ? beyond.toFixed(1) : "")));
-  const heads = [["kind", "name"], ["kernels", "n"], ["ms", "n wide"], ["share", "n"], ["measured", "n wide"], ["error", "n"], ["not predicted", "n"], ["beyond", "n"]];
-  const hint = "Error: the median of single kernels held out from training. Beyond: how many doublings the farthest kernel lies "
-    + "outside of what was trained on.";
+    make("td", { class: "n" }, rate(error)),
+    ...(unsure ? [make("td", { class: "n" }, doubtful ? String(doubtful) : ""), make("td", { class: "n wide" }, beyond ? beyond.toFixed(1) : "")] : [])));
+  const heads = [["kind", "name"], ["kernels", "n"], ["ms", "n wide"], ["share", "n"], ["measured", "n wide"], ["error", "n"], ...(unsure ? [["not predicted", "n"], ["beyond", "n wide"]] : [])];
+  const hint = `Error: the median of single kernels held out from training.${unsure ? " Beyond: how many doublings the farthest kernel lies "
+    + "outside of what was trained on." : ""}`;
   const notes = texts(trust.notes).map((note) => make("li", null, note));
   return section("trust", "How far to trust it", "",
     make("dl", null, ...facts.flatMap(([name, value]) => [make("dt", null, name), make("dd", null, value)])),
@@ -73,9 +79,11 @@ function calibration(found) {
 }
 
 function remarks(prediction) {
-  const items = [
-    ...prediction.notes,
-    ...prediction.free.map(({ label, reason, count }) => `${label}${count > 1 ? ` (×${count})` : ""}: free, ${reason}`),
-  ].map((note) => make("li", null, note));
-  return items.length ? section("notes", "Notes", "", make("ul", null, ...items)) : "";
+  const free = new Map();
+  for (const { label, reason, count } of prediction.free) {
+    free.set(reason, [...(free.get(reason) || []), `${label}${count > 1 ? ` ×${count}` : ""}`]);
+  }
+  const items = [...prediction.notes, ...[...free].map(([reason, labels]) => `free, ${reason}: ${labels.join(", ")}`)];
+  const list = make("ul", null, ...items.map((note) => make("li", null, note)));
+  return items.length ? section("notes", "Notes", "", list) : "";
 }
