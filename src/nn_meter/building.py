@@ -57,7 +57,7 @@ TRAINING_GROWTH = 2.3
 """Training takes so many times what the fits took that judge the families half-way: 2.3 on a journal of 2,622 networks,
 2.1 on one of 7,923 (processor seconds from reading the journal to the bundle, on a Xeon)."""
 
-_TRACED = Plan(rounds=1, warmup_turns=0, max_repeats=10)
+_TRACED = Plan(rounds=1, warmup_turns=0, max_repeats=16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +74,9 @@ class BuildPlan:
     backend: str = "onnxruntime_cpu"
     settings: Mapping[str, Any] = field(default_factory=dict)
     budget_s: float = 1200.0
-    runs_ms: float = 40.0
+    runs_ms: float = 100.0
     least: int = 6
-    most: int = 12
+    most: int = 30
     timeout_s: float = 60.0
     seed: int = 0
     kinds: tuple[str, ...] | None = None

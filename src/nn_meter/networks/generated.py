@@ -25,6 +25,7 @@ from nn_meter.networks import _blocks_tokens as tokens
 from nn_meter.networks._blocks import LARGEST, Pen, Step, log_uniform
 from nn_meter.networks._blocks_micro import MICRO
 from nn_meter.networks._blocks_operators import OPERATORS
+from nn_meter.networks.one_memory import one_memory
 from nn_meter.networks.quantised import PRECISIONS
 
 MAX_FLOPS = 4.0e8 * LARGEST
@@ -85,7 +86,9 @@ class Family:
             most = 2 * MOST_FLOPS if pens[0].part else MAX_FLOPS * pens[0].scale / LARGEST
             if pens[0].nodes and 2 * sum(pen.macs for pen in pens) <= most:
                 graph = b.graph(*outputs, *(other for pen in pens for other in pen.others))
-                return PRECISIONS[pens[0].pick(*self.precisions)](graph) if self.precisions else graph
+                if self.precisions:
+                    graph = PRECISIONS[pens[0].pick(*self.precisions)](graph)
+                return one_memory(graph) if pens[0].part else graph
         raise AssertionError("unreachable: attempts do not end")
 
 
