@@ -35,7 +35,7 @@ MANY = 0.25
 """Share of the networks that are of many parts, as many as real ones: a kernel of a real model finds its weights as far
 away as all others of the model push them, and in a small network they never leave the nearest cache."""
 
-_PART, _NODES, _WEIGHTS = (0.2, LARGEST), (100.0, 1000.0), (2.0**19, 2.0**26)
+_PART, _NODES, _WEIGHTS = (0.03, LARGEST), (100.0, 1000.0), (2.0**19, 2.0**26)
 """Of such a network: how costly its parts are, relative to usual networks, as those of a small mobile model or of a
 large one; how many nodes it has, or how many weights, 2 to 256 MB of floats, whichever comes first."""
 
