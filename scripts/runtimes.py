@@ -28,7 +28,6 @@ from nn_meter.frontends import read
 from nn_meter.learning.metrics import spearman
 from nn_meter.measuring import Failure, Plan
 from nn_meter.measuring.fixed import PROBE
-from nn_meter.measuring.measure import quantile
 
 PLAN = Plan(rounds=1, turn_s=0.25, min_repeats=5, warmup_turns=2)
 """One turn; each model has several, the other runtimes between them."""
@@ -70,9 +69,9 @@ def measured(benches: Mapping[str, Bench], model: Subject, turns: int) -> dict[s
                 if isinstance(taken, Failure):
                     del runs[backend]
                 else:
-                    runs[backend] += taken.values_ms
+                    runs[backend].append(taken.quiet_ms)
                     probes[backend].append(float(taken.environment[PROBE] or 0))
-    return {backend: (quantile(values), statistics.median(probes[backend])) for backend, values in runs.items()}
+    return {backend: (statistics.median(taken), statistics.median(probes[backend])) for backend, taken in runs.items()}
 
 
 def compare(models: Sequence[Subject], on: Mapping[str, str], turns: int) -> list[Row]:

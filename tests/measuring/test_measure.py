@@ -51,6 +51,14 @@ def test_repeats_fill_a_turn_whatever_the_model_takes() -> None:
     assert measurements[1].quiet_ms == 400.0
 
 
+def test_quiet_is_the_middle_turn_s_and_not_the_quietest_s() -> None:
+    slow, still, usual = ([float(first + n) for n in range(21)] for first in (30, 10, 20))
+    taken = Measurement((*slow, *still, *usual), rounds=(21, 21, 21))
+    assert [len(turn) for turn in taken.turns] == [21, 21, 21]
+    assert taken.quiet_ms == 21.0  # the 5th percentile of 20 .. 40
+    assert taken.quiet_ms == Measurement((*still, *usual, *slow), rounds=(21, 21, 21)).quiet_ms
+
+
 def test_models_take_turns() -> None:
     clock, log = FakeClock(), []
     measure([steady(clock, 1.0, log, "a"), steady(clock, 1.0, log, "b")], Plan(rounds=3), clock=clock)

@@ -154,7 +154,7 @@ def _undisturbed(records: Sequence[Record], probe_ms: float | None) -> tuple[lis
     if not records:
         return [], 0.0
     probes = [record.probe for record in records if record.probe is not None]
-    slowest = np.array([max(map(quantile, _turns(probe))) for probe in probes])
+    slowest = np.array([max(map(quantile, probe.turns)) for probe in probes])
     levels = np.concatenate(
         [
             np.full(min(_NEAR, len(probes) - i), _pooled(probes[max(0, i - _AROUND) : i + _AROUND]))
@@ -167,11 +167,6 @@ def _undisturbed(records: Sequence[Record], probe_ms: float | None) -> tuple[lis
     nearby = [float(np.median(own[max(0, n - _NEAR) : n + _NEAR])) for n in range(len(kept))]
     quiet_ms = probe_ms or float(np.median(nearby))
     return [(records[i], each / quiet_ms) for i, each in zip(kept, nearby, strict=True)], quiet_ms
-
-
-def _turns(taken: Measurement) -> list[tuple[float, ...]]:
-    ends = np.cumsum(taken.rounds).tolist()
-    return [taken.values_ms[end - count : end] for end, count in zip(ends, taken.rounds, strict=True)]
 
 
 def _pooled(probes: Iterable[Measurement]) -> float:

@@ -1,15 +1,19 @@
 """The measuring loop: calibrate, warm up, then take turns between runners in rounds spread over time.
 
-*Quiet* means one thing in this project: the quantile ``QUIET`` of runs. Neighbours on a machine slow stretches of runs
-and never speed one up, so that a low quantile is what the machine does while they are still, and unlike the fastest run
-it does not fall with the number of runs. A model's quiet latency is that quantile of its runs. Where a stretch was slow
-as a whole, it is corrected by a probe that took turns in it: by its quiet latency in that stretch, relative to that in
-the usual one. What the runtime's profiler tells of single kernels is shared out
-so that they add up to their network's quiet latency (``learning.correction``). Bundles name it as their ``statistic``.
+*Quiet* means one thing in this project: the quantile ``QUIET`` of the runs of a turn, in the middle one of all turns.
+Neighbours on a machine slow stretches of runs and never speed one up, so that a low quantile is what the machine does
+while they are still, and unlike the fastest run it does not fall with the number of runs. What they hold of a shared
+cache changes over minutes, and moves whole turns: those of one model by 24 %, on a Xeon whose fixed probe moved by 8 %.
+The quietest of many turns would be another thing than the one or two that a build has time for, and a predictor judged
+by what it never saw. Where a stretch was slow as a whole, it is corrected by a probe that took turns in it: by its
+quiet latency in that stretch, relative to that in the usual one. What the runtime's profiler tells of single kernels is
+shared out so that they add up to their network's quiet latency (``learning.correction``). Bundles name it as their
+``statistic``.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 import statistics
@@ -87,8 +91,15 @@ class Measurement:
 
     @property
     def quiet_ms(self) -> float:
-        """The quantile ``QUIET``: the latency while the neighbours were quiet."""
-        return self.quantile_ms(QUIET)
+        """The quantile ``QUIET`` of each turn, in the middle one: the latency while the neighbours were quiet."""
+        return statistics.median(map(quantile, self.turns))
+
+    @property
+    def turns(self) -> list[tuple[float, ...]]:
+        """The values of each turn."""
+        rounds = self.rounds or (len(self.values_ms),)
+        ends = itertools.accumulate(rounds)
+        return [self.values_ms[end - count : end] for end, count in zip(ends, rounds, strict=True)]
 
     @property
     def noise(self) -> float:

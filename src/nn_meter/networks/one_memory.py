@@ -22,7 +22,7 @@ _FLAT = "shared:flat"
 
 
 def one_memory(graph: Graph) -> Graph:
-    """``graph`` with its inputs of floats as views of the largest one, and with outputs of one element each; verified."""
+    """``graph`` with its inputs of floats as views of the largest, and with outputs of one element each; verified."""
     sizes = {name: prod(graph.tensors[name].shape) for name in graph.inputs if _taken(graph, name)}
     if not sizes:
         return graph
