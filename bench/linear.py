@@ -1,26 +1,25 @@
 """How time and memory grow with the number of nodes: every source, ``predict`` and ``explain`` with its page.
 
 Run from the repository root: ``PYTHONPATH=src python bench/linear.py [--sizes 1000 10000 100000] [--sources ...]
-[--repeats 3]``. Each size of each source runs so often, each time in a process of its own, after a small model of the
-same source has warmed it up. Printed are the medians of seconds of processor time and of MB that the model added to
-what the process held, and the exponents of both between neighbouring sizes: 1 is linear. Where PyTorch is not installed
-its row says so.
+[--repeats 3]``. The sizes of each source run by turns so often, each time in a process of its own, after a small model
+of the same source has warmed it up. Printed are the least seconds of processor time, since whatever else a machine does
+only adds to them, and the MB that Python's allocator gave out at once beyond what was held, which one more run counts
+(what a process occupies grows less at first: it fills the holes that imports left); then the exponents of both between
+neighbouring sizes: 1 is linear. Where PyTorch is not installed its row says so.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import pickle
-import resource
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from math import log, log10
+from math import inf, log, log10
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
@@ -167,8 +166,8 @@ SOURCES: dict[str, tuple[str, Callable[[int], Any]]] = {
 _WARM = 20
 
 
-def work(source: str, does: str) -> dict[str, float]:
-    """Seconds and MB in this process of the pickled model on stdin."""
+def work(source: str, does: str, what: str) -> float:
+    """Seconds or MB in this process of the pickled model on stdin."""
     from nn_meter import load_latency_predictor
     from nn_meter.report import html
 
@@ -184,23 +183,38 @@ def work(source: str, does: str) -> dict[str, float]:
 
     ask(make(_WARM))
     model = pickle.loads(sys.stdin.buffer.read())  # made elsewhere: what that took would be there to be used again
-    held_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    if what == "mb":
+        tracemalloc.start()
+        ask(model)
+        return tracemalloc.get_traced_memory()[1] / 2**20
     begin = time.process_time()
     ask(model)
-    seconds = time.process_time() - begin
-    return {"s": seconds, "mb": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - held_kb) / 1024}
+    return time.process_time() - begin
 
 
 def exponents(sizes: Sequence[int], found: Sequence[float]) -> list[float]:
-    """Between neighbours; ``found`` of less than one page counts as one."""
-    least = resource.getpagesize() / 2**20
-    costs = [max(each, least) for each in found]
-    return [log(b / a) / log(n / m) for (m, n), (a, b) in zip(pairwise(sizes), pairwise(costs), strict=True)]
+    """Between neighbours."""
+    return [log(b / a) / log(n / m) for (m, n), (a, b) in zip(pairwise(sizes), pairwise(found), strict=True)]
 
 
-def _run(command: Sequence[str], given: bytes) -> bytes | str:
-    """What a process prints; as text its last words where it failed."""
-    done = subprocess.run(command, capture_output=True, input=given)
+def costs(source: str, does: str, models: Sequence[bytes | str], repeats: int) -> list[list[float]] | str:
+    """Seconds, and MB, of each of ``models``; what was said where one could not be made or asked."""
+    found: list[list[float]] = []
+    for what, times in (("s", repeats), ("mb", 1)):
+        least = [inf] * len(models)
+        for _ in range(times):
+            for at, model in enumerate(models):
+                said = model if isinstance(model, str) else _run("--one", source, does, what, given=model)
+                if isinstance(said, str):
+                    return said
+                least[at] = min(least[at], float(said))
+        found.append(least)
+    return found
+
+
+def _run(*arguments: str, given: bytes = b"") -> bytes | str:
+    """What this file prints in a process of its own; as text its last words where it failed."""
+    done = subprocess.run([sys.executable, __file__, *arguments], capture_output=True, input=given)
     return done.stdout if done.returncode == 0 else (done.stderr.decode().strip().splitlines() or ["?"])[-1][:100]
 
 
@@ -210,39 +224,33 @@ def main() -> int:
     parser.add_argument("--sources", nargs="+", choices=SOURCES, default=list(SOURCES), metavar="SOURCE")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--make", nargs=2, help=argparse.SUPPRESS)
-    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.make:
         source, size = options.make
         sys.stdout.buffer.write(pickle.dumps(SOURCES[source][1](int(size))))
         return 0
     if options.one:
-        print(json.dumps(work(*options.one)))
+        print(work(*options.one))
         return 0
-    steep, again = 0, [sys.executable, __file__]
+    steep = 0
     print(f"{'source':22} {'does':8}", *(f"{f'{size:,}':>20}" for size in options.sizes), " exponents of time | memory")
     for source in options.sources:
         models = []
         for size in options.sizes:
-            models.append(_run([*again, "--make", source, str(size)], b""))
+            models.append(_run("--make", source, str(size)))
             if isinstance(models[-1], str):
                 break
         for does in ("predict", "explain"):
-            found = []
-            for model in models:
-                runs = [model if isinstance(model, str) else _run([*again, "--one", source, does], model)
-                        for _ in range(options.repeats)]  # fmt: skip
-                if said := next((each for each in runs if isinstance(each, str)), ""):
-                    print(f"{source:22} {does:8} {said}")
-                    break
-                read = [json.loads(each) for each in runs]
-                found.append({what: median(each[what] for each in read) for what in ("s", "mb")})
-            else:
-                time_s, memory = (exponents(options.sizes, [each[what] for each in found]) for what in ("s", "mb"))
-                steep += any(each > MOST for each in (*time_s, *memory))
-                cells = " ".join(f"{each['s']:10.3f} s {each['mb']:5.0f} MB" for each in found)
-                told = " | ".join(" ".join(f"{each:6.3f}" for each in some) for some in (time_s, memory))
-                print(f"{source:22} {does:8} {cells}  {told}", flush=True)
+            found = costs(source, does, models, options.repeats)
+            if isinstance(found, str):
+                print(f"{source:22} {does:8} {found}", flush=True)
+                continue
+            grown = [exponents(options.sizes, each) for each in found]
+            steep += any(each > MOST for some in grown for each in some)
+            cells = " ".join(f"{s:10.3f} s {mb:5.1f} MB" for s, mb in zip(*found, strict=True))
+            told = " | ".join(" ".join(f"{each:6.3f}" for each in some) for some in grown)
+            print(f"{source:22} {does:8} {cells}  {told}", flush=True)
     return 1 if steep else 0
 
 
