@@ -25,7 +25,7 @@ for _threads in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):  # before numpy sta
 
 
 def main() -> int:
-    from .campaign import KINDS, Campaign, table
+    from .campaign import KINDS, MEMORY, Campaign, table
 
     parser = argparse.ArgumentParser("python -m fuzz", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seconds", type=float, default=math.inf)
@@ -37,7 +37,7 @@ def main() -> int:
     options = parser.parse_args()
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
-    with tempfile.TemporaryDirectory() as home:
+    with tempfile.TemporaryDirectory(dir=MEMORY) as home:
         os.environ["NN_METER_HOME"] = home
         if options.again:
             kind, _, index = options.again.stem.rpartition("-")

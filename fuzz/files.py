@@ -36,6 +36,7 @@ from nn_meter.networks.published import read_csv
 from nn_meter.predictors import bundle, published, registration
 from nn_meter.predictors.catalogue import DEFAULT, SHIPPED
 from nn_meter.predictors.legacy import convert_folder, read_forest
+from nn_meter.predictors.nnmeter_columns import NN_METER_1
 
 from . import mutation
 from .answers import EXAMPLE, answered, nnmeter_bundle
@@ -330,11 +331,11 @@ _PICKLES = (
 )  # fmt: skip
 
 
-def forests() -> tuple[bytes, ...]:
+def forests(columns: int = 3) -> tuple[bytes, ...]:
     """Small forests by every protocol of pickle."""
     from sklearn.ensemble import ExtraTreesRegressor, RandomForestRegressor
 
-    rows = np.random.default_rng(0).random((20, 3))
+    rows = np.random.default_rng(0).random((20, columns))
     fitted = [kind(2, random_state=0).fit(rows, rows.sum(1)) for kind in (RandomForestRegressor, ExtraTreesRegressor)]
     return tuple(pickle.dumps(each, protocol) for each in fitted for protocol in range(6))
 
@@ -374,7 +375,10 @@ class Fetched:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._files = {f"k/{kind}.pkl": forest for kind, forest in zip(("relu", "bn"), forests(), strict=False)}
+        self._files = {
+            f"k/{kind}.pkl": forest
+            for kind, forest in zip(("relu", "bn"), forests(len(NN_METER_1["relu"])), strict=False)
+        }
         self._files["k/fusion_rules.json"] = b'{"BF_conv_relu": {"obey": true}}'
 
     def make(self, draw: random.Random) -> bytes:
