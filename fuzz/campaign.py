@@ -45,7 +45,7 @@ STRETCH_S = 10.0
 STATE = "state.json"
 
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
-"""Where files of inputs lie, if there is such a place: a disk that each has to reach makes ten of a hundred a second."""
+"""Where files of inputs lie, if there is such a place: on a disk that each has to reach it is ten a second."""
 
 
 @dataclass

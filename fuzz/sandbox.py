@@ -25,7 +25,8 @@ SLOW_S = 5.0
 """Processor time that one input may take."""
 
 STILL_S = 60.0
-"""One that stays so long, on a machine that does other things too, waits for what never comes."""
+"""One that sleeps so long waits for what never comes, and one that computes so long hears no clock. On a machine that
+does other things too an input may have to wait for the processor, for as long as it likes."""
 
 MEMORY_BYTES = 1 << 30
 """More than the process has, fed once, that an input may take."""
@@ -200,7 +201,7 @@ def _forked(
     still = _hear(read, child, hear, board)
     _, status = os.waitpid(child, 0)
     if still:
-        return Outcome("still", "still", f"nothing came of it within {STILL_S:g} s")
+        return Outcome("still", "still", f"nothing came of it in {STILL_S:g} s of sleep or of processor time")
     if os.WIFSIGNALED(status):
         name = signal.Signals(os.WTERMSIG(status)).name
         return Outcome("crash", name, f"the process died of {name}")
@@ -209,7 +210,7 @@ def _forked(
 
 def _hear(read: int, child: int, hear: Callable[[Any], None], board: memoryview) -> bool:
     """Whether the process had to be ended, since it went on no more."""
-    begun, since = board[0], monotonic()
+    begun, awake, used_s = -1, 0.0, 0.0
     with os.fdopen(read) as lines:
         while True:
             if select.select([lines], [], [], 1.0)[0]:
@@ -217,11 +218,23 @@ def _hear(read: int, child: int, hear: Callable[[Any], None], board: memoryview)
                 if not line:
                     return False
                 hear(json.loads(line))
+            sleeps, now_s = _seen(child)
             if board[0] != begun:
-                begun, since = board[0], monotonic()
-            elif monotonic() - since > STILL_S:
+                begun, awake, used_s = board[0], monotonic(), now_s
+            elif not sleeps:
+                awake = monotonic()
+            if monotonic() - awake > STILL_S or now_s - used_s > STILL_S:
                 os.kill(child, signal.SIGKILL)
                 return True
+
+
+def _seen(child: int) -> tuple[bool, float]:
+    """Whether a process sleeps, and the seconds of processor time that it has had; where nobody tells it sleeps."""
+    try:
+        state, *numbers = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return True, 0.0
+    return state == "S", (int(numbers[10]) + int(numbers[11])) / os.sysconf("SC_CLK_TCK")  # proc(5): utime, stime
 
 
 def _limit(parent: int) -> None:

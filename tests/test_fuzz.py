@@ -36,18 +36,19 @@ def test_nothing_that_is_fed_to_it_breaks_it(tmp_path: Path) -> None:
 
 
 BROKEN = """
-import sys, os
+import sys, os, signal
 from pathlib import Path
 from fuzz import campaign
-from fuzz.sandbox import SLOW_S
 import fuzz.sandbox as sandbox
 
 sandbox.SLOW_S = 0.2
+sandbox.STILL_S = 1.0
 KINDS = {
     "fault": lambda data: {}[data],
     "crash": lambda data: os.abort(),
     "slow": lambda data: [None for _ in iter(int, 1)],
     "memory": lambda data: bytearray(1 << 31),
+    "still": lambda data: signal.pause(),
 }
 
 class Broken:
@@ -73,9 +74,9 @@ def test_findings_are_told_apart_made_smaller_and_kept(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     found = dict(re.findall(r"^(\w+) \d+: (\w+), ", done.stdout, re.MULTILINE))
-    assert found == {"fault": "fault", "crash": "crash", "slow": "slow", "memory": "memory"}
+    assert found == {each: each for each in ("fault", "crash", "slow", "memory", "still")}
     kept = sorted((tmp_path / "out").glob("*.bin"))
-    assert len(kept) == 4
+    assert len(kept) == 5
     assert {path.read_bytes() for path in kept} == {b"!"}
 
 

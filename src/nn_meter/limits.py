@@ -21,6 +21,7 @@ class Limit:
 
 
 TEXT_BYTES = Limit(64 << 20, "bytes of JSON")
+JSON_VALUES = Limit(6_000_000, "values of JSON, texts' commas and brackets counted in")
 YAML_BYTES = Limit(1 << 20, "bytes of YAML")
 YAML_NODES = Limit(100_000, "values of YAML, aliases followed")
 FILE_BYTES = Limit(256 << 20, "bytes in one file")

@@ -274,6 +274,17 @@ def test_text_of_nn_meter_ir_is_bounded(tmp_path: Path) -> None:
         frontends.read(tmp_path / "big.json", "nnmeter-ir")
 
 
+def test_values_of_nn_meter_ir_are_counted_before_they_are_made() -> None:
+    with pytest.raises(ModelError, match=r"values of JSON, .*; at most"):  # 18 kB that would become 500 MB
+        nnmeter_ir.load(gzip.compress(b'{"a":[' + b"{}," * 6_100_000 + b"0]}"))
+
+
+def test_a_scale_beyond_all_numbers_is_an_error_without_a_warning() -> None:
+    scales = helper.make_tensor("s", FLOAT, [2], [1.0, 3e38])
+    with pytest.raises(ShapeError, match="Resize"):
+        reader.read(model([helper.make_node("Resize", ["x", "", "s"], ["y"])], held=[scales]))
+
+
 def test_a_damaged_zip_is_recognised_as_no_model(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "m.zip", "w") as archive:
         archive.writestr("a", "content")

@@ -20,7 +20,7 @@ from nn_meter.frontends._source import head, path_of
 from nn_meter.ir import Attr, Graph, Node, Tensor, verify
 from nn_meter.ir.shapes import check_attributes
 from nn_meter.limits import DIMENSION, RANK, TEXT_BYTES
-from nn_meter.storage import read_bytes
+from nn_meter.storage import check_json, read_bytes
 
 name = "nnmeter_ir"
 suffixes = (".json", ".json.gz")
@@ -54,7 +54,7 @@ def load(source: object) -> dict[str, Any]:
         data = source if isinstance(source, bytes) else read_bytes(str(source), "nn-Meter IR", ModelFormatError)
         try:
             text = _unpacked(data) if data[:2] == _GZIP else data
-            TEXT_BYTES.check(len(text), label, ModelFormatError)
+            check_json(text, label, ModelFormatError)
             ir = json.loads(text)
         except (ValueError, OSError, EOFError, RecursionError, zlib.error) as error:
             raise ModelFormatError(f"{label}: no valid JSON, so no nn-Meter IR: {error}") from error

@@ -6,6 +6,7 @@ from nn_meter.storage.downloads import Fetched, download
 from nn_meter.storage.files import exists, expanded, locked, reason, replacing, unwritable, write
 from nn_meter.storage.reading import (
     Fields,
+    check_json,
     legible,
     parse_json,
     plain_name,
@@ -20,6 +21,7 @@ __all__ = [
     "Closing",
     "Fetched",
     "Fields",
+    "check_json",
     "download",
     "exists",
     "expanded",

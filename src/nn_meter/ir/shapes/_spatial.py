@@ -151,7 +151,8 @@ def _scaled(shape: Shape, scales: Sequence[float]) -> Shape:
     """Dimensions times scales, in single precision and cut off, as ONNX Runtime does."""
     if len(scales) != len(shape):
         raise ShapeError(f"{len(scales)} scales for the input {shape}")
-    return tuple(int(np.float32(dim) * np.float32(scale)) for dim, scale in zip(shape, scales, strict=True))
+    with np.errstate(over="ignore"):  # infinite then, which is no whole number
+        return tuple(int(np.float32(dim) * np.float32(scale)) for dim, scale in zip(shape, scales, strict=True))
 
 
 def _resize(s: Site) -> Sequence[Out]:
