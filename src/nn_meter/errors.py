@@ -27,6 +27,9 @@ Each message says what went wrong, where (file, node, kernel) and what to do abo
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import Any
+
 _LONGEST, _KEPT = 10_000, 4_000
 
 
@@ -106,6 +109,18 @@ class MissingDependencyError(NnMeterError):
 
     def __reduce__(self) -> tuple[type[MissingDependencyError], tuple[str, str, str]]:
         return MissingDependencyError, (self.package, self.extra, self._purpose)
+
+
+def needed(module: str, package: str, extra: str, purpose: str) -> Any:
+    """The module of an optional package.
+
+    Raises:
+        MissingDependencyError: it is not installed.
+    """
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise MissingDependencyError(package, extra, purpose) from error
 
 
 class MeasurementError(NnMeterError):

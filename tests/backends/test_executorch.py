@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from agreement import Agreement, agreement
 
-from nn_meter.backends import executorch, load
+from nn_meter.backends import executorch, in_process, load
 from nn_meter.backends.executorch import conversion, tracing
 from nn_meter.backends.executorch.conversion import Converted, Step, converted
 from nn_meter.backends.onnx_writer import as_bytes, random_inputs
@@ -149,7 +149,7 @@ def test_what_is_left_out_of_the_conversion_changes_no_byte_of_a_program(there: 
 @pytest.mark.heavy
 def test_threads_are_those_of_the_model_that_runs(there: None) -> None:
     one, two = load("executorch").prepare(sample_graph()), load("executorch", threads=2).prepare(sample_graph())
-    bindings = executorch._bindings()
+    bindings = executorch.ExecuTorch.imported()
     for prepared, threads in ((one, 1), (two, 2), (one, 1)):
         assert len(prepared.run(2)) == 2
         assert bindings._threadpool_get_thread_count() == threads
@@ -214,7 +214,7 @@ def test_a_kernel_that_no_step_becomes_is_an_error() -> None:
 
 
 def test_a_missing_runtime_is_named_with_its_install_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "executorch.extension.pybindings", None)
+    monkeypatch.setitem(sys.modules, "executorch.extension.pybindings._C", None)
     for made in (load("executorch").check, lambda: load("executorch").prepare(sample_graph())):
         with pytest.raises(MissingDependencyError, match=r"pip install 'nn-meter\[executorch\]'"):
             made()
@@ -226,9 +226,8 @@ def test_a_number_of_threads_that_is_none_is_refused() -> None:
 
 
 def test_a_version_whose_passes_are_not_known_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("torch", "executorch", "executorch.extension", "executorch.extension.pybindings"):
+    for name in ("torch", "executorch.extension.pybindings._C"):
         monkeypatch.setitem(sys.modules, name, ModuleType(name))
-    monkeypatch.setattr(sys.modules[name], "_C", None, raising=False)
-    monkeypatch.setattr(executorch, "version", lambda package: "1.50.0")
+    monkeypatch.setattr(in_process, "version", lambda package: "1.50.0")
     with pytest.raises(BackendError, match=r"1\.50\.0 is installed.*: pip install 'nn-meter\[executorch\]'"):
         load("executorch").check()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType
 
 import numpy as np
 import pytest
 from agreement import Agreement, agreement
 
-from nn_meter.backends import litert, load
+from nn_meter.backends import in_process, load
 from nn_meter.backends.litert import tracing
 from nn_meter.backends.litert.lowering import ROWS
 from nn_meter.backends.litert.model import Stored, Written
@@ -245,7 +245,7 @@ def test_every_row_has_an_operator_of_this_name() -> None:
 
 
 def test_a_missing_runtime_is_named_with_its_install_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "ai_edge_litert", None)
+    monkeypatch.setitem(sys.modules, "ai_edge_litert.schema_py_generated", None)
     for call in (load("litert").check, lambda: load("litert").prepare(sample_graph())):
         with pytest.raises(MissingDependencyError, match=r"pip install 'nn-meter\[litert\]'"):
             call()
@@ -257,8 +257,8 @@ def test_a_number_of_threads_that_is_none_is_refused() -> None:
 
 
 def test_a_version_whose_interface_is_not_known_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "ai_edge_litert", SimpleNamespace(schema_py_generated=None))
-    monkeypatch.setattr(litert, "version", lambda package: "2.30.0")
+    monkeypatch.setitem(sys.modules, "ai_edge_litert.schema_py_generated", ModuleType("schema"))
+    monkeypatch.setattr(in_process, "version", lambda package: "2.30.0")
     with pytest.raises(BackendError, match=r"2\.30\.0 is installed.*: pip install 'nn-meter\[litert\]'"):
         load("litert").check()
 

@@ -16,19 +16,20 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Mapping, Set
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import onnx
 from onnx import AttributeProto, helper, numpy_helper
 
-from nn_meter.backends.base import Model, check_threads, timed
+from nn_meter.backends.base import Model, timed
+from nn_meter.backends.in_process import InProcess, Package, Threads
 from nn_meter.backends.onnx_writer import as_bytes, random_inputs
-from nn_meter.errors import BackendError, MissingDependencyError
+from nn_meter.errors import BackendError
 from nn_meter.ir.graph import Attr
 from nn_meter.ir.shapes import dtype_of
 from nn_meter.runtimes.trace import ExecutedKernel, KernelTrace, Operand
@@ -50,59 +51,28 @@ _TRACE_DTYPES = MappingProxyType({"float": "float32", "double": "float64", "stri
 
 
 @dataclass(frozen=True, slots=True)
-class OnnxRuntimeConfig:
+class OnnxRuntimeConfig(Threads):
     """Settings of an onnxruntime session.
 
     ``threads`` work inside one operator; ``execution_mode`` is ``"sequential"`` or ``"parallel"`` (branches
     side by side); ``optimisation`` is one of ``OPTIMISATIONS``; ``spinning`` lets idle threads wait busily,
-    which only matters with more than one of them.
+    which only matters with more than one of them."""
 
-    Raises:
-        BackendError: a value that onnxruntime does not have.
-    """
-
-    threads: int = 1
     execution_mode: str = "sequential"
     optimisation: str = "all"
     spinning: bool = False
 
-    def __post_init__(self) -> None:
-        check_threads("onnxruntime_cpu", self.threads)
-        if self.execution_mode not in EXECUTION_MODES:
-            raise BackendError(
-                f"onnxruntime_cpu: no execution mode {self.execution_mode!r}; "
-                f"use one of {', '.join(EXECUTION_MODES)}"
-            )
-        if self.optimisation not in OPTIMISATIONS:
-            raise BackendError(
-                f"onnxruntime_cpu: no optimisation level {self.optimisation!r}; "
-                f"use one of {', '.join(OPTIMISATIONS)}"
-            )
 
-
-class OnnxRuntimeCpu:
+class OnnxRuntimeCpu(InProcess):
     """``Backend`` that runs models in this process, on onnxruntime's CPU provider."""
 
-    name: ClassVar[str] = "onnxruntime_cpu"
-    runtime: ClassVar[str] = "onnxruntime"
-    config_type: ClassVar[type[OnnxRuntimeConfig]] = OnnxRuntimeConfig
-
-    def __init__(self, config: OnnxRuntimeConfig = OnnxRuntimeConfig()) -> None:
-        self.config = config
-
-    def check(self) -> Mapping[str, str | int | float]:
-        """Runtime, version, device and settings.
-
-        Raises:
-            MissingDependencyError: onnxruntime is not installed.
-        """
-        runtime = _onnxruntime()
-        return {
-            "runtime": "onnxruntime",
-            "runtime_version": runtime.__version__,
-            "device": "cpu",
-            **asdict(self.config),
-        }
+    name = "onnxruntime_cpu"
+    runtime = "onnxruntime"
+    package = Package("onnxruntime", "onnxruntime", "build")
+    config_type = OnnxRuntimeConfig
+    choices = MappingProxyType(
+        {"execution_mode": ("execution mode", EXECUTION_MODES), "optimisation": ("optimisation level", OPTIMISATIONS)}
+    )
 
     def prepare(self, model: Model) -> OnnxRuntimePrepared:
         """``model`` in a session of its own, with random inputs.
@@ -168,18 +138,8 @@ def _thread() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(1, "onnxruntime")
 
 
-def _onnxruntime() -> Any:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise MissingDependencyError(
-            "onnxruntime", "build", "measuring with the backend onnxruntime_cpu"
-        ) from error
-    return onnxruntime
-
-
 def _options(config: OnnxRuntimeConfig) -> Any:
-    runtime = _onnxruntime()
+    runtime = OnnxRuntimeCpu.imported()
     levels = runtime.GraphOptimizationLevel
     modes = runtime.ExecutionMode
     options = runtime.SessionOptions()
@@ -204,7 +164,7 @@ def _options(config: OnnxRuntimeConfig) -> Any:
 
 def _session(data: bytes, options: Any) -> Any:
     try:
-        return _onnxruntime().InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        return OnnxRuntimeCpu.imported().InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:
         reason = str(error).strip().splitlines()[0]
         raise BackendError(f"onnxruntime refuses the model: {reason}") from error

@@ -11,20 +11,19 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from io import BytesIO
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
-from nn_meter.backends.base import Model, check_threads, timed
+from nn_meter.backends.base import Model, timed
+from nn_meter.backends.in_process import InProcess, Package, Threads
 from nn_meter.backends.onnx_writer import as_bytes, random_inputs
-from nn_meter.errors import BackendError, MissingDependencyError
+from nn_meter.errors import BackendError
 from nn_meter.runtimes.trace import ExecutedKernel, KernelTrace, Operand
 from nn_meter.storage import Closing
-
-PRECISIONS = ("f32", "bf16", "f16")
 
 _SLOW_RUNS = 3
 """Runs of a fresh model that a trace leaves out: they make the layers' code."""
@@ -37,47 +36,20 @@ NOT_EXECUTED = frozenset({"Input", "Output"})
 
 
 @dataclass(frozen=True, slots=True)
-class OpenVinoConfig:
-    """Settings of a compiled model: one stream of ``threads``, computing in ``precision``.
+class OpenVinoConfig(Threads):
+    """Settings of a compiled model: one stream of ``threads``, computing in ``precision``."""
 
-    Raises:
-        BackendError: a value that OpenVINO does not have.
-    """
-
-    threads: int = 1
     precision: str = "f32"
 
-    def __post_init__(self) -> None:
-        check_threads("openvino_cpu", self.threads)
-        if self.precision not in PRECISIONS:
-            raise BackendError(
-                f"openvino_cpu: no precision {self.precision!r}; use one of {', '.join(PRECISIONS)}"
-            )
 
-
-class OpenVinoCpu:
+class OpenVinoCpu(InProcess):
     """``Backend`` that runs models in this process, on OpenVINO's CPU plugin."""
 
-    name: ClassVar[str] = "openvino_cpu"
-    runtime: ClassVar[str] = "openvino"
-    config_type: ClassVar[type[OpenVinoConfig]] = OpenVinoConfig
-
-    def __init__(self, config: OpenVinoConfig = OpenVinoConfig()) -> None:
-        self.config = config
-
-    def check(self) -> Mapping[str, str | int | float]:
-        """Runtime, version, device and settings.
-
-        Raises:
-            MissingDependencyError: openvino is not installed.
-        """
-        runtime = _openvino()
-        return {
-            "runtime": "openvino",
-            "runtime_version": str(runtime.__version__),
-            "device": "cpu",
-            **asdict(self.config),
-        }
+    name = "openvino_cpu"
+    runtime = "openvino"
+    package = Package("openvino", "openvino", "openvino")
+    config_type = OpenVinoConfig
+    choices = MappingProxyType({"precision": ("precision", ("f32", "bf16", "f16"))})
 
     def prepare(self, model: Model) -> OpenVinoPrepared:
         """``model`` compiled, with random inputs.
@@ -142,16 +114,6 @@ class OpenVinoPrepared(Closing):
         self._request = None
 
 
-def _openvino() -> Any:
-    try:
-        import openvino
-    except ImportError as error:
-        raise MissingDependencyError(
-            "openvino", "openvino", "measuring with the backend openvino_cpu"
-        ) from error
-    return openvino
-
-
 _kept: OrderedDict[tuple[bytes, OpenVinoConfig], bytes] = OrderedDict()
 """Small models as they were compiled, the one used last at the end: detection prepares the same ones over and over."""
 
@@ -160,7 +122,7 @@ def _compiled_again(data: bytes, config: OpenVinoConfig) -> Any:
     key = (data, config)
     if key in _kept:
         _kept.move_to_end(key)
-        return _openvino().Core().import_model(_kept[key], "CPU", _settings(config))
+        return OpenVinoCpu.imported().Core().import_model(_kept[key], "CPU", _settings(config))
     compiled = _compile(data, config)
     if len(data) <= _KEPT_BYTES:
         exported = BytesIO()
@@ -180,7 +142,7 @@ def _settings(config: OpenVinoConfig) -> dict[str, object]:
 
 
 def _compile(data: bytes, config: OpenVinoConfig, **more: object) -> Any:
-    runtime = _openvino()
+    runtime = OpenVinoCpu.imported()
     settings = {**_settings(config), **more}
     try:
         core = runtime.Core()
@@ -192,7 +154,7 @@ def _compile(data: bytes, config: OpenVinoConfig, **more: object) -> Any:
 
 def _request(compiled: Any, inputs: Mapping[str, np.ndarray]) -> Any:
     """An inference request that holds its inputs already."""
-    runtime = _openvino()
+    runtime = OpenVinoCpu.imported()
     request = compiled.create_infer_request()
     for port in compiled.inputs:
         name = next(name for name in inputs if name in port.get_names())

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
@@ -19,53 +17,30 @@ from weakref import WeakSet
 
 import numpy as np
 
-from nn_meter.backends.base import Model, check_threads, held_back, timed
+from nn_meter.backends.base import Model, held_back, timed
 from nn_meter.backends.executorch.conversion import Converted, converted
 from nn_meter.backends.executorch.tracing import kernels, runs
+from nn_meter.backends.in_process import InProcess, Package, Threads
 from nn_meter.backends.onnx_writer import as_bytes, random_inputs
-from nn_meter.errors import BackendError, MissingDependencyError
-from nn_meter.runtimes.trace import ExecutedKernel, KernelTrace
+from nn_meter.errors import BackendError, needed
+from nn_meter.runtimes.trace import KernelTrace
 from nn_meter.storage import Closing
 
 _FAILED = re.compile(r"in operator (\w+::[\w.]+\w)")
-_KNOWN = "1.5"
-"""The version whose passes, and whose kernels, are known here."""
 
 
-@dataclass(frozen=True, slots=True)
-class ExecuTorchConfig:
-    """Settings: ``threads`` of XNNPACK and of ExecuTorch's own kernels; they are the process's, for every model in it.
-
-    Raises:
-        BackendError: a number of threads below one.
-    """
-
-    threads: int = 1
-
-    def __post_init__(self) -> None:
-        check_threads("executorch", self.threads)
-
-
-class ExecuTorch:
+class ExecuTorch(InProcess):
     """``Backend`` that runs models in this process, on ExecuTorch's XNNPACK delegate."""
 
-    name: ClassVar[str] = "executorch"
-    runtime: ClassVar[str] = "executorch"
-    config_type: ClassVar[type[ExecuTorchConfig]] = ExecuTorchConfig
+    name = runtime = "executorch"
+    package = Package("executorch.extension.pybindings._C", "executorch", "executorch", known="1.5")
+    """Of the module ``portable_lib``, whose import takes 3 s, what does the work."""
 
-    def __init__(self, config: ExecuTorchConfig = ExecuTorchConfig()) -> None:
-        self.config = config
-
-    def check(self) -> Mapping[str, str | int | float]:
-        """Runtime, version, device and settings.
-
-        Raises:
-            BackendError: a version that is not known here.
-            MissingDependencyError: executorch is not installed.
-        """
-        _bindings()
-        found = version("executorch")
-        return {"runtime": "executorch", "runtime_version": found, "device": "cpu", **asdict(self.config)}
+    @classmethod
+    def imported(cls) -> Any:
+        """What loads and runs programs, behind torch, which brings the libraries that it is linked to."""
+        needed("torch", "executorch", "executorch", "measuring with the backend executorch")
+        return super().imported()
 
     def prepare(self, model: Model) -> ExecuTorchPrepared:
         """``model`` as a program, with random inputs.
@@ -74,18 +49,9 @@ class ExecuTorch:
             BackendError: an operator that ExecuTorch has not, or a model that it refuses; names it.
             MissingDependencyError: executorch is not installed.
         """
-        _bindings()
+        self.imported()
         data = as_bytes(model)
         return ExecuTorchPrepared(converted(data), self.config, random_inputs(data))
-
-    def fused(self, model: Model) -> list[ExecutedKernel]:
-        """The kernels that ExecuTorch executes, those of XNNPACK included, in their order.
-
-        Raises:
-            BackendError: as of ``prepare``.
-        """
-        with self.prepare(model) as prepared:
-            return [trace.executed for trace in prepared.trace(1)]
 
 
 class ExecuTorchPrepared(Closing):
@@ -98,14 +64,14 @@ class ExecuTorchPrepared(Closing):
     _loaded: ClassVar[WeakSet[ExecuTorchPrepared]] = WeakSet()
     _threads_there: ClassVar[int] = 0
 
-    def __init__(self, model: Converted, config: ExecuTorchConfig, inputs: Mapping[str, np.ndarray]) -> None:
+    def __init__(self, model: Converted, config: Threads, inputs: Mapping[str, np.ndarray]) -> None:
         import torch
 
         self._model = model
         self._threads = config.threads
         self._inputs = [torch.from_numpy(np.array(each)) for each in inputs.values()]
         self._programs: dict[bool, Any] = {}  # by whether they are under the profiler
-        missing = sorted(set(model.operators) - set(_bindings()._get_operator_names()))
+        missing = sorted(set(model.operators) - set(ExecuTorch.imported()._get_operator_names()))
         if missing:
             raise BackendError(f"ExecuTorch has no kernel for {', '.join(missing)} in its own library")
         self._opened(False)
@@ -143,7 +109,7 @@ class ExecuTorchPrepared(Closing):
         """The program, loaded where it is not."""
         if ExecuTorchPrepared._threads_there == self._threads and profiled in self._programs:
             return self._programs[profiled]
-        bindings = _bindings()
+        bindings = ExecuTorch.imported()
         with held_back() as told:
             if ExecuTorchPrepared._threads_there != self._threads:
                 for other in self._loaded:
@@ -161,24 +127,3 @@ class ExecuTorchPrepared(Closing):
         self._programs[profiled] = program
         self._loaded.add(self)
         return program
-
-
-def _bindings() -> Any:
-    """What loads and runs programs.
-
-    Raises:
-        BackendError: its passes may be others than are known here.
-        MissingDependencyError: executorch is not installed.
-    """
-    try:
-        import torch  # noqa: F401 (brings the libraries that it is linked to)
-        from executorch.extension.pybindings import _C  # of portable_lib, whose import takes 3 s
-    except ImportError as error:
-        raise MissingDependencyError("executorch", "executorch", "measuring with the backend executorch") from error
-    found = version("executorch")
-    if not found.startswith(f"{_KNOWN}."):
-        raise BackendError(
-            f"executorch: version {found} is installed, whose passes may have changed since {_KNOWN}; install what is "
-            "known with: pip install 'nn-meter[executorch]'"
-        )
-    return _C

@@ -11,7 +11,8 @@ from typing import Any
 
 from nn_meter.backends.executorch.conversion import Converted, Step, read, write
 from nn_meter.backends.executorch.shortened import shorten
-from nn_meter.backends.pytorch import Call, PyTorchConfig, PyTorchPrepared
+from nn_meter.backends.in_process import Threads
+from nn_meter.backends.pytorch import Call, PyTorchPrepared
 from nn_meter.errors import NnMeterError
 from nn_meter.frontends import onnx as reader
 from nn_meter.frontends.tflite.flatbuffer import Table, root
@@ -64,7 +65,7 @@ def _convert(graph: Graph, model: bytes) -> Converted:
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import EdgeCompileConfig, to_edge_transform_and_lower
 
-    prepared = PyTorchPrepared(graph, model, PyTorchConfig())
+    prepared = PyTorchPrepared(graph, model, Threads())
     inputs = tuple(prepared.values[prepared.place[name]] for name in graph.inputs)
     calls = tuple(call.executed for call in prepared.calls)
     with torch.no_grad():

@@ -8,60 +8,23 @@ the file's operators each is follows from the order (``tracing``).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from typing import Any, ClassVar
 
-from nn_meter.backends.base import Model, check_threads, timed
+from nn_meter.backends.base import Model, timed
+from nn_meter.backends.in_process import InProcess, Package, Threads, both_forms
 from nn_meter.backends.litert.lowering import Lowered, lowered
 from nn_meter.backends.litert.native import Session
 from nn_meter.backends.litert.tracing import kernels
-from nn_meter.backends.onnx_writer import as_bytes, random_inputs
-from nn_meter.errors import BackendError, MissingDependencyError
-from nn_meter.frontends import onnx as reader
-from nn_meter.ir.graph import Graph
-from nn_meter.runtimes.trace import ExecutedKernel, KernelTrace
+from nn_meter.backends.onnx_writer import random_inputs
+from nn_meter.runtimes.trace import KernelTrace
 from nn_meter.storage import Closing
 
-_KNOWN = "2.3"
-"""The version whose C interface, and whose kernels, are known here."""
 
-
-@dataclass(frozen=True, slots=True)
-class LiteRtConfig:
-    """Settings: ``threads`` of XNNPACK and of LiteRT's own kernels.
-
-    Raises:
-        BackendError: a number of threads below one.
-    """
-
-    threads: int = 1
-
-    def __post_init__(self) -> None:
-        check_threads("litert", self.threads)
-
-
-class LiteRt:
+class LiteRt(InProcess):
     """``Backend`` that runs models in this process, on LiteRT's CPU accelerator."""
 
-    name: ClassVar[str] = "litert"
-    runtime: ClassVar[str] = "litert"
-    config_type: ClassVar[type[LiteRtConfig]] = LiteRtConfig
-
-    def __init__(self, config: LiteRtConfig = LiteRtConfig()) -> None:
-        self.config = config
-
-    def check(self) -> Mapping[str, str | int | float]:
-        """Runtime, version, device and settings.
-
-        Raises:
-            BackendError: a version that is not known here.
-            MissingDependencyError: ai-edge-litert is not installed.
-        """
-        _schema()
-        found = version("ai-edge-litert")
-        return {"runtime": "litert", "runtime_version": found, "device": "cpu", **asdict(self.config)}
+    name = runtime = "litert"
+    package = Package("ai_edge_litert.schema_py_generated", "ai-edge-litert", "litert", known="2.3")
 
     def prepare(self, model: Model) -> LiteRtPrepared:
         """``model`` as a TFLite file and in a session, with random inputs.
@@ -72,15 +35,6 @@ class LiteRt:
         """
         return LiteRtPrepared(written(model), self.config)
 
-    def fused(self, model: Model) -> list[ExecutedKernel]:
-        """The operators that LiteRT executes, those of XNNPACK included, in their order.
-
-        Raises:
-            BackendError: as of ``prepare``.
-        """
-        with self.prepare(model) as prepared:
-            return [trace.executed for trace in prepared.trace(1)]
-
 
 class LiteRtPrepared(Closing):
     """``Prepared`` around a session; tracing opens a second one, under the profiler. Of sessions with several threads
@@ -88,7 +42,7 @@ class LiteRtPrepared(Closing):
 
     _threaded: ClassVar[LiteRtPrepared | None] = None
 
-    def __init__(self, model: Lowered, config: LiteRtConfig) -> None:
+    def __init__(self, model: Lowered, config: Threads) -> None:
         self.lowered = model
         self._config = config
         self._sessions: dict[bool, Session] = {}  # by whether they are under the profiler
@@ -142,27 +96,6 @@ def written(model: Model) -> Lowered:
         BackendError: an operator that TFLite has not; names it.
         MissingDependencyError: ai-edge-litert is not installed.
     """
-    schema = _schema()
-    data = as_bytes(model)
-    graph = model if isinstance(model, Graph) else reader.read(data)
+    schema = LiteRt.imported()
+    graph, data = both_forms(model)
     return lowered(graph, data, random_inputs(data), schema)
-
-
-def _schema() -> Any:
-    """What LiteRT writes files by.
-
-    Raises:
-        BackendError: its C interface may be another than is known here.
-        MissingDependencyError: ai-edge-litert is not installed.
-    """
-    try:
-        from ai_edge_litert import schema_py_generated
-    except ImportError as error:
-        raise MissingDependencyError("ai-edge-litert", "litert", "measuring with the backend litert") from error
-    found = version("ai-edge-litert")
-    if not found.startswith(f"{_KNOWN}."):
-        raise BackendError(
-            f"litert: ai-edge-litert {found} is installed, whose C interface may have changed since {_KNOWN}; install "
-            "what is known with: pip install 'nn-meter[litert]'"
-        )
-    return schema_py_generated

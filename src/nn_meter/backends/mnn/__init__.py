@@ -11,62 +11,40 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter_ns
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
 
-from nn_meter.backends.base import Model, check_threads
+from nn_meter.backends.base import Model
+from nn_meter.backends.in_process import InProcess, Package, Threads
 from nn_meter.backends.mnn.converter import converted, known
 from nn_meter.backends.mnn.kernels import Told, executed, operators
 from nn_meter.backends.onnx_writer import as_bytes, random_inputs
-from nn_meter.errors import BackendError, MissingDependencyError
+from nn_meter.errors import BackendError
 from nn_meter.ir.graph import Graph
-from nn_meter.runtimes.trace import ExecutedKernel, KernelTrace, Operand
+from nn_meter.runtimes.trace import KernelTrace, Operand
 from nn_meter.storage import Closing
-
-PRECISIONS = ("normal", "high", "low")
 
 
 @dataclass(frozen=True, slots=True)
-class MnnConfig:
+class MnnConfig(Threads):
     """Settings of a session: ``threads``, and ``precision`` as MNN calls it: with ``"low"`` it computes in half
-    precision or bfloat16 where the processor can.
+    precision or bfloat16 where the processor can."""
 
-    Raises:
-        BackendError: a value that MNN does not have.
-    """
-
-    threads: int = 1
     precision: str = "normal"
 
-    def __post_init__(self) -> None:
-        check_threads("mnn", self.threads)
-        if self.precision not in PRECISIONS:
-            raise BackendError(f"mnn: no precision {self.precision!r}; use one of {', '.join(PRECISIONS)}")
 
-
-class Mnn:
+class Mnn(InProcess):
     """``Backend`` that runs models in this process, on MNN's CPU backend."""
 
-    name: ClassVar[str] = "mnn"
-    runtime: ClassVar[str] = "mnn"
-    config_type: ClassVar[type[MnnConfig]] = MnnConfig
-
-    def __init__(self, config: MnnConfig = MnnConfig()) -> None:
-        self.config = config
-
-    def check(self) -> Mapping[str, str | int | float]:
-        """Runtime, version, device and settings.
-
-        Raises:
-            MissingDependencyError: MNN is not installed.
-        """
-        _mnn()
-        return {"runtime": "mnn", "runtime_version": version("MNN"), "device": "cpu", **asdict(self.config)}
+    name = runtime = "mnn"
+    package = Package("MNN", "MNN", "mnn")
+    config_type = MnnConfig
+    choices = MappingProxyType({"precision": ("precision", ("normal", "high", "low"))})
 
     def refuses(self, graph: Graph) -> str:
         """Which operators of ``graph`` MNN's converter does not list; empty where it has all."""
@@ -82,21 +60,12 @@ class Mnn:
             BackendError: MNN refuses the model, or an input has a free dimension.
             MissingDependencyError: MNN is not installed.
         """
-        _mnn()
+        self.imported()
         refused = self.refuses(model) if isinstance(model, Graph) else ""
         if refused:
             raise BackendError(refused)
         data = as_bytes(model)
         return MnnPrepared(converted(data), self.config, random_inputs(data))
-
-    def fused(self, model: Model) -> list[ExecutedKernel]:
-        """The kernels that MNN executes, in their order.
-
-        Raises:
-            BackendError: MNN refuses the model.
-        """
-        with self.prepare(model) as prepared:
-            return [trace.executed for trace in prepared.trace(1)]
 
 
 class MnnPrepared(Closing):
@@ -170,7 +139,7 @@ class MnnPrepared(Closing):
             MnnPrepared._threaded = self
         if self._session is not None:
             return
-        mnn = _mnn()
+        mnn = Mnn.imported()
         self._net = _interpreter(self._converted)
         settings = {"backend": "CPU", "numThread": self._config.threads, "precision": self._config.precision}
         self._session = self._net.createSession(settings)
@@ -210,21 +179,13 @@ class MnnPrepared(Closing):
         return found
 
 
-def _mnn() -> Any:
-    try:
-        import MNN
-    except ImportError as error:
-        raise MissingDependencyError("MNN", "mnn", "measuring with the backend mnn") from error
-    return MNN
-
-
 def _failed(code: int) -> BackendError:
     return BackendError(f"MNN cannot run the model: its error code is {code}; measure another, or report it to MNN")
 
 
 def _dtypes() -> dict[Any, str]:
     """MNN's element types to numpy's names. Indices and truth values are of 32 bits; int8 has no name in Python."""
-    mnn = _mnn()
+    mnn = Mnn.imported()
     return {
         mnn.Halide_Type_Float: "float32",
         mnn.Halide_Type_Int: "int32",
@@ -237,4 +198,4 @@ def _interpreter(converted: bytes) -> Any:
     with tempfile.TemporaryDirectory(prefix="nn-meter-") as folder:
         path = Path(folder, "model.mnn")
         path.write_bytes(converted)
-        return _mnn().Interpreter(str(path))
+        return Mnn.imported().Interpreter(str(path))

@@ -8,28 +8,27 @@ the other tells the time of each.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter_ns
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
-from nn_meter.backends.base import Model, check_threads, timed
+from nn_meter.backends.base import Model, timed
 from nn_meter.backends.constants import constants
+from nn_meter.backends.in_process import InProcess, Package, Threads, both_forms
 from nn_meter.backends.ncnn import layers, movement, numbers
 from nn_meter.backends.ncnn.model import File, Net, without_batch
 from nn_meter.backends.ncnn.site import Row, Site
-from nn_meter.backends.onnx_writer import as_bytes, random_inputs
-from nn_meter.errors import BackendError, MissingDependencyError
-from nn_meter.frontends import onnx as reader
+from nn_meter.backends.onnx_writer import random_inputs
+from nn_meter.errors import BackendError
 from nn_meter.ir.graph import Graph
 from nn_meter.kernels.rewriting import Op, Work
 from nn_meter.runtimes import ncnn as runtime
-from nn_meter.runtimes.trace import ExecutedKernel, KernelTrace
+from nn_meter.runtimes.trace import KernelTrace
 from nn_meter.storage import Closing
 
 ROWS: Mapping[str, Row] = MappingProxyType({**numbers.ROWS, **layers.ROWS, **movement.ROWS})
@@ -41,38 +40,11 @@ _UNPACKED = 1
 """Type of an extraction that leaves a blob as the layer gave it, packed by 4, 8 or 16."""
 
 
-@dataclass(frozen=True, slots=True)
-class NcnnConfig:
-    """Settings: ``threads`` of its layers.
-
-    Raises:
-        BackendError: a number of threads below one.
-    """
-
-    threads: int = 1
-
-    def __post_init__(self) -> None:
-        check_threads("ncnn", self.threads)
-
-
-class Ncnn:
+class Ncnn(InProcess):
     """``Backend`` that runs models in this process, on ncnn's CPU layers, in float32."""
 
-    name: ClassVar[str] = "ncnn"
-    runtime: ClassVar[str] = "ncnn"
-    config_type: ClassVar[type[NcnnConfig]] = NcnnConfig
-
-    def __init__(self, config: NcnnConfig = NcnnConfig()) -> None:
-        self.config = config
-
-    def check(self) -> Mapping[str, str | int | float]:
-        """Runtime, version, device and settings.
-
-        Raises:
-            MissingDependencyError: ncnn is not installed.
-        """
-        _ncnn()
-        return {"runtime": "ncnn", "runtime_version": version("ncnn"), "device": "cpu", **asdict(self.config)}
+    name = runtime = "ncnn"
+    package = Package("ncnn", "ncnn", "ncnn")
 
     def refuses(self, graph: Graph) -> str:
         """Why there is no net of ``graph``, whatever its weights; empty where there may be one."""
@@ -98,26 +70,15 @@ class Ncnn:
             BackendError: an operator that ncnn has no layer for, or a net that it refuses; names it.
             MissingDependencyError: ncnn is not installed.
         """
-        _ncnn()
-        data = as_bytes(model)
-        graph = model if isinstance(model, Graph) else reader.read(data)
-        return NcnnPrepared(graph, data, self.config)
-
-    def fused(self, model: Model) -> list[ExecutedKernel]:
-        """The layers, in their order; those that put operands in place count to the one that reads them.
-
-        Raises:
-            BackendError: as of ``prepare``.
-        """
-        with self.prepare(model) as prepared:
-            return [trace.executed for trace in prepared.trace(1)]
+        self.imported()
+        return NcnnPrepared(*both_forms(model), self.config)
 
 
 class NcnnPrepared(Closing):
     """``Prepared`` around a net and what goes into it."""
 
-    def __init__(self, graph: Graph, data: bytes, config: NcnnConfig) -> None:
-        module = _ncnn()
+    def __init__(self, graph: Graph, data: bytes, config: Threads) -> None:
+        module = Ncnn.imported()
         self.net = written(graph, data)
         self._name = graph.name
         self._shapes = [graph.tensors[name].shape for name in graph.outputs]
@@ -248,11 +209,3 @@ def _kind(name: str, graph: Graph) -> type[np.generic]:
     if dtype != "float32" and not rows:
         raise BackendError(f"{graph.name}: ncnn has no inputs of {dtype}: {name}; export the model in float32")
     return np.int32 if rows else np.float32
-
-
-def _ncnn() -> Any:
-    try:
-        import ncnn
-    except ImportError as error:
-        raise MissingDependencyError("ncnn", "ncnn", "measuring with the backend ncnn") from error
-    return ncnn

@@ -9,61 +9,36 @@ trace times each call instead (torch 2.13).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence, Set
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from time import perf_counter_ns
-from types import MappingProxyType, TracebackType
-from typing import Any, ClassVar, Self
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from nn_meter.backends.base import Model, check_threads
-from nn_meter.backends.onnx_writer import as_bytes, random_inputs
+from nn_meter.backends.base import Model
+from nn_meter.backends.in_process import InProcess, Package, Threads, both_forms
+from nn_meter.backends.onnx_writer import random_inputs
 from nn_meter.backends.pytorch import layers, movement, numbers
 from nn_meter.backends.pytorch.site import Row, Site
-from nn_meter.errors import BackendError, MissingDependencyError
-from nn_meter.frontends import onnx as reader
+from nn_meter.errors import BackendError
 from nn_meter.ir.graph import Graph, Tensor
 from nn_meter.runtimes import pytorch
 from nn_meter.runtimes.trace import ExecutedKernel, KernelTrace, Operand
+from nn_meter.storage import Closing
 
 ROWS: Mapping[str, Row] = MappingProxyType({**numbers.ROWS, **layers.ROWS, **movement.ROWS})
 """Operator to what makes a call of it."""
 
 
-@dataclass(frozen=True, slots=True)
-class PyTorchConfig:
-    """Settings: ``threads`` work inside one operator; they are the process's, for every model in it.
+class PyTorchEager(InProcess):
+    """``Backend`` that runs models in this process, on PyTorch's CPU kernels; the ``threads`` are the process's, for
+    every model in it."""
 
-    Raises:
-        BackendError: a number of threads below one.
-    """
-
-    threads: int = 1
-
-    def __post_init__(self) -> None:
-        check_threads("pytorch_eager", self.threads)
-
-
-class PyTorchEager:
-    """``Backend`` that runs models in this process, on PyTorch's CPU kernels."""
-
-    name: ClassVar[str] = "pytorch_eager"
-    runtime: ClassVar[str] = "pytorch_eager"
-    config_type: ClassVar[type[PyTorchConfig]] = PyTorchConfig
-
-    def __init__(self, config: PyTorchConfig = PyTorchConfig()) -> None:
-        self.config = config
-
-    def check(self) -> Mapping[str, str | int | float]:
-        """Runtime, version, device and settings.
-
-        Raises:
-            MissingDependencyError: torch is not installed.
-        """
-        version = str(_torch().__version__)
-        return {"runtime": "pytorch_eager", "runtime_version": version, "device": "cpu", **asdict(self.config)}
+    name = runtime = "pytorch_eager"
+    package = Package("torch", "torch", "torch")
 
     def prepare(self, model: Model) -> PyTorchPrepared:
         """``model`` as calls, with random inputs.
@@ -72,19 +47,8 @@ class PyTorchEager:
             BackendError: an operator that there is no call for, or that PyTorch refuses; names it.
             MissingDependencyError: torch is not installed.
         """
-        _torch()
-        data = as_bytes(model)
-        graph = model if isinstance(model, Graph) else reader.read(data)
-        return PyTorchPrepared(graph, data, self.config)
-
-    def fused(self, model: Model) -> list[ExecutedKernel]:
-        """The calls, in their order.
-
-        Raises:
-            BackendError: as of ``prepare``.
-        """
-        with self.prepare(model) as prepared:
-            return [trace.executed for trace in prepared.trace(1)]
+        self.imported()
+        return PyTorchPrepared(*both_forms(model), self.config)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +63,11 @@ class Call:
     drops: tuple[int, ...] = ()
 
 
-class PyTorchPrepared:
+class PyTorchPrepared(Closing):
     """``Prepared`` around a list of ``calls`` and the ``values`` that they pass on, each at its name's ``place``."""
 
-    def __init__(self, graph: Graph, data: bytes, config: PyTorchConfig) -> None:
-        self._torch = torch = _torch()
+    def __init__(self, graph: Graph, data: bytes, config: Threads) -> None:
+        self._torch = torch = PyTorchEager.imported()
         self._threads = config.threads
         arrays = _arrays(data)
         self.place = {name: place for place, name in enumerate(graph.tensors)}
@@ -149,14 +113,6 @@ class PyTorchPrepared:
     def close(self) -> None:
         """Free the values."""
         self.values, self.calls = [], []
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _go(self, call: Call) -> None:
         values = self.values
@@ -240,16 +196,6 @@ def _arrays(data: bytes) -> dict[str, np.ndarray]:
             if attribute.name == "value":
                 found[node.output[0]] = numpy_helper.to_array(attribute.t)
     return found | random_inputs(data)
-
-
-def _torch() -> Any:
-    try:
-        import torch
-    except ImportError as error:
-        raise MissingDependencyError(
-            "torch", "torch", "measuring with the backend pytorch_eager"
-        ) from error
-    return torch
 
 
 def _dropping(calls: Sequence[Call], kept: Set[int]) -> list[Call]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nn_meter.errors import GraphError, MissingDependencyError, ModelError, ModelFormatError
+from nn_meter.errors import GraphError, ModelError, ModelFormatError, needed
 from nn_meter.frontends._source import by_name, shapes_wanted
 
 Shapes = Mapping[str, Sequence[int]] | Sequence[int]
@@ -34,11 +34,7 @@ def is_model(source: Any) -> bool:
 
 
 def _tensorflow() -> Any:
-    try:
-        import tensorflow
-    except ImportError as error:
-        raise MissingDependencyError("tensorflow", "tensorflow", _PURPOSE) from error
-    return tensorflow
+    return needed("tensorflow", "tensorflow", "tensorflow", _PURPOSE)
 
 
 def load(path: Path) -> Any:

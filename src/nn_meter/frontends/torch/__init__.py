@@ -15,7 +15,7 @@ from numbers import Integral, Number
 from pathlib import Path
 from typing import Any
 
-from nn_meter.errors import MissingDependencyError, ModelError, ModelFormatError
+from nn_meter.errors import ModelError, ModelFormatError, needed
 from nn_meter.frontends._source import shapes_wanted
 from nn_meter.ir import Graph
 
@@ -134,11 +134,9 @@ def imported() -> Any:
     Raises:
         MissingDependencyError: it is not installed.
     """
-    try:
-        import torch
-        import torch.export
-    except ImportError:
-        raise MissingDependencyError("torch", "torch", "reading a PyTorch model") from None
+    needed("torch", "torch", "torch", "reading a PyTorch model")
+    import torch.export
+
     return torch
 
 
