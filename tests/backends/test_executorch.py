@@ -5,39 +5,28 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
-from types import ModuleType
 
 import numpy as np
 import pytest
 from agreement import Agreement, agreement
 
-from nn_meter.backends import executorch, in_process, load
+from nn_meter.backends import executorch, load
 from nn_meter.backends.executorch import conversion, tracing
 from nn_meter.backends.executorch.conversion import Converted, Step, converted
 from nn_meter.backends.onnx_writer import as_bytes, random_inputs
-from nn_meter.errors import BackendError, MissingDependencyError
+from nn_meter.errors import BackendError
 from nn_meter.ir import Graph, parse
 from nn_meter.kernels.rules import read_rules
 from nn_meter.networks.generated import FAMILIES
 from nn_meter.runtimes import find
 from nn_meter.runtimes.fusion import fuse
 from nn_meter.runtimes.trace import ExecutedKernel
-from nn_meter.testing import check_backend, check_runtime, sample_graph
+from nn_meter.testing import sample_graph
 
 
 @pytest.fixture
 def there() -> None:
     pytest.importorskip("executorch")
-
-
-@pytest.mark.heavy
-def test_it_keeps_the_contract(there: None) -> None:
-    check_backend(load("executorch"))
-
-
-def test_its_passes_leave_sound_operators() -> None:
-    names = ("convnext", "cross_covariance", "decoder", "inverted", "linear_norm", "pool_mixer", "windowed")
-    check_runtime(find("executorch"), *(FAMILIES[name](1) for name in names))
 
 
 def ran(graph: Graph) -> Agreement:
@@ -211,23 +200,3 @@ def test_what_xnnpack_tells_is_found_by_order_part_by_part() -> None:
 def test_a_kernel_that_no_step_becomes_is_an_error() -> None:
     with pytest.raises(BackendError, match=r"tells of Bessel \(NC\), which belongs to no step of its program"):
         tracing.kernels([told("Bessel (NC)", 0)], Converted(b"", ((Step(7, 0),),), CALLS, ()))
-
-
-def test_a_missing_runtime_is_named_with_its_install_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "executorch.extension.pybindings._C", None)
-    for made in (load("executorch").check, lambda: load("executorch").prepare(sample_graph())):
-        with pytest.raises(MissingDependencyError, match=r"pip install 'nn-meter\[executorch\]'"):
-            made()
-
-
-def test_a_number_of_threads_that_is_none_is_refused() -> None:
-    with pytest.raises(BackendError, match="threads is 0; use 1 or more"):
-        load("executorch", threads=0)
-
-
-def test_a_version_whose_passes_are_not_known_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("torch", "executorch.extension.pybindings._C"):
-        monkeypatch.setitem(sys.modules, name, ModuleType(name))
-    monkeypatch.setattr(in_process, "version", lambda package: "1.50.0")
-    with pytest.raises(BackendError, match=r"1\.50\.0 is installed.*: pip install 'nn-meter\[executorch\]'"):
-        load("executorch").check()

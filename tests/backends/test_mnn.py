@@ -17,7 +17,7 @@ from onnx import TensorProto, helper
 from nn_meter.backends import Operand, load, mnn
 from nn_meter.backends.mnn import converter, kernels
 from nn_meter.backends.onnx_writer import as_bytes, with_random_weights
-from nn_meter.errors import BackendError, MissingDependencyError
+from nn_meter.errors import BackendError
 from nn_meter.frontends import onnx as reader
 from nn_meter.ir import parse
 from nn_meter.kernels.rules import read_rules
@@ -26,25 +26,12 @@ from nn_meter.networks.generated import FAMILIES
 from nn_meter.runtimes import find
 from nn_meter.runtimes.executed import read_all
 from nn_meter.runtimes.fusion import fuse
-from nn_meter.testing import check_backend, sample_graph
+from nn_meter.testing import sample_graph
 
 
 @pytest.fixture
 def there() -> None:
     pytest.importorskip("MNN")
-
-
-@pytest.mark.heavy
-def test_it_keeps_the_contract(there: None) -> None:
-    check_backend(load("mnn"))
-
-
-@pytest.mark.heavy
-def test_a_kernel_names_the_nodes_that_it_covers(there: None) -> None:
-    graph = sample_graph()
-    executed = load("mnn").fused(graph)
-    covered = [each.nodes for each in read_all(executed, find("mnn"), graph)]
-    assert ("Conv_0", "Relu_0") in covered
 
 
 @pytest.mark.heavy
@@ -261,19 +248,3 @@ def _until(there: Callable[[], bool]) -> bool:
     while not there() and monotonic() < end:
         sleep(0.05)
     return there()
-
-
-def test_a_missing_runtime_is_named_with_its_install_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "MNN", None)
-    for call in (load("mnn").check, lambda: load("mnn").prepare(sample_graph())):
-        with pytest.raises(MissingDependencyError, match=r"pip install 'nn-meter\[mnn\]'"):
-            call()
-
-
-@pytest.mark.parametrize(
-    ("setting", "value", "message"),
-    [("threads", 0, "threads is 0; use 1 or more"), ("precision", "f8", "no precision 'f8'; use one of normal, high")],
-)
-def test_a_setting_that_the_runtime_lacks_is_refused(setting: str, value: object, message: str) -> None:
-    with pytest.raises(BackendError, match=message):
-        load("mnn", **{setting: value})

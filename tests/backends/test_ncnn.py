@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,33 +9,21 @@ import pytest
 from agreement import Agreement, agreement
 
 from nn_meter.backends import load
-from nn_meter.backends.ncnn import ROWS, Ncnn, written
+from nn_meter.backends.ncnn import Ncnn, written
 from nn_meter.backends.ncnn.model import without_batch
 from nn_meter.backends.onnx_writer import as_bytes, random_inputs, with_random_weights
-from nn_meter.errors import BackendError, MissingDependencyError
+from nn_meter.errors import BackendError
 from nn_meter.frontends import onnx as reader
 from nn_meter.ir import Graph, parse
 from nn_meter.kernels.rules import read_rules
 from nn_meter.networks.generated import FAMILIES
-from nn_meter.runtimes import find
-from nn_meter.runtimes.executed import read_all
 from nn_meter.runtimes.fusion import fuse
-from nn_meter.testing import check_backend, check_runtime, sample_graph
+from nn_meter.testing import sample_graph
 
 
 @pytest.fixture
 def there() -> None:
     pytest.importorskip("ncnn")
-
-
-@pytest.mark.heavy
-def test_it_keeps_the_contract(there: None) -> None:
-    check_backend(load("ncnn"))
-
-
-def test_its_passes_leave_sound_operators() -> None:
-    names = ("convnext", "cross_covariance", "decoder", "inverted", "linear_norm", "pool_mixer", "windowed")
-    check_runtime(find("ncnn"), *(FAMILIES[name](1) for name in names))
 
 
 def assert_like_onnxruntime(data: bytes, graph: Graph, runs: int = 1) -> None:
@@ -134,13 +121,6 @@ def test_shared_models_compute_what_onnxruntime_does_and_run_as_predicted(there:
     assert whole.recall >= 0.98
 
 
-@pytest.mark.heavy
-def test_a_kernel_names_the_nodes_that_it_covers(there: None) -> None:
-    graph = sample_graph()
-    covered = [each.nodes for each in read_all(load("ncnn").fused(graph), find("ncnn"), graph)]
-    assert ("Conv_0", "Relu_0") in covered
-
-
 def layers(text: str) -> list[str]:
     graph = parse(text.replace("; ", "\n"))
     return [line.split()[0] for line in written(graph, as_bytes(graph)).text.splitlines()[2:]]
@@ -193,22 +173,3 @@ def test_nothing_is_printed(there: None, capfd: pytest.CaptureFixture[str]) -> N
         prepared.trace(2)
     prepared.close()
     assert capfd.readouterr() == ("", "")
-
-
-def test_every_row_has_an_operator_of_this_name() -> None:
-    from nn_meter.ir.shapes import RULES
-
-    known = {name for table in RULES.values() for name in table}
-    assert not [name for name in ROWS if name not in known]
-
-
-def test_a_missing_runtime_is_named_with_its_install_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "ncnn", None)
-    for call in (load("ncnn").check, lambda: load("ncnn").prepare(sample_graph())):
-        with pytest.raises(MissingDependencyError, match=r"pip install 'nn-meter\[ncnn\]'"):
-            call()
-
-
-def test_a_number_of_threads_that_is_none_is_refused() -> None:
-    with pytest.raises(BackendError, match="threads is 0; use 1 or more"):
-        load("ncnn", threads=0)

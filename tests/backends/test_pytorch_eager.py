@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import numpy as np
 import pytest
 
@@ -11,24 +9,18 @@ from nn_meter.backends import load
 from nn_meter.backends.onnx_writer import as_bytes, random_inputs
 from nn_meter.backends.pytorch import ROWS
 from nn_meter.backends.pytorch.site import Site
-from nn_meter.errors import BackendError, MissingDependencyError
+from nn_meter.errors import BackendError
 from nn_meter.ir import Tensor, parse
 from nn_meter.kernels.rules import read_rules
 from nn_meter.networks.generated import FAMILIES
 from nn_meter.runtimes import find
 from nn_meter.runtimes.executed import read_all
 from nn_meter.runtimes.fusion import fuse
-from nn_meter.testing import check_backend, sample_graph
 
 
 @pytest.fixture
 def there() -> None:
     pytest.importorskip("torch")
-
-
-@pytest.mark.heavy
-def test_it_keeps_the_contract(there: None) -> None:
-    check_backend(load("pytorch_eager"))
 
 
 REFUSED_IN_PART = [name for name, row in FAMILIES.items() if name.startswith("operators_") or row.precisions]
@@ -67,18 +59,6 @@ def test_it_runs_single_operators_or_names_them(family: str, seed: int, there: N
     except BackendError as error:
         refused = str(error)
     assert not refused or any(node.op_type in refused for node in graph.nodes)
-
-
-def test_a_missing_runtime_is_named_with_its_install_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "torch", None)
-    for call in (load("pytorch_eager").check, lambda: load("pytorch_eager").prepare(sample_graph())):
-        with pytest.raises(MissingDependencyError, match=r"pip install 'nn-meter\[torch\]'"):
-            call()
-
-
-def test_a_number_of_threads_that_is_none_is_refused() -> None:
-    with pytest.raises(BackendError, match="threads is 0; use 1 or more"):
-        load("pytorch_eager", threads=0)
 
 
 def test_what_torch_has_no_call_for_is_said_before_it_is_made() -> None:
