@@ -3,32 +3,111 @@ that it goes over, and what becomes one with it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import numpy as np
 
+from nn_meter.errors import BackendError
+from nn_meter.ir.graph import Attr, Graph, Tensor
 from nn_meter.kernels.rewriting import Op, Work
 
 
-class Written(Protocol):
-    """A model while it is written; ``nodes`` are those that the next operators stand for."""
+class File:
+    """A model while it is written, of a graph whose constants are ``arrays``; ``nodes`` are those that the next
+    operators stand for."""
 
-    nodes: tuple[str, ...]
+    def __init__(self, tensors: Mapping[str, Tensor], arrays: Mapping[str, np.ndarray]) -> None:
+        self.nodes: tuple[str, ...] = ()
+        self.tensors = {name: replace(tensor, const=name in arrays) for name, tensor in tensors.items()}
+        self._arrays = arrays
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Of a tensor of the graph."""
+        return self.tensors[name].shape
 
     def known(self, name: str) -> np.ndarray | None:
-        """The values of a constant of the graph, ``None`` of what is computed."""
+        """The values of a constant of the graph; ``None`` of what is computed or left out."""
+        return self._arrays.get(name) if name else None
+
+    def begin(self, nodes: tuple[str, ...]) -> None:
+        """The next operators stand for these nodes."""
+        self.nodes = nodes
+
+    def end(self, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+        """They are written."""
 
 
-class Site:
+class Attributes(ABC):
+    """An operator by what it says of itself and of its tensors."""
+
+    attrs: Mapping[str, Attr]
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, ...]:
+        """Of the first output."""
+
+    @abstractmethod
+    def shape_of(self, position: int) -> tuple[int, ...]:
+        """Of an input that is there."""
+
+    @abstractmethod
+    def values(self, position: int, name: str = "") -> tuple[Any, ...] | None:
+        """Elements of a constant input, or of the attribute that older operators have in its place."""
+
+    def numbers(self, name: str, default: tuple[int, ...]) -> tuple[int, ...]:
+        """An attribute that is several whole numbers."""
+        found = self.attrs.get(name)
+        return tuple(map(int, found)) if isinstance(found, tuple) and found else default
+
+    def flag(self, name: str, default: int = 0) -> bool:
+        """An attribute that is a truth value."""
+        return bool(self.attrs.get(name, default))
+
+    def number(self, name: str, default: float) -> float:
+        """An attribute that is one number."""
+        found = self.attrs.get(name, default)
+        assert isinstance(found, int | float)
+        return found
+
+    def text(self, name: str, default: str) -> str:
+        """An attribute that is a word."""
+        return str(self.attrs.get(name, default))
+
+    def axis(self, default: int, position: int = 0) -> int:
+        """The attribute ``axis``, counted from the front."""
+        return int(self.number("axis", default)) % max(len(self.shape_of(position)), 1)
+
+    def slices(self) -> list[tuple[int, int, int, int]]:
+        """Of a Slice: axis, start, end and step of each."""
+        starts, ends = self.values(1, "starts") or (), self.values(2, "ends") or ()
+        axes = self.values(3, "axes") or tuple(range(len(starts)))
+        steps = self.values(4) or (1,) * len(starts)
+        rank = len(self.shape_of(0))
+        return [
+            (int(axis) % rank, int(start), int(end), int(step))
+            for axis, start, end, step in zip(axes, starts, ends, steps, strict=True)
+        ]
+
+    def pads(self) -> dict[int, tuple[int, int]]:
+        """Of a Pad: axis to what is added before and behind."""
+        rank = len(self.shape_of(0))
+        pads, axes = self.values(1, "pads") or (), self.values(3) or tuple(range(rank))
+        half = len(pads) // 2
+        sides = zip(axes, pads[:half], pads[half:], strict=True)
+        return {int(axis) % rank: (int(less), int(more)) for axis, less, more in sides}
+
+
+class Site(Attributes):
     """An operator with what is written already. What follows it and becomes one with it is ``taken``; ``out`` is then
     the result of the last."""
 
-    def __init__(self, op: Op, work: Work, file: Written) -> None:
+    def __init__(self, op: Op, work: Work, file: File) -> None:
         self.op = op
+        self.attrs = op.attrs
         self.work = work
         self.file = file
         self.inputs: Sequence[str] = op.inputs
@@ -71,31 +150,8 @@ class Site:
             return tuple(known.reshape(-1).tolist())
         if self.has(position):
             raise NotImplementedError(f"with {name or 'an operand'} that is computed")
-        found = self.op.attrs.get(name)
+        found = self.attrs.get(name)
         return found if found is None or isinstance(found, tuple) else (found,)
-
-    def numbers(self, name: str, default: tuple[int, ...]) -> tuple[int, ...]:
-        """An attribute that is several whole numbers."""
-        found = self.op.attrs.get(name)
-        return tuple(map(int, found)) if isinstance(found, tuple) and found else default
-
-    def flag(self, name: str, default: int = 0) -> bool:
-        """An attribute that is a truth value."""
-        return bool(self.op.attrs.get(name, default))
-
-    def number(self, name: str, default: float) -> float:
-        """An attribute that is one number."""
-        found = self.op.attrs.get(name, default)
-        assert isinstance(found, int | float)
-        return found
-
-    def text(self, name: str, default: str) -> str:
-        """An attribute that is a word."""
-        return str(self.op.attrs.get(name, default))
-
-    def axis(self, default: int, position: int = 0) -> int:
-        """The attribute ``axis``, counted from the front."""
-        return int(self.number("axis", default)) % max(len(self.shape_of(position)), 1)
 
     def follower(self, *op_types: str) -> Op | None:
         """The operator of one of these types that alone reads the result."""
@@ -112,7 +168,7 @@ class Site:
 class Window:
     """A window over the spatial axes of ``site``'s first input: its strides, dilations, and padding on both sides."""
 
-    def __init__(self, site: Site, kernel: Sequence[int]) -> None:
+    def __init__(self, site: Attributes, kernel: Sequence[int]) -> None:
         rank = len(kernel)
         self.kernel = tuple(kernel)
         self.strides = site.numbers("strides", (1,) * rank)
@@ -195,3 +251,32 @@ def clamp(op: Op, work: Work) -> tuple[float | None, float | None]:
         return float(found) if isinstance(found, int | float) else None
 
     return bound(1, "min"), bound(2, "max")
+
+
+S = TypeVar("S", bound=Site)
+
+
+def write(
+    graph: Graph, work: Work, file: File, rows: Mapping[str, Callable[[S], None]], site: type[S], format: str, part: str
+) -> None:
+    """Write each operator of ``work`` by its row; ``format`` is what errors call the runtime's own, which is made of
+    parts.
+
+    Raises:
+        BackendError: an operator that has no row, or is of a form that its row does not write; names it.
+    """
+    taken: set[int] = set()
+    for op in work.ops():
+        if id(op) in taken:
+            continue
+        row = rows.get(op.op_type)
+        if row is None:
+            raise BackendError(f"{graph.name}: {format} has no {part} for {op.op_type} ({op.members[0]})")
+        file.begin(op.members)
+        here = site(op, work, file)
+        try:
+            row(here)
+        except NotImplementedError as error:
+            raise BackendError(f"{graph.name}: {format} has no {op.op_type} ({op.members[0]}) {error}") from error
+        file.end(op.inputs, here.outputs)
+        taken.update(map(id, here.taken))

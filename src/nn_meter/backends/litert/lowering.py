@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -13,9 +13,10 @@ from nn_meter.backends.constants import constants
 from nn_meter.backends.litert import layers, movement, numbers
 from nn_meter.backends.litert.model import File, Written
 from nn_meter.backends.litert.site import Row, Site
+from nn_meter.backends.site import write
 from nn_meter.errors import BackendError
 from nn_meter.ir.graph import Graph
-from nn_meter.kernels.rewriting import Op, Work
+from nn_meter.kernels.rewriting import Work
 from nn_meter.runtimes import litert
 from nn_meter.runtimes.litert import Order
 
@@ -42,13 +43,9 @@ def lowered(graph: Graph, data: bytes, inputs: Mapping[str, np.ndarray], schema:
     """
     work = litert.lowered(graph)
     arrays = constants(data, work)
-    tensors = {name: replace(tensor, const=name in arrays) for name, tensor in work.tensors.items()}
-    file = File(schema, tensors, arrays)
+    file = File(schema, work.tensors, arrays)
     given = [_given(name, inputs[name], work, file, graph) for name in graph.inputs]
-    taken: set[int] = set()
-    for op in work.ops():
-        if id(op) not in taken:
-            taken.update(map(id, _write(op, work, file, graph)))
+    write(graph, work, file, ROWS, Site, "TFLite", "operator")
     outputs = [name for name in work.outputs_in_order() if name]
     try:
         written = file.finished(outputs)
@@ -75,17 +72,3 @@ def _given(name: str, array: np.ndarray, work: Work, file: File, graph: Graph) -
 def _called(operator: Written, graph: Graph) -> str:
     node = graph.node_by_name[operator.nodes[0]] if operator.nodes else None
     return f"{node.op_type} ({node.name}) as {operator.code}" if node else f"a change of layout as {operator.code}"
-
-
-def _write(op: Op, work: Work, file: File, graph: Graph) -> list[Op]:
-    """Write an operator; gives those that were written with it."""
-    row = ROWS.get(op.op_type)
-    if row is None:
-        raise BackendError(f"{graph.name}: TFLite has no operator for {op.op_type} ({op.members[0]})")
-    file.nodes = op.members
-    site = Site(op, work, file)
-    try:
-        row(site)
-    except NotImplementedError as error:
-        raise BackendError(f"{graph.name}: TFLite has no {op.op_type} ({op.members[0]}) {error}") from error
-    return site.taken

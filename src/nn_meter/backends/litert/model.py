@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from nn_meter.backends import site
 from nn_meter.errors import BackendError
 from nn_meter.ir.graph import Tensor
 from nn_meter.runtimes.litert import Order, plain
@@ -78,15 +79,13 @@ class Written:
     constants: frozenset[int]
 
 
-class File:
-    """What is written so far; ``nodes`` are those that the next operators stand for."""
+class File(site.File):
+    """What is written so far."""
 
     def __init__(self, schema: Any, tensors: Mapping[str, Tensor], arrays: Mapping[str, np.ndarray]) -> None:
+        super().__init__(tensors, arrays)
         self.operators: list[Written] = []
-        self.nodes: tuple[str, ...] = ()
         self._schema = schema
-        self._tensors = tensors
-        self._arrays = arrays
         self._model = schema.ModelT()
         self._model.version, self._model.description = _VERSION, b"nn-meter"
         self._model.buffers, self._model.operatorCodes = [schema.BufferT()], []
@@ -97,17 +96,9 @@ class File:
         self._moved: dict[str, tuple[str, ...]] = {}
         self._constants: set[int] = set()
 
-    def shape(self, name: str) -> tuple[int, ...]:
-        """Of a tensor of the graph, there."""
-        return self._tensors[name].shape
-
     def dtype(self, name: str) -> str:
         """Of a tensor of the graph."""
-        return self._tensors[name].dtype
-
-    def known(self, name: str) -> np.ndarray | None:
-        """A constant of the graph; ``None`` of what is computed or left out."""
-        return self._arrays.get(name) if name and self._tensors[name].const else None
+        return self.tensors[name].dtype
 
     def order(self, name: str) -> Order:
         """In which a tensor is stored first; the graph's own of a constant."""

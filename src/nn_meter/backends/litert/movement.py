@@ -40,12 +40,9 @@ def _tile(site: Site) -> None:
 
 def _slice(site: Site) -> None:
     shape, order = site.shape_of(0), site.order()
-    starts, ends = site.values(1, "starts") or (), site.values(2, "ends") or ()
-    axes = site.values(3, "axes") or tuple(range(len(starts)))
-    steps = site.values(4) or (1,) * len(starts)
     begins, counts, strides = [0] * len(shape), list(site.shape), [1] * len(shape)
-    for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
-        begins[axis], _, strides[axis] = slice(int(start), int(end), int(step)).indices(shape[axis])
+    for axis, start, end, stride in site.slices():
+        begins[axis], _, strides[axis] = slice(start, end, stride).indices(shape[axis])
     source, made = site.get(0), [site.shape[axis] for axis in order]
     first, step = [begins[axis] for axis in order], [strides[axis] for axis in order]
     file = site.file
@@ -86,16 +83,11 @@ def _concat(site: Site) -> None:
 
 def _pad(site: Site) -> None:
     file, order = site.file, site.order()
-    rank, mode = len(order), site.text("mode", "constant")
-    pads, axes = site.values(1, "pads") or (), site.values(3) or tuple(range(rank))
-    if min(pads, default=0) < 0 or mode not in ("constant", "reflect"):
+    pads, mode = site.pads(), site.text("mode", "constant")
+    if any(min(pair) < 0 for pair in pads.values()) or mode not in ("constant", "reflect"):
         raise NotImplementedError("that takes away" if mode == "constant" else f"in the mode {mode}")
-    half = len(pads) // 2
-    edges = np.zeros((rank, 2), np.int32)
-    for axis, less, more in zip(axes, pads[:half], pads[half:], strict=True):
-        edges[axis] = less, more
     source, shape = site.get(0), [site.shape[axis] for axis in order]
-    operands = [source, file.constant(edges[list(order)])]
+    operands = [source, file.constant(np.array([pads.get(axis, (0, 0)) for axis in order], np.int32))]
     fill = (site.values(2, "value") or (0.0,))[0]
     if mode == "reflect":
         stored = file.op("MIRROR_PAD", operands, shape, mode=file.enum("MirrorPadMode", "REFLECT"))

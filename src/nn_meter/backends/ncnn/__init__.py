@@ -7,8 +7,7 @@ the other tells the time of each.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter_ns
@@ -24,9 +23,10 @@ from nn_meter.backends.ncnn import layers, movement, numbers
 from nn_meter.backends.ncnn.model import File, Net, without_batch
 from nn_meter.backends.ncnn.site import Row, Site
 from nn_meter.backends.onnx_writer import random_inputs
+from nn_meter.backends.site import write
 from nn_meter.errors import BackendError
 from nn_meter.ir.graph import Graph
-from nn_meter.kernels.rewriting import Op, Work
+from nn_meter.kernels.rewriting import Work
 from nn_meter.runtimes import ncnn as runtime
 from nn_meter.runtimes.trace import KernelTrace
 from nn_meter.storage import Closing
@@ -167,29 +167,11 @@ def written(graph: Graph, data: bytes) -> Net:
 
 
 def _written(graph: Graph, work: Work, arrays: Mapping[str, np.ndarray]) -> Net:
-    file = File({name: replace(tensor, const=name in arrays) for name, tensor in work.tensors.items()}, arrays)
+    file = File(work.tensors, arrays)
     for name in graph.inputs:
         file.given(name)
-    taken: set[int] = set()
-    for op in work.ops():
-        if id(op) not in taken:
-            taken.update(map(id, _write(op, work, file, graph)))
+    write(graph, work, file, ROWS, Site, "ncnn", "layer")
     return file.finished([name for name in work.outputs_in_order() if name])
-
-
-def _write(op: Op, work: Work, file: File, graph: Graph) -> Sequence[Op]:
-    """Write an operator; gives those that were written with it."""
-    row = ROWS.get(op.op_type)
-    if row is None:
-        raise BackendError(f"{graph.name}: ncnn has no layer for {op.op_type} ({op.members[0]})")
-    file.begin(op.members)
-    site = Site(op, work, file)
-    try:
-        row(site)
-    except NotImplementedError as error:
-        raise BackendError(f"{graph.name}: ncnn has no {op.op_type} ({op.members[0]}) {error}") from error
-    file.end(op.inputs, site.outputs)
-    return site.taken
 
 
 def _given(array: np.ndarray, name: str, graph: Graph) -> np.ndarray:

@@ -14,6 +14,7 @@ from math import prod
 
 import numpy as np
 
+from nn_meter.backends import site
 from nn_meter.ir.graph import Tensor
 from nn_meter.runtimes.trace import ExecutedKernel, Operand
 
@@ -81,14 +82,12 @@ class Net:
     steps: tuple[Step, ...]
 
 
-class File:
-    """What is written so far; ``nodes`` are those that the next layers stand for."""
+class File(site.File):
+    """What is written so far."""
 
     def __init__(self, tensors: Mapping[str, Tensor], arrays: Mapping[str, np.ndarray]) -> None:
-        self.nodes: tuple[str, ...] = ()
+        super().__init__(tensors, arrays)
         self.pads: dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[str, ...]]] = {}
-        self._tensors = tensors
-        self._arrays = arrays
         self._stored: dict[str, Blob] = {}
         self._layers: list[_Layer] = []
         self._weights: list[bytes] = []
@@ -96,14 +95,6 @@ class File:
         self._inputs: list[str] = []
         self._blobs = 0
         self._begun = 0
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """Of a tensor of the graph, there."""
-        return self._tensors[name].shape
-
-    def known(self, name: str) -> np.ndarray | None:
-        """A constant of the graph; ``None`` of what is computed or left out."""
-        return self._arrays.get(name) if name and self._tensors[name].const else None
 
     def given(self, name: str) -> None:
         """An input of the net."""
@@ -174,8 +165,7 @@ class File:
         return made
 
     def begin(self, nodes: tuple[str, ...]) -> None:
-        """The next layers stand for these nodes."""
-        self.nodes = nodes
+        super().begin(nodes)
         self._begun = len(self._layers)
 
     def end(self, inputs: Sequence[str], outputs: Sequence[str]) -> None:
@@ -196,7 +186,7 @@ class File:
                     outputs=tuple(self._operand(name) for name in outputs if name),
                     input_names=tuple(read),
                     output_names=tuple(name for name in outputs if name),
-                    constant_inputs=frozenset(name for name in read if self._tensors[name].const),
+                    constant_inputs=frozenset(name for name in read if self.tensors[name].const),
                     nodes=self.nodes,
                 ),
             )
@@ -228,7 +218,7 @@ class File:
         return Net(text, b"".join(self._weights), tuple(self._inputs), given, tuple(self._steps))
 
     def _operand(self, name: str) -> Operand:
-        return Operand(self.shape(name), self._tensors[name].dtype)
+        return Operand(self.shape(name), self.tensors[name].dtype)
 
 
 def _line(kind: str, number: int, bottoms: Sequence[str], tops: Sequence[str], parameters: str = "") -> str:

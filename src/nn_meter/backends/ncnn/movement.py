@@ -111,19 +111,16 @@ def _cropped(site: Site, source: Blob, spans: Mapping[int, tuple[int, int]]) -> 
 
 
 def _slice(site: Site) -> None:
-    starts, ends = site.values(1, "starts") or (), site.values(2, "ends") or ()
-    axes = site.values(3, "axes") or tuple(range(len(starts)))
-    steps = site.values(4) or (1,) * len(starts)
     shape = site.shape_of(0)
     spans, strides = {}, {}
-    for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
+    for axis, start, end, step in site.slices():
         if step < 1:
             raise NotImplementedError(f"with the step {step}")
-        first, last, stride = slice(int(start), int(end), int(step)).indices(shape[int(axis)])
-        if (first, last) != (0, shape[int(axis)]):
-            spans[site.place(int(axis))] = first, last
+        first, last, stride = slice(start, end, step).indices(shape[axis])
+        if (first, last) != (0, shape[axis]):
+            spans[site.place(axis)] = first, last
         if stride > 1:
-            strides[site.place(int(axis))] = stride
+            strides[site.place(axis)] = stride
     made = site.get(0) if strides and not spans else _cropped(site, site.get(0), spans)
     for place, stride in strides.items():
         made = _every(site, made, place, stride)
@@ -159,12 +156,10 @@ def _concat(site: Site) -> None:
 
 def _pad(site: Site) -> None:
     rank, mode = len(site.shape), site.text("mode", "constant")
-    pads, axes = site.values(1, "pads") or (), site.values(3) or tuple(range(rank))
+    edges = site.pads()
     types = {"constant": 0, "edge": 1, "reflect": 2}
-    if min(pads, default=0) < 0 or mode not in types:
+    if any(min(pair) < 0 for pair in edges.values()) or mode not in types:
         raise NotImplementedError("that takes away" if mode in types else f"in the mode {mode}")
-    half = len(pads) // 2
-    edges = {int(axis) % rank: (less, more) for axis, less, more in zip(axes, pads[:half], pads[half:], strict=True)}
     edges = {axis: pair for axis, pair in edges.items() if any(pair)}
     fill = float((site.values(2, "value") or (0.0,))[0])
     reader = site.follower("Conv")

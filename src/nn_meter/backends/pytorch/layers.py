@@ -2,33 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
 from nn_meter.backends.pytorch.site import Function, Row, Site, edges
-
-
-def _window(site: Site, kernel: Sequence[int]) -> tuple[tuple[int, ...], ...]:
-    """Strides, dilations, padding before and behind along each spatial axis."""
-    rank = len(kernel)
-    strides, dilations = site.numbers("strides", (1,) * rank), site.numbers("dilations", (1,) * rank)
-    pads = site.numbers("pads", (0,) * (2 * rank))
-    auto = site.attrs.get("auto_pad", "NOTSET")
-    if auto in ("SAME_UPPER", "SAME_LOWER"):
-        sizes = zip(site.shape[2:], strides, kernel, dilations, site.shape_of(0)[2:], strict=True)
-        total = [max(0, (out - 1) * s + (k - 1) * d + 1 - size) for out, s, k, d, size in sizes]
-        less = [each // 2 for each in total]
-        more = [each - half for each, half in zip(total, less, strict=True)]
-        return strides, dilations, *map(tuple, (less, more) if auto == "SAME_UPPER" else (more, less))
-    return strides, dilations, pads[:rank], pads[rank:]
+from nn_meter.backends.site import Window
 
 
 def _conv(site: Site) -> Function:
     kernel = site.shape_of(1)[2:]
     function, pad = getattr(site.torch, f"conv{len(kernel)}d"), site.torch.nn.functional.pad
-    strides, dilations, before, behind = _window(site, kernel)
-    group = int(site.number("group", 1))
+    window, group = Window(site, kernel), int(site.number("group", 1))
+    strides, dilations, before, behind = window.strides, window.dilations, window.before, window.behind
     if before == behind:
         return lambda x, w, b=None: function(x, w, b, strides, before, dilations, group)
     sides = edges(before, behind)
@@ -38,8 +24,8 @@ def _conv(site: Site) -> Function:
 def _conv_transpose(site: Site) -> Function:
     kernel = site.shape_of(1)[2:]
     function = getattr(site.torch, f"conv_transpose{len(kernel)}d")
-    strides, dilations, before, _ = _window(site, kernel)
-    group = int(site.number("group", 1))
+    window, group = Window(site, kernel), int(site.number("group", 1))
+    strides, dilations, before = window.strides, window.dilations, window.before
     least = [
         (size - 1) * s - 2 * p + d * (k - 1) + 1
         for size, s, p, d, k in zip(site.shape_of(0)[2:], strides, before, dilations, kernel, strict=True)
@@ -55,12 +41,13 @@ def _pool(name: str, fill: float, **more: Any) -> Row:
     def made(site: Site) -> Function:
         functional, kernel = site.torch.nn.functional, site.numbers("kernel_shape", ())
         function = getattr(functional, f"{name}_pool{len(kernel)}d")
-        strides, dilations, before, behind = _window(site, kernel)
-        given = {"stride": strides, "ceil_mode": site.flag("ceil_mode"), **more}
+        window = Window(site, kernel)
+        before, behind = window.before, window.behind
+        given = {"stride": window.strides, "ceil_mode": site.flag("ceil_mode"), **more}
         if name == "avg":
             given["count_include_pad"] = site.flag("count_include_pad")
         else:
-            given["dilation"] = dilations
+            given["dilation"] = window.dilations
         if before == behind and all(2 * pad <= k for pad, k in zip(before, kernel, strict=True)):
             return lambda x: function(x, kernel, padding=before, **given)
         sides = edges(before, behind)
@@ -71,9 +58,10 @@ def _pool(name: str, fill: float, **more: Any) -> Row:
 
 def _lp_pool(site: Site) -> Function:
     functional, kernel = site.torch.nn.functional, site.numbers("kernel_shape", ())
-    strides, _, before, behind = _window(site, kernel)
-    function, p, sides = getattr(functional, f"lp_pool{len(kernel)}d"), site.number("p", 2), edges(before, behind)
-    return lambda x: function(functional.pad(x, sides) if any(sides) else x, p, kernel, strides)
+    window = Window(site, kernel)
+    function, p = getattr(functional, f"lp_pool{len(kernel)}d"), site.number("p", 2)
+    sides = edges(window.before, window.behind)
+    return lambda x: function(functional.pad(x, sides) if any(sides) else x, p, kernel, window.strides)
 
 
 def _over_space(function: Callable[[Any, Any, tuple[int, ...]], Any]) -> Row:

@@ -35,17 +35,14 @@ def _tile(site: Site) -> Function:
 
 
 def _slice(site: Site) -> Function:
-    shape = site.shape_of(0)
-    starts, ends = site.values(1, "starts") or (), site.values(2, "ends") or ()
-    axes = site.values(3, "axes") or tuple(range(len(starts)))
-    steps = site.values(4) or (1,) * len(starts)
-    if min(steps, default=1) < 1:
-        turned = [axis for axis, step in zip(axes, steps, strict=True) if step == -1]
-        if len(turned) != len(axes) or site.shape != shape:
+    shape, slices = site.shape_of(0), site.slices()
+    if any(step < 1 for *_, step in slices):
+        turned = [axis for axis, *_, step in slices if step == -1]
+        if len(turned) != len(slices) or site.shape != shape:
             raise NotImplementedError("a slice that goes backwards through a part")
         return lambda x, *_: x.flip(turned)
     parts = [slice(None)] * len(shape)
-    for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
+    for axis, start, end, step in slices:
         parts[axis] = slice(start, min(end, shape[axis]), step)
     place = tuple(parts)
     return lambda x, *_: x[place]
@@ -67,12 +64,8 @@ _MODES: Mapping[str, str] = MappingProxyType({"edge": "replicate", "wrap": "circ
 
 def _pad(site: Site) -> Function:
     function, rank = site.torch.nn.functional.pad, len(site.shape_of(0))
-    pads, axes = site.values(1, "pads") or (), site.values(3) or tuple(range(rank))
-    half = len(pads) // 2
-    before, behind = [0] * rank, [0] * rank
-    for axis, less, more in zip(axes, pads[:half], pads[half:], strict=True):
-        before[axis], behind[axis] = less, more
-    sides = edges(before, behind)
+    pads = site.pads()
+    sides = edges(*zip(*(pads.get(axis, (0, 0)) for axis in range(rank)), strict=True))
     while sides and not any(sides[-2:]):
         del sides[-2:]
     mode = str(site.attrs.get("mode", "constant"))

@@ -7,13 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from nn_meter.backends.site import Attributes
 from nn_meter.ir.graph import Attr, Tensor
 
 Function = Callable[..., Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Site:
+@dataclass(frozen=True)
+class Site(Attributes):
     """An operator with its tensors; ``constants`` are torch's tensors of its constant inputs."""
 
     torch: Any
@@ -24,36 +25,18 @@ class Site:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the first output."""
         return self.outputs[0].shape
 
     def shape_of(self, position: int) -> tuple[int, ...]:
-        """Of an input that is there."""
         found = self.inputs[position]
         assert found is not None
         return found.shape
 
     def values(self, position: int, name: str = "") -> tuple[Any, ...] | None:
-        """Elements of a constant input, or of the attribute that older operators have in its place."""
         if len(self.inputs) > position and self.constants[position] is not None:
             return tuple(self.constants[position].reshape(-1).tolist())
         found = self.attrs.get(name)
         return found if found is None or isinstance(found, tuple) else (found,)
-
-    def numbers(self, name: str, default: tuple[int, ...]) -> tuple[int, ...]:
-        """An attribute that is several whole numbers."""
-        found = self.attrs.get(name)
-        return tuple(map(int, found)) if isinstance(found, tuple) and found else default
-
-    def flag(self, name: str, default: int = 0) -> bool:
-        """An attribute that is a truth value."""
-        return bool(self.attrs.get(name, default))
-
-    def number(self, name: str, default: float) -> float:
-        """An attribute that is one number."""
-        found = self.attrs.get(name, default)
-        assert isinstance(found, int | float)
-        return found
 
 
 Row = Callable[[Site], Function]
