@@ -150,7 +150,7 @@ def build(
                 why = f"; {len(failures)} failed, the first because: {failures[0].reason}" if failures else ""
                 raise BuildError(
                     f"{len(records)} measured networks are too few to train on, {MIN_NETWORKS} are needed{why}; "
-                    "give the build a larger budget"
+                    "give the build a larger budget, with --resume to go on with these"
                 )
             bundle = train(
                 records,

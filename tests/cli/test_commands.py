@@ -16,7 +16,7 @@ import pytest
 
 from nn_meter.cli import predict
 from nn_meter.cli.main import COMMANDS
-from nn_meter.cli.output import exit_code
+from nn_meter.cli.output import exit_code, progress
 from nn_meter.errors import BundleError, DownloadError, StorageError
 from nn_meter.frontends import onnx
 
@@ -287,3 +287,15 @@ def test_output_that_cannot_be_written_is_no_fault_of_ours(home: Path) -> None:
     assert done.returncode == 1
     (told,) = done.stderr.splitlines()
     assert told.startswith("nn-meter: error: what to print cannot be written (No space left on device); free some")
+
+
+def test_what_is_at_its_end_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    told = progress("building")
+    for rule in "abc":
+        told(9.0, 9.0, 0.0, f"detecting, fusion rule {rule}")
+    told(1.0, 9.0, 8.0, "measuring, 1 networks")
+    told(9.0, 9.0, 0.0, "measuring, 9 networks")
+    assert capsys.readouterr().err.splitlines() == [
+        "building: detecting, fusion rule a, 100%, 0.0 min left",
+        "building: measuring, 9 networks, 100%, 0.0 min left",
+    ]

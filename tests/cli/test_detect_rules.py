@@ -52,3 +52,5 @@ def test_an_interrupt_says_how_to_go_on(
     stopped = run(*rules)
     assert stopped.code == 130
     assert stopped.err == "nn-meter: stopped; the same command with --resume goes on where it was\n"
+    fresh = run(*rules, "--fresh")
+    assert "with --resume in the place of --fresh goes on" in fresh.err

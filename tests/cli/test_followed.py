@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import socket
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +17,9 @@ from typing import NamedTuple
 import onnx
 import pytest
 from onnx import TensorProto, helper
+
+from nn_meter.measuring import Journal
+from nn_meter.settings import data_folder
 
 EXAMPLE = str(Path(__file__).parents[2] / "examples" / "small_net.onnx")
 
@@ -177,6 +185,94 @@ def test_what_is_advised_works(
         answer = asked(command)
         assert answer.code == code, answer.err
         assert not re.search("error", answer.err)
+
+
+QUICK_BUILD = ("build", "--backend", "replay", "--name", "quick", "--kinds", "dwconv", "--rules", "rules.json")
+
+
+def test_a_build_with_too_small_a_budget_goes_on_with_a_larger_one(
+    run: Callable[..., object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("sklearn")
+    monkeypatch.chdir(tmp_path)
+    Path("rules.json").write_text("{}")
+    refused = run(*QUICK_BUILD, "--budget", "0.01s")
+    assert refused.code == 2
+    assert "are needed; give the build a larger budget, with --resume to go on with these" in refused.err
+    again = run(*QUICK_BUILD, "--budget", "1h")
+    assert again.code == 2
+    assert "an earlier build left measurements; add --resume to go on with them, or remove the file" in again.err
+    measured, budget_s, built = [_rows("builds/quick@1.0.sqlite")], 2, refused
+    while built.code:
+        assert "give the build a larger budget" in built.err
+        budget_s *= 2
+        built = run(*QUICK_BUILD, "--budget", f"{budget_s}s", "--resume")
+        measured.append(_rows("builds/quick@1.0.sqlite"))
+        assert measured[-2] < measured[-1]  # it went on, and took nothing twice
+    assert "ask it: nn-meter predict --predictor quick MODEL" in built.out
+    assert run("predict", "--predictor", "quick", EXAMPLE).code == 0
+    (tmp_path / "home" / "builds" / "quick@1.0.sqlite").unlink()  # the other thing that was advised
+    assert "too few to train on" in run(*QUICK_BUILD, "--budget", "0.01s").err
+
+
+STOPPED = {
+    "build": (
+        [*QUICK_BUILD, "--budget", "1h"], "builds/quick@1.0.sqlite", ["--resume"],
+        "stopped; what was measured is kept, and the same command with --resume goes on where it was",
+    ),
+    "evaluate": (
+        ["evaluate", "models", "--predictor", "tiny_cpu", "--backend", "replay", "--rounds", "200",
+         "--resume", "e.sqlite"], "../place/e.sqlite", [],
+        "stopped; the same command goes on where it was",
+    ),
+    "detect-rules": (
+        ["detect-rules", "--backend", "replay", "--budget", "1h"], "detections/replay.sqlite", ["--resume"],
+        "stopped; the same command with --resume goes on where it was",
+    ),
+}  # fmt: skip
+"""Command, its journal in the data folder, what is advised to add, and the advice."""
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("name", STOPPED)
+def test_what_ctrl_c_advises_goes_on(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Callable[..., object], name: str
+) -> None:
+    pytest.importorskip("sklearn")
+    place = tmp_path / "place"
+    place.mkdir()
+    monkeypatch.chdir(place)
+    Path("rules.json").write_text("{}")
+    Path("models").mkdir()
+    for number in range(200):
+        Path("models", f"net{number}.onnx").symlink_to(EXAMPLE)
+    command, journal, more, advice = STOPPED[name]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    before = 0
+    wait_s, words = 2.0, command
+    for _ in range(2):
+        while _rows(journal) == before:  # the journal is locked as long as the command runs
+            line = [sys.executable, "-m", "nn_meter", *words]
+            with subprocess.Popen(line, env=environment, stderr=subprocess.PIPE, text=True) as process:
+                time.sleep(wait_s)
+                process.send_signal(signal.SIGINT)
+                said = process.communicate()[1]
+            wait_s *= 2
+            if (data_folder() / journal).exists():
+                words = [*command, *more]
+        assert process.returncode == 130, said
+        assert said.splitlines()[-1] == f"nn-meter: {advice}"
+        assert _rows(journal) > before
+        before = _rows(journal)
+
+
+def _rows(journal: str) -> int:
+    """How many results are in a journal of the data folder."""
+    path = data_folder() / journal
+    if not path.exists():
+        return 0
+    with Journal(path) as book:
+        return len([*book.results()])
 
 
 def test_what_a_server_advises_works(run: Callable[..., object], monkeypatch: pytest.MonkeyPatch) -> None:

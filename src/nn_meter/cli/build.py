@@ -8,7 +8,7 @@ import shlex
 from pathlib import Path
 
 from nn_meter.cli.measure import add_device_argument
-from nn_meter.cli.output import OK, progress, say
+from nn_meter.cli.output import OK, progress, say, stoppable
 from nn_meter.errors import BuildError, RuleError
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
@@ -82,14 +82,15 @@ def run(args: argparse.Namespace) -> int:
         fleet=tuple(devices) if len(devices) > 1 else (),
         mixed=args.mixed,
     )
-    bundle = build(
-        plan,
-        name=name,
-        journal=journal,
-        version=args.predictor_version,
-        rules=rules,
-        progress=progress("building"),
-    )
+    with stoppable("what was measured is kept, and the same command with --resume goes on where it was"):
+        bundle = build(
+            plan,
+            name=name,
+            journal=journal,
+            version=args.predictor_version,
+            rules=rules,
+            progress=progress("building"),
+        )
     if args.output:
         bundles.save(bundle, Path(args.output))
     info = register_bundle(bundle)

@@ -8,7 +8,7 @@ import re
 
 from nn_meter.cli.build import seconds
 from nn_meter.cli.measure import add_device_argument
-from nn_meter.cli.output import OK, note, progress, say
+from nn_meter.cli.output import OK, progress, say, stoppable
 from nn_meter.errors import BuildError
 from nn_meter.storage import exists, plain_name, write
 
@@ -70,11 +70,9 @@ def run(args: argparse.Namespace) -> int:
         seed=args.seed,
         device=args.device,
     )
-    try:
+    place = " in the place of --fresh" if args.fresh else ""
+    with stoppable(f"the same command with --resume{place} goes on where it was"):
         rules = detect_rules(plan, journal=journal, progress=progress("measuring"))
-    except KeyboardInterrupt:
-        note("stopped; the same command with --resume goes on where it was")
-        raise
     write(args.output, json.dumps(rules, indent=4) + "\n")
     if args.report:
         write(args.report, page(rules))

@@ -17,7 +17,7 @@ from nn_meter.cli.models import (
     input_options,
     load_predictors,
 )
-from nn_meter.cli.output import FAILED, OK, note, progress
+from nn_meter.cli.output import FAILED, OK, note, progress, stoppable
 from nn_meter.errors import InputError
 from nn_meter.storage import unwritable, write
 
@@ -59,7 +59,9 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"--rounds {args.rounds}: take at least 2, one early and one late")
     predictors = load_predictors(args)
     models = subjects(args.models, lambda text: note(f"note: {text}"), input_options(args), args.kept)
-    with Journal(Path(args.resume)) if args.resume else nullcontext() as journal:
+    kept = "the same command goes on where it was"
+    how = kept if args.resume else f"nothing is kept of it. With --resume FILE it would be, and {kept}"
+    with Journal(Path(args.resume)) if args.resume else nullcontext() as journal, stoppable(how):
         result = evaluate(
             predictors,
             backend_of(args),

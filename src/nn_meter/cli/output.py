@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from time import monotonic
 from typing import TYPE_CHECKING, TypeVar
@@ -113,24 +114,39 @@ def tracked(items: Sequence[Item], what: str) -> Iterator[Item]:
     yield from track(items, description=what, console=Console(stderr=True), transient=True)
 
 
+@contextmanager
+def stoppable(how: str) -> Iterator[None]:
+    """Says after Ctrl-C ``how`` to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if sys.stderr.isatty():
+            print(file=sys.stderr)  # behind a bar
+        note(f"stopped; {how}")
+        raise
+
+
 def progress(task: str) -> Progress:
-    """A callback that shows on stderr how far ``task`` is: a bar on a terminal, else a line every half minute."""
+    """A callback that shows on stderr how far ``task`` is: a bar on a terminal, else a line every half minute. What is
+    at its end is told once, however often its parts (behind a comma) are."""
     terminal = sys.stderr.isatty()
-    last_s = monotonic()
+    last_s, ended = monotonic(), ""
 
     def show(done: float, total: float | None, eta_s: float | None, what: str) -> None:
-        nonlocal last_s
+        nonlocal last_s, ended
         share = min(done / total, 1.0) if total else 0.0
-        now_s = monotonic()
-        if now_s - last_s < (0.2 if terminal else 30.0) and share < 1:
+        now_s, part = monotonic(), what.partition(",")[0]
+        over = share >= 1 and part != ended
+        if now_s - last_s < (0.2 if terminal else 30.0) and not over:
             return
         last_s = now_s
+        ended = part if share >= 1 else ""
         text = f"{task}: {legible(what)}"
         if total:
             text += f", {share:.0%}"
         if eta_s is not None:
             text += f", {eta_s / 60:.1f} min left"
-        bar, end = "#" * int(30 * share), "\n" if share >= 1 or not terminal else ""
+        bar, end = "#" * int(30 * share), "\n" if over or not terminal else ""
         sys.stderr.write(f"\r[{bar:<30}] {text}\x1b[K{end}" if terminal else f"{text}{end}")
         sys.stderr.flush()
 

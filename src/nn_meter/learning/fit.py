@@ -79,7 +79,8 @@ def fit_speeds(networks: Sequence[Network]) -> Speeds:
     samples = [s for network in networks for s in network.samples if not KINDS[s.kind].quantised]
     if len(samples) < MIN_ROWS:
         raise BuildError(
-            f"{len(samples)} measured kernels are too few to train on; give the build a larger budget"
+            f"{len(samples)} measured kernels are too few to train on; give the build a larger budget, with --resume "
+            "to go on with these"
         )
     flops, moved = [], []
     for sample in samples:
