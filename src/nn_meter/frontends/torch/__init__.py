@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import os
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from numbers import Integral, Number
 from pathlib import Path
@@ -104,22 +104,33 @@ def read(
     if not isinstance(source, torch.nn.Module):
         raise ModelError(f"cannot read a {type(source).__name__} as a PyTorch model; pass a torch.nn.Module")
     source = getattr(source, "_orig_mod", source)
-    _check_ready(source)
+    parts = dict(source.named_modules())
+    weights = _weights(parts)
+    _check_ready(source, weights)
     from nn_meter.frontends.torch.record import Recorder
     from nn_meter.frontends.torch.run import record
 
-    title = name or type(source).__name__
-    weights = {id(tensor): path for path, tensor in (*source.named_parameters(), *source.named_buffers())}
-    recorder = Recorder(title, weights)
-    positional, named, tensors = _inputs(source, input_shapes, kwargs or {})
-    _check_arguments(source, positional, named)
+    recorder = Recorder(name or type(source).__name__, {key: path for key, (path, _) in weights.items()})
+    signature = inspect.signature(source.forward)
+    positional, named, tensors = _inputs(source, signature, input_shapes, kwargs or {})
+    _check_arguments(source, signature, positional, named)
     for key, tensor in tensors:
         recorder.input(tensor, key)
-    paths = {
-        id(module): f"/{path.replace('.', '/')}" if path else "" for path, module in source.named_modules()
-    }
-    with _evaluating(source):
+    paths = {id(part): f"/{path.replace('.', '/')}" if path else "" for path, part in parts.items()}
+    with _evaluating(parts.values()):
         return record(source, recorder, positional, named, paths)
+
+
+def _weights(parts: Mapping[str, Any]) -> dict[int, tuple[str, Any]]:
+    """Parameters and buffers with their paths, by identity; one that several parts hold has the first path. Asking
+    PyTorch for each of the two walks through all modules once more."""
+    found: dict[int, tuple[str, Any]] = {}
+    for table in ("_parameters", "_buffers"):
+        for path, part in parts.items():
+            for key, tensor in vars(part)[table].items():
+                if tensor is not None:
+                    found.setdefault(id(tensor), (f"{path}.{key}" if path else key, tensor))
+    return found
 
 
 _SCRIPT = (
@@ -206,7 +217,7 @@ def _program_inputs(
     return [typed[name] for name in names[:by_place]], {**rest, **kwargs}
 
 
-def _check_ready(module: Any) -> None:
+def _check_ready(module: Any, weights: Mapping[int, tuple[str, Any]]) -> None:
     """Refuse what has no forward, or weights without a shape.
 
     Raises:
@@ -216,7 +227,7 @@ def _check_ready(module: Any) -> None:
 
     if getattr(module.forward, "__func__", None) is torch.nn.Module.forward:
         raise ModelError(f"{type(module).__name__} has no forward; pass a torch.nn.Module that can be called")
-    lazy = [path for path, weight in module.named_parameters() if torch.nn.parameter.is_lazy(weight)]
+    lazy = [path for path, weight in weights.values() if torch.nn.parameter.is_lazy(weight)]
     if lazy:
         raise ModelError(
             f"{type(module).__name__}: {lazy[0]!r} of a lazy module has no shape yet; call the module once "
@@ -224,13 +235,14 @@ def _check_ready(module: Any) -> None:
         )
 
 
-def _check_arguments(module: Any, positional: Sequence[Any], named: Mapping[str, Any]) -> None:
+def _check_arguments(
+    module: Any, signature: inspect.Signature, positional: Sequence[Any], named: Mapping[str, Any]
+) -> None:
     """Refuse inputs that are not those of ``forward``.
 
     Raises:
         ModelError: says what ``forward`` takes.
     """
-    signature = inspect.signature(module.forward)
     try:
         signature.bind(*positional, **named)
     except TypeError as error:
@@ -257,7 +269,9 @@ def _is_spec(spec: Any) -> bool:
 Named = list[tuple[str, Any]]
 
 
-def _inputs(module: Any, specs: Any, kwargs: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any], Named]:
+def _inputs(
+    module: Any, signature: inspect.Signature, specs: Any, kwargs: Mapping[str, Any]
+) -> tuple[list[Any], dict[str, Any], Named]:
     """Positional arguments, those by name, and the meta tensors that are in them, by their paths."""
     tensors: Named = []
     if specs is None:
@@ -268,7 +282,8 @@ def _inputs(module: Any, specs: Any, kwargs: Mapping[str, Any]) -> tuple[list[An
         return [], {**named, **given}, tensors
     if _is_spec(specs) or not isinstance(specs, list | tuple) or isinstance(specs[0], Number):
         specs = (specs,)
-    names = _parameters(module)
+    plain = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    names = [each.name for each in signature.parameters.values() if each.kind in plain]
     keys = [names[index] if index < len(names) else f"input_{index}" for index in range(len(specs))]
     return [_argument(module, *each, tensors) for each in zip(keys, specs, strict=True)], given, tensors
 
@@ -298,11 +313,6 @@ def _with_inputs(module: Any, key: str, value: Any, tensors: Named) -> Any:
     return value
 
 
-def _parameters(module: Any) -> list[str]:
-    plain = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return [p.name for p in inspect.signature(module.forward).parameters.values() if p.kind in plain]
-
-
 def _tensor(module: Any, key: str, spec: InputSpec) -> Any:
     import torch
 
@@ -327,14 +337,14 @@ def _tensor(module: Any, key: str, spec: InputSpec) -> Any:
 
 
 @contextmanager
-def _evaluating(module: Any) -> Iterator[None]:
+def _evaluating(parts: Iterable[Any]) -> Iterator[None]:
     """Every submodule as in evaluation, without ``eval``, which modules override; afterwards as it was.
 
     What the forward stores in a module (a cache, a buffer) goes away again with the tensors of this reading.
     """
     tables = ("_parameters", "_buffers", "_modules")
     kept = [
-        (part, dict(vars(part)), [dict(vars(part)[table]) for table in tables]) for part in module.modules()
+        (part, dict(vars(part)), [dict(vars(part)[table]) for table in tables]) for part in parts
     ]
     for part, _, _ in kept:
         part.training = False

@@ -40,6 +40,7 @@ def signature_of(func: Any) -> Signature:
     )
 
 
+@lru_cache(100)
 def dtype_name(dtype: Any) -> str:
     """``torch.float32`` as ``float32``, and so on for every type."""
     name = str(dtype).removeprefix("torch.")

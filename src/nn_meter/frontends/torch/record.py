@@ -8,7 +8,7 @@ branch on them; large ones and weights stay shapes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from types import MappingProxyType
@@ -152,7 +152,8 @@ class Recorder:
         import torch
 
         signature = signature_of(func)
-        if signature.name not in SHAPE_ONLY and signature.name not in OPERATORS and self._flows(args, kwargs):
+        unknown = signature.name not in SHAPE_ONLY and signature.name not in OPERATORS
+        if unknown and self._flows(tensors_in(args, kwargs)):
             return self._decomposed(func, signature, args, kwargs)
         # ordinary tensors, which a view of the module's own may answer, and no gradients
         with torch.inference_mode(False), torch.no_grad():
@@ -164,7 +165,7 @@ class Recorder:
         tensors = tuple(tensors_in(args, kwargs))
         if signature.name in SHAPE_ONLY:
             return self._made_of_shapes(func, signature, args, kwargs)
-        if not self._flows(args, kwargs):
+        if not self._flows(tensors):
             return self._constant(func, signature, args, kwargs, tensors)
         for tensor in tensors:
             if id(tensor) in self._unwritten:
@@ -245,12 +246,9 @@ class Recorder:
         self._flow[self._key(tensor)] = (tensor, name)
         self._kept.append(tensor)
 
-    def _flows(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-        """Whether an argument depends on an input."""
-        return any(
-            self._key(tensor) in self._flow or id(tensor) in self._unwritten
-            for tensor in tensors_in(args, kwargs)
-        )
+    def _flows(self, tensors: Iterable[Any]) -> bool:
+        """Whether one of them depends on an input."""
+        return any(self._key(tensor) in self._flow or id(tensor) in self._unwritten for tensor in tensors)
 
     def _key(self, tensor: Any) -> int:
         """What a tensor's value is filed under, one for all that ``detach`` and its like give."""
