@@ -299,3 +299,14 @@ def test_what_is_at_its_end_is_told_once(capsys: pytest.CaptureFixture[str]) -> 
         "building: detecting, fusion rule a, 100%, 0.0 min left",
         "building: measuring, 9 networks, 100%, 0.0 min left",
     ]
+
+
+def test_predictors_say_device_runtime_error_and_day(run: Callable[..., object]) -> None:
+    lines = run("-v", "--list-predictors").out.splitlines()
+    said = lines[lines.index("(nn-Meter) [Predictor] zen4cpu_onnxruntime132: version=1.0") + 1]
+    device, runtime, precision, error, interval, day = said.strip().split("; ")
+    assert (device, runtime, precision) == ("AMD EPYC", "onnxruntime 1.32.0", "float32")
+    assert error == "median error 3.4% on 140 models that were measured"
+    assert interval.startswith("90 % within ")
+    assert day == "2026-11-23"
+    assert lines[-1] == "default: xeoncpu_onnxruntime132 (nn-meter use NAME chooses another)"

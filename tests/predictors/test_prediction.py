@@ -59,6 +59,7 @@ def test_a_notebook_shows_the_answer_and_the_rows_that_take_the_longest(predicti
     assert cells.cells[:5] == ["layer", "kernel", "ms", "share", "sum"]
     assert "39.75 ms" in shown
     assert "rests on: " in shown
+    assert shown.count('<td style="text-align:right') == 3 * shown.count("<tr><td")
     assert "estimated" in shown
 
 

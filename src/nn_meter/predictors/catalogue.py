@@ -14,7 +14,7 @@ from typing import Literal
 
 from nn_meter import limits, plugins, settings
 from nn_meter.errors import BundleError, RegistrationError, UnknownPredictorError
-from nn_meter.predictors.bundle import ERRORS, MANIFEST, Bundle, load
+from nn_meter.predictors.bundle import ERRORS, EVALUATED, MANIFEST, Bundle, load
 from nn_meter.progress import Progress
 from nn_meter.storage import Archive, exists, legible, parse_json, plain_name, shown, write
 
@@ -165,12 +165,14 @@ def summary(bundle: Bundle) -> str:
     parts = [bundle.device, f"{bundle.runtime} {bundle.runtime_version}".strip(), bundle.dtype]
     if facts.get("batch", 1) != 1:
         parts.append(f"batch {facts['batch']}")
-    if errors := facts.get(ERRORS):
+    if errors := facts.get(EVALUATED):
+        parts.append(f"median error {errors['median']:.1%} on {errors['models']} models that were measured")
+    elif errors := facts.get(ERRORS):
         parts.append(f"median error {errors['median']:.1%} of {errors['models']} models of families left out")
     if bundle.interval:
         low, high = (math.exp(end) - 1 for end in (bundle.interval.low, bundle.interval.high))
         parts.append(f"90 % within {low:+.0%} to {high:+.0%}")
-    parts += [str(facts.get("source", "")), bundle.created]
+    parts += [str(facts.get("source", "")), bundle.created.partition("T")[0]]
     return "; ".join(part for part in parts if part)
 
 

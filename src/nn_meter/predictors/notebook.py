@@ -7,6 +7,7 @@ from html import escape
 
 from nn_meter.predictors.prediction import DOUBTFUL, Prediction, milliseconds
 from nn_meter.predictors.summary import rows
+from nn_meter.predictors.trust import CAREFUL_SHARE
 from nn_meter.storage import legible
 
 TOP = 10
@@ -35,14 +36,15 @@ def _facts(prediction: Prediction) -> Iterator[str]:
         low, high = map(milliseconds, prediction.interval_ms)
         yield f"90 % of such models between {low} and {high} ms"
     parts = [f"{status} {part.share:.1%}" for status, part in prediction.coverage.items() if part.kernels]
-    doubt = any(prediction.coverage[status].kernels for status in DOUBTFUL)
+    doubt = sum(prediction.coverage[status].share for status in DOUBTFUL) >= CAREFUL_SHARE
     yield f'<span style="color:{"#b35900" if doubt else "inherit"}">rests on: {", ".join(parts)}</span>'
     yield from map(_text, prediction.notes)
 
 
 def _row(left: Iterable[str], right: Iterable[str], cell: str) -> str:
-    cells = [f'<{cell} style="text-align:left">{_text(each)}</{cell}>' for each in left]
-    return f"<tr>{''.join(cells)}{''.join(f'<{cell}>{each}</{cell}>' for each in right)}</tr>"
+    sides = [("left", _text(each)) for each in left] + [("right", each) for each in right]
+    cells = [f'<{cell} style="text-align:{side};padding:2px 8px">{each}</{cell}>' for side, each in sides]
+    return f"<tr>{''.join(cells)}</tr>"
 
 
 def _text(text: str) -> str:
