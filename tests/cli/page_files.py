@@ -28,11 +28,40 @@ def write(place: Path) -> None:
     (place / "measurements.csv").write_text(measured)
     (place / "results.csv").write_text(measured)
     (place / "l4.yaml").write_text(SHEET)
+    (place / "config.json").write_text('{"model_type": "bert", "num_hidden_layers": 2}')
     cells = [*product(range(4), repeat=3)]
     known = [f"net{a}{b}{c},{5 + a + 2 * b + 3 * c},{5 + 3 * a + b + c},{5 + a + b + 4 * c}" for a, b, c in cells]
     (place / "help_fbnet.csv").write_text("\n".join(["architecture,phone,board,server", *known]))
     mine = [f"net{a}{b}{c},{5 + 2 * a + 3 * b + 2 * c}" for a, b, c in cells[::5]]
     (place / "mine.csv").write_text("\n".join(["model,latency_ms", *mine]))
+
+
+def modules() -> dict[str, Any]:
+    """The modules that a page names, and ``model.pt2``, where PyTorch is installed."""
+    import torch
+
+    class Encoder(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = torch.nn.Embedding(50, 16)
+
+        def forward(self, input_ids: Any, weights: Any) -> Any:
+            return self.table(input_ids) * weights
+
+    class Scaled(torch.nn.Module):
+        def forward(self, x: Any, scale: float, mask: Any) -> Any:
+            return x * scale if mask is None else x * mask
+
+    class Detector(torch.nn.Module):
+        def forward(self, batch: Any) -> Any:
+            return torch.relu(batch["image"])
+
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU())
+    torch.export.save(torch.export.export(net, (torch.zeros(1, 3, 32, 32),)), "model.pt2")
+    return {
+        "net": net, "encoder": Encoder(), "scaled": Scaled(), "embedding": torch.nn.Embedding(50, 16),
+        "detector": Detector(),
+    }  # fmt: skip
 
 
 def _value(name: str, shape: Sequence[Any] | None, kind: int = FLOAT) -> onnx.ValueInfoProto:

@@ -118,6 +118,7 @@ def test_a_page_does_what_it_says(
         if block.mark == "needs" and not (sshd_path if block.reason == "sshd" else find_spec(block.reason)):
             continue
         if block.language == "python":
+            names |= page_files.modules() if block.reason == "torch" else {}
             exec(compile(block.text, str(page), "exec"), names)
         for command, said in block.commands():
             if any(command.startswith(start) for start in SKIPPED):
