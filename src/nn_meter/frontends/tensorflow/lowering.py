@@ -249,6 +249,12 @@ class Lowering:
             tensor = self.tensors[name]
         self.values[key] = Value(tensor, wanted)
 
+    def give(
+        self, op: Op, op_type: str, inputs: Sequence[str], layout: Layout | None = None, /, **attrs: Attr
+    ) -> None:
+        """Add a node, whose one output, in ``layout``, is the operator's first result."""
+        self.bind(op.output(), self.emit(op, op_type, inputs, **attrs)[0], layout)
+
     def alias(self, key: str, of: str) -> None:
         """Say that ``key`` is another name of the value ``of``."""
         self.values[key] = self.value(of)

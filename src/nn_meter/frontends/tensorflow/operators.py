@@ -51,31 +51,29 @@ def _broadcast(lo: Lowering, op: Op, op_type: str, suffix: str = "", /, **attrs:
     return lo.emit(op, op_type, inputs, suffix, **attrs)[0]
 
 
+def _first(lo: Lowering, op: Op) -> str:
+    """The first input in the layout of the result."""
+    return lo.tensor(op.inputs[0], lo.shared(op, op.inputs[0]))
+
+
 def _bind(lo: Lowering, op: Op, name: str) -> None:
     """The result of an elementwise operator; constants keep the source's order."""
     rank = len(lo.tensors[name].shape)
     lo.bind(op.output(), name, plain(rank) if lo.tensors[name].const else lo.wanted(op.output(), rank))
 
 
-def elementwise(op_type: str, **attrs: Attr) -> Row:
-    """The ONNX operator ``op_type`` over inputs that broadcast."""
+def elementwise(op_type: str, attrs: Callable[[Op], dict[str, Attr]] = lambda op: {}) -> Row:
+    """The ONNX operator ``op_type`` over inputs that broadcast; ``attrs`` are its attributes, of TensorFlow's."""
 
     def lower(lo: Lowering, op: Op) -> None:
-        _bind(lo, op, _broadcast(lo, op, op_type, **attrs))
+        _bind(lo, op, _broadcast(lo, op, op_type, **attrs(op)))
 
     return Row(lower, Role.FOLLOW)
 
 
-def _then(first: str, second: str, **attrs: Attr) -> Row:
+def _then(first: str, second: str) -> Row:
     def lower(lo: Lowering, op: Op) -> None:
-        _bind(lo, op, lo.emit(op, second, [_broadcast(lo, op, first, f"/{first.lower()}")], **attrs)[0])
-
-    return Row(lower, Role.FOLLOW)
-
-
-def _with_alpha(op_type: str, attr: str, default: float) -> Row:
-    def lower(lo: Lowering, op: Op) -> None:
-        _bind(lo, op, _broadcast(lo, op, op_type, alpha=floating(op, attr, default)))
+        _bind(lo, op, lo.emit(op, second, [_broadcast(lo, op, first, f"/{first.lower()}")])[0])
 
     return Row(lower, Role.FOLLOW)
 
@@ -84,7 +82,7 @@ def clip(low: float | None, high: float | None) -> Row:
     """``Clip`` to fixed bounds."""
 
     def lower(lo: Lowering, op: Op) -> None:
-        x = lo.tensor(op.inputs[0], lo.shared(op, op.inputs[0]))
+        x = _first(lo, op)
         dtype = lo.tensors[x].dtype
         bounds = [
             "" if bound is None else lo.const(op, suffix, (bound,), dtype, scalar=True)
@@ -97,7 +95,7 @@ def clip(low: float | None, high: float | None) -> Row:
 
 def _power(exponent: float) -> Row:
     def lower(lo: Lowering, op: Op) -> None:
-        x = lo.tensor(op.inputs[0], lo.shared(op, op.inputs[0]))
+        x = _first(lo, op)
         power = lo.const(op, "exponent", (exponent,), lo.tensors[x].dtype, scalar=True)
         _bind(lo, op, lo.emit(op, "Pow", [x, power])[0])
 
@@ -105,8 +103,7 @@ def _power(exponent: float) -> Row:
 
 
 def _square(lo: Lowering, op: Op) -> None:
-    x = lo.tensor(op.inputs[0], lo.shared(op, op.inputs[0]))
-    _bind(lo, op, lo.emit(op, "Mul", [x, x])[0])
+    _bind(lo, op, lo.emit(op, "Mul", [_first(lo, op)] * 2)[0])
 
 
 def _squared_difference(lo: Lowering, op: Op) -> None:
@@ -187,8 +184,7 @@ def _batch_norm(lo: Lowering, op: Op) -> None:
     statistics = op.inputs[1:3] if training else op.inputs[3:5]
     inputs = [x, *(lo.tensor(key) for key in (*op.inputs[1:3], *statistics))]
     mode: dict[str, Attr] = {"training_mode": 1} if training else {}
-    (name,) = lo.emit(op, "BatchNormalization", inputs, epsilon=floating(op, "epsilon", 1e-4), **mode)
-    lo.bind(op.output(), name, layout)
+    lo.give(op, "BatchNormalization", inputs, layout, epsilon=floating(op, "epsilon", 1e-4), **mode)
 
 
 def _bias(lo: Lowering, op: Op) -> None:
@@ -199,8 +195,7 @@ def _bias(lo: Lowering, op: Op) -> None:
     else:
         layout = plain(rank)
         bias = lo.reshaped(op.inputs[1], (*lo.shape(op.inputs[1]), *(1,) * (rank - 2)))
-    (name,) = lo.emit(op, "Add", [lo.tensor(op.inputs[0], layout), bias])
-    lo.bind(op.output(), name, layout)
+    lo.give(op, "Add", [lo.tensor(op.inputs[0], layout), bias], layout)
 
 
 def _matmul(lo: Lowering, op: Op) -> None:
@@ -208,8 +203,7 @@ def _matmul(lo: Lowering, op: Op) -> None:
     transposed = {
         name: 1 for name, attr in (("transA", "transpose_a"), ("transB", "transpose_b")) if flag(op, attr)
     }
-    (name,) = lo.emit(op, "Gemm" if transposed else "MatMul", [a, b], **transposed)
-    lo.bind(op.output(), name)
+    lo.give(op, "Gemm" if transposed else "MatMul", [a, b], **transposed)
 
 
 def _fully_connected(lo: Lowering, op: Op) -> None:
@@ -225,7 +219,7 @@ def _fully_connected(lo: Lowering, op: Op) -> None:
         return
     rows = lo.value(x).tensor.size // width
     inputs = [lo.reshaped(x, (rows, width)), lo.tensor(weights), *([lo.tensor(bias)] if bias else [])]
-    lo.bind(op.output(), lo.emit(op, "Gemm", inputs, transB=1)[0])
+    lo.give(op, "Gemm", inputs, transB=1)
 
 
 def _batch_matmul(lo: Lowering, op: Op) -> None:
@@ -237,22 +231,21 @@ def _batch_matmul(lo: Lowering, op: Op) -> None:
             perm = (*range(rank - 2), rank - 1, rank - 2)
             (name,) = lo.emit(op, "Transpose", [name], f"/{attr}", perm=perm)
         inputs.append(name)
-    lo.bind(op.output(), lo.emit(op, "MatMul", inputs)[0])
+    lo.give(op, "MatMul", inputs)
 
 
 def _einsum(lo: Lowering, op: Op) -> None:
     inputs = [lo.tensor(key) for key in op.inputs]
-    lo.bind(op.output(), lo.emit(op, "Einsum", inputs, equation=text(op, "equation"))[0])
+    lo.give(op, "Einsum", inputs, equation=text(op, "equation"))
 
 
 def _embedding(lo: Lowering, op: Op) -> None:
     """TFLite's: indices first, table second."""
-    lo.bind(op.output(), lo.emit(op, "Gather", [lo.tensor(op.inputs[1]), lo.tensor(op.inputs[0])], axis=0)[0])
+    lo.give(op, "Gather", [lo.tensor(op.inputs[1]), lo.tensor(op.inputs[0])], axis=0)
 
 
 def _fake_quant(lo: Lowering, op: Op) -> None:
-    layout = lo.shared(op, op.inputs[0])
-    x = lo.tensor(op.inputs[0], layout)
+    x = _first(lo, op)
     scale = lo.const(op, "scale", (1.0,), "float32", scalar=True)
     zero = lo.const(op, "zero_point", (0,), "uint8", scalar=True)
     (low,) = lo.emit(op, "QuantizeLinear", [x, scale, zero], "/quantize")
@@ -261,8 +254,7 @@ def _fake_quant(lo: Lowering, op: Op) -> None:
 
 def _quantize(lo: Lowering, op: Op) -> None:
     """TFLite's QUANTIZE and DEQUANTIZE; the element types are those of the tensors."""
-    layout = lo.shared(op, op.inputs[0])
-    x = lo.tensor(op.inputs[0], layout)
+    x = _first(lo, op)
     dtype = lo.tensors[x].dtype
     quantize = op.kind == "Quantize"
     target = text(op, "dtype", "int8") if quantize else dtype
@@ -281,15 +273,15 @@ def _quantize(lo: Lowering, op: Op) -> None:
 def _local_response(lo: Lowering, op: Op) -> None:
     layout = image(lo.rank(op.inputs[0]))
     size = 2 * integer(op, "depth_radius", 5) + 1
-    (name,) = lo.emit(
-        op, "LRN", [lo.tensor(op.inputs[0], layout)], size=size, alpha=floating(op, "alpha", 1.0) * size,
-        beta=floating(op, "beta", 0.5), bias=floating(op, "bias", 1.0),
+    lo.give(
+        op, "LRN", [lo.tensor(op.inputs[0], layout)], layout,
+        size=size, alpha=floating(op, "alpha", 1.0) * size, beta=floating(op, "beta", 0.5),
+        bias=floating(op, "bias", 1.0),
     )  # fmt: skip
-    lo.bind(op.output(), name, layout)
 
 
-def _gelu(lo: Lowering, op: Op) -> None:
-    _bind(lo, op, _broadcast(lo, op, "Gelu", approximate="tanh" if flag(op, "approximate") else "none"))
+def _approximation(op: Op) -> dict[str, Attr]:
+    return {"approximate": "tanh" if flag(op, "approximate") else "none"}
 
 
 def _reduction(op_type: str) -> Row:
@@ -310,9 +302,7 @@ OPERATORS: Final[Mapping[str, Row]] = MappingProxyType(
     {
         # what enters and what only names a value
         "Const": Row(_const),
-        "VarHandleOp": Row(_variable),
-        "VariableV2": Row(_variable),
-        "Variable": Row(_variable),
+        **dict.fromkeys(("VarHandleOp", "VariableV2", "Variable"), Row(_variable)),
         **dict.fromkeys(_PASSED_ON.split(), Row(_alias, Role.FOLLOW)),
         "IdentityN": Row(_alias),
         "ZerosLike": Row(_like(0)),
@@ -333,16 +323,12 @@ OPERATORS: Final[Mapping[str, Row]] = MappingProxyType(
         "DepthToSpace": Row(spatial.blocks("DepthToSpace"), Role.IMAGE, _FIRST),
         "SpaceToDepth": Row(spatial.blocks("SpaceToDepth"), Role.IMAGE, _FIRST),
         "LRN": Row(_local_response, Role.IMAGE, _FIRST),
-        "FusedBatchNorm": Row(_batch_norm, Role.IMAGE, _FIRST),
-        "FusedBatchNormV2": Row(_batch_norm, Role.IMAGE, _FIRST),
-        "FusedBatchNormV3": Row(_batch_norm, Role.IMAGE, _FIRST),
+        **{f"FusedBatchNorm{version}": Row(_batch_norm, Role.IMAGE, _FIRST) for version in ("", "V2", "V3")},
         "BiasAdd": Row(_bias, Role.FOLLOW, _FIRST),
         "BiasAddV1": Row(_bias, Role.FOLLOW, _FIRST),
         # products
         "MatMul": Row(_matmul),
-        "BatchMatMul": Row(_batch_matmul),
-        "BatchMatMulV2": Row(_batch_matmul),
-        "BatchMatMulV3": Row(_batch_matmul),
+        **{f"BatchMatMul{version}": Row(_batch_matmul) for version in ("", "V2", "V3")},
         "Einsum": Row(_einsum),
         "FullyConnected": Row(_fully_connected),
         # element by element
@@ -368,8 +354,8 @@ OPERATORS: Final[Mapping[str, Row]] = MappingProxyType(
         "Relu6": clip(0.0, 6.0),
         "ReluN1To1": clip(-1.0, 1.0),
         "Relu0To1": clip(0.0, 1.0),
-        "LeakyRelu": _with_alpha("LeakyRelu", "alpha", 0.2),
-        "Gelu": Row(_gelu, Role.FOLLOW),
+        "LeakyRelu": elementwise("LeakyRelu", lambda op: {"alpha": floating(op, "alpha", 0.2)}),
+        "Gelu": elementwise("Gelu", _approximation),
         "Erfc": Row(_complement, Role.FOLLOW),
         "Rsqrt": _power(-0.5),
         "Square": Row(_square, Role.FOLLOW),
@@ -399,17 +385,13 @@ OPERATORS: Final[Mapping[str, Row]] = MappingProxyType(
         "Concat": Row(shaping.concat, Role.FOLLOW, (1, None)),
         "Split": Row(shaping.split, Role.FOLLOW, (1, 2)),
         "SplitV": Row(shaping.split, Role.FOLLOW, _FIRST),
-        "Pad": Row(shaping.pad, Role.FOLLOW, _FIRST),
-        "PadV2": Row(shaping.pad, Role.FOLLOW, _FIRST),
-        "MirrorPad": Row(shaping.pad, Role.FOLLOW, _FIRST),
+        **dict.fromkeys(("Pad", "PadV2", "MirrorPad"), Row(shaping.pad, Role.FOLLOW, _FIRST)),
         "Slice": Row(shaping.slice_from, Role.FOLLOW, _FIRST),
         "StridedSlice": Row(shaping.strided_slice, Role.FOLLOW, _FIRST, shaping.keeps_axes),
         "ReverseV2": Row(shaping.reverse, Role.FOLLOW, _FIRST),
         "Tile": Row(shaping.tile, Role.FOLLOW, _FIRST),
         "BroadcastTo": Row(shaping.broadcast_to),
-        "Gather": Row(shaping.gather),
-        "GatherV2": Row(shaping.gather),
-        "ResourceGather": Row(shaping.gather),
+        **dict.fromkeys(("Gather", "GatherV2", "ResourceGather"), Row(shaping.gather)),
         "GatherNd": Row(shaping.gather_nd),
         "EmbeddingLookup": Row(_embedding),
         "OneHot": Row(shaping.one_hot),

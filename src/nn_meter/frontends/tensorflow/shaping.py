@@ -76,7 +76,7 @@ def reduction(op_type: str) -> Callable[[Lowering, Op], None]:
         x, axes = _follow(lo, op, op.inputs[0]) if keep else _shown(lo, op.inputs[0])
         shown = tuple(sorted(axes.index(axis) for axis in gone))
         if op_type == "ReduceMean" and keep and axes == image(rank) and shown == tuple(range(2, rank)):
-            lo.bind(op.output(), lo.emit(op, "GlobalAveragePool", [x])[0], axes)
+            lo.give(op, "GlobalAveragePool", [x], axes)
             return
         if not gone:
             lo.alias(op.output(), op.inputs[0])
@@ -97,7 +97,7 @@ def arg(op_type: str) -> Callable[[Lowering, Op], None]:
 
     def lower(lo: Lowering, op: Op) -> None:
         axis = _axis(lo.ints(op, op.inputs[1])[0], lo.rank(op.inputs[0]))
-        lo.bind(op.output(), lo.emit(op, op_type, [lo.tensor(op.inputs[0])], axis=axis, keepdims=0)[0])
+        lo.give(op, op_type, [lo.tensor(op.inputs[0])], axis=axis, keepdims=0)
 
     return lower
 
@@ -113,8 +113,7 @@ def top_k(lo: Lowering, op: Op) -> None:
 def cumsum(lo: Lowering, op: Op) -> None:
     """Cumsum along an axis."""
     attrs = {name: int(flag(op, name)) for name in ("exclusive", "reverse")}
-    (name,) = lo.emit(op, "CumSum", [lo.tensor(op.inputs[0]), lo.tensor(op.inputs[1])], **attrs)
-    lo.bind(op.output(), name)
+    lo.give(op, "CumSum", [lo.tensor(op.inputs[0]), lo.tensor(op.inputs[1])], **attrs)
 
 
 def concat(lo: Lowering, op: Op) -> None:
@@ -123,8 +122,7 @@ def concat(lo: Lowering, op: Op) -> None:
     rank = lo.rank(keys[0])
     axes = lo.shared(op, *keys)
     axis = axes.index(_axis(lo.ints(op, where)[0], rank))
-    (name,) = lo.emit(op, "Concat", [lo.tensor(key, axes) for key in keys], axis=axis)
-    lo.bind(op.output(), name, axes)
+    lo.give(op, "Concat", [lo.tensor(key, axes) for key in keys], axes, axis=axis)
 
 
 def split(lo: Lowering, op: Op) -> None:
@@ -158,7 +156,7 @@ def pad(lo: Lowering, op: Op) -> None:
     value = [lo.tensor(op.inputs[2])] if op.kind == "PadV2" else []
     # ONNX knows no mirror that repeats the edge (SYMMETRIC); it writes as much as one that does not
     mode = "reflect" if op.kind == "MirrorPad" else "constant"
-    lo.bind(op.output(), lo.emit(op, "Pad", [x, pads, *value], mode=mode)[0], axes)
+    lo.give(op, "Pad", [x, pads, *value], axes, mode=mode)
 
 
 def _sliced(
@@ -258,13 +256,13 @@ def tile(lo: Lowering, op: Op) -> None:
     x, axes = _follow(lo, op, op.inputs[0])
     repeats = lo.ints(op, op.inputs[1])
     times = lo.const(op, "repeats", [repeats[axis] for axis in axes])
-    lo.bind(op.output(), lo.emit(op, "Tile", [x, times])[0], axes)
+    lo.give(op, "Tile", [x, times], axes)
 
 
 def broadcast_to(lo: Lowering, op: Op) -> None:
     """BroadcastTo a shape."""
     shape = lo.const(op, "shape", lo.ints(op, op.inputs[1]))
-    lo.bind(op.output(), lo.emit(op, "Expand", [lo.tensor(op.inputs[0]), shape])[0])
+    lo.give(op, "Expand", [lo.tensor(op.inputs[0]), shape])
 
 
 def gather(lo: Lowering, op: Op) -> None:
@@ -278,16 +276,12 @@ def gather(lo: Lowering, op: Op) -> None:
         raise UnsupportedOperatorError(
             f"{lo.source}: node {op.name!r} ({op.kind}) gathers per batch, which no ONNX node does"
         )
-    (name,) = lo.emit(op, "Gather", [lo.tensor(op.inputs[0]), lo.tensor(op.inputs[1])], axis=axis)
-    lo.bind(op.output(), name)
+    lo.give(op, "Gather", [lo.tensor(op.inputs[0]), lo.tensor(op.inputs[1])], axis=axis)
 
 
 def gather_nd(lo: Lowering, op: Op) -> None:
     """GatherNd."""
-    (name,) = lo.emit(
-        op, "GatherND", [lo.tensor(key) for key in op.inputs[:2]], batch_dims=integer(op, "batch_dims")
-    )
-    lo.bind(op.output(), name)
+    lo.give(op, "GatherND", [lo.tensor(key) for key in op.inputs[:2]], batch_dims=integer(op, "batch_dims"))
 
 
 def one_hot(lo: Lowering, op: Op) -> None:
@@ -295,10 +289,7 @@ def one_hot(lo: Lowering, op: Op) -> None:
     on, off = (lo.numbers(op, key)[0] for key in op.inputs[2:4])
     dtype = lo.value(op.inputs[2]).tensor.dtype
     values = lo.const(op, "values", (off, on), dtype)
-    (name,) = lo.emit(
-        op, "OneHot", [lo.tensor(op.inputs[0]), lo.tensor(op.inputs[1]), values], axis=integer(op, "axis", -1)
-    )
-    lo.bind(op.output(), name)
+    lo.give(op, "OneHot", [lo.tensor(op.inputs[0]), lo.tensor(op.inputs[1]), values], axis=integer(op, "axis", -1))
 
 
 def shape_of(lo: Lowering, op: Op) -> None:
@@ -336,7 +327,7 @@ def fill(lo: Lowering, op: Op) -> None:
     tensor = lo.value(op.inputs[1]).tensor
     if not tensor.const:
         target = lo.const(op, "shape", shape)
-        lo.bind(op.output(), lo.emit(op, "Expand", [tensor.name, target])[0])
+        lo.give(op, "Expand", [tensor.name, target])
         return
     size = prod(shape)
     values = tensor.value * size if tensor.value is not None and size <= MAX_ELEMENTS else None
@@ -376,7 +367,7 @@ def expand_dims(lo: Lowering, op: Op) -> None:
     wanted = plain(len(result)) if lo.tensors[x].const else lo.wanted(op.output(), len(result))
     if axes == plain(len(axes)) and wanted == plain(len(wanted)):
         where = lo.const(op, "axes", (axis,))
-        lo.bind(op.output(), lo.emit(op, "Unsqueeze", [x, where])[0])
+        lo.give(op, "Unsqueeze", [x, where])
         return
     _as_shape(lo, op, x, result)
 
@@ -388,7 +379,7 @@ def transpose(lo: Lowering, op: Op) -> None:
     perm = [_axis(axis, rank) for axis in lo.ints(op, op.inputs[1])]
     wanted = plain(rank) if lo.tensors[x].const else lo.wanted(op.output(), rank)
     shown = tuple(axes.index(perm[axis]) for axis in wanted)
-    lo.bind(op.output(), lo.emit(op, "Transpose", [x], perm=shown)[0], wanted)
+    lo.give(op, "Transpose", [x], wanted, perm=shown)
 
 
 def pack(lo: Lowering, op: Op) -> None:
@@ -399,7 +390,7 @@ def pack(lo: Lowering, op: Op) -> None:
         lo.emit(op, "Unsqueeze", [lo.tensor(key), where], f"/unsqueeze_{i}")[0]
         for i, key in enumerate(op.inputs)
     ]
-    lo.bind(op.output(), lo.emit(op, "Concat", parts, axis=axis)[0])
+    lo.give(op, "Concat", parts, axis=axis)
 
 
 def unpack(lo: Lowering, op: Op) -> None:

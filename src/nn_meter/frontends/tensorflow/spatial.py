@@ -75,8 +75,7 @@ def _convolve(lo: Lowering, op: Op, weight: str, group: int) -> None:
     kernel = lo.tensors[weight].shape[2:]
     bias = [lo.tensor(op.inputs[2])] if len(op.inputs) > 2 and op.inputs[2] else []
     window = _window(op, lo.tensors[x].shape[2:], kernel)
-    (name,) = lo.emit(op, "Conv", [x, weight, *bias], group=group, **window)
-    lo.bind(op.output(), name, axes)
+    lo.give(op, "Conv", [x, weight, *bias], axes, group=group, **window)
 
 
 def convolution(lo: Lowering, op: Op) -> None:
@@ -131,8 +130,7 @@ def transposed(lo: Lowering, op: Op) -> None:
         "output_padding": tuple(max(-s, 0) for s in surplus),
         "group": lo.tensors[x].shape[1] // lo.tensors[weight].shape[0],
     }
-    (name,) = lo.emit(op, "ConvTranspose", [x, weight, *bias], **attrs)
-    lo.bind(op.output(), name, axes)
+    lo.give(op, "ConvTranspose", [x, weight, *bias], axes, **attrs)
 
 
 def pool(op_type: str) -> Callable[[Lowering, Op], None]:
@@ -145,7 +143,7 @@ def pool(op_type: str) -> Callable[[Lowering, Op], None]:
         attrs = _window(op, space, _spatial(op, "ksize", len(axes)))
         if op_type == "AveragePool":
             attrs = {**attrs, "count_include_pad": 0}
-        lo.bind(op.output(), lo.emit(op, op_type, [x], **attrs)[0], axes)
+        lo.give(op, op_type, [x], axes, **attrs)
 
     return lower
 
@@ -163,10 +161,7 @@ def resize(mode: str) -> Callable[[Lowering, Op], None]:
         axes = image(lo.rank(op.inputs[0]))
         x = lo.tensor(op.inputs[0], axes)
         sizes = lo.const(op, "sizes", (*lo.tensors[x].shape[:2], *lo.ints(op, op.inputs[1])))
-        (name,) = lo.emit(
-            op, "Resize", [x, "", "", sizes], mode=mode, coordinate_transformation_mode=_transformation(op)
-        )
-        lo.bind(op.output(), name, axes)
+        lo.give(op, "Resize", [x, "", "", sizes], axes, mode=mode, coordinate_transformation_mode=_transformation(op))
 
     return lower
 
@@ -177,6 +172,6 @@ def blocks(op_type: str) -> Callable[[Lowering, Op], None]:
     def lower(lo: Lowering, op: Op) -> None:
         axes = layout(lo, op)
         size = integer(op, "block_size", 1)
-        lo.bind(op.output(), lo.emit(op, op_type, [lo.tensor(op.inputs[0], axes)], blocksize=size)[0], axes)
+        lo.give(op, op_type, [lo.tensor(op.inputs[0], axes)], axes, blocksize=size)
 
     return lower

@@ -103,19 +103,15 @@ def _options(**options: Option) -> Mapping[str, Option]:
     return MappingProxyType(options)
 
 
-def _reduce(kind: str) -> Row:
-    return Row(kind, _options(keep_dims=Option((0,), "?")))
-
-
-def _pool(kind: str) -> Row:
-    return Row(
-        kind,
-        _options(padding=Option((0,), "p"), strides=Option((2, 1), "i"), ksize=Option((4, 3), "i")),
-        activation=5,
-    )
-
-
+_NOTHING: Final[Mapping[str, AttrValue]] = MappingProxyType({})
 _FILTER: Final[Mapping[str, AttrValue]] = MappingProxyType({"filter_format": "OHWI"})
+
+
+def _windowed(kind: str, activation: int, fixed: Mapping[str, AttrValue] = _NOTHING, **slots: tuple[int, ...]) -> Row:
+    """What slides over an image; ``slots`` are those of its strides and of what else has a number for each axis."""
+    by_axis = {name: Option(each, default=int(name == "dilations")) for name, each in slots.items()}
+    return Row(kind, _options(padding=Option((0,), "p"), **by_axis), fixed, activation=activation)
+
 
 _AS_IN_TENSORFLOW: Final = """
     ADD_N FLOOR_DIV FLOOR_MOD POW MAXIMUM MINIMUM SQUARED_DIFFERENCE EQUAL NOT_EQUAL LESS LESS_EQUAL GREATER
@@ -129,42 +125,18 @@ _AS_IN_TENSORFLOW: Final = """
 OPERATORS: Final[Mapping[str, Row]] = MappingProxyType(
     {
         **{name: Row(name.title().replace("_", "")) for name in _AS_IN_TENSORFLOW.split()},
-        "CONV_2D": Row(
-            "Conv2D",
-            _options(padding=Option((0,), "p"), strides=Option((2, 1)), dilations=Option((5, 4), default=1)),
-            _FILTER,
-            activation=3,
-        ),
-        "DEPTHWISE_CONV_2D": Row(
-            "DepthwiseConv2dNative",
-            _options(padding=Option((0,), "p"), strides=Option((2, 1)), dilations=Option((6, 5), default=1)),
-            _FILTER,
-            activation=4,
-        ),
-        "CONV_3D": Row(
-            "Conv3D",
-            _options(
-                padding=Option((0,), "p"), strides=Option((1, 3, 2)), dilations=Option((5, 7, 6), default=1)
-            ),
-            activation=4,
-        ),
-        "TRANSPOSE_CONV": Row(
-            "Conv2DBackpropInput",
-            _options(padding=Option((0,), "p"), strides=Option((2, 1))),
-            _FILTER,
-            activation=3,
-        ),
+        "CONV_2D": _windowed("Conv2D", 3, _FILTER, strides=(2, 1), dilations=(5, 4)),
+        "DEPTHWISE_CONV_2D": _windowed("DepthwiseConv2dNative", 4, _FILTER, strides=(2, 1), dilations=(6, 5)),
+        "CONV_3D": _windowed("Conv3D", 4, strides=(1, 3, 2), dilations=(5, 7, 6)),
+        "TRANSPOSE_CONV": _windowed("Conv2DBackpropInput", 3, _FILTER, strides=(2, 1)),
         "FULLY_CONNECTED": Row("FullyConnected", _options(keep_num_dims=Option((2,), "?")), activation=0),
         "BATCH_MATMUL": Row("BatchMatMulV2", _options(adj_x=Option((0,), "?"), adj_y=Option((1,), "?"))),
-        "AVERAGE_POOL_2D": _pool("AvgPool"),
-        "MAX_POOL_2D": _pool("MaxPool"),
+        "AVERAGE_POOL_2D": _windowed("AvgPool", 5, strides=(2, 1), ksize=(4, 3)),
+        "MAX_POOL_2D": _windowed("MaxPool", 5, strides=(2, 1), ksize=(4, 3)),
         "LOCAL_RESPONSE_NORMALIZATION": Row(
             "LRN",
             _options(
-                depth_radius=Option((0,)),
-                bias=Option((1,), "f"),
-                alpha=Option((2,), "f"),
-                beta=Option((3,), "f"),
+                depth_radius=Option((0,)), bias=Option((1,), "f"), alpha=Option((2,), "f"), beta=Option((3,), "f")
             ),
         ),
         "RESIZE_BILINEAR": Row(
@@ -190,13 +162,10 @@ OPERATORS: Final[Mapping[str, Row]] = MappingProxyType(
         "LOGISTIC": Row("Sigmoid"),
         "FAKE_QUANT": Row("FakeQuantWithMinMaxArgs"),
         # along axes
-        "MEAN": _reduce("Mean"),
-        "SUM": _reduce("Sum"),
-        "REDUCE_PROD": _reduce("Prod"),
-        "REDUCE_MAX": _reduce("Max"),
-        "REDUCE_MIN": _reduce("Min"),
-        "REDUCE_ALL": _reduce("All"),
-        "REDUCE_ANY": _reduce("Any"),
+        **{
+            name: Row(name.removeprefix("REDUCE_").title(), _options(keep_dims=Option((0,), "?")))
+            for name in ("MEAN", "SUM", "REDUCE_PROD", "REDUCE_MAX", "REDUCE_MIN", "REDUCE_ALL", "REDUCE_ANY")
+        },
         "TOPK_V2": Row("TopKV2"),
         "CUMSUM": Row("Cumsum", _options(exclusive=Option((0,), "?"), reverse=Option((1,), "?"))),
         "CONCATENATION": Row("ConcatV2", _options(axis=Option((0,))), appended=("axis",), activation=1),
@@ -205,10 +174,7 @@ OPERATORS: Final[Mapping[str, Row]] = MappingProxyType(
         "STRIDED_SLICE": Row(
             "StridedSlice",
             _options(
-                begin_mask=Option((0,)),
-                end_mask=Option((1,)),
-                ellipsis_mask=Option((2,)),
-                new_axis_mask=Option((3,)),
+                begin_mask=Option((0,)), end_mask=Option((1,)), ellipsis_mask=Option((2,)), new_axis_mask=Option((3,)),
                 shrink_axis_mask=Option((4,)),
             ),
         ),

@@ -20,9 +20,14 @@ from nn_meter.ir import Attr
 
 def unary(op_type: str, **attrs: Attr) -> Row:
     """One input, one output."""
+    return chain(op_type, **attrs)
+
+
+def with_arguments(op_type: str, **arguments: str) -> Row:
+    """One input, one output, and numbers: ONNX's attribute to ATen's argument."""
 
     def row(w: Writer, c: Call) -> str:
-        return w.op(op_type, operand(w, c.first, c.dtype), **attrs)
+        return w.op(op_type, w.value(c.first), **{ours: float(c[theirs]) for ours, theirs in arguments.items()})
 
     return row
 
@@ -36,19 +41,31 @@ def predicate(op_type: str) -> Row:
     return row
 
 
-def chain(*op_types: str) -> Row:
-    """One operator after the other."""
+def chain(*op_types: str, **attrs: Attr) -> Row:
+    """One operator after the other; ``attrs`` are the last one's."""
 
     def row(w: Writer, c: Call) -> str:
         name = operand(w, c.first, c.dtype)
-        for op_type in op_types:
+        for op_type in op_types[:-1]:
             name = w.op(op_type, name)
-        return name
+        return w.op(op_types[-1], name, **attrs)
 
     return row
 
 
-def binary(op_type: str, reverse: bool = False) -> Row:
+def gated(*op_types: str) -> Row:
+    """The input times what these operators make of it, one after the other."""
+
+    def row(w: Writer, c: Call) -> str:
+        x = name = w.value(c.first)
+        for op_type in op_types:
+            name = w.op(op_type, name)
+        return w.op("Mul", x, name)
+
+    return row
+
+
+def binary(op_type: str) -> Row:
     """Two operands, either of them perhaps a number, cast to the type of the result."""
 
     def row(w: Writer, c: Call) -> str:
@@ -57,7 +74,7 @@ def binary(op_type: str, reverse: bool = False) -> Row:
         alpha = c["alpha"]
         if alpha is not None and alpha != 1:
             right = w.op("Mul", right, w.const(alpha, c.dtype))
-        return w.op(op_type, right, left) if reverse else w.op(op_type, left, right)
+        return w.op(op_type, left, right)
 
     return row
 
@@ -94,30 +111,12 @@ def _gelu(w: Writer, c: Call) -> str:
     return w.op("Gelu", w.value(c.first), approximate=c["approximate"] or "none")
 
 
-def _silu(w: Writer, c: Call) -> str:
-    x = w.value(c.first)
-    return w.op("Mul", x, w.op("Sigmoid", x))
-
-
-def _mish(w: Writer, c: Call) -> str:
-    x = w.value(c.first)
-    return w.op("Mul", x, w.op("Tanh", w.op("Softplus", x)))
-
-
 def _glu(w: Writer, c: Call) -> str:
     x = w.value(c.first)
     axis = axis_of(c["dim"], len(w.shape(x)))
     half = w.shape(x)[axis] // 2
     a, b = w.multi("Split", (x, w.const((half, half))), 2, axis=axis)
     return w.op("Mul", a, w.op("Sigmoid", b))
-
-
-def _hard_sigmoid(w: Writer, c: Call) -> str:
-    return w.op("HardSigmoid", w.value(c.first), alpha=1 / 6, beta=0.5)
-
-
-def _leaky_relu(w: Writer, c: Call) -> str:
-    return w.op("LeakyRelu", w.value(c.first), alpha=float(c["negative_slope"]))
 
 
 def _rrelu(w: Writer, c: Call) -> str:
@@ -131,10 +130,6 @@ def shrink(biased: bool) -> Row:
         return w.op("Shrink", w.value(c.first), lambd=float(c["lambd"]), bias=float(c["lambd"]) * biased)
 
     return row
-
-
-def _elu(w: Writer, c: Call) -> str:
-    return w.op("Elu", w.value(c.first), alpha=float(c["alpha"]))
 
 
 def _prelu(w: Writer, c: Call) -> str:
@@ -193,10 +188,6 @@ def _addcmul(op_type: str) -> Row:
     return row
 
 
-def _rsqrt(w: Writer, c: Call) -> str:
-    return w.op("Reciprocal", w.op("Sqrt", operand(w, c.first, c.dtype)))
-
-
 def _expm1(w: Writer, c: Call) -> str:
     return w.op("Sub", w.op("Exp", w.value(c.first)), w.const(1.0, c.dtype))
 
@@ -231,42 +222,35 @@ ROWS: Mapping[str, Row] = {
     "isnan": predicate("IsNaN"),
     "isinf": predicate("IsInf"),
     "hardswish": unary("HardSwish"),
-    "hardsigmoid": _hard_sigmoid,
+    "hardsigmoid": unary("HardSigmoid", alpha=1 / 6, beta=0.5),
     "log_sigmoid": chain("Sigmoid", "Log"),
     "softsign": unary("Softsign"),
     "relu6": _relu6,
     "gelu": _gelu,
-    "silu": _silu,
-    "mish": _mish,
+    "silu": gated("Sigmoid"),
+    "mish": gated("Softplus", "Tanh"),
     "glu": _glu,
-    "leaky_relu": _leaky_relu,
+    "leaky_relu": with_arguments("LeakyRelu", alpha="negative_slope"),
     "rrelu": _rrelu,
     "hardshrink": shrink(biased=False),
     "softshrink": shrink(biased=True),
-    "elu": _elu,
-    "celu": _elu,
-    "prelu": _prelu,
-    "_prelu_kernel": _prelu,
+    **each("elu celu", with_arguments("Elu", alpha="alpha")),
+    **each("prelu _prelu_kernel", _prelu),
     "softplus": _softplus,
     "threshold": _threshold,
     "hardtanh": _clip("min_val", "max_val"),
-    "clamp": _clip("min", "max"),
-    "clip": _clip("min", "max"),
-    "clamp_min": _clip("min", "max"),
-    "clamp_max": _clip("min", "max"),
-    "rsqrt": _rsqrt,
+    **each("clamp clip clamp_min clamp_max", _clip("min", "max")),
+    "rsqrt": chain("Sqrt", "Reciprocal"),
     "expm1": _expm1,
     "log1p": _log1p,
     "square": _square,
     "add": binary("Add"),
     "sub": binary("Sub"),
-    "mul": binary("Mul"),
-    "multiply": binary("Mul"),
+    **each("mul multiply", binary("Mul")),
     "rsub": _rsub,
     **each("div divide true_divide floor_divide", _div),
     "pow": binary("Pow"),
-    "remainder": binary("Mod"),
-    "fmod": binary("Mod"),
+    **each("remainder fmod", binary("Mod")),
     "maximum": binary("Max"),
     "minimum": binary("Min"),
     "addcmul": _addcmul("Mul"),

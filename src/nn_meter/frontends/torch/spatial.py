@@ -9,12 +9,12 @@ from nn_meter.frontends.torch.call import Call, Row, Writer, Written, each, resh
 from nn_meter.ir import Attr
 
 
-def convolution(rank: int, transposed: bool = False) -> Row:
-    """``convNd`` and ``conv_transposeNd``; ``rank`` 0 takes it from the weight."""
+def convolution(transposed: bool = False) -> Row:
+    """``convNd`` and ``conv_transposeNd``."""
 
     def row(w: Writer, c: Call) -> str:
         x, weight = w.value(c["input"]), w.value(c["weight"])
-        n = rank or len(w.shape(weight)) - 2
+        n = len(w.shape(weight)) - 2
         single = len(w.shape(x)) == n + 1
         if single:
             x = w.op("Unsqueeze", x, w.const((0,)))
@@ -49,39 +49,21 @@ def _window(c: Call, rank: int) -> tuple[int, ...]:
     return tuple(min(k, size + 2 * p) for k, size, p in zip(kernel, sizes, pads, strict=True))
 
 
-def max_pool(rank: int, indices: bool = False) -> Row:
-    """``max_poolNd`` with and without indices."""
+def pool(op_type: str, rank: int, outputs: int = 1) -> Row:
+    """``max_poolNd``, with indices where there are two outputs, and ``avg_poolNd``."""
 
     def row(w: Writer, c: Call) -> Written:
         kernel = _window(c, rank)
-        return w.multi(
-            "MaxPool",
-            (w.value(c.first),),
-            1 + indices,
-            kernel_shape=kernel,
-            strides=spread(c["stride"], rank) if c["stride"] else kernel,
-            pads=spread(c["padding"], rank) * 2,
-            dilations=spread(c["dilation"], rank),
-            ceil_mode=int(c["ceil_mode"]),
-        )
-
-    return row
-
-
-def avg_pool(rank: int) -> Row:
-    """``avg_poolNd``."""
-
-    def row(w: Writer, c: Call) -> str:
-        kernel = _window(c, rank)
-        return w.op(
-            "AveragePool",
-            w.value(c.first),
-            kernel_shape=kernel,
-            strides=spread(c["stride"], rank) if c["stride"] else kernel,
-            pads=spread(c["padding"], rank) * 2,
-            ceil_mode=int(c["ceil_mode"]),
-            count_include_pad=int(c["count_include_pad"]),
-        )
+        attrs: dict[str, Attr] = {
+            "kernel_shape": kernel,
+            "strides": spread(c["stride"], rank) if c["stride"] else kernel,
+            "pads": spread(c["padding"], rank) * 2,
+        }
+        if op_type == "MaxPool":
+            attrs |= {"dilations": spread(c["dilation"], rank), "ceil_mode": int(c["ceil_mode"])}
+        else:
+            attrs |= {"ceil_mode": int(c["ceil_mode"]), "count_include_pad": int(c["count_include_pad"])}
+        return w.multi(op_type, (w.value(c.first),), outputs, **attrs)
 
     return row
 
@@ -139,17 +121,8 @@ def resize(mode: str, place: str = "pytorch_half_pixel", **attrs: Attr) -> Row:
 
     def row(w: Writer, c: Call) -> str:
         align = "align_corners" if c["align_corners"] else place
-        sizes = w.const(c.shape)
-        return w.op(
-            "Resize",
-            w.value(c.first),
-            "",
-            "",
-            sizes,
-            mode=mode,
-            coordinate_transformation_mode=align,
-            **attrs,
-        )
+        sizes, x = w.const(c.shape), w.value(c.first)
+        return w.op("Resize", x, "", "", sizes, mode=mode, coordinate_transformation_mode=align, **attrs)
 
     return row
 
@@ -230,17 +203,11 @@ def _grid_sample(w: Writer, c: Call) -> str:
 
 
 ROWS: Mapping[str, Row] = {
-    "conv1d": convolution(1),
-    "conv2d": convolution(2),
-    "conv3d": convolution(3),
-    "convolution": convolution(0),
-    "_convolution": convolution(0),
-    "conv_transpose1d": convolution(1, transposed=True),
-    "conv_transpose2d": convolution(2, transposed=True),
-    "conv_transpose3d": convolution(3, transposed=True),
-    **{f"max_pool{n}d": max_pool(n) for n in (1, 2, 3)},
-    **{f"max_pool{n}d_with_indices": max_pool(n, indices=True) for n in (1, 2, 3)},
-    **{f"avg_pool{n}d": avg_pool(n) for n in (1, 2, 3)},
+    **each("conv1d conv2d conv3d convolution _convolution", convolution()),
+    **each("conv_transpose1d conv_transpose2d conv_transpose3d", convolution(transposed=True)),
+    **{f"max_pool{n}d": pool("MaxPool", n) for n in (1, 2, 3)},
+    **{f"max_pool{n}d_with_indices": pool("MaxPool", n, outputs=2) for n in (1, 2, 3)},
+    **{f"avg_pool{n}d": pool("AveragePool", n) for n in (1, 2, 3)},
     **{f"adaptive_avg_pool{n}d": adaptive_pool(n, "Average") for n in (1, 2, 3)},
     **{f"_adaptive_avg_pool{n}d": adaptive_pool(n, "Average") for n in (2, 3)},
     **{f"adaptive_max_pool{n}d": adaptive_pool(n, "Max") for n in (1, 2, 3)},
