@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from typing import Any, Protocol, TypeVar
 
-from nn_meter.errors import InputError, MissingDependencyError, ModelError, NnMeterError
+from nn_meter.errors import InputError, ModelError, NnMeterError, needed
 from nn_meter.storage import Closing
 
 T = TypeVar("T")
@@ -49,10 +49,7 @@ class RayExecutor:
     """
 
     def __init__(self, **options: Any) -> None:
-        try:
-            import ray
-        except ImportError as error:
-            raise MissingDependencyError("ray", "ray", "RayExecutor") from error
+        ray = needed("ray", "ray", "ray", "RayExecutor")
         self._put, self._run = ray.put, ray.remote(_run)
         if options:
             self._run = self._run.options(**options)

@@ -7,7 +7,7 @@ import re
 import shlex
 from pathlib import Path
 
-from nn_meter.cli.measure import add_device_argument
+from nn_meter.cli.measure import add_backend_arguments
 from nn_meter.cli.output import OK, progress, say, stoppable
 from nn_meter.errors import BuildError, RuleError
 
@@ -29,12 +29,8 @@ def seconds(text: str) -> float:
 def configure(parser: argparse.ArgumentParser, command: str) -> None:
     """Options of the command."""
     parser.set_defaults(run=run)
-    parser.add_argument(
-        "--backend", default="onnxruntime_cpu", help="runtime to measure (see nn-meter --list-backends)"
-    )
     parser.add_argument("--budget", default="20m", help="time to measure: 90s, 20m, 1h (default 20m)")
-    parser.add_argument("--threads", type=int, metavar="N", help="threads of the runtime; its default is one")
-    add_device_argument(parser, "the work, of one kind")
+    add_backend_arguments(parser, "the work, of one kind")
     parser.add_argument("--mixed", action="store_true", help="let devices of different processors share the work")
     parser.add_argument("--kinds", nargs="+", help="train these kernel kinds only")
     parser.add_argument("--name", help="name of the predictor (default: the backend's)")

@@ -7,7 +7,7 @@ import json
 import re
 
 from nn_meter.cli.build import seconds
-from nn_meter.cli.measure import add_device_argument
+from nn_meter.cli.measure import add_backend_arguments
 from nn_meter.cli.output import OK, progress, say, stoppable
 from nn_meter.errors import BuildError
 from nn_meter.storage import exists, plain_name, write
@@ -16,10 +16,8 @@ from nn_meter.storage import exists, plain_name, write
 def configure(parser: argparse.ArgumentParser, command: str) -> None:
     """Options of the command."""
     parser.set_defaults(run=run)
-    parser.add_argument("--backend", required=True, help="runtime to test (see nn-meter --list-backends)")
     parser.add_argument("--budget", default="15m", help="time to measure: 90s, 15m, 1h (default 15m)")
-    parser.add_argument("--threads", type=int, help="threads of the runtime (default: the backend's)")
-    add_device_argument(parser)
+    add_backend_arguments(parser, default=None)
     parser.add_argument(
         "--method",
         default="both",

@@ -18,17 +18,15 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 
 
-def add_backend_arguments(parser: argparse.ArgumentParser, shared: str = "") -> None:
-    """Which runtime measures, and where, as ``add_device_argument`` asks it."""
+def add_backend_arguments(
+    parser: argparse.ArgumentParser, shared: str = "", default: str | None = "onnxruntime_cpu"
+) -> None:
+    """Which runtime measures, and where; where several devices may share something, it says what, and gets a list."""
     parser.add_argument(
-        "--backend", default="onnxruntime_cpu", help="runtime to measure on (see nn-meter --list-backends)"
-    )
+        "--backend", default=default, required=default is None,
+        help="runtime to measure on (see nn-meter --list-backends)",
+    )  # fmt: skip
     parser.add_argument("--threads", type=int, metavar="N", help="threads of the runtime; its default is one")
-    add_device_argument(parser, shared)
-
-
-def add_device_argument(parser: argparse.ArgumentParser, shared: str = "") -> None:
-    """Where the runtime runs; where several devices may share something, it says what, and gets a list."""
     where = "local (the default), ssh://user@host[:port], adb://SERIAL, or a name (see nn-meter devices)"
     if shared:
         more = f"; given several times, devices that share {shared}"
