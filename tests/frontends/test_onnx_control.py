@@ -80,6 +80,13 @@ def test_a_loop_of_a_constant_count_is_written_out() -> None:
     assert not graph.assumed
 
 
+def test_a_loop_that_takes_no_turn_gives_what_went_in_and_keeps_nothing() -> None:
+    proto = loop(0)
+    graph = read(proto)
+    assert operators(graph) == {}
+    assert [graph.tensors[name].shape for name in graph.outputs] == [(1, 4), (0, 1, 4)] == executed(proto, graph)
+
+
 def test_a_loop_ends_by_its_condition_where_that_is_computed_of_its_counter() -> None:
     for trips in (None, 100):
         proto = loop(trips, "counter")

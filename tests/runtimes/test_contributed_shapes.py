@@ -77,11 +77,27 @@ def _gather(b: GraphBuilder) -> str:
     return b.op("GatherBlockQuantized", table, indices, scales, domain=MS, bits=4, block_size=32, quantize_axis=1)
 
 
+def _pool(op_type: str, **attrs: int | tuple[int, ...]) -> Callable[[GraphBuilder], str]:
+    def make(b: GraphBuilder) -> str:
+        x = b.input((2, 6, 7, 5), "uint8")
+        return b.op(op_type, x, *_scales(b), *_scales(b), domain=MS, channels_last=1, **attrs)
+
+    return make
+
+
+def _batch_between(b: GraphBuilder) -> str:
+    x, y = b.input((6, 4, 8)), b.input((4, 8, 3))
+    return b.op("FusedMatMul", x, y, domain=MS, transBatchA=1)
+
+
 CASES: dict[str, Callable[[GraphBuilder], str]] = {
     "QLinearSigmoid": _unary("QLinearSigmoid"),
     "QLinearLeakyRelu": _unary("QLinearLeakyRelu"),
     "QLinearSoftmax": _unary("QLinearSoftmax", axis=1, opset=13),
     "QLinearGlobalAveragePool": _unary("QLinearGlobalAveragePool"),
+    "QLinearGlobalAveragePool, channels last": _pool("QLinearGlobalAveragePool"),
+    "QLinearAveragePool, channels last": _pool("QLinearAveragePool", kernel_shape=(2, 3), strides=(2, 1)),
+    "FusedMatMul, batch between": _batch_between,
     "QLinearAdd": _binary("QLinearAdd"),
     "QLinearMul": _binary("QLinearMul"),
     "QLinearConcat": _concat,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from nn_meter.errors import GraphError, UnsupportedOperatorError
 from nn_meter.frontends.onnx import wire
 from nn_meter.frontends.onnx.scope import Scope
+from nn_meter.ir import Tensor
 from nn_meter.limits import NODES
 
 if TYPE_CHECKING:
@@ -98,8 +99,11 @@ def _loop(
         )
     reading.notes.append(f"node {asked!r} (Loop) was written out: {step} steps; {_UNCOUNTED}")
     _given_on(reading, label, carried, outputs)
-    for kept, out in zip(collected, outputs[len(carried) :], strict=False):
-        if out:
+    for kept, out, stated in zip(collected, outputs[len(carried) :], graph.outputs[1 + len(carried) :], strict=False):
+        sizes = [dim for dim in stated.dims or () if isinstance(dim, int)]
+        if out and not kept and stated.dims is not None and len(sizes) == len(stated.dims):
+            reading.tensors[out] = Tensor(out, (0, *sizes), stated.dtype, True)
+        elif out:
             _stack(reading, label, kept, out, 0)
 
 

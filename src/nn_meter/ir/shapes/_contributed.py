@@ -173,6 +173,11 @@ def _linear_attention_gate(s: Site) -> Sequence[Out]:
 def _delta_net(s: Site) -> Sequence[Out]:
     """Tokens of all requests in one row; the state that each request starts from says the sizes of heads."""
     q, key, value, state = s.tensor(0), s.optional(1), s.optional(2), s.optional(6)
+    if len(q.shape) == 4 and key is not None and value is not None:  # requests of one length each
+        batch, length, heads, _ = q.shape
+        own, size = value.shape[2:]
+        held = state.shape if state is not None else (batch, own, size, key.shape[3])
+        return (((batch, length, max(heads, own), size), q.dtype), (held, state.dtype if state else "float32"))
     if state is not None:
         heads, size = state.shape[1:3]
     elif value is not None and key is not None:

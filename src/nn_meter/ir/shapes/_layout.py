@@ -61,7 +61,7 @@ def _flatten(s: Site) -> Sequence[Out]:
 def _squeeze(s: Site) -> Sequence[Out]:
     x = s.tensor(0)
     axes = s.listed("axes", 1)
-    if axes is None:
+    if not axes:  # an empty list is none at all for ONNX Runtime
         return ((tuple(dim for dim in x.shape if dim != 1), x.dtype),)
     gone = {axis_in(axis, len(x.shape)) for axis in axes}
     if any(x.shape[axis] != 1 for axis in gone):

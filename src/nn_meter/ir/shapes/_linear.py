@@ -45,10 +45,12 @@ def _gemm(s: Site) -> Sequence[Out]:
 
 
 def _fused_matmul(s: Site) -> Sequence[Out]:
-    def turned(shape: Shape, flag: str) -> Shape:
-        return (*shape[:-2], shape[-1], shape[-2]) if s.whole(flag, 0) and len(shape) > 1 else shape
+    def turned(shape: Shape, side: str) -> Shape:
+        if s.whole(f"transBatch{side}", 0) and len(shape) > 2:  # the batch lies between rows and columns
+            shape = (*shape[1:-1], shape[0], shape[-1])
+        return (*shape[:-2], shape[-1], shape[-2]) if s.whole(f"trans{side}", 0) and len(shape) > 1 else shape
 
-    return ((product_of(turned(s.shape(0), "transA"), turned(s.shape(1), "transB")), s.dtype(0)),)
+    return ((product_of(turned(s.shape(0), "A"), turned(s.shape(1), "B")), s.dtype(0)),)
 
 
 def _packed(s: Site) -> Sequence[Out]:

@@ -120,17 +120,28 @@ def _conv_transpose(s: Site) -> Sequence[Out]:
 
 
 def _pool(s: Site) -> Sequence[Out]:
+    """Windows over all axes of space; com.microsoft's may have the channels behind those."""
     x = s.tensor(0)
-    kernel = s.ints("kernel_shape")
-    if kernel is None or len(kernel) != len(x.shape) - 2:
+    kernel, last = s.ints("kernel_shape"), bool(s.whole("channels_last", 0))
+    space = _space(x.shape, last)
+    if kernel is None or len(kernel) != len(space):
         raise ShapeError(f"attribute 'kernel_shape' is {kernel}, the input {x.shape}")
-    shape = x.shape[:2] + windows(s, x.shape[2:], kernel, pooled=True)
+    shape = _around(x.shape, windows(s, space, kernel, pooled=True), last)
     return ((shape, x.dtype), (shape, "int64"))
 
 
 def _global_pool(s: Site) -> Sequence[Out]:
-    x = s.tensor(0)
-    return ((x.shape[:2] + (1,) * (len(x.shape) - 2), x.dtype),)
+    x, last = s.tensor(0), bool(s.whole("channels_last", 0))
+    return ((_around(x.shape, (1,) * len(_space(x.shape, last)), last), x.dtype),)
+
+
+def _space(shape: Shape, last: bool) -> Shape:
+    return shape[1:-1] if last else shape[2:]
+
+
+def _around(shape: Shape, space: Shape, last: bool) -> Shape:
+    """``shape`` with another ``space``."""
+    return (shape[0], *space, shape[-1]) if last else (*shape[:2], *space)
 
 
 def _max_unpool(s: Site) -> Sequence[Out]:

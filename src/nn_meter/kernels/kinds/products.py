@@ -65,7 +65,7 @@ class GemmConfig:
 
 def read_gemm(op: Operator) -> GemmConfig:
     """Config of Gemm, FusedGemm, MatMul, FusedMatMul."""
-    a, b = op.shape(0), op.shape(1)
+    a, b = (_batch_first(op.shape(i), op.int(f"transBatch{side}", 0)) for i, side in ((0, "A"), (1, "B")))
     trans_a, trans_b = bool(op.int("transA", 0)), bool(op.int("transB", 0))
     if len(a) == 1:
         a = (1, *a)
@@ -82,6 +82,11 @@ def read_gemm(op: Operator) -> GemmConfig:
     second = op.inputs[1]
     weights = second is not None and second.const
     return GemmConfig(batch, m, k, n, weights, (trans_a, trans_b), op.fused, op.dtype)
+
+
+def _batch_first(shape: tuple[int, ...], last: int) -> tuple[int, ...]:
+    """A shape whose batch may lie between rows and columns, with the batch in front of them."""
+    return (*shape[1:-1], shape[0], shape[-1]) if last and len(shape) > 2 else shape
 
 
 def work(c: GemmConfig) -> Work:
