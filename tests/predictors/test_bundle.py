@@ -150,7 +150,7 @@ def test_what_lies_outside_of_what_was_learned_is_named() -> None:
         columns=("inputh", "op"),
         regressor=replace(STUMP, n_columns=2),
         categories={"op": {"Add": 0, "Mul": 1, "Sub": 2}},
-        seen={"op": {"Add": 7, "Mul": 1}},
+        seen={"op": {"Add": 7, "Mul": 3}},
     )
     assert both.outside((224, 1), {"op": "Mul"}) == ()
     assert both.outside((225, 2), {"op": "Sub"}) == (OutOfRange("inputh", 225, 1, 224), Unseen("op", "Sub"))

@@ -25,7 +25,7 @@ from nn_meter.kernels.kinds import KINDS
 from nn_meter.kernels.schema import AROUND, ROOFLINE, SCHEMA, Codes, Encoder, Row, Speeds, Work, encode
 from nn_meter.measuring.journal import Journal
 from nn_meter.measuring.records import MeasuredKernel
-from nn_meter.predictors.kind import KindPredictor
+from nn_meter.predictors.kind import KindPredictor, leaf_rows
 from nn_meter.predictors.parts import Part
 from nn_meter.predictors.runtime import KindAnswers
 from nn_meter.predictors.trees import TreeEnsemble
@@ -240,7 +240,7 @@ def _boost(
         max_iter=iterations,
         learning_rate=0.06,
         max_leaf_nodes=int(np.clip(len(rows) // 40, 4, 24)),
-        min_samples_leaf=int(np.clip(len(rows) // 100, 3, 12)),
+        min_samples_leaf=leaf_rows(len(rows)),
         l2_regularization=0.5,
         max_bins=255,
         early_stopping=False,

@@ -72,6 +72,30 @@ class Unseen:
         return f"{self.column} {self.name!r} was not seen in training"
 
 
+@dataclass(frozen=True, slots=True)
+class Few:
+    """An operator that was learned from fewer ``rows`` than the ``least`` that a leaf of the regressor is made of: its
+    answer is its neighbours', too."""
+
+    name: str
+    rows: int
+    least: int
+    doublings = 0.0
+
+    def __str__(self) -> str:
+        often = f"was measured {self.rows} times, {self.least} are needed to tell it from others"
+        return f"{_OPERATOR} {self.name!r} {often}"
+
+
+_OPERATOR = "op"
+"""The column of what an operator is called."""
+
+
+def leaf_rows(rows: int) -> int:
+    """Of so many rows the least that a leaf of a regressor is made of: some hundredth, 3 to 12."""
+    return min(max(rows // 100, 3), 12)
+
+
 @dataclass(frozen=True)
 class KindPredictor:
     """The regressor of one kernel kind.
@@ -133,7 +157,7 @@ class KindPredictor:
 
     def outside(
         self, row: Sequence[float], names: Mapping[str, str] = MappingProxyType({})
-    ) -> tuple[OutOfRange | Unseen, ...]:
+    ) -> tuple[OutOfRange | Unseen | Few, ...]:
         """What of a kernel lies outside of what was learned from.
 
         Args:
@@ -141,7 +165,7 @@ class KindPredictor:
             names: category column to the kernel's name. Where the names seen are not known, one is taken for seen whose
                 code lies in the trained range.
         """
-        found: list[OutOfRange | Unseen] = [
+        found: list[OutOfRange | Unseen | Few] = [
             (low if row[place] < low.low else high).at(row[place])
             for place, low, high in self._bounds_of(names)
             if low.column not in names and not low.low <= row[place] <= high.high
@@ -155,6 +179,10 @@ class KindPredictor:
             low, high = self.trained_range.get(column, (code, code))
             if name not in self.seen.get(column, self.categories.get(column, {})) or not low <= code <= high:
                 found.append(Unseen(column, name))
+        operator = names.get(_OPERATOR, "")
+        count, least = self.seen.get(_OPERATOR, {}).get(operator), leaf_rows(self.rows)
+        if count is not None and count < least:
+            found.append(Few(operator, count, least))
         if not found:
             found += [
                 Unseen(pair, both)
