@@ -9,7 +9,7 @@ from agreement import Agreement, agreement
 
 from nn_meter.backends.onnxruntime_cpu import OnnxRuntimeCpu
 from nn_meter.errors import BackendError, UnsupportedOperatorError
-from nn_meter.ir import Graph, parse
+from nn_meter.ir import Graph, GraphBuilder, parse
 from nn_meter.kernels.kinds import KINDS
 from nn_meter.kernels.rules import read_rules
 from nn_meter.networks import FAMILIES
@@ -210,3 +210,53 @@ def test_what_works_element_by_element_between_integer_convolutions_has_channels
     )
     found = compare(graph)
     assert found.ours == found.truth == found.both
+
+
+def convolutions(space: tuple[int, ...], tail: str) -> Graph:
+    """Two convolutions of integers with something between them, over so many axes of space."""
+    ones, rank = ",".join(["1"] * 2 * len(space)), ",".join(map(str, space))
+    kernel = ",".join(["3"] * len(space))
+    return parse(
+        f"""
+        input x: uint8[1,16,{rank}]
+        const s: float32[](0.02)
+        const z: uint8[](128)
+        const v: int8[](0)
+        const w: int8[16,16,{kernel}]
+        a = QLinearConv(x, s, z, w, s, v, s, z) {{pads=({ones})}}
+        {tail}
+        output c
+        """
+    )
+
+
+TAIL = {
+    "another": "c = QLinearConv(a, s, z, w, s, v, s, z)",
+    "maximum": "c = MaxPool(a) {{kernel_shape={kernel}}}",
+    "maximum and joined": "b = MaxPool(a) {{kernel_shape={kernel}}}\n"
+    "c = com.microsoft::QLinearConcat(s, z, b, s, z, b, s, z) {{axis=1}}",
+}
+
+
+@pytest.mark.parametrize("space", [(40,), (12, 12), (6, 6, 6)])
+@pytest.mark.parametrize("tail", TAIL)
+def test_convolutions_of_integers_have_channels_last_whatever_their_rank(tail: str, space: tuple[int, ...]) -> None:
+    kernel = f"({', '.join(['2'] * len(space))},)" if len(space) == 1 else str((2,) * len(space))
+    graph = convolutions(space, TAIL[tail].format(kernel=kernel))
+    found = compare(graph)
+    assert found.ours == found.truth == found.both
+
+
+@pytest.mark.parametrize("block", [16, 32])
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("product", ["MatMul", "Gemm"])
+@pytest.mark.parametrize("dtype", ["int8", "uint8"])
+def test_weights_in_blocks_stay_packed_where_they_lie_along_the_rows(
+    dtype: str, product: str, axis: int, block: int
+) -> None:
+    b = GraphBuilder()
+    scales = (64 // block, 64) if axis == 0 else (64, 64 // block)
+    operands = [b.weight((64, 64), dtype), b.weight(scales), *([b.weight(scales, dtype)] if dtype == "uint8" else [])]
+    weights = b.op("DequantizeLinear", *operands, axis=axis, block_size=block)
+    found = compare(b.graph(b.op(product, b.input((4, 64)), weights)))
+    assert found.ours == found.truth == found.both == 2 - (axis == 0)

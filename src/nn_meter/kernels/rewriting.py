@@ -231,6 +231,15 @@ class Work:
         self._reads_no_more(op, old)
         self._reads(op, new)
 
+    def swap_place(self, op: Op, place: int, new: str) -> None:
+        """Let ``op`` read ``new`` as its input of this number, and what it read there elsewhere alone."""
+        old, inputs = op.inputs[place], list(op.inputs)
+        inputs[place] = new
+        op.inputs = tuple(inputs)
+        if old not in inputs:
+            self._reads_no_more(op, old)
+        self._reads(op, new)
+
     def give(self, new: str, old: str) -> None:
         """Let ``new`` be an output of the model, as which it is not known yet, in the place of ``old``."""
         self.outputs[new] = self.outputs.pop(old)

@@ -9,8 +9,16 @@ from nn_meter.kernels.rewriting import Op, Work
 from nn_meter.runtimes.base import Options
 from nn_meter.runtimes.onnxruntime.pushes import ELEMENTWISE, OPERANDS
 
-_TO_LAST = (0, 2, 3, 1)
-_TO_FIRST = (0, 3, 1, 2)
+_RANKS = (3, 4, 5)
+"""Of what convolutions of integers compute: one to three dimensions of space."""
+
+
+def _to_last(rank: int) -> tuple[int, ...]:
+    return (0, *range(2, rank), 1)
+
+
+def _to_first(rank: int) -> tuple[int, ...]:
+    return (0, rank - 1, *range(1, rank - 1))
 
 
 def to_channels_last(work: Work, options: Options) -> None:
@@ -44,30 +52,30 @@ class _ChannelsLast:
             if op.op_type == "Transpose":
                 self.transpose(op)
             elif op.op_type == "QLinearConv":
-                if len(self.work.shape(op.inputs[0])) == 4:
+                if len(self.work.shape(op.inputs[0])) in _RANKS:
                     self.make(op, [self.last(op.inputs[0], op), *op.inputs[1:]], {"channels_last": 1})
-            elif op.op_type in self._table and len(self.work.shape(op.inputs[0])) in (0, 4):
+            elif op.op_type in self._table and len(self.work.shape(op.inputs[0])) in (0, *_RANKS):
                 self._table[op.op_type](self, op)
         self.close()
 
     def last(self, name: str, near: Op) -> str:
         """The twin of ``name``, through a Transpose where nothing makes it."""
         if self.work.const(name):
-            return self._turned(name, constant=True)
+            return self._turned(name, len(self.work.shape(near.outputs[0])))
         if name in self.twin:
             return self.twin[name]
         if name not in self.asked:
             self.asked[name] = self._turned(name)
-            attrs: dict[str, Attr] = {"perm": _TO_LAST}
+            attrs: dict[str, Attr] = {"perm": _to_last(len(self.work.shape(name)))}
             self.work.add(Op("Transpose", [name], [self.asked[name]], attrs), before=near)
         return self.asked[name]
 
-    def _turned(self, name: str, constant: bool = False) -> str:
+    def _turned(self, name: str, rank: int = 0) -> str:
+        """A twin of ``name``; of a constant one of so many axes."""
         shape = self.work.shape(name)
-        full = (1,) * (4 - len(shape)) + shape
-        turned = [full[axis] for axis in _TO_LAST]
-        new = self.work.fresh("last", turned, name)
-        if constant:
+        full = (1,) * (rank - len(shape)) + shape
+        new = self.work.fresh("last", [full[axis] for axis in _to_last(len(full))], name)
+        if rank:
             self.work.constant(new)
         return new
 
@@ -88,9 +96,12 @@ class _ChannelsLast:
     def transpose(self, op: Op) -> None:
         """One of the model's own: what it makes may be there already, or be the twin of another."""
         source, out = op.inputs[0], op.outputs[0]
-        if op.attrs.get("perm") == _TO_FIRST:
+        rank = len(self.work.shape(source))
+        if rank not in _RANKS:
+            return
+        if op.attrs.get("perm") == _to_first(rank):
             self.twin[out] = source
-        elif op.attrs.get("perm") == _TO_LAST and source in self.twin and out not in self.work.outputs:
+        elif op.attrs.get("perm") == _to_last(rank) and source in self.twin and out not in self.work.outputs:
             for reader in list(self.work.readers(out)):
                 self.work.swap_input(reader, out, self.twin[source])
             self._free(op)
@@ -102,21 +113,24 @@ class _ChannelsLast:
     def elementwise(self, op: Op) -> None:
         wide = OPERANDS.get(op.op_type, ())
         data = [i for n, i in enumerate(op.inputs) if i and (n in wide or len(self.work.shape(i)) >= 2)]
-        if self.worth(op, data) and all(self.work.const(i) or len(self.work.shape(i)) == 4 for i in data):
+        rank = len(self.work.shape(op.outputs[0]))
+        if self.worth(op, data) and all(self.work.const(i) or len(self.work.shape(i)) == rank for i in data):
             turned = {i: self.last(i, op) for i in dict.fromkeys(data)}
             self.make(op, [turned.get(i, i) for i in op.inputs])
 
     def concat(self, op: Op) -> None:
-        data = [i for i in op.inputs if i and len(self.work.shape(i)) == 4]
+        rank = len(self.work.shape(op.outputs[0]))
+        data = [i for i in op.inputs if i and len(self.work.shape(i)) == rank]
         axis = op.attrs.get("axis", 1)
         if self.worth(op, data) and isinstance(axis, int):
             turned = {i: self.last(i, op) for i in dict.fromkeys(data)}
-            self.make(op, [turned.get(i, i) for i in op.inputs], {"axis": _TO_LAST.index(axis % 4)})
+            self.make(op, [turned.get(i, i) for i in op.inputs], {"axis": _to_last(rank).index(axis % rank)})
 
     def softmax(self, op: Op) -> None:
         axis = op.attrs.get("axis", -1)
-        if isinstance(axis, int) and self.worth(op, op.inputs[:1]):
-            turned: dict[str, Attr] = {"axis": _TO_LAST.index(axis % 4)}
+        if isinstance(axis, int) and op.attrs.get("opset", 13) == 13 and self.worth(op, op.inputs[:1]):
+            rank = len(self.work.shape(op.inputs[0]))
+            turned: dict[str, Attr] = {"axis": _to_last(rank).index(axis % rank)}
             self.make(op, [self.last(op.inputs[0], op), *op.inputs[1:]], turned)
 
     def pool(self, op: Op) -> None:
@@ -125,21 +139,23 @@ class _ChannelsLast:
             self.make(op, [self.last(op.inputs[0], op), *op.inputs[1:]], {"channels_last": 1})
 
     def max_pool(self, op: Op) -> None:
+        """The runtime holds it for faster there, whatever comes behind it."""
         whole = self.work.tensors[op.inputs[0]].dtype in ("uint8", "int8")
-        if whole and len(op.outputs) == 1 and self.worth(op, op.inputs[:1]):
+        if whole and len(op.outputs) == 1 and (op.inputs[0] in self.twin or self.worth(op, op.inputs[:1])):
             self.make(op, [self.last(op.inputs[0], op)], op_type="NhwcMaxPool")
 
     def reduce(self, op: Op) -> None:
         axes = op.attrs.get("axes", self.work.value(op, 1))
         if isinstance(axes, tuple) and op.attrs.get("keepdims", 1) and self.worth(op, op.inputs[:1]):
-            turned = tuple(sorted(_TO_LAST.index(int(axis) % 4) for axis in axes))
+            rank = len(self.work.shape(op.inputs[0]))
+            turned = tuple(sorted(_to_last(rank).index(int(axis) % rank) for axis in axes))
             self.make(op, [self.last(op.inputs[0], op)], {"axes": turned})
 
     def cut(self, op: Op) -> None:
         """Split, Slice and Pad: what their other inputs say is in their results' shapes."""
         if self.worth(op, op.inputs[:1]):
-            axis = op.attrs.get("axis")
-            attrs: dict[str, Attr] = {"axis": _TO_LAST.index(axis % 4)} if isinstance(axis, int) else {}
+            axis, rank = op.attrs.get("axis"), len(self.work.shape(op.inputs[0]))
+            attrs: dict[str, Attr] = {"axis": _to_last(rank).index(axis % rank)} if isinstance(axis, int) else {}
             self.make(op, [self.last(op.inputs[0], op), *op.inputs[1:]], attrs)
 
     def resize(self, op: Op) -> None:
@@ -182,7 +198,8 @@ class _ChannelsLast:
         )
         if wrapped:
             turned = work.fresh("first", work.shape(name), name)
-        work.add(Op("Transpose", [last], [turned], {"perm": _TO_FIRST}), behind=maker)
+        perm = _to_first(len(work.shape(last)))
+        work.add(Op("Transpose", [last], [turned], {"perm": perm}), behind=maker)
         if wrapped:
             whole = work.fresh("first", work.shape(name), maker.inputs[0])
             work.add(Op("QuantizeLinear", [turned, *maker.inputs[1:]], [whole], maker.attrs), behind=maker)

@@ -7,16 +7,25 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
+from nn_meter.ir import Attr
 from nn_meter.kernels.rewriting import Op, Work
 from nn_meter.runtimes.base import Options
 
-_DROPPED = frozenset(
-    ("Gather", "Reshape", "Expand", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "MaxPool", "Resize", "Slice")
+_MOVED = (
+    *("Gather", "GatherElements", "Reshape", "Expand", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice"),
+    "Tile",
 )
-"""Operators that move numbers only: they run on integers where both sides have one scale."""
+_CHOSEN = ("DepthToSpace", "MaxPool", "ReduceMax", "ReduceMin", "Resize")
+"""Operators that move numbers or choose some: they run on integers where both sides have one scale; those that choose
+on bytes alone."""
 
 _UNARY = ("AveragePool", "GlobalAveragePool", "LeakyRelu", "Sigmoid", "Softmax")
 _LEAST = {"uint8": 0, "int8": -128}
+"""The types that operators on integers compute with, and the least that they hold; others, of 16 bits, stay floats."""
+
+_PACKED = {"int4": 4, "uint4": 4, "int8": 8, "uint8": 8}
+_PACKED_LEVEL = 4
+"""The accuracy that products with packed weights are asked for where the runtime made them (a session's default)."""
 
 
 class _Quantised(NamedTuple):
@@ -74,7 +83,7 @@ def to_uint8(work: Work, options: Options) -> None:
         name, after = op.outputs[0], work.only_reader(op.outputs[0])
         if work.tensors[name].dtype == "int8" and after is not None and after.op_type == "DequantizeLinear":
             floats = after.outputs[0]
-            if len(work.readers(floats)) + (floats in work.outputs) == 1:
+            if sum(each.inputs.count(floats) for each in work.readers(floats)) + (floats in work.outputs) == 1:
                 work.tensors[name] = replace(work.tensors[name], dtype="uint8")
 
 
@@ -91,10 +100,11 @@ def fuse_quantised(work: Work, options: Options) -> None:
         if not readers and op.outputs[0] not in work.outputs:
             work.remove(op)
             work.free += [(m, op.op_type, "what reads its result computes with integers") for m in op.members]
-        for reader in readers[1:]:
+        places = [(reader, place) for reader in readers for place, i in enumerate(reader.inputs) if i == op.outputs[0]]
+        for reader, place in places[1:]:
             copy = work.fresh("dequantised", work.shape(op.outputs[0]), op.outputs[0])
             work.add(Op(op.op_type, op.inputs, [copy], op.attrs), before=reader)
-            work.swap_input(reader, op.outputs[0], copy)
+            work.swap_place(reader, place, copy)
     _dequantise_weights(work)
 
 
@@ -142,9 +152,11 @@ def _same(work: Work, a: str, b: str) -> bool:
     return x is None or y is None or x == y
 
 
-def _alike(work: Work, sources: list[_Quantised], target: Op) -> bool:
-    """Whether what is read and what is written is of one type: else the runtime has no operator for it."""
-    return {work.tensors[s.inputs[0]].dtype for s in sources} == {work.tensors[target.outputs[0]].dtype}
+def _alike(work: Work, sources: list[_Quantised], target: Op, wide: bool = False) -> bool:
+    """Whether what is read and what is written is of one type, of a byte unless ``wide``: else the runtime has no
+    operator for it."""
+    types = {work.tensors[s.inputs[0]].dtype for s in sources}
+    return types == {work.tensors[target.outputs[0]].dtype} and (wide or types <= _LEAST.keys())
 
 
 def _signed(work: Work, source: _Quantised) -> bool:
@@ -212,6 +224,7 @@ def _conv(work: Work, op: Op) -> None:
 def _matmul(work: Work, op: Op) -> None:
     sources, target = _sources(work, op), _target(work, op)
     if sources is None:
+        _packed(work, op)
         return
     a, b = sources
     if _signed(work, a):
@@ -227,18 +240,43 @@ def _gemm(work: Work, op: Op) -> None:
     a, b, target = _source(work, op.inputs[0]), _source(work, op.inputs[1]), _target(work, op)
     bias = _source(work, op.inputs[2]) if len(op.inputs) > 2 else None
     if a is None or b is None or (len(op.inputs) > 2 and op.inputs[2] and bias is None):
+        _packed(work, op)
         return
-    if target is not None and not _alike(work, [a], target):
+    if work.tensors[a.inputs[0]].dtype not in _LEAST or (target is not None and not _alike(work, [a], target)):
         return
     inputs = [*a.inputs, *b.inputs, bias.inputs[0] if bias else "", *(_scale(target) if target else [])]
     _replace(work, [a, b], op, target, "QGemm", inputs)
+
+
+def _packed(work: Work, op: Op) -> None:
+    """Weights in blocks along the rows of a product stay packed."""
+    x, w, *more = op.inputs
+    source, node = _source(work, w), work.folded.get(w)
+    if source is None or node is None or op.attrs.get("transA", 0) or op.attrs.get("transB", 0):
+        return
+    block, bits = node.attrs.get("block_size", 0), _PACKED.get(work.tensors[source.inputs[0]].dtype)
+    shape = work.shape(w)
+    if not block or bits is None or len(shape) != 2 or node.attrs.get("axis", 1) not in (0, -2):
+        return
+    unsigned = work.tensors[source.inputs[0]].dtype.startswith("u")
+    packed, scale, zero = source.inputs
+    inputs = [x, packed, scale, zero or (packed if unsigned else ""), *(["", *more] if more and more[0] else [])]
+    attrs: dict[str, Attr] = {"K": shape[0], "N": shape[1], "bits": bits, "block_size": block}
+    work.fuse([op], "MatMulNBits", inputs, op.outputs, {**attrs, "accuracy_level": _PACKED_LEVEL})
+
+
+def _argument(work: Work, op: Op) -> None:
+    """The place of the largest is that of the largest integer."""
+    source = _source(work, op.inputs[0])
+    if source is not None and work.tensors[source.inputs[0]].dtype in _LEAST:
+        _replace(work, [source], op, None, op.op_type, [source.inputs[0]])
 
 
 def _move(work: Work, op: Op) -> None:
     source, target = _source(work, op.inputs[0]), _target(work, op)
     if source is None or target is None:
         return
-    if op.attrs.get("mode") == "cubic" or not _alike(work, [source], target):
+    if op.attrs.get("mode") == "cubic" or not _alike(work, [source], target, op.op_type in _MOVED):
         return
     if all(_same(work, a, b) for a, b in zip(source.inputs[1:], _scale(target), strict=True)):
         _replace(work, [source], op, target, op.op_type, [source.inputs[0], *op.inputs[1:]])
@@ -266,7 +304,8 @@ _HANDLERS: Mapping[str, Callable[[Work, Op], None]] = {
     "Where": _where,
     "Split": _split,
     **dict.fromkeys(_UNARY, _unary),
-    **dict.fromkeys(_DROPPED, _move),
+    "ArgMax": _argument,
+    **dict.fromkeys((*_MOVED, *_CHOSEN), _move),
 }
 
 
