@@ -64,3 +64,21 @@ def test_constants_that_several_read_are_cast_at_every_inference() -> None:
     found = agreement(fuse(graph, RULES).kernels, OnnxRuntimeCpu().fused(graph), "onnxruntime_cpu", graph)
     assert (found.precision, found.recall) == (1.0, 1.0)
     assert [kind for kind, _ in ours] == ["conv_nchw", "conv_nchw", "unary", "unary", "unary"]
+
+
+CASTS = {
+    "in and out": "h = Cast(x) {to=10}\nr = Relu(h)\na = Add(r, h)\ny = Cast(a) {to=1}",
+    "on to floats": "h = Cast(x) {to=10}\nr = Relu(h)\ns = Cast(r) {to=1}\ny = Exp(s)",
+    "of what stays half": "h = Cast(x) {to=10}\nt = Transpose(h) {perm=(1, 0)}\nr = Relu(t)\ny = Cast(r) {to=1}",
+    "of integers": "i = Cast(x) {to=7}\nh = Cast(i) {to=10}\nr = Exp(h)\ny = Cast(r) {to=1}",
+    "to bools": "h = Cast(x) {to=10}\nr = Exp(h)\nb = Cast(r) {to=9}\ny = Not(b)",
+    "the model's own": "h = Cast(x) {to=10}\ns = Cast(h) {to=1}\nr = Exp(s)\nt = Cast(r) {to=10}\nu = Cast(t) {to=1}\n"
+    "y = Sin(u)",
+}
+
+
+@pytest.mark.parametrize("casts", CASTS)
+def test_casts_that_lead_back_are_left_out(casts: str) -> None:
+    graph = parse(f"input x: float32[64,48]\n{CASTS[casts]}\noutput y")
+    found = agreement(fuse(graph, RULES).kernels, OnnxRuntimeCpu().fused(graph), "onnxruntime_cpu", graph)
+    assert found.ours == found.truth == found.both

@@ -45,21 +45,24 @@ def widen(work: Work, options: Options) -> None:
     """Cast what is computed in float32; what has a kernel of float16, but no neighbour with one, goes with them."""
     if not _any_half(work):
         return
-    for op in [op for op in work.ops(*_FUNCTIONS) if _half(work, op)]:
+    for op in [op for op in work.ops(*_FUNCTIONS) if _half(work, op) and "opset" not in op.attrs]:
         expand(work, op)
         _fold_constants(work)
     ops = [op for op in work.ops() if _half(work, op)]
     _share_constants(work, ops)
     wide = {id(op) for op in ops if op.op_type not in _KERNELS}
     wide |= {id(op) for op in ops if id(op) not in wide and op.op_type != "Cast" and _alone(work, op, wide)}
+    casts = []
     for op in ops:
         for name in filter(None, op.outputs):
             if id(op) in wide and work.tensors[name].dtype == _HALF:
-                _cast_back(work, op, name, wide)
+                casts.append(_cast_back(work, op, name, wide))
     for op in ops:
         for name in dict.fromkeys(op.inputs):
             if id(op) in wide and name and work.tensors[name].dtype == _HALF:
-                _cast_to_float(work, op, name, wide)
+                casts.append(_cast_to_float(work, op, name, wide))
+    for cast in filter(None, casts):
+        _meet(work, cast)
 
 
 def _fold_constants(work: Work) -> None:
@@ -105,25 +108,50 @@ def _alone(work: Work, op: Op, wide: set[int]) -> bool:
     )
 
 
-def _cast_back(work: Work, op: Op, name: str, wide: set[int]) -> None:
+def _cast_back(work: Work, op: Op, name: str, wide: set[int]) -> Op | None:
     """What an operator computes is float32 now; others read it behind a Cast."""
+    cast = None
     others = [reader for reader in work.readers(name) if id(reader) not in wide]
     if others or name in work.outputs:
         back = work.fresh(name, work.shape(name), name)
-        work.add(Op("Cast", [name], [back], {"to": 10}), behind=op)
+        cast = work.add(Op("Cast", [name], [back], {"to": 10}), behind=op)
         for reader in others:
             work.swap_input(reader, name, back)
         if name in work.outputs:
             work.give(back, name)
     work.tensors[name] = replace(work.tensors[name], dtype="float32")
+    return cast
 
 
-def _cast_to_float(work: Work, op: Op, name: str, wide: set[int]) -> None:
+def _meet(work: Work, cast: Op) -> None:
+    """A Cast that was put in beside one of the model's own: what two do one does, or none where they lead back to where
+    they began. A model's result is copied for that."""
+    source, name = cast.inputs[0], cast.outputs[0]
+    own, readers = work.made_by(source, "Cast"), list(work.readers(name))
+    if cast.attrs["to"] == 1 and own is not None:
+        if work.tensors[own.inputs[0]].dtype == "float32":
+            for reader in readers:
+                work.swap_input(reader, name, own.inputs[0])
+            work.remove(cast)
+        else:
+            work.swap_input(cast, source, own.inputs[0])
+        if not work.readers(source) and source not in work.outputs:
+            work.remove(own)
+            work.free += [(member, own.op_type, "the Cast behind it does it, too") for member in own.members]
+    elif cast.attrs["to"] == 10 and name not in work.outputs and all(r.op_type == "Cast" for r in readers):
+        for reader in readers:
+            work.swap_input(reader, name, source)
+            if reader.attrs.get("to") == 1 and reader.outputs[0] not in work.outputs:
+                work.bypass(reader, "it is float32 already")
+        work.remove(cast)
+
+
+def _cast_to_float(work: Work, op: Op, name: str, wide: set[int]) -> Op | None:
     """What operators read is cast once for all of them; a constant in advance, unless several read it."""
     floats = work.fresh(name, work.shape(name), name)
     known = work.const(name) and len(work.readers(name)) == 1
     work.tensors[floats] = replace(work.tensors[name], name=floats, dtype="float32", const=known)
-    if not known:
-        work.add(Op("Cast", [name], [floats], {"to": 1}), before=op)
+    cast = None if known else work.add(Op("Cast", [name], [floats], {"to": 1}), before=op)
     for reader in [reader for reader in work.readers(name) if id(reader) in wide]:
         work.swap_input(reader, name, floats)
+    return cast
