@@ -137,6 +137,50 @@ MODELS: dict[str, tuple[int, str, str, str]] = {
     "largest": (17, "float[4,170] x", "int64[1] k = {5}", "y, z = TopK<axis=1>(x, k)"),
     "a size asked for": (17, "float[1,4,5,5] x, float[4,2,3,3] w", "",
                          "y = ConvTranspose<strides=[2,2], output_shape=[10,10]>(x, w)"),
+    # resizing of blocks, by the ways that there is code for
+    **{
+        f"resized behind blocks, {way}": (
+            13, f"{IMAGE}, float[32,16,1,1] w", "float[4] s = {1,1,2,2}", f"a = Conv(x, w) y = Resize<{way}>(a, , s)",
+        )
+        for way in ('mode="nearest"', 'mode="nearest", nearest_mode="floor"',
+                    'mode="nearest", nearest_mode="floor", coordinate_transformation_mode="asymmetric"',
+                    'mode="nearest", coordinate_transformation_mode="asymmetric"', 'mode="linear"',
+                    'mode="linear", coordinate_transformation_mode="pytorch_half_pixel"',
+                    'mode="linear", coordinate_transformation_mode="align_corners"')
+    },
+    "an average of what is rounded up and padded": (
+        18, IMAGE, "", "y = AveragePool<kernel_shape=[3,3], ceil_mode=1, count_include_pad=1>(x)"),
+    "a maximum of what is computed": (17, IMAGE, "", "a = Relu(x) y = GlobalMaxPool(a)"),
+    # several axes in one row
+    **{
+        f"{name} of opset 11 over all from axis {axis}": (11, "float[2,8,6,30] x", "", f"y = {name}<axis={axis}>(x)")
+        for name in ("Softmax", "LogSoftmax", "Hardmax") for axis in (1, 2)
+    },
+    "over rows that a transpose leaves alone": (
+        11, IMAGE, "", "a = Transpose<perm=[0,2,3,1]>(x) b = Softmax<axis=1>(a) y = Transpose<perm=[0,3,1,2]>(b)"),
+    "over rows that a transpose takes apart": (
+        11, IMAGE, "", "a = Transpose<perm=[0,2,3,1]>(x) b = Softmax<axis=3>(a) y = Transpose<perm=[0,3,1,2]>(b)"),
+    "QDQ softmax of opset 11": (11, IMAGE, QUANT, _QDQ.format("c = Softmax<axis=1>(b)")),
+    # asked for nothing but its shape
+    "a shape's maker": (17, f"{IMAGE}, float[1] v, float[32,16,1,1] w", "",
+                        "a = Conv(x, w) b = Relu(a) s = Shape(b) y = Expand(v, s)"),
+    "what nothing reads": (17, IMAGE, "", "a = Exp(x) y = Relu(x)"),
+    "a product whose batch lies between": (17, "float[6,4,8] x, float[4,8,3] z", "",
+                                           "y = com.microsoft.FusedMatMul<transBatchA=1>(x, z)"),
+    # integers
+    **{
+        f"QDQ {name} of {kind}": (21, IMAGE, f"float qs = {{0.02}}, {kind} qz = {{100}}, int64[1] i = {{0}}, "
+                                  "int64[4] r = {1,1,2,1}, float[4] s = {1,1,2,2}", _QDQ.format(f"c = {node}"))
+        for kind in ("uint8", "int8", "uint16")
+        for name, node in {
+            "maximum": "MaxPool<kernel_shape=[2,2]>(b)", "resize": "Resize(b, , s)", "largest": "ReduceMax(b, i)",
+            "blocks": "DepthToSpace<blocksize=2>(b)", "tiles": "Tile(b, r)", "sigmoid": "Sigmoid(b)",
+            "average": "AveragePool<kernel_shape=[2,2]>(b)", "softmax": "Softmax(b)", "sum": "Add(b, b)",
+            "places": "Gather(b, i)", "pieces": "SpaceToDepth<blocksize=2>(b)",
+        }.items()
+    },
+    "the place of the largest integer": (
+        17, IMAGE, QUANT, "a = QuantizeLinear(x, qs, qz) b = DequantizeLinear(a, qs, qz) y = ArgMax<axis=1>(b)"),
     "volumes by a grid": (20, "float[1,2,8,8,8] x, float[1,4,4,4,3] g", "", 'y = GridSample<mode="linear">(x, g)'),
 }  # fmt: skip
 
@@ -159,7 +203,8 @@ def _model(opset: int, inputs: str, constants: str, nodes: str) -> onnx.ModelPro
 
 @pytest.mark.parametrize("name", MODELS)
 def test_a_small_model_is_what_onnxruntime_makes_of_it(name: str, tmp_path: Path) -> None:
-    model = _model(*MODELS[name])
+    opset, *row = MODELS[name]
+    model = _model(opset, *row)
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = 1, 4
     options.optimized_model_filepath = str(tmp_path / "executed.onnx")
@@ -171,5 +216,5 @@ def test_a_small_model_is_what_onnxruntime_makes_of_it(name: str, tmp_path: Path
     kernels = fuse(graph, RULES, reasons=False).kernels
     ours = Counter(kernel.label.split("-")[0].split(" ")[0] for kernel in kernels if not kernel.free)
     executed = onnx.load(tmp_path / "executed.onnx").graph.node
-    fused = {"FusedConv": "Conv", "FusedGemm": "Gemm"}
+    fused = {"FusedConv": "Conv", "FusedGemm": "Gemm", "Upsample": "Resize" if opset > 9 else "Upsample"}
     assert ours == Counter(fused.get(node.op_type, node.op_type) for node in executed)

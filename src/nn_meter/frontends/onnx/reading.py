@@ -289,7 +289,7 @@ class Reading:
         axis %= len(x.shape)
         wide = [index for index in range(axis, len(x.shape)) if x.shape[index] != 1]
         if len(wide) < 2:
-            attrs["axis"] = wide[0] if wide else axis
+            attrs |= {"axis": wide[0] if wide else axis, "opset": 12}
             return False
         matrix = Tensor(f"{label}/matrix", (2,), "int64", True, (prod(x.shape[:axis]), prod(x.shape[axis:])))
         back = Tensor(f"{label}/shape", (len(x.shape),), "int64", True, x.shape)
@@ -297,7 +297,8 @@ class Reading:
         rows, done = f"{label}/rows", f"{label}/done"
         self.write("Reshape", rows, (x.name, matrix.name), (rows,))
         name = self.unique(raw.name, label)
-        self._place(Node(name, raw.op_type, (rows,), (done,), MappingProxyType({**attrs, "axis": -1})))
+        older = MappingProxyType({**attrs, "axis": -1, "opset": 12})
+        self._place(Node(name, raw.op_type, (rows,), (done,), older))
         self.write("Reshape", done, (done, back.name), (outputs[0],), allowzero=1)
         return True
 

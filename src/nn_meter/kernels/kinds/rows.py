@@ -37,9 +37,11 @@ class RowsConfig:
 
 
 def read_softmax(op: Operator) -> RowsConfig:
-    """Config of Softmax and its kin along one axis."""
+    """Config of Softmax and its kin along one axis; before opset 13 all axes from that on are one row."""
     shape = op.shape(0) or (1,)
     axis = op.axis(len(shape), -1)
+    if op.int("opset", 13) < 13:
+        shape, axis = (prod(shape[:axis]), prod(shape[axis:])), 1
     stride = prod(shape[axis + 1 :])
     between = prod(shape[axis + 1 : -1])
     return RowsConfig(op.op_type, prod(shape[:axis]) * stride, shape[axis], 1, stride, op.dtype, between)

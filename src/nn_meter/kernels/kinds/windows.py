@@ -321,6 +321,8 @@ def build_resize(c: ResizeConfig) -> Graph:
     sizes = b.const((c.n, c.c, *c.out))
     ways: dict[str, dict[str, Any]] = {"antialias": {"antialias": 1}, "doubled": {"nearest_mode": "floor"}}
     attrs = {"mode": c.mode, "coordinate_transformation_mode": "asymmetric"} | ways.get(c.way, {})
+    if c.layout != "nchw" and c.mode == "nearest":  # in blocks there is code for this rounding alone
+        attrs["nearest_mode"] = "floor"
     return b.graph(b.op("Resize", x, "", "", sizes, **attrs))
 
 

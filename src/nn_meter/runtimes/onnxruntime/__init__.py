@@ -40,6 +40,8 @@ from nn_meter.runtimes.onnxruntime.spellings import (
 
 PASSES: tuple[Pass, ...] = (
     Pass("keep_behind_dequantised", quantised.keep_behind_dequantised, "ConstantFolding"),
+    Pass("drop_unread", views.drop_unread, "ConstantFolding, Graph::RemoveUnused..."),
+    Pass("one_softmax", views.one_softmax, "none: before opset 13 it is one operator"),
     Pass("eliminate_no_ops", views.eliminate_no_ops, "EliminateIdentity, EliminateDropout, NoopElimination, ..."),
     Pass("merge_equals", merge_equals, "ConstantSharing, CommonSubexpressionElimination"),
     Pass("fold_pad", convolutions.fold_pad("Conv", "AveragePool", "MaxPool"), "Pad_Fusion", until="1.32"),

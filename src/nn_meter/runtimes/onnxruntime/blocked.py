@@ -129,6 +129,8 @@ class _Blocks:
             and (op.inputs[0], False) not in self.read_as
         ):
             return
+        if op.attrs.get("ceil_mode") and op.attrs.get("count_include_pad"):
+            return
         if len(shape) == 4 and shape[1] % self.block == 0 and len([o for o in op.outputs if o]) == 1:
             self.make([op], [self.blocked(op.inputs[0], op)], op.outputs[0])
 
@@ -221,12 +223,8 @@ class _Blocks:
         if name not in self.twin or len(self.work.shape(name)) != 4:
             return
         ratios = [b / a for a, b in zip(self.work.shape(name)[2:], self.work.shape(out)[2:], strict=True)]
-        mode = op.attrs.get("mode", "nearest")
-        if (
-            all(r == int(r) for r in ratios)
-            and mode in ("nearest", "linear")
-            and self.work.shape(name)[:2] == self.work.shape(out)[:2]
-        ):
+        whole = all(r == int(r) for r in ratios) and self.work.shape(name)[:2] == self.work.shape(out)[:2]
+        if whole and _resized(op):
             self.make([op], [self.twin[name]], out)
 
     def through(self, op: Op) -> None:
@@ -272,3 +270,14 @@ class _Blocks:
                 work.remove(op)
                 if reorder is not None:
                     reorder.members += op.members
+
+
+def _resized(op: Op) -> bool:
+    """Whether there is code for this way of it: neighbours by whole factors, and lines by all but PyTorch's places."""
+    mode = op.attrs.get("mode", "nearest")
+    if op.op_type == "Upsample":
+        return mode in ("nearest", "linear")
+    places = op.attrs.get("coordinate_transformation_mode", "half_pixel")
+    if mode == "nearest":
+        return places == "asymmetric" and op.attrs.get("nearest_mode") == "floor"
+    return mode == "linear" and places in ("asymmetric", "align_corners", "half_pixel")

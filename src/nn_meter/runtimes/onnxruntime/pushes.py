@@ -120,6 +120,8 @@ def _turned(work: Work, op: Op, perm: tuple[int, ...]) -> _Turned | None:
     if op.op_type in _ALONG_AN_AXIS:
         axis = attrs.get("axis", -1)
         assert isinstance(axis, int)
+        if op.attrs.get("opset", 13) != 13:  # all axes from there on are one row
+            return _Turned(attrs, inputs, perm) if {*perm[:axis]} == {*range(axis % len(perm))} else None
         attrs["axis"] = perm[axis]
     elif op.op_type == "Slice":
         axes = work.value(op, 3)

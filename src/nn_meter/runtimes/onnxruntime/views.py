@@ -2,9 +2,36 @@
 
 from __future__ import annotations
 
+from math import prod
+
 from nn_meter.kernels import no_ops
 from nn_meter.kernels.rewriting import Op, Work
 from nn_meter.runtimes.base import Options
+
+
+def drop_unread(work: Work, options: Options) -> None:
+    """What only its Shape is asked of, which is known before inference, and what leads to that. Other results that
+    nothing reads are computed."""
+    folded = list(dict.fromkeys(work.folded.values()))
+    kept = {name for op in folded if op.op_type != "Shape" for name in op.inputs} | work.outputs.keys()
+    asked = [op.inputs[0] for op in folded if op.op_type == "Shape"]
+    while asked:
+        name = asked.pop()
+        op = work.producer.get(name)
+        if op is not None and len(op.outputs) == 1 and name not in kept and not work.readers(name):
+            work.remove(op)
+            work.free += [(member, op.op_type, "nothing but its shape is read") for member in op.members]
+            asked += filter(None, op.inputs)
+
+
+def one_softmax(work: Work, options: Options) -> None:
+    """A softmax of before opset 13, which is read as one over the rows of a matrix."""
+    for op in work.ops("Softmax", "LogSoftmax", "Hardmax"):
+        before, after = work.made_by(op.inputs[0], "Reshape"), work.only_reader(op.outputs[0])
+        if "opset" in op.attrs and before is not None and after is not None and after.op_type == "Reshape":
+            rows, shape = work.shape(op.inputs[0])[0], work.shape(before.inputs[0])
+            axis = next(axis for axis in range(len(shape) + 1) if prod(shape[:axis]) == rows)
+            work.fuse([before, op, after], op.op_type, before.inputs[:1], after.outputs, {**op.attrs, "axis": axis})
 
 
 def eliminate_no_ops(work: Work, options: Options) -> None:
