@@ -31,7 +31,7 @@ UNPACKED_BYTES = Limit(1 << 30, "bytes that one archive unpacks to")
 BUNDLE_KINDS = Limit(1_000, "kinds in one bundle")
 PRINTED_BYTES = Limit(64 << 20, "bytes printed by a program")
 DOWNLOAD_BYTES = Limit(512 << 20, "bytes to fetch")
-TABLE_ROWS = Limit(2_000_000, "measurements in one table")
+TABLE_ROWS = Limit(1_000_000, "measurements in one table")
 
 NODES = Limit(1_000_000, "nodes, those of functions, branches and loops written out")
 TENSORS = Limit(4_000_000, "tensors, those of functions, branches and loops written out")

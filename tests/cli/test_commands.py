@@ -14,11 +14,13 @@ from shutil import which
 
 import pytest
 
+from nn_meter import settings
 from nn_meter.cli import predict
 from nn_meter.cli.main import COMMANDS
 from nn_meter.cli.output import exit_code, progress
 from nn_meter.errors import BundleError, DownloadError, StorageError
 from nn_meter.frontends import onnx
+from nn_meter.predictors.catalogue import DEFAULT, default_predictor
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "small_net.onnx"
 
@@ -276,6 +278,44 @@ def test_a_fault_of_ours_costs_one_model_of_a_folder(
     assert result.code == 1
     assert result.out.count("[RESULT]") == 2
     assert "b.onnx: unexpected KeyError: 'x'; the fault is nn-meter's: please report it" in result.err
+
+
+def streams(line: str) -> subprocess.CompletedProcess[str]:
+    """What a shell says of a command line in which ``nn-meter`` is ours."""
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    line = line.replace("nn-meter", f"'{sys.executable}' -m nn_meter")
+    return subprocess.run(["sh", "-c", line], env=env, capture_output=True, text=True)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a shell that closes streams")
+def test_streams_that_are_closed_are_no_fault_of_ours(home: Path) -> None:
+    done = streams("nn-meter --list-predictors >&-")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "what to print cannot be written (Bad file descriptor)" in done.stderr
+    done = streams("nn-meter predict absent.onnx 2>&-")
+    assert (done.returncode, done.stdout) == (2, ""), "what belongs on stderr is on stdout"
+    assert streams("nn-meter --list-predictors <&- 2>&-").stdout.startswith("(nn-Meter) Supported latency predictors:")
+
+
+def test_names_that_the_output_cannot_encode_are_escaped(home: Path, folder: Path) -> None:
+    (folder / "a.onnx").rename(folder / "é.onnx")
+    done = streams(f"cd '{folder}' && PYTHONIOENCODING=ascii nn-meter explain --predictor tiny_cpu é.onnx")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("\\xe9.onnx on tiny_cpu")
+
+
+@pytest.mark.parametrize("columns", ["0", "²", "-3", "9" * 5000])
+def test_a_terminal_of_an_odd_width_is_written_to(
+    run: Callable[..., object], folder: Path, monkeypatch: pytest.MonkeyPatch, columns: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setenv("LINES", columns)
+    assert "a.onnx on tiny_cpu" in run("explain", "--predictor", "tiny_cpu", folder / "a.onnx").out
+
+
+def test_a_choice_that_is_a_pipe_is_none(home: Path) -> None:
+    os.mkfifo(settings.data_folder() / "default_predictor")
+    assert default_predictor() == DEFAULT
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import io
 import logging
 import os
 import sys
@@ -70,6 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Exit codes are those of ``nn_meter.cli.output``.
     """
+    _mend_streams()
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         args = _parser(arguments).parse_args(arguments)
@@ -95,6 +97,20 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         note(f"error: {unexpected(error)}")
         return exit_code(error)
+
+
+def _mend_streams() -> None:
+    """Standard streams that were closed before the start stay so for us, and no file that is opened takes the place of
+    one; what the encoding of standard output has not is escaped."""
+    for name, mode, flags in (
+        ("stdin", "r", os.O_RDONLY),
+        ("stdout", "w", os.O_RDONLY),  # so that who prints is told
+        ("stderr", "w", os.O_WRONLY),
+    ):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.open(os.devnull, flags), mode))  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 _HINT = 'please run "nn-meter {positional argument} --help" to see nn-meter guidance'

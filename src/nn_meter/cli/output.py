@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 
-_PIPE_WIDTH = 120
+_PIPE_SIZE = (120, 25)
 _BY, _SORTS = ("layer", "kernel", "kind", "module"), ("time", "order", "name")
 
 OK, FAILED, BAD_INPUT, NOT_STRICT, INTERRUPTED = 0, 1, 2, 3, 130
@@ -68,8 +69,9 @@ def show(content: RenderableType) -> None:
     in colour where a person watches and ``NO_COLOR`` is not set."""
     from rich.console import Console
 
-    width = None if sys.stdout.isatty() or os.environ.get("COLUMNS") else _PIPE_WIDTH
-    console = Console(width=width, highlight=False, markup=False, emoji=False)
+    asked = sys.stdout.isatty() or "COLUMNS" in os.environ
+    width, height = shutil.get_terminal_size(_PIPE_SIZE) if asked else _PIPE_SIZE
+    console = Console(width=min(width, LINE_LETTERS), height=height, highlight=False, markup=False, emoji=False)
     with console.capture() as caught:
         console.print(content, crop=False)
     print("\n".join(line.rstrip() for line in caught.get().splitlines()))
@@ -111,7 +113,9 @@ def tracked(items: Sequence[Item], what: str) -> Iterator[Item]:
     from rich.console import Console
     from rich.progress import track
 
-    yield from track(items, description=what, console=Console(stderr=True), transient=True)
+    width, height = shutil.get_terminal_size(_PIPE_SIZE)
+    console = Console(width=width, height=height, stderr=True)
+    yield from track(items, description=what, console=console, transient=True)
 
 
 @contextmanager

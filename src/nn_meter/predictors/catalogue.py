@@ -16,7 +16,7 @@ from nn_meter import limits, plugins, settings
 from nn_meter.errors import BundleError, RegistrationError, UnknownPredictorError
 from nn_meter.predictors.bundle import ERRORS, EVALUATED, MANIFEST, Bundle, load
 from nn_meter.progress import Progress
-from nn_meter.storage import Archive, exists, legible, parse_json, plain_name, shown, write
+from nn_meter.storage import Archive, exists, legible, parse_json, plain_name, read_bytes, shown, write
 
 _log = logging.getLogger(__name__)
 
@@ -222,8 +222,8 @@ def default_predictor() -> str:
     """What answers where no predictor is named: ``NN_METER_PREDICTOR``, else the choice of ``nn-meter use``, else the
     one that is shipped."""
     try:
-        chosen = _choice().read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError):
+        chosen = read_bytes(_choice(), "the choice", UnknownPredictorError).decode().strip()
+    except (UnknownPredictorError, UnicodeDecodeError):
         chosen = ""
     return settings.predictor() or chosen or DEFAULT
 
