@@ -277,7 +277,7 @@ def test_a_slower_device_is_levelled_and_named_with_a_warning(
     alone = train([each if each.circumstances == here else replace(slower(each, 1 / 1.3), circumstances=here)
                    for each in records], name="y", kinds=("conv_nchw",))  # fmt: skip
     for graph in map(FAMILIES["residual_basic"], range(10)):
-        assert GraphEngine(odd).latency_ms(graph) == pytest.approx(GraphEngine(alone).latency_ms(graph), rel=0.01)
+        assert GraphEngine(odd).latency_ms(graph) == pytest.approx(GraphEngine(alone).latency_ms(graph), rel=0.03)
     first, second = odd.environment["fleet"]
     assert (odd.device, first["device"], first["factor"]) == ("abacus 9", "left", 1.0)
     assert second["factor"] == pytest.approx(1.3)

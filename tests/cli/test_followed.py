@@ -253,7 +253,9 @@ def test_what_ctrl_c_advises_goes_on(
     for _ in range(2):
         while _rows(journal) == before:  # the journal is locked as long as the command runs
             line = [sys.executable, "-m", "nn_meter", *words]
-            with subprocess.Popen(line, env=environment, stderr=subprocess.PIPE, text=True) as process:
+            with subprocess.Popen(
+                line, env=environment, stderr=subprocess.PIPE, text=True, preexec_fn=_interruptible
+            ) as process:
                 time.sleep(wait_s)
                 process.send_signal(signal.SIGINT)
                 said = process.communicate()[1]
@@ -264,6 +266,11 @@ def test_what_ctrl_c_advises_goes_on(
         assert said.splitlines()[-1] == f"nn-meter: {advice}"
         assert _rows(journal) > before
         before = _rows(journal)
+
+
+def _interruptible() -> None:
+    """What runs in the background of a shell, as tests may, ignores Ctrl-C, and so would its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _rows(journal: str) -> int:

@@ -86,8 +86,8 @@ class Family:
             most = 2 * MOST_FLOPS if pens[0].part else MAX_FLOPS * pens[0].scale / LARGEST
             if pens[0].nodes and 2 * sum(pen.macs for pen in pens) <= most:
                 graph = b.graph(*outputs, *(other for pen in pens for other in pen.others))
-                if self.precisions:
-                    graph = PRECISIONS[pens[0].pick(*self.precisions)](graph)
+                if self.precisions:  # as they are: ONNX Runtime 1.32 breaks views between integers of eight bits
+                    return PRECISIONS[pens[0].pick(*self.precisions)](graph)
                 return one_memory(graph) if pens[0].part else graph
         raise AssertionError("unreachable: attempts do not end")
 

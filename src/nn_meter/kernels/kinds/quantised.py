@@ -137,10 +137,20 @@ def read_concat(op: Operator) -> PiecesConfig:
 
 
 def build_concat(c: PiecesConfig) -> Graph:
-    """One concat."""
+    """One concat; the pieces that it rescales have a scale of their own."""
     b = GraphBuilder("quantised_concat")
-    pieces = [name for piece in c.pieces for name in (b.input((c.outer, piece), c.dtype), *scale_and_zero(b, c.dtype))]
-    return b.graph(b.op(c.op, *scale_and_zero(b, c.dtype), *pieces, domain=_MICROSOFT, axis=1))
+    chosen: dict[int, frozenset[int]] = {0: frozenset()}  # sum of sizes to places of pieces that have it
+    for place, piece in enumerate(c.pieces):
+        chosen = {size + piece: places | {place} for size, places in chosen.items()} | chosen
+    rescaled = chosen.get(c.rescaled // c.outer, frozenset())
+    zero = b.const(1, c.dtype)
+    scales = [b.const(scale, "float32") for scale in (0.02, 0.04)]
+    pieces = [
+        name
+        for place, piece in enumerate(c.pieces)
+        for name in (b.input((c.outer, piece), c.dtype), scales[place in rescaled], zero)
+    ]
+    return b.graph(b.op(c.op, scales[0], zero, *pieces, domain=_MICROSOFT, axis=1))
 
 
 def _space_concat(rng: np.random.Generator) -> PiecesConfig:

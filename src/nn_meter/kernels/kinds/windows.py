@@ -232,13 +232,30 @@ def build_reduce(c: ReduceConfig) -> Graph:
     dims = c.dims if len(c.dims) > 1 else (*c.dims, 1)  # one element becomes one
     if c.op in _ARG:
         return b.graph(b.op(c.op, b.input(dims, c.dtype), axis=1, keepdims=1))
-    first = 1 if c.way in ("RK", "RKR", "whole") else 0  # an axis of 1 that is kept makes another way of these
+    if c.way in _PATTERNS:
+        return _built(b, c, _by_letters(c.dims, c.way), [place for place, each in enumerate(c.way) if each == "R"])
+    first = 1 if c.way == "whole" else 0  # an axis of 1 that is kept makes another way of it
     dims = dims[first:]
-    if not c.way and c.op in _BY_VECTORS:
+    if c.op in _BY_VECTORS:
         dims = (*dims, *(1,) * (len(dims) % 2), 1, 1)  # and two axes of 1 make it none
+    return _built(b, c, dims, range(1 - first, len(dims), 2))
+
+
+def _built(b: GraphBuilder, c: ReduceConfig, dims: Shape, axes: Iterable[int]) -> Graph:
     x = b.input(dims, c.dtype)
-    axes = tuple(range(1 - first, len(dims), 2))
-    return b.graph(b.op(c.op, x, b.const(axes), keepdims=1))
+    return b.graph(b.op(c.op, x, b.const(tuple(axes)), keepdims=1))
+
+
+def _by_letters(dims: Shape, way: str) -> Shape:
+    """A size for each letter: those of ``dims``, which leave out axes of 1 but for a first one that is not kept."""
+    left = list(dims[1:] if way.startswith("R") and dims[0] == 1 else dims)
+    kept = len(left) == len(dims)  # whether the next of those left is kept
+    found = []
+    for letter in way:
+        taken = bool(left) and kept == (letter == "K")
+        found.append(left.pop(0) if taken else 1)
+        kept ^= taken
+    return tuple(found)
 
 
 def _space_reduce(rng: np.random.Generator) -> ReduceConfig:
