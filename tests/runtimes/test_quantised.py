@@ -269,3 +269,17 @@ def test_weights_in_blocks_stay_packed_where_they_lie_along_the_rows(
     weights = b.op("DequantizeLinear", *operands, axis=axis, block_size=block)
     found = compare(b.graph(b.op(product, b.input((4, 64)), weights)))
     assert found.ours == found.truth == found.both == 2 - (axis == 0)
+
+
+@pytest.mark.parametrize("zero", [True, False])
+@pytest.mark.parametrize("dtype", ["int8", "uint8"])
+@pytest.mark.parametrize("product", ["MatMul", "Gemm"])
+@pytest.mark.parametrize(("scales", "axis"), [((), 1), ((1,), 1), ((40,), 1), ((40,), -1), ((100,), 0)])
+def test_weights_that_are_scaled_whole_or_by_columns_stay_packed(
+    scales: tuple[int, ...], axis: int, product: str, dtype: str, zero: bool
+) -> None:
+    b = GraphBuilder()
+    operands = [b.weight((100, 40), dtype), b.weight(scales), *([b.weight(scales, dtype)] if zero else [])]
+    weights = b.op("DequantizeLinear", *operands, axis=axis)
+    found = compare(b.graph(b.op(product, b.input((4, 100)), weights)))
+    assert found.ours == found.truth == found.both == (1 if axis == 1 and scales != (1,) else 2)

@@ -24,6 +24,9 @@ _LEAST = {"uint8": 0, "int8": -128}
 """The types that operators on integers compute with, and the least that they hold; others, of 16 bits, stay floats."""
 
 _PACKED = {"int4": 4, "uint4": 4, "int8": 8, "uint8": 8}
+_PACKED_BLOCK = 32
+"""Rows that share a scale once it is repeated, where weights come with fewer scales."""
+
 _PACKED_LEVEL = 4
 """The accuracy that products with packed weights are asked for where the runtime made them (a session's default)."""
 
@@ -249,19 +252,20 @@ def _gemm(work: Work, op: Op) -> None:
 
 
 def _packed(work: Work, op: Op) -> None:
-    """Weights in blocks along the rows of a product stay packed."""
+    """Weights whose scales are one, one a column, or one for each block along the rows stay packed."""
     x, w, *more = op.inputs
     source, node = _source(work, w), work.folded.get(w)
     if source is None or node is None or op.attrs.get("transA", 0) or op.attrs.get("transB", 0):
         return
     block, bits = node.attrs.get("block_size", 0), _PACKED.get(work.tensors[source.inputs[0]].dtype)
-    shape = work.shape(w)
-    if not block or bits is None or len(shape) != 2 or node.attrs.get("axis", 1) not in (0, -2):
+    shape, scales = work.shape(w), work.shape(source.inputs[1])
+    along = 0 if block else 1  # never counted from behind
+    if bits is None or len(shape) != 2 or scales == (1,) or (scales and node.attrs.get("axis", 1) != along):
         return
     unsigned = work.tensors[source.inputs[0]].dtype.startswith("u")
     packed, scale, zero = source.inputs
     inputs = [x, packed, scale, zero or (packed if unsigned else ""), *(["", *more] if more and more[0] else [])]
-    attrs: dict[str, Attr] = {"K": shape[0], "N": shape[1], "bits": bits, "block_size": block}
+    attrs: dict[str, Attr] = {"K": shape[0], "N": shape[1], "bits": bits, "block_size": block or _PACKED_BLOCK}
     work.fuse([op], "MatMulNBits", inputs, op.outputs, {**attrs, "accuracy_level": _PACKED_LEVEL})
 
 
