@@ -91,6 +91,22 @@ def test_the_module_and_its_onnx_file_compute_the_same(title: str) -> None:
     assert compute(timm.read(title)) == compute(onnx.read(file))
 
 
+ALIGNED = ({"mode": "bilinear", "align_corners": corners} for corners in (True, False))
+
+
+@pytest.mark.parametrize("how", [{"mode": "nearest"}, *ALIGNED])
+def test_a_resized_map_lies_in_blocks_where_it_does_in_the_exported_file(how: dict[str, Any], tmp_path: Path) -> None:
+    module = nn.Sequential(nn.Conv2d(16, 32, 3, padding=1), nn.Upsample(scale_factor=2, **how)).eval()
+    x = torch.rand(1, 16, 12, 12)
+    rules = read_rules({"runtime": "onnxruntime_cpu"})
+
+    def kernels(graph: Graph) -> list[str]:
+        return [kernel.label for kernel in fuse(graph, rules).kernels if not kernel.free]
+
+    file = exported(module, (x,), tmp_path / "m.onnx")
+    assert kernels(pytorch.read(module, input_shapes=tuple(x.shape))) == kernels(file)
+
+
 EXPORTER_LEAVES_NO_OPS = frozenset(("densenet121", "ghostnet_100"))
 """The file has a Concat of one tensor and Slices of the whole, which compute nothing and are not in ours."""
 

@@ -134,9 +134,8 @@ def _lrn(op: Operator) -> float:
 
 def _grid_sample(op: Operator) -> float:
     """Where each output lies, and its taps by mode, each looked up with its bounds."""
-    mode = str(op.attrs.get("mode", "linear"))
     rank = max(1, len(_shape(op, 0)) - 2)
-    taps = {"nearest": 1.0, "cubic": 4.0**rank, "bicubic": 4.0**rank}.get(mode, 2.0**rank)
+    taps = {"nearest": 1.0, "cubic": 4.0**rank}.get(_sampling(op), 2.0**rank)
     return _out(op) * 12.0 * taps
 
 
@@ -318,6 +317,11 @@ def _attribute(name: str, default: str) -> Callable[[Operator], str]:
     return lambda op: str(op.attrs.get(name, default))
 
 
+def _sampling(op: Operator) -> str:
+    """How GridSample reads between places; before opset 20 it called the same otherwise."""
+    return str(op.attrs.get("mode", "linear")).removeprefix("bi")
+
+
 def _bits(op: Operator) -> str:
     return f"{op.int('bits', 4)} bits"
 
@@ -446,7 +450,7 @@ READ: Mapping[str, Count] = MappingProxyType(
 
 DETAILS: Mapping[str, Callable[[Operator], str]] = MappingProxyType(
     {
-        "GridSample": _attribute("mode", "linear"),
+        "GridSample": _sampling,
         "RoiAlign": _attribute("mode", "avg"),
         "Einsum": _equation,
         "DFT": _power_of_two,
@@ -458,12 +462,10 @@ DETAILS: Mapping[str, Callable[[Operator], str]] = MappingProxyType(
 )
 """Operator to the setting that decides how it computes."""
 
-_SAMPLED = (("mode", "linear"), ("padding_mode", "zeros"))
-
 VARIANTS: Mapping[str, Callable[[Operator], str]] = MappingProxyType(
     {
         "Compress": _pieces,
-        "GridSample": lambda op: " ".join(_attribute(*each)(op) for each in _SAMPLED),
+        "GridSample": lambda op: f"{_sampling(op)} {op.attrs.get('padding_mode', 'zeros')}",
         "ReverseSequence": lambda op: "time first" if op.int("time_axis", 0) == 0 else "batch first",
         "CDist": _attribute("metric", "sqeuclidean"),
         "LinearAttention": _attribute("update_rule", "gated_delta"),

@@ -116,8 +116,9 @@ def max_unpool(rank: int) -> Row:
     return row
 
 
-def resize(mode: str, place: str = "pytorch_half_pixel", **attrs: Attr) -> Row:
-    """``upsample_xxx`` and ``interpolate``; ``place`` says where the source of an element lies."""
+def resize(mode: str, place: str = "half_pixel", **attrs: Attr) -> Row:
+    """``upsample_xxx`` and ``interpolate``; ``place`` says where the source of an element lies, as exporters write it
+    (PyTorch has another for results of one element alone)."""
 
     def row(w: Writer, c: Call) -> str:
         align = "align_corners" if c["align_corners"] else place
