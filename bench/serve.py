@@ -1,4 +1,4 @@
-"""``nn-meter serve`` under load: many clients at a time, then damaged uploads; whether it lives at the end.
+"""``nn-meter serve`` under load: many clients at a time, then uploads of the fuzzers; whether it lives at the end.
 
     python bench/serve.py [--clients 50] [--requests 1000] [--bad 10000] [MODEL ...]
 
@@ -26,20 +26,23 @@ from pathlib import Path
 import nn_meter
 from nn_meter.report import html
 
-CORPUS = Path(__file__).parents[1] / "tests" / "corpus" / "models"
+ROOT = Path(__file__).parents[1]
+CORPUS = ROOT / "tests" / "corpus" / "models"
+FUZZED = {"onnx": "onnx", "ir": "json", "tflite": "tflite", "tensorflow": "pb", "keras": "keras"}
+"""Kinds of ``fuzz`` to the suffix that their inputs are sent under."""
 
 
-def post(port: int, model: bytes, cut: int | None = None) -> tuple[int, float]:
+def post(port: int, model: bytes, cut: int | None = None, suffix: str = "onnx") -> tuple[int, float]:
     """Status and seconds of one upload; with ``cut`` the connection ends after so many bytes, and the status is 0."""
     start_s = time.perf_counter()
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=300)
     try:
         if cut is None:
-            connection.request("POST", "/predict?name=m.onnx", model)
+            connection.request("POST", f"/predict?name=m.{suffix}", model)
             answer = connection.getresponse()
             answer.read()
             return answer.status, time.perf_counter() - start_s
-        connection.putrequest("POST", "/predict?name=m.onnx")
+        connection.putrequest("POST", f"/predict?name=m.{suffix}")
         connection.putheader("content-length", str(len(model)))
         connection.endheaders()
         connection.send(model[:cut])
@@ -48,12 +51,18 @@ def post(port: int, model: bytes, cut: int | None = None) -> tuple[int, float]:
         connection.close()
 
 
-def damaged(model: bytes, draw: random.Random) -> bytes:
-    """A few bytes changed, and often the end cut off."""
-    data = bytearray(model)
-    for _ in range(draw.randint(1, 40)):
-        data[draw.randrange(len(data))] = draw.randrange(256)
-    return bytes(data[: draw.randrange(len(data))] if draw.random() < 0.4 else data)
+def fuzzed(count: int, seed: int, folder: Path) -> list[tuple[bytes, str]]:
+    """So many inputs of the fuzzers, damaged and hostile models, of each kind as many, with their suffixes."""
+    sys.path.insert(0, str(ROOT))
+    from fuzz.campaign import KINDS
+    from fuzz.sandbox import drawn
+
+    targets = {}
+    for kind in FUZZED:
+        (folder / kind).mkdir()
+        targets[kind] = KINDS[kind](folder / kind)
+    turns = [[*FUZZED.items()][number % len(FUZZED)] for number in range(count)]
+    return [(targets[kind].make(drawn(kind, seed, number)), suffix) for number, (kind, suffix) in enumerate(turns)]
 
 
 def alone_s(models: Sequence[bytes]) -> float:
@@ -90,7 +99,7 @@ def main() -> int:
     options = parser.parse_args()
     models = [path.read_bytes() for path in options.models or sorted(CORPUS.glob("*.onnx"))]
     draw = random.Random(options.seed)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as inputs:
         command = [sys.executable, "-m", "nn_meter", "serve", "--port", "0", "--folder", folder]
         server = subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "NN_METER_HOME": folder})
         assert server.stdout is not None
@@ -104,10 +113,12 @@ def main() -> int:
             print("good models:")
             chosen = [draw.choice(models) for _ in range(options.requests)]
             round_of(options.clients, [lambda m=model: post(port, m) for model in chosen])
-            print("damaged ones, and uploads that break off (0):")
-            bad = [damaged(draw.choice(models), draw) for _ in range(options.bad)]
-            cuts = [draw.randrange(len(b)) if b and draw.random() < 0.1 else None for b in bad]
-            round_of(options.clients, [lambda m=m, c=c: post(port, m, c) for m, c in zip(bad, cuts, strict=True)])
+            print("of the fuzzers, a tenth broken off (0):")
+            bad = fuzzed(options.bad, options.seed, Path(inputs))
+            cuts = [draw.randrange(len(b)) if b and draw.random() < 0.1 else None for b, _ in bad]
+            round_of(
+                options.clients, [lambda m=m, c=c: post(port, m[0], c, m[1]) for m, c in zip(bad, cuts, strict=True)]
+            )
             time.sleep(1)
             status, _ = post(port, models[0])
             left = [path.name for path in Path(folder).glob("nn_meter_upload_*")]

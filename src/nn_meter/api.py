@@ -134,7 +134,7 @@ class Predictor:
             MissingDependencyError: reading it needs a package that is not installed.
         """
         subject = self._subject(model, model_type, _stated(input_shape), apply_nni, options)
-        with uncollected(), _fitting(_is_ir(model, model_type)):
+        with uncollected(), fitting(_is_ir(model, model_type)):
             return self._terms.latencies_ms([subject])[0]
 
     def predict_many(
@@ -175,7 +175,7 @@ class Predictor:
     ) -> Prediction:
         """The same answer with its kernels, what each rests on, and why neighbours did not fuse."""
         subject = self._subject(model, model_type, _stated(input_shape), apply_nni, options)
-        with uncollected(), _fitting(_is_ir(model, model_type)):
+        with uncollected(), fitting(_is_ir(model, model_type)):
             found = self._terms.explain(subject, _title(model, subject))
         if not isinstance(subject, Graph):
             return found
@@ -311,8 +311,13 @@ _FORMAT_ERRORS = (ArithmeticError, AttributeError, IndexError, KeyError, TypeErr
 
 
 @contextmanager
-def _fitting(ir: bool) -> Iterator[None]:
-    """Of nn-Meter's files nothing says that nodes have the inputs and dimensions that their operators work on."""
+def fitting(ir: bool) -> Iterator[None]:
+    """Around what predicts: of nn-Meter's files nothing says that nodes have the inputs and dimensions that their
+    operators work on.
+
+    Raises:
+        GraphError: in place of what fails of a graph that came from such a file (``ir``).
+    """
     try:
         yield
     except _FORMAT_ERRORS as error:

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -233,7 +233,16 @@ STOPPED = {
 """Command, its journal in the data folder, what is advised to add, and the advice."""
 
 
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """Commands hear of SIGINT: who is started behind an ``&`` ignores it, and so does all that it starts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.heavy
+@pytest.mark.usefixtures("heard")
 @pytest.mark.parametrize("name", STOPPED)
 def test_what_ctrl_c_advises_goes_on(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Callable[..., object], name: str
@@ -258,7 +267,7 @@ def test_what_ctrl_c_advises_goes_on(
             ) as process:
                 time.sleep(wait_s)
                 process.send_signal(signal.SIGINT)
-                said = process.communicate()[1]
+                said = process.communicate(timeout=300)[1]
             wait_s *= 2
             if (data_folder() / journal).exists():
                 words = [*command, *more]

@@ -25,6 +25,7 @@ from nn_meter.kernels.kinds import (
     collapse,
     table,
 )
+from nn_meter.kernels.kinds._shared import inside
 from nn_meter.kernels.partition import Kernel
 from nn_meter.kernels.rules import read_rules
 from nn_meter.kernels.schema import LARGE, UNKNOWN, Encoder, Operator, Speeds, encode
@@ -363,3 +364,10 @@ def test_only_powers_of_whole_exponents_are_computed_by_vectors(exponent: float 
     (kernel,) = fuse(graph, RULES).kernels
     (row,) = encode([(Encoder(KINDS["binary"], ("apiece_ns",), {}, SPEEDS), kernel.config)])
     assert row == (alone,)
+
+
+def test_a_window_that_no_image_fills_costs_no_time() -> None:
+    size, ones = (1 << 40,), (1,)
+    assert inside((6,), (6,), (1 << 62,), ones, ones) == pytest.approx(36 / (6 * 2**62))
+    assert inside(size, size, size, ones, ones) == pytest.approx(0.75, rel=1e-4)  # of which some places are looked at
+    assert inside((8,), (8,), (3,), ones, ones) == 22 / 24

@@ -124,6 +124,12 @@ def test_the_shape_is_the_askers(server: Server) -> None:
     assert next(iter(told["predictions"][0]["inputs"].values()))["shape"] == [1, 3, 64, 64]
 
 
+_CONV = {"type": "Conv", "attr": {"kernel_shape": [3], "strides": [1]}}
+_SHAPES = {"input_shape": [[1, 8, 8, 4]], "output_shape": [[1, 8, 8, 4]]}
+UNFITTING = json.dumps({"a": {"attr": _CONV | _SHAPES, "inbounds": [], "outbounds": []}}).encode()
+"""nn-Meter's graph of a convolution over an axis less than its images have."""
+
+
 @pytest.mark.parametrize(
     ("model", "query", "status", "why"),
     [
@@ -132,6 +138,7 @@ def test_the_shape_is_the_askers(server: Server) -> None:
         (EXAMPLE[: len(EXAMPLE) // 2], "name=a.onnx", 422, "a.onnx"),
         (b"PK\x03\x04" + b"\0" * 100, "name=a.keras", 422, "reading a file of Keras or PyTorch runs it"),
         (b"\x89HDF\r\n\x1a\n" + b"\0" * 100, "name=a.h5", 422, "reading a file of Keras or PyTorch runs it"),
+        (UNFITTING, "name=a.json", 422, "a node has not the inputs or dimensions that its operator works on"),
         (EXAMPLE, "predictor=nobody", 422, "there is no predictor 'nobody' here"),
         (EXAMPLE, "predictor=/etc/passwd", 422, "there is no predictor '/etc/passwd' here"),
         (EXAMPLE, "input_shape=1,x", 422, "write it as 1,3,224,224"),
@@ -240,7 +247,8 @@ def test_a_model_that_takes_too_long_or_too_much_takes_down_its_request_alone(tm
         assert (status, "the process was stopped" in told["error"]) == (504, True)
     (tmp_path / "small").mkdir()
     with serving(tmp_path / "small", "--max-memory-mb", "400", "--workers", "1") as server:
-        status, told = server.predict(b'{"a": {"attr": {"type": "relu", "x": [' + b"1.5," * (12 << 20) + b"1]}}}")
+        wide = b"x" * (60 << 20) + "\N{GRINNING FACE}".encode()  # with it each letter takes four bytes
+        status, told = server.predict(b'{"a": {"attr": {"type": "' + wide + b'"}}}')
         assert status == 413, told
         assert server.predict()[0] == 200
 

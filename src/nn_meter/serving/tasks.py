@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from nn_meter import frontends
-from nn_meter.api import Predictor, load_latency_predictor
+from nn_meter.api import Predictor, fitting, load_latency_predictor
 from nn_meter.errors import ModelFormatError
 from nn_meter.ir import Graph
 from nn_meter.report import html, json
@@ -39,9 +39,10 @@ def answer(
     Raises:
         ModelError: it cannot be read, or reading it would execute something.
     """
-    graph = _read(model, input_shape, memory_bytes)
+    graph, ir = _read(model, input_shape, memory_bytes)
     asked = [_predictor(name) for name in predictors]
-    found = [replace(each.explain(graph), model=model.name) for each in asked]
+    with fitting(ir):
+        found = [replace(each.explain(graph), model=model.name) for each in asked]
     document = json.dumps(json.documents(found, ()))
     page = html.page(found, (each.bundle for each in asked))
     totals = zip(predictors, (each.latency_ms for each in found), strict=True)
@@ -50,11 +51,13 @@ def answer(
 
 def latencies_ms(model: Path, predictors: tuple[str, ...], memory_bytes: int) -> tuple[float, ...]:
     """Milliseconds by each predictor; errors as of :func:`answer`."""
-    graph = _read(model, (), memory_bytes)
-    return tuple(_predictor(name).predict(graph) for name in predictors)
+    graph, ir = _read(model, (), memory_bytes)
+    with fitting(ir):
+        return tuple(_predictor(name).predict(graph) for name in predictors)
 
 
-def _read(model: Path, input_shape: tuple[int, ...], memory_bytes: int) -> Graph:
+def _read(model: Path, input_shape: tuple[int, ...], memory_bytes: int) -> tuple[Graph, bool]:
+    """The graph, and whether it is one of nn-Meter's files."""
     _limit(memory_bytes)
     with model.open("rb") as file:
         if file.read(8).startswith(_EXECUTED):
@@ -65,7 +68,7 @@ def _read(model: Path, input_shape: tuple[int, ...], memory_bytes: int) -> Graph
     found = frontends.find(model)
     if found.name not in FRONT_ENDS:
         raise ModelFormatError(f"{model.name}: {found.name} models are not taken here; export it to ONNX")
-    return found.read(model, input_shapes=input_shape or None)
+    return found.read(model, input_shapes=input_shape or None), found.name == "nnmeter_ir"
 
 
 @cache
