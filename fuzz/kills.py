@@ -34,7 +34,9 @@ import loopback  # noqa: E402  of the tests
 from loopback import Loopback  # noqa: E402
 
 _TAG = "NN_METER_KILLS"
-_LONG_S = 600.0
+_LONG_S = 3600.0
+"""What has not come to its end by then never does, however busy the machine is."""
+
 _REFUSED = 2
 _WAITS = (0.5, 3.0)
 """A kill comes after so many times what a command takes that does next to nothing, on the machine as it is then."""
@@ -45,11 +47,11 @@ _TRIES = 5
 _TRAINED = 40
 """In so many times what a command takes that does next to nothing a build has enough networks to train on."""
 
-_LINK_S = 30.0
-"""A session that has a device asks for it within so long."""
+_LINKED = 30
+"""In so many times what a command takes that does next to nothing a session that has a device asks for it."""
 
-_GRACE_S = 60.0
-"""What a session started ends within so long after it was killed."""
+_GRACE = 60
+"""In so many times that, what a session started ends after it was killed."""
 
 _FAR = ("ssh", "fleet")
 """Jobs across links."""
@@ -153,7 +155,7 @@ class Sessions:
 
     def left(self) -> list[int]:
         """What still runs after some grace."""
-        end = time.monotonic() + _GRACE_S
+        end = time.monotonic() + _GRACE * max(self.pace_s, 1.0)
         while (found := running(self.tag)) and time.monotonic() < end:
             time.sleep(0.02)
         return found
@@ -206,7 +208,7 @@ def far_job(sessions: Sessions, server: Loopback, name: str) -> Job:
     rules.write_text("{}")  # detecting them could take all of the time that the last sessions have
 
     def cut(after_s: float) -> int:
-        end = time.monotonic() + _LINK_S
+        end = time.monotonic() + _LINKED * sessions.pace_s
         while not server.sessions() and time.monotonic() < end:
             time.sleep(0.02)
         time.sleep(after_s)
@@ -221,7 +223,7 @@ def far_job(sessions: Sessions, server: Loopback, name: str) -> Job:
                        *resume[there]],
         (build, build.with_suffix(".fits.sqlite")),
         sessions.home / "registered" / f"{name}@1.zip",
-        ("--budget", "40s"),
+        ("--budget", f"{max(40.0, _TRAINED * sessions.pace_s):.0f}s"),
         cut,
     )  # fmt: skip
 
@@ -313,8 +315,8 @@ def beside_another(job: Job, sessions: Sessions, tally: Tally) -> None:
     """A second session of the name is refused while the first goes on; where no journal is held, both end well."""
     _forget(job)
     first = sessions.start(job.command(False))
-    end = time.monotonic() + 30
-    while job.journals and not rows(job.journals[0]) and time.monotonic() < end and first.poll() is None:
+    end = time.monotonic() + _LONG_S
+    while job.journals and not rows(job.journals[0]) and first.poll() is None and time.monotonic() < end:
         time.sleep(0.02)
     second = sessions.start(job.command(True))
     _, said = second.communicate(timeout=_LONG_S)

@@ -31,7 +31,9 @@ FailureKind = Literal["crash", "timeout", "refused", "memory", "lost"]
 RECONNECTS_S = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)
 """Seconds between the tries to reach a device again: a restart takes a board a minute or two."""
 
-START_LIMIT_S = 60.0
+START_LIMIT_S = 180.0
+"""A board that reads its packages from a card takes half a minute to begin, a machine with much else to do longer."""
+
 _LAST_LINES = 3
 CUTS = 3
 """A task during which the link is cut so often is what cuts it."""
