@@ -242,7 +242,6 @@ OPERATORS: Mapping[str, Callable[[Pen], str]] = {
     "transposed_convolutions": places.transposed_convolutions,
     "scatters": places.scatters,
     "gathers": places.gathers,
-    "views": places.views,
     "movements": places.movements,
     "orders": places.orders,
     "normalisations": normalisations,

@@ -164,24 +164,6 @@ _MOST_TILED = 1e7
 _MOVES = ("Trilu", "Pad", "Tile", "Expand", "OneHot", "ReverseSequence", "Slice", "Concat", "Depth", "Pieces")
 
 
-def views(pen: Pen) -> str:
-    """Other shapes of what is there, as results: no work within a network, a copy at its end."""
-    made = []
-    for _ in range(pen.integer(1, 6)):
-        shape = any_shape(pen, elements=size(pen, high=4e6))
-        sort = pen.pick("Reshape", "Flatten", "Squeeze", "Unsqueeze")
-        x = operand(pen, *shape, *([1] if sort == "Squeeze" else []))
-        if sort == "Reshape":
-            made.append(pen.reshape(x, -1, shape[-1]) if pen.chance(0.5) else pen.reshape(x, *shape[:-2], -1))
-        elif sort == "Flatten":
-            made.append(pen.op("Flatten", x, axis=pen.integer(1, len(shape) - 1)))
-        elif sort == "Squeeze":
-            made.append(pen.squeeze(x, len(shape)))
-        else:
-            made.append(pen.op("Unsqueeze", x, pen.b.const((pen.integer(0, len(shape)),))))
-    return answers(pen, made)
-
-
 def movements(pen: Pen) -> str:
     """What only moves or generates data."""
     made = []
