@@ -29,6 +29,7 @@ from nn_meter.learning.training import train
 from nn_meter.measuring import Failure, Journal, Measurement, Record, fleet
 from nn_meter.measuring.asking import tell
 from nn_meter.measuring.isolation import FailureKind
+from nn_meter.networks import generated
 from nn_meter.networks.generated import FAMILIES
 from nn_meter.predictors.bundle import Bundle
 from nn_meter.predictors.runtime import GraphEngine
@@ -266,6 +267,7 @@ def test_a_slower_device_is_levelled_and_named_with_a_warning(
 ) -> None:
     monkeypatch.setattr(building, "train", train)
     monkeypatch.setattr(building, "weights_for", lambda _: {"residual_basic": 1.0})
+    monkeypatch.setattr(generated, "MANY", 0.0)  # of many kernels each device tells for itself what profiling them adds
     name("left", "x://left")
     addresses = boards(Board("x://left"), Board("x://right", 1.3), even=True)
     odd = build(plan(addresses), name="x", journal=tmp_path / "j.sqlite")
@@ -277,7 +279,7 @@ def test_a_slower_device_is_levelled_and_named_with_a_warning(
     alone = train([each if each.circumstances == here else replace(slower(each, 1 / 1.3), circumstances=here)
                    for each in records], name="y", kinds=("conv_nchw",))  # fmt: skip
     for graph in map(FAMILIES["residual_basic"], range(10)):
-        assert GraphEngine(odd).latency_ms(graph) == pytest.approx(GraphEngine(alone).latency_ms(graph), rel=0.03)
+        assert GraphEngine(odd).latency_ms(graph) == pytest.approx(GraphEngine(alone).latency_ms(graph), rel=0.01)
     first, second = odd.environment["fleet"]
     assert (odd.device, first["device"], first["factor"]) == ("abacus 9", "left", 1.0)
     assert second["factor"] == pytest.approx(1.3)

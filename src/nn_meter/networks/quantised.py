@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from math import prod
 from types import MappingProxyType
 
-from nn_meter.ir import Attr, Graph, Node, Tensor, verify
+from nn_meter.ir import Attr, Graph, Node, Tensor
+from nn_meter.networks._writer import Writer
 
 _SCALE = 0.02
 """Of every tensor; a bias has that of its operand times that of the weights, else the runtime fuses nothing."""
@@ -40,34 +40,7 @@ Runtime 1.32)."""
 _CLIPPING = ("Relu", "Clip")
 
 
-class _Writer:
-    """Nodes and tensors of a graph that is written anew, operator by operator."""
-
-    def __init__(self, graph: Graph) -> None:
-        self.graph = graph
-        self.nodes: list[Node] = []
-        self.tensors: dict[str, Tensor] = dict(graph.tensors)
-
-    def const(self, name: str, shape: Sequence[int], dtype: str, value: float | None = None) -> str:
-        """A constant; ``value`` is that of each element."""
-        values = None if value is None else (value,) * prod(shape)
-        self.tensors.setdefault(name, Tensor(name, tuple(shape), dtype, const=True, value=values))
-        return name
-
-    def op(self, op_type: str, inputs: Sequence[str], out: Tensor, domain: str = "", **attrs: Attr) -> str:
-        """An operator of one result, named after it."""
-        self.tensors[out.name] = out
-        self.nodes.append(
-            Node(f"{op_type}:{out.name}", op_type, tuple(inputs), (out.name,), MappingProxyType(attrs), domain)
-        )
-        return out.name
-
-    def done(self) -> Graph:
-        """The graph, verified."""
-        return verify(replace(self.graph, nodes=tuple(self.nodes), tensors=MappingProxyType(self.tensors)))
-
-
-class _Quantiser(_Writer):
+class _Quantiser(Writer):
     """A graph on its way to what ``qdq_int8`` gives; ``floats`` are its tensors behind a DequantizeLinear."""
 
     def __init__(self, graph: Graph, per_channel: bool, activations: str) -> None:
@@ -158,7 +131,7 @@ def qdq_int8(graph: Graph, *, per_channel: bool = True, activations: str = "uint
     return replace(writer.done(), outputs=outputs)
 
 
-def _scaled(writer: _Writer, whole: str, out: Tensor, scale: str, weight: str, bias: str) -> None:
+def _scaled(writer: Writer, whole: str, out: Tensor, scale: str, weight: str, bias: str) -> None:
     """A product of integers as floats: the scales multiplied, and the bias added."""
     floats = writer.op("Cast", [whole], replace(out, name=f"{out.name}_cast"), to=1)
     shape = writer.tensors[weight].shape
@@ -174,7 +147,7 @@ def dynamic_int8(graph: Graph, *, dtype: str = "int8") -> Graph:
     weights of type ``dtype``, their results scaled, and biases added, behind. Convolutions of int8 weights, which ONNX
     Runtime refuses, stay in floats."""
     taken = ("Conv", "MatMul") if dtype == "uint8" else ("MatMul",)
-    writer = _Writer(graph)
+    writer = Writer(graph)
     done: set[str] = set()
     for node in graph.nodes:
         weight = graph.tensors.get(node.inputs[1]) if len(node.inputs) > 1 else None
@@ -209,7 +182,7 @@ def dynamic_int8(graph: Graph, *, dtype: str = "int8") -> Graph:
 def packed_weights(graph: Graph, *, bits: int = 4, block: int = 32, level: int = 0, zeros: bool = False) -> Graph:
     """``graph`` with the constant matrices of its products in ``bits`` each, a scale, and with ``zeros`` a zero point,
     for each block along a column; ``level`` is the accuracy that is asked for."""
-    writer = _Writer(graph)
+    writer = Writer(graph)
     for node in graph.nodes:
         weight = graph.tensors.get(node.inputs[1]) if node.op_type == "MatMul" else None
         if weight is None or not weight.const or weight.dtype != "float32" or len(weight.shape) != 2:
