@@ -88,7 +88,7 @@ class Hand:
         if task is tell:
             return Device(board.processor, processor=board.processor), {"runtime": "replay", "runtime_version": "0"}
         board.measured += 1
-        for _ in range(1000):  # and no longer: the other may have nothing to do before this one is over
+        for _ in range(20_000):  # and no longer: the other may have nothing to do before this one is over
             if not (other := board.beside) or other.away or board.measured <= other.measured + 3:
                 break
             time.sleep(0.001)
