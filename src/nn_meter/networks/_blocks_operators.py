@@ -181,13 +181,17 @@ def normalisations(pen: Pen) -> str:
     for sort in some_of(pen, NORMALISATIONS, 6):
         width = pen.width(8, 512)
         side = max(2, round(math.sqrt(size(pen, 2e3, 3e5) / width / pen.batch)))
-        x = operand(pen, pen.batch, width, side, side)
+        shape: tuple[int, ...] = (pen.batch, width, side, side)
+        if sort == "LpNormalization" and pen.chance(0.5):
+            shape = any_shape(pen, 3)
+        elif sort in ("LayerNormalization", "RMSNormalization") and pen.chance(0.5):
+            shape = token_shape(pen)
+        x = operand(pen, *shape)
         if sort == "LRN":
             made.append(pen.op(sort, x, size=pen.pick(3, 5, 5, 7), alpha=1e-4, beta=0.75, bias=1.0))
         elif sort == "MeanVarianceNormalization":
             made.append(pen.op(sort, x, axes=pen.pick((0, 2, 3), (2, 3))))
         elif sort == "LpNormalization":
-            x = operand(pen, *any_shape(pen, 3)) if pen.chance(0.5) else x
             made.append(pen.op(sort, x, axis=pen.pick(1, -1), p=pen.pick(1, 2)))
         elif sort == "InstanceNormalization":
             made.append(pen.op(sort, x, pen.weight(width), pen.weight(width), epsilon=1e-5))
@@ -197,10 +201,8 @@ def normalisations(pen: Pen) -> str:
         elif sort == "BatchNormalization":
             made.append(pen.op(sort, x, *(pen.weight(width) for _ in range(4))))
         else:
-            if pen.chance(0.5):
-                x = operand(pen, *token_shape(pen))
-            axis = pen.integer(1, 3) if len(pen.shape(x)) > 3 else 2
-            scale = [pen.weight(*pen.shape(x)[axis:]) for _ in range(1 if sort == "RMSNormalization" else 2)]
+            axis = pen.integer(1, 3) if len(shape) > 3 else 2
+            scale = [pen.weight(*shape[axis:]) for _ in range(1 if sort == "RMSNormalization" else 2)]
             made.append(pen.op(sort, x, *scale, axis=axis))
     return answers(pen, made)
 

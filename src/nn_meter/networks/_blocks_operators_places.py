@@ -102,6 +102,11 @@ def transposed_convolutions(pen: Pen) -> str:
     return answers(pen, made)
 
 
+def _places(pen: Pen, *shape: int) -> str:
+    """Where to put or to find values: constants in many models, which count as weights."""
+    return (pen.b.weight if pen.chance(0.3) else pen.b.input)(shape, "int64")
+
+
 def scatters(pen: Pen) -> str:
     """Values put to places: single elements, and rows."""
     made = []
@@ -116,13 +121,13 @@ def scatters(pen: Pen) -> str:
             axis = pen.integer(0, len(shape) - 1)
             count = max(1, round(shape[axis] * pen.uniform(0.1, 1.0)))
             part = (*shape[:axis], count, *shape[axis + 1 :])
-            places = pen.b.input(part, "int64")
+            places = _places(pen, *part)
             made.append(pen.op("ScatterElements", x, places, pen.input(*part), axis=axis, reduction=reduction))
         else:
             depth = pen.integer(1, len(shape))
             count = max(1, round(pen.log_uniform(1, 3e4 if depth == len(shape) else 600)))
             count = min(count, max(1, int(3e5 / max(1, math.prod(shape[depth:])))))
-            places = pen.b.input((count, depth), "int64")
+            places = _places(pen, count, depth)
             made.append(pen.op("ScatterND", x, places, pen.input(count, *shape[depth:]), reduction=reduction))
     return answers(pen, made)
 
@@ -131,7 +136,7 @@ def _written_one_by_one(pen: Pen, x: str, reduction: str) -> str:
     """A large part of ``x``, an element to each place: what assigning to a slice of a tensor is exported as."""
     shape = pen.shape(x)
     count = max(1, round(math.prod(shape) * pen.uniform(0.3, 1.0)))
-    places = pen.b.input((count, len(shape)), "int64")
+    places = _places(pen, count, len(shape))
     return pen.op("ScatterND", x, places, pen.input(count), reduction=reduction)
 
 
@@ -145,15 +150,15 @@ def gathers(pen: Pen) -> str:
         axis = pen.integer(0, len(shape) - 1)
         if sort == "Gather":
             share = pen.uniform(0.1, 1.5) if pen.chance(0.7) else 0.0  # or one place, as a step of a sequence
-            places = pen.b.input((max(1, round(shape[axis] * share)),), "int64")
+            places = _places(pen, max(1, round(shape[axis] * share)))
             made.append(pen.op(sort, x, places, axis=axis))
         elif sort == "GatherElements":
             part = (*shape[:axis], max(1, round(shape[axis] * pen.uniform(0.1, 1.2))), *shape[axis + 1 :])
-            made.append(pen.op(sort, x, pen.b.input(part, "int64"), axis=axis))
+            made.append(pen.op(sort, x, _places(pen, *part), axis=axis))
         else:
             depth = pen.integer(1, len(shape))
             count = min(round(pen.log_uniform(1, 4e5)), max(1, int(4e5 / max(1, math.prod(shape[depth:])))))
-            made.append(pen.op(sort, x, pen.b.input((max(1, count), depth), "int64")))
+            made.append(pen.op(sort, x, _places(pen, max(1, count), depth)))
     return answers(pen, made)
 
 
@@ -161,7 +166,7 @@ _MOST_TILED = 1e7
 """Elements of what is repeated along its axes, which three times along five would be hundreds of megabytes."""
 
 
-_MOVES = ("Trilu", "Pad", "Tile", "Expand", "OneHot", "ReverseSequence", "Slice", "Concat", "Depth", "Pieces")
+_MOVES = ("Trilu", "Pad", "Tile", "Expand", "OneHot", "ReverseSequence", "Slice", "Concat", "Depth", "Pieces", "View")
 
 
 def movements(pen: Pen) -> str:
@@ -210,6 +215,8 @@ def movements(pen: Pen) -> str:
             widths = (pen.integer(1, 16),) * pen.pick(4, 8, 16, 32, 64)
             long = operand(pen, shape[0], max(1, min(shape[1], 512)), sum(widths))
             made.append(pen.concat(pen.split(long, widths, axis=2)[::-1], pen.integer(1, 2)))
+        elif sort == "View":  # as a result it is a copy; of what was computed, since some runtimes leave out others
+            made.append(pen.op("Reshape", pen.op("Neg", x), pen.b.const((-1, shape[-1]))))
         else:
             axis = pen.integer(0, rank - 1)
             made.append(pen.concat([x, pen.input(*shape)], axis))
