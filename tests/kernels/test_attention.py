@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import astuple
+from functools import partial
 from typing import Any
 
 import pytest
@@ -45,6 +46,45 @@ def of_onnx(b: GraphBuilder) -> tuple[str, ...]:
     return b.multi("Attention", operands, 3)
 
 
+def masked(b: GraphBuilder, mask: str, **attrs: int) -> tuple[str, ...]:
+    parts = [b.input((2, 6, 5, 8)) for _ in range(3)]
+    return (b.op("Attention", *parts, *([b.input((5, 5), mask)] if mask else []), **attrs),)
+
+
+def padded(b: GraphBuilder, added: bool) -> tuple[str, ...]:
+    parts = [b.input((2, 5, 48)) for _ in range(3)]
+    more = (b.input((1, 6, 5, 5)),) if added else ()
+    return (b.op("MultiHeadAttention", *parts, "", b.input((2, 5), "int32"), *more, domain=MS, num_heads=6),)
+
+
+def one_way(b: GraphBuilder) -> tuple[str, ...]:
+    operands = (b.input((2, 3, 48)), b.weight((48, 144)), b.weight((144,)))
+    return (b.op("Attention", *operands, domain=MS, num_heads=6, unidirectional=1),)
+
+
+@pytest.mark.parametrize(
+    ("make", "mask"),
+    [
+        (partial(masked, mask=""), ""),
+        (partial(masked, mask="bool"), "bool"),
+        (partial(masked, mask="float32"), "float32"),
+        (partial(masked, mask="", is_causal=1), "causal"),
+        (partial(masked, mask="bool", is_causal=1), "bool causal"),
+        (partial(padded, added=False), "int32"),
+        (partial(padded, added=True), "int32 float32"),
+        (one_way, "causal"),
+        (grouped, ""),
+        (packed, "causal"),
+    ],
+)
+def test_what_keeps_queries_from_keys_is_told(make: Any, mask: str) -> None:
+    """Keys that are left out make attention take three times as long."""
+    b = GraphBuilder()
+    (kernel,) = fuse(b.graph(*make(b)), read_rules({"runtime": "onnxruntime_cpu"})).kernels
+    assert isinstance(kernel.config, AttentionConfig)
+    assert kernel.config.mask == mask
+
+
 @pytest.mark.parametrize(
     ("make", "batch", "heads", "key_heads", "queries", "keys", "kept", "projected"),
     [
@@ -63,7 +103,7 @@ def test_the_config_and_its_work(
     (kernel,) = fuse(graph, read_rules({"runtime": "onnxruntime_cpu"})).kernels
     config = kernel.config
     assert isinstance(config, AttentionConfig)
-    assert astuple(config)[1:-1] == (batch, heads, key_heads, queries, keys, 8, kept, projected)
+    assert astuple(config)[1:-2] == (batch, heads, key_heads, queries, keys, 8, kept, projected)
     work = KINDS["attention"].work(config)
     products = 2 * 2 * batch * heads * queries * keys * 8 + 2 * batch * queries * projected * 3 * heads * 8
     assert work.flops == products

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
-from math import prod
+from math import log, prod
 from typing import Any
 
 import numpy as np
@@ -132,6 +132,72 @@ def test_every_node_ends_in_exactly_one_kernel(network: tuple[str, int]) -> None
     graph = FAMILIES[network[0]](network[1])
     covered = Counter(node for k in fuse(graph, RULES).kernels for node in k.nodes)
     assert covered == Counter(node.name for node in graph.nodes)
+
+
+def only(b: GraphBuilder, outputs: tuple[str, ...]) -> Any:
+    """Config of the one kernel that what was written becomes."""
+    (kernel,) = [k for k in fuse(b.graph(*outputs), RULES).kernels if not k.free]
+    return kernel.config
+
+
+def test_maxima_say_whether_they_are_found_with_their_places() -> None:
+    """16 times as long, and in no blocks."""
+    b = GraphBuilder()
+    config = only(b, b.multi("MaxPool", [b.input((1, 64, 28, 28))], 2, kernel_shape=(2, 2), strides=(2, 2)))
+    assert (config.way, config.layout) == ("places", "nchw")
+
+
+@pytest.mark.parametrize(
+    ("shape", "kept", "way", "pushed"),
+    [
+        ((1000,), 1, "one", 0.0),
+        ((1000,), 3, "heap", 3 * (1 + log(1000 / 3))),
+        ((2, 1000, 5), 149, "heap", 10 * 149 * (1 + log(1000 / 149))),
+        ((1000,), 150, "select", 0.0),
+        ((4,), 3, "heap", 3 * (1 + log(4 / 3))),
+        ((4,), 4, "select", 0.0),
+    ],
+)
+def test_the_largest_are_found_as_the_runtime_finds_them(
+    shape: tuple[int, ...], kept: int, way: str, pushed: float
+) -> None:
+    b = GraphBuilder()
+    axis, some = len(shape) // 2, b.const((kept,))
+    found = only(b, b.multi("TopK", (b.input(shape), some), 2, axis=axis, sorted=0))
+    assert (found.way, found.ordered, found.pushed) == (way, False, pytest.approx(pushed))
+
+
+@pytest.mark.parametrize(
+    ("op_type", "given", "told"),
+    [
+        ("RNN", ("Tanh",), ""),
+        ("RNN", ("Relu", "Relu"), "relu"),
+        ("RNN", ("Relu", "Tanh"), "relu and tanh"),
+        ("GRU", ("SIGMOID", "tanh"), ""),
+        ("LSTM", ("HardSigmoid", "Tanh", "Tanh"), "hardsigmoid tanh tanh"),
+    ],
+)
+def test_recurrent_layers_say_what_functions_they_have_beside_the_usual(
+    op_type: str, given: tuple[str, ...], told: str
+) -> None:
+    b = GraphBuilder()
+    gates = {"RNN": 1, "GRU": 3, "LSTM": 4}[op_type]
+    directions = len(given) // len({"RNN": "t", "GRU": "st", "LSTM": "stt"}[op_type])
+    operands = (b.input((5, 1, 4)), *(b.weight((directions, 8 * gates, n)) for n in (4, 8)))
+    ways = {"direction": "bidirectional" if directions == 2 else "forward", "activations": given}
+    assert only(b, (b.op(op_type, *operands, hidden_size=8, **ways),)).activations == told
+
+
+def test_values_along_an_axis_and_convolutions_of_bytes_say_their_type() -> None:
+    b = GraphBuilder()
+    softmax = only(b, (b.op("Softmax", b.input((4, 8), "float64"), axis=-1),))
+    assert KINDS["softmax"].names(softmax)["dtype"] == "float64"
+    b = GraphBuilder()
+    x, w = b.input((1, 16, 8, 8), "int8"), b.weight((16, 16, 1, 1), "int8")
+    ends = (b.const(0.1, "float32"), b.const(0, "int8"))
+    graph = b.graph(b.op("QLinearConv", x, *ends, w, *ends, *ends, kernel_shape=(1, 1)))
+    (conv,) = [k for k in fuse(graph, RULES).kernels if k.kind == "conv_int8"]
+    assert KINDS["conv_int8"].names(conv.config)["dtype"] == "int8"
 
 
 @pytest.mark.parametrize(

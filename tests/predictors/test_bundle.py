@@ -17,7 +17,7 @@ from test_trees import STUMP
 
 from nn_meter.errors import BundleError, StorageError
 from nn_meter.predictors.bundle import Bundle, load, save, verify
-from nn_meter.predictors.kind import KindPredictor, OutOfRange, Unseen
+from nn_meter.predictors.kind import ByData, Few, KindPredictor, OutOfRange, Unseen
 from nn_meter.predictors.parts import Interval, Roofline
 
 RELU = KindPredictor(
@@ -150,7 +150,7 @@ def test_what_lies_outside_of_what_was_learned_is_named() -> None:
         columns=("inputh", "op"),
         regressor=replace(STUMP, n_columns=2),
         categories={"op": {"Add": 0, "Mul": 1, "Sub": 2}},
-        seen={"op": {"Add": 7, "Mul": 3}},
+        seen={"op": {"Add": 7, "Mul": 6}},
     )
     assert both.outside((224, 1), {"op": "Mul"}) == ()
     assert both.outside((225, 2), {"op": "Sub"}) == (OutOfRange("inputh", 225, 1, 224), Unseen("op", "Sub"))
@@ -166,15 +166,37 @@ def test_what_lies_outside_of_what_was_learned_is_named() -> None:
         trained_range={},
         seen={
             "op": {"Add": 7, "Mul": 9},
-            "to": {"float16": 5, "float32": 11},
+            "to": {"float16": 7, "float32": 11},
             "op with to": {"Add with float16": 5, "Mul with float32": 9},
         },
     )
     assert paired.outside((1, 1), {"op": "Mul", "to": "float32"}) == ()
     assert paired.outside((0, 1), {"op": "Mul", "to": "float16"}) == (Unseen("op with to", "Mul with float16"),)
+    rare = replace(paired, seen={**paired.seen, "op with to": {"Mul with float32": 2}})
+    assert rare.outside((1, 1), {"op": "Mul", "to": "float32"}) == (Few("op with to", "Mul with float32", 2, 3),)
+    rare = replace(paired, seen={**paired.seen, "to": {"float32": 5}})
+    assert rare.outside((1, 1), {"op": "Mul", "to": "float32"}) == (Few("to", "float32", 5, 6),)
     forgotten = replace(both, seen={}, trained_range={"op": (0, 1)})
     assert forgotten.outside((999, 1), {"op": "Mul"}) == ()
     assert forgotten.outside((999, 2), {"op": "Sub"}) == (Unseen("op", "Sub"),)
+
+
+@pytest.mark.parametrize(
+    ("column", "trained", "other"),
+    [
+        ("mask", "", "bool"), ("mask", "", "float32 causal"), ("activations", "", "relu"), ("way", "one", "select"),
+        ("dtype", "float32", "float64"), ("dtype", "uint8", "int8"),
+    ],
+)  # fmt: skip
+def test_a_bundle_from_before_a_column_says_what_it_cannot_tell_apart(column: str, trained: str, other: str) -> None:
+    """Each takes 2 to 17 times as long as the other."""
+    assert RELU.outside((100,), {column: trained}) == ()
+    assert RELU.outside((100,), {column: other}) == (Unseen(column, other),)
+
+
+def test_what_values_decide_is_never_predicted() -> None:
+    known = replace(RELU, columns=("op",), categories={"op": {"NonMaxSuppression": 0}}, trained_range={})
+    assert known.outside((0,), {"op": "NonMaxSuppression"}) == (ByData("NonMaxSuppression"),)
 
 
 def test_what_is_no_bundle_is_refused(tmp_path: Path) -> None:

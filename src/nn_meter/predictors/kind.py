@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import permutations
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from nn_meter.errors import BundleError
 from nn_meter.kernels.schema import ROOFLINE, together
+from nn_meter.kernels.work import BY_DATA
 from nn_meter.predictors.trees import TreeEnsemble
 
 Target = Literal["latency_ms", "log_roofline_ratio"]
@@ -25,13 +26,17 @@ _MOST_MS = 1e300
 
 _NEVER_DRAWN: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
-        "dtype": ("int32", "uint32", "int64", "uint64", "float64"),
-        "way": ("backwards", "dilated", "antialias", "RK", "RKR", "whole"),
+        "dtype": ("int32", "uint32", "int64", "uint64", "float64", "int8"),
+        "way": ("backwards", "dilated", "antialias", "RK", "RKR", "whole", "heap", "select"),
     }
 )
-"""Of category columns that kinds got on 2026-11-29 what no network held before, or few: a bundle without the column was
-not trained on it. Products of int32 take ten times what those of floats do, means over the first axes a seventh of what
-those over middle ones do (onnxruntime 1.32)."""
+"""Of category columns that kinds got on 2026-11-29 what no network held before, or few, or beside others that take some
+other time: a bundle without the column was not trained on it. Products of int32 take ten times what those of floats do,
+means over the first axes a seventh of what those over middle ones do, convolutions of int8 by int8 fourteen times what
+those of uint8 do (onnxruntime 1.32)."""
+
+_ALONE_DRAWN: Mapping[str, tuple[str, ...]] = MappingProxyType({"mask": ("",), "activations": ("",)})
+"""The same of columns of which those networks held nothing else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +79,10 @@ class Unseen:
 
 @dataclass(frozen=True, slots=True)
 class Few:
-    """An operator that was learned from fewer ``rows`` than the ``least`` that a leaf of the regressor is made of: its
-    answer is its neighbours', too."""
+    """A name, or two that come together, that was learned from fewer ``rows`` than the ``least`` that tell it from
+    others, and large ones of it from small ones."""
 
+    column: str
     name: str
     rows: int
     least: int
@@ -84,11 +90,22 @@ class Few:
 
     def __str__(self) -> str:
         often = f"was measured {self.rows} times, {self.least} are needed to tell it from others"
-        return f"{_OPERATOR} {self.name!r} {often}"
+        return f"{self.column} {self.name!r} {often}"
 
 
-_OPERATOR = "op"
-"""The column of what an operator is called."""
+@dataclass(frozen=True, slots=True)
+class ByData:
+    """An operator whose time its values decide as much as its sizes."""
+
+    name: str
+    doublings = 0.0
+
+    def __str__(self) -> str:
+        return f"{self.name}: {BY_DATA[self.name]}"
+
+
+_LEAVES = 2
+"""Fewer of one name are one answer whatever their sizes."""
 
 
 def leaf_rows(rows: int) -> int:
@@ -157,7 +174,7 @@ class KindPredictor:
 
     def outside(
         self, row: Sequence[float], names: Mapping[str, str] = MappingProxyType({})
-    ) -> tuple[OutOfRange | Unseen | Few, ...]:
+    ) -> tuple[OutOfRange | Unseen | Few | ByData, ...]:
         """What of a kernel lies outside of what was learned from.
 
         Args:
@@ -165,31 +182,35 @@ class KindPredictor:
             names: category column to the kernel's name. Where the names seen are not known, one is taken for seen whose
                 code lies in the trained range.
         """
-        found: list[OutOfRange | Unseen | Few] = [
+        found: list[OutOfRange | Unseen | Few | ByData] = [
             (low if row[place] < low.low else high).at(row[place])
             for place, low, high in self._bounds_of(names)
             if low.column not in names and not low.low <= row[place] <= high.high
         ]
         for column, name in names.items():
             if column not in self._places:
-                if name in _NEVER_DRAWN.get(column, ()):
+                if name in _NEVER_DRAWN.get(column, ()) or name not in _ALONE_DRAWN.get(column, (name,)):
                     found.append(Unseen(column, name))
                 continue
             code = row[self._places[column]]
             low, high = self.trained_range.get(column, (code, code))
             if name not in self.seen.get(column, self.categories.get(column, {})) or not low <= code <= high:
                 found.append(Unseen(column, name))
-        operator = names.get(_OPERATOR, "")
-        count, least = self.seen.get(_OPERATOR, {}).get(operator), leaf_rows(self.rows)
-        if count is not None and count < least:
-            found.append(Few(operator, count, least))
+        found += [ByData(name) for name in names.values() if name in BY_DATA]
+        least = _LEAVES * leaf_rows(self.rows)
+        counts = [(column, name, self.seen[column].get(name)) for column, name in names.items() if column in self.seen]
+        found += [Few(column, name, count, least) for column, name, count in counts if count and count < least]
         if not found:
-            found += [
-                Unseen(pair, both)
-                for pair, a, b in self._pairs
-                if a in names and b in names and (both := together(names[a], names[b])) not in self.seen[pair]
-            ]
+            found += [each for pair in self._pairs for each in self._rare(names, *pair)]
         return tuple(found)
+
+    def _rare(self, names: Mapping[str, str], pair: str, a: str, b: str) -> Iterator[Unseen | Few]:
+        """Two names that are known apart, and were never seen together or in fewer rows than a leaf has."""
+        if a in names and b in names:
+            both, least = together(names[a], names[b]), leaf_rows(self.rows)
+            count = self.seen[pair].get(both, 0)
+            if count < least:
+                yield Few(pair, both, count, least) if count else Unseen(pair, both)
 
     @cached_property
     def _pairs(self) -> tuple[tuple[str, str, str], ...]:

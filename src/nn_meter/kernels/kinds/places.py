@@ -8,7 +8,7 @@ from math import prod
 import numpy as np
 
 from nn_meter.ir import Graph, GraphBuilder
-from nn_meter.kernels.kinds._shared import ITEM_BYTES, OP, some
+from nn_meter.kernels.kinds._shared import DTYPE, ITEM_BYTES, OP, WAY, some
 from nn_meter.kernels.schema import Category, Column, KernelKind, Operator, Work, item_bytes
 
 INDEX_BYTES = 8
@@ -99,7 +99,12 @@ def _space_places(rng: np.random.Generator) -> PlacesConfig:
 @dataclass(frozen=True, slots=True)
 class AxisConfig:
     """An operator along one axis of ``length``: ``outer`` times, ``inner`` elements between neighbours. ``kept`` is how
-    many of each row are given back."""
+    many of each row are given back.
+
+    ``way`` is how ONNX Runtime finds the largest (``FindTopKElements`` of 1.32): ``one``; a ``heap`` of those kept;
+    ``select``, where they are many. ``ordered`` says that they are sorted, which takes up to four times as long as to
+    select them.
+    """
 
     op: str
     outer: int
@@ -107,11 +112,21 @@ class AxisConfig:
     inner: int
     kept: int
     dtype: str
+    way: str = ""
+    ordered: bool = False
 
     def describe(self) -> str:
         """Sizes in words."""
         best = f", {self.kept} kept" if self.kept != self.length else ""
-        return f"{self.op} {self.outer} x [{self.length}] x {self.inner}{best}"
+        way = f", {self.way}" if self.way else ""
+        return f"{self.op} {self.outer} x [{self.length}] x {self.inner}{best}{way}"
+
+    @property
+    def pushed(self) -> float:
+        """Of how many elements a heap lets one go, of rows in random order: the i-th is among the ``kept`` so far by
+        ``kept`` / i."""
+        times = self.kept * (1.0 + np.log(self.length / max(1, self.kept)))
+        return float(self.outer * self.inner * times) if self.way == "heap" else 0.0
 
 
 def read_axis(op: Operator) -> AxisConfig:
@@ -121,7 +136,22 @@ def read_axis(op: Operator) -> AxisConfig:
     axis = int(given[0]) % len(shape) if given and shape else op.axis(len(shape), -1)
     if not shape:
         return AxisConfig(op.op_type, 1, 1, 1, 1, op.dtype)
-    return AxisConfig(op.op_type, prod(shape[:axis]), shape[axis], prod(shape[axis + 1 :]), out[axis], op.dtype)
+    outer, length, inner = prod(shape[:axis]), shape[axis], prod(shape[axis + 1 :])
+    if op.op_type != "TopK":
+        return AxisConfig(op.op_type, outer, length, inner, length, op.dtype)
+    way, ordered = _way_of_largest(length, out[axis]), bool(op.int("sorted", 1))
+    return AxisConfig(op.op_type, outer, length, inner, out[axis], op.dtype, way, ordered)
+
+
+_HEAP_MOST, _HEAP_SHARE = 4, 0.725
+"""Fewer are kept in a heap, or those whose logarithm is less than this share of the row's."""
+
+
+def _way_of_largest(length: int, kept: int) -> str:
+    if kept == 1:
+        return "one"
+    heap = kept < _HEAP_MOST or np.log2(kept) < _HEAP_SHARE * np.log2(length)
+    return "heap" if heap else "select"
 
 
 def work_axis(c: AxisConfig) -> Work:
@@ -138,15 +168,18 @@ def build_axis(c: AxisConfig) -> Graph:
     b = GraphBuilder(c.op.lower())
     x = b.input((c.outer, c.length, c.inner), c.dtype)
     if c.op == "TopK":
-        return b.graph(*b.multi(c.op, (x, b.const((c.kept,))), 2, axis=1))
+        return b.graph(*b.multi(c.op, (x, b.const((c.kept,))), 2, axis=1, sorted=int(c.ordered)))
     return b.graph(b.op(c.op, x, b.const(1)))
 
 
 def _space_axis(rng: np.random.Generator) -> AxisConfig:
     op = str(rng.choice(["CumSum", "TopK"]))
     length = some(rng, 1, 2000)
-    kept = some(rng, 1, length) if op == "TopK" else length
-    return AxisConfig(op, some(rng, 1, 200), length, some(rng, 1, 100), kept, "float32")
+    sizes = some(rng, 1, 200), length, some(rng, 1, 100)
+    if op == "CumSum":
+        return AxisConfig(op, *sizes, length, "float32")
+    kept = some(rng, 1, length)
+    return AxisConfig(op, *sizes, kept, "float32", _way_of_largest(length, kept), bool(rng.random() < 0.7))
 
 
 KINDS = (
@@ -183,7 +216,11 @@ KINDS = (
             Column("kept", lambda c: c.kept),
             Column("size", lambda c: c.outer * c.length * c.inner),
             Column("steps", lambda c: c.outer * c.length),
+            Column("pushed", lambda c: c.pushed),
+            Column("ordered", lambda c: c.ordered),
+            WAY,
             ITEM_BYTES,
+            DTYPE,
         ),
         work_axis,
         build_axis,

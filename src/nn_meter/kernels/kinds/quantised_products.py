@@ -19,6 +19,7 @@ import numpy as np
 from nn_meter.ir import Graph, GraphBuilder
 from nn_meter.kernels.kinds import convolutions, products
 from nn_meter.kernels.kinds._shared import (
+    DTYPE,
     ITEM_BYTES,
     OP,
     channels_first,
@@ -273,7 +274,7 @@ def _conv(name: str, depthwise: bool) -> KernelKind:
         ("QLinearConv", "ConvInteger"),
         QuantisedConvConfig,
         read_conv,
-        (OP, _WEIGHT_DTYPE, _PER_CHANNEL, *convolutions.COLUMNS),
+        (OP, _WEIGHT_DTYPE, _PER_CHANNEL, *convolutions.COLUMNS, DTYPE),
         convolutions.work,
         build_conv,
         _space_conv(depthwise),

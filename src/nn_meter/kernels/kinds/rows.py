@@ -9,7 +9,7 @@ from math import prod
 import numpy as np
 
 from nn_meter.ir import Graph, GraphBuilder
-from nn_meter.kernels.kinds._shared import ITEM_BYTES, OP, aligned, cached, some
+from nn_meter.kernels.kinds._shared import DTYPE, ITEM_BYTES, OP, aligned, cached, some
 from nn_meter.kernels.schema import Category, Column, KernelKind, OnDevice, Operator, Work, item_bytes
 
 
@@ -86,6 +86,7 @@ COLUMNS: tuple[Column | Category | OnDevice, ...] = (
     Column("inputs", lambda c: c.inputs),
     Column("size", lambda c: c.size),
     ITEM_BYTES,
+    DTYPE,
     OnDevice("rounds", lambda c, speeds: c.rows / max(speeds.processors, 1)),
     cached(work),
     aligned("length", lambda c: c.length),

@@ -8,16 +8,17 @@ from types import MappingProxyType
 
 import numpy as np
 
-from nn_meter.ir import Graph, GraphBuilder
-from nn_meter.kernels.kinds._shared import ITEM_BYTES, OP, some
-from nn_meter.kernels.schema import Column, KernelKind, Operator, Work, item_bytes
+from nn_meter.ir import Attr, Graph, GraphBuilder
+from nn_meter.kernels.kinds._shared import DTYPE, ITEM_BYTES, OP, some
+from nn_meter.kernels.schema import Category, Column, KernelKind, Operator, Work, item_bytes
 
 _GATES: Mapping[str, int] = MappingProxyType({"LSTM": 4, "GRU": 3, "RNN": 1})
 
 
 @dataclass(frozen=True, slots=True)
 class RecurrentConfig:
-    """A recurrent layer over ``steps``."""
+    """A recurrent layer over ``steps``; ``activations`` are its functions where they are not those that ONNX takes for
+    granted, once for both directions."""
 
     op: str
     steps: int
@@ -26,10 +27,12 @@ class RecurrentConfig:
     hidden: int
     directions: int
     dtype: str
+    activations: str = ""
 
     def describe(self) -> str:
         """Sizes in words."""
-        return f"{self.op} {self.steps} steps, batch {self.batch}, {self.input} -> {self.hidden}"
+        by = f", {self.activations}" if self.activations else ""
+        return f"{self.op} {self.steps} steps, batch {self.batch}, {self.input} -> {self.hidden}{by}"
 
     @property
     def weights(self) -> int:
@@ -40,9 +43,23 @@ class RecurrentConfig:
 def read_recurrent(op: Operator) -> RecurrentConfig:
     """Config of LSTM, GRU, RNN."""
     x, w = op.shape(0), op.shape(1)
-    return RecurrentConfig(
-        op.op_type, x[0], x[1], x[2], op.int("hidden_size", op.shape(2)[-1]), w[0], op.dtype
-    )
+    hidden = op.int("hidden_size", op.shape(2)[-1])
+    return RecurrentConfig(op.op_type, x[0], x[1], x[2], hidden, w[0], op.dtype, _activations(op))
+
+
+_USUAL: Mapping[str, str] = MappingProxyType(
+    {"LSTM": "sigmoid tanh tanh", "GRU": "sigmoid tanh", "RNN": "tanh"}
+)
+"""What they are where none are named; names of any case are the same."""
+
+
+def _activations(op: Operator) -> str:
+    given = op.attrs.get("activations", ())
+    names = [str(name).lower() for name in given] if isinstance(given, tuple) else []
+    each = len(_USUAL[op.op_type].split())
+    found = [" ".join(names[place : place + each]) for place in range(0, len(names), each)]
+    chosen = " and ".join(dict.fromkeys(found))
+    return "" if chosen == _USUAL[op.op_type] else chosen
 
 
 def work_recurrent(c: RecurrentConfig) -> Work:
@@ -63,13 +80,17 @@ def build_recurrent(c: RecurrentConfig) -> Graph:
     w = b.weight((c.directions, _GATES[c.op] * c.hidden, c.input), c.dtype)
     r = b.weight((c.directions, _GATES[c.op] * c.hidden, c.hidden), c.dtype)
     direction = "bidirectional" if c.directions == 2 else "forward"
-    return b.graph(b.op(c.op, x, w, r, hidden_size=c.hidden, direction=direction))
+    both = (c.activations.split(" and ") * c.directions)[: c.directions]
+    chosen: dict[str, Attr] = {"activations": tuple(" ".join(both).split())} if c.activations else {}
+    return b.graph(b.op(c.op, x, w, r, domain="", hidden_size=c.hidden, direction=direction, **chosen))
 
 
 def _space_recurrent(rng: np.random.Generator) -> RecurrentConfig:
     op, directions = str(rng.choice(tuple(_GATES))), int(rng.integers(1, 3))
     steps, batch = some(rng, 1, 256), some(rng, 1, 16)
-    return RecurrentConfig(op, steps, batch, some(rng, 1, 512), some(rng, 1, 512), directions, "float32")
+    activations = "relu" if op == "RNN" and rng.random() < 0.5 else ""
+    sizes = some(rng, 1, 512), some(rng, 1, 512)
+    return RecurrentConfig(op, steps, batch, *sizes, directions, "float32", activations)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +98,9 @@ class AttentionConfig:
     """Attention in one operator: ``heads`` of ``width`` over ``queries`` and ``keys``, those of the past included.
 
     ``key_heads`` are shared by as many heads each; ``kept`` keys are written out again for the next step, ``projected``
-    is the width of what the operator makes queries, keys and values of itself, 0 where it does not.
+    is the width of what the operator makes queries, keys and values of itself, 0 where it does not. ``mask`` is what
+    keeps queries from keys: the element type of one that is given, ``causal``. What it leaves out becomes numbers so
+    small that a processor computes with them in microcode: attention takes three times as long.
     """
 
     op: str
@@ -90,11 +113,13 @@ class AttentionConfig:
     kept: int
     projected: int
     dtype: str
+    mask: str = ""
 
     def describe(self) -> str:
         """Sizes in words."""
         shared = f" ({self.key_heads} of keys)" if self.key_heads != self.heads else ""
-        return f"{self.heads} heads{shared} of {self.width}, {self.queries} x {self.keys}"
+        mask = f", mask {self.mask}" if self.mask else ""
+        return f"{self.heads} heads{shared} of {self.width}, {self.queries} x {self.keys}{mask}"
 
 
 _PAST: Mapping[str, int] = MappingProxyType({"Attention": 4, "MultiHeadAttention": 6, "GroupQueryAttention": 3})
@@ -122,7 +147,18 @@ def read_attention(op: Operator) -> AttentionConfig:
     if op.op_type == "GroupQueryAttention" and present:
         keys = present[0]
     kept = present[0] if present else 0
-    return AttentionConfig(op.op_type, q[0], heads, key_heads, queries, keys, width, kept, projected, op.dtype)
+    sizes = q[0], heads, key_heads, queries, keys, width, kept, projected
+    return AttentionConfig(op.op_type, *sizes, op.dtype, _mask(op, bool(projected), queries))
+
+
+def _mask(op: Operator, projected: bool, queries: int) -> str:
+    """What is given as a mask, and as numbers to add to the scores, and whether later keys are left out."""
+    if op.op_type == "GroupQueryAttention":
+        return "causal" if queries > 1 else ""
+    places = (4, 5) if op.op_type == "MultiHeadAttention" else (3, 5) if projected else (3,)
+    given = [op.inputs[place] for place in places if place < len(op.inputs)]
+    causal = op.int("is_causal", 0) or op.int("unidirectional", 0)
+    return " ".join([tensor.dtype for tensor in given if tensor is not None] + ["causal"] * bool(causal))
 
 
 def work_attention(c: AttentionConfig) -> Work:
@@ -151,7 +187,9 @@ KINDS = (
             Column("hidden", lambda c: c.hidden),
             Column("directions", lambda c: c.directions),
             Column("weight_bytes", lambda c: c.weights * item_bytes(c.dtype)),
+            Category("activations", lambda c: c.activations),
             ITEM_BYTES,
+            DTYPE,
         ),
         work_recurrent,
         build_recurrent,
@@ -172,7 +210,9 @@ KINDS = (
             Column("key_heads", lambda c: c.key_heads),
             Column("kept", lambda c: c.kept),
             Column("projected", lambda c: c.projected),
+            Category("mask", lambda c: c.mask),
             ITEM_BYTES,
+            DTYPE,
         ),
         work_attention,
     ),

@@ -41,7 +41,8 @@ class PoolConfig:
     """A pooling window, or global pooling where the kernel is the image.
 
     ``way`` is another than the usual: ``opset 18`` of averages in the plain layout, which ONNX Runtime 1.32 computes up
-    to 70 times as fast as those of later opsets; ``dilated`` of maxima there, up to 80 times as slow.
+    to 70 times as fast as those of later opsets; ``dilated`` of maxima there, up to 80 times as slow, as are those that
+    say at which ``places`` they were found.
     """
 
     op: str
@@ -98,6 +99,8 @@ def read_pool(op: Operator) -> PoolConfig:
 def _way_of_pool(op: Operator) -> str:
     if op.layout not in ("", "nchw"):
         return ""
+    if op.op_type == "MaxPool" and len(op.outputs) > 1:
+        return "places"
     if op.op_type == "MaxPool" and any(d > 1 for d in op.ints("dilations", ())):
         return "dilated"
     return "opset 18" if op.op_type == "AveragePool" and op.int("opset", 19) < 19 else ""
@@ -125,6 +128,7 @@ POOL = (
     Column("in_bytes", lambda c: c.in_bytes),
     Column("out_bytes", lambda c: c.out_bytes),
     ITEM_BYTES,
+    DTYPE,
 )
 
 
@@ -138,7 +142,7 @@ def build_pool(c: PoolConfig) -> Graph:
     pads = pads_between(c.size, c.out, c.kernel, c.strides, apart)
     ways: dict[str, dict[str, Any]] = {"dilated": {"dilations": apart}, "opset 18": {"opset": 18}}
     attrs = {"kernel_shape": c.kernel, "strides": c.strides, "pads": pads} | ways.get(c.way, {})
-    return b.graph(b.op(c.op, x, **attrs))
+    return b.graph(*b.multi(c.op, [x], 2 if c.way == "places" else 1, **attrs))
 
 
 def _space_pool(rng: np.random.Generator) -> PoolConfig:
@@ -149,7 +153,7 @@ def _space_pool(rng: np.random.Generator) -> PoolConfig:
         kernel, strides, out = size, (1, 1), (1, 1)
     blocks = "Lp" not in op and rng.random() < 0.6
     channels, layout = (16 * some(rng, 1, 64), "nchwc") if blocks else (2 * some(rng, 1, 200) - 1, "nchw")
-    way = "opset 18" if op == "AveragePool" and not blocks and rng.random() < 0.5 else ""
+    way = {"AveragePool": "opset 18", "MaxPool": "places"}.get(op, "") if not blocks and rng.random() < 0.5 else ""
     return PoolConfig(op, some(rng, 1, 8), channels, size, out, kernel, strides, layout, "float32", way)
 
 
