@@ -7,6 +7,7 @@ from itertools import product
 from pathlib import Path
 
 from nn_meter.backends.onnx_writer import to_onnx
+from nn_meter.kernels.kinds import KINDS
 from nn_meter.kernels.rules import read_rules
 from nn_meter.networks import FAMILIES
 from nn_meter.networks._blocks_operators import NOT_DRAWN
@@ -48,6 +49,23 @@ def test_a_build_holds_every_way_of_a_reduction() -> None:
     vectors, others = ("Max", "Mean", "Min", "Sum"), ("L1", "L2", "LogSum", "LogSumExp", "Prod", "SumSquare")
     asked = (*product(vectors, ("KR", "RK", "KRK", "RKR", "")), *product(others, ("", "whole")))
     assert {(f"Reduce{name}", way) for name, way in asked} <= found
+
+
+def test_a_build_holds_what_is_computed_in_ways_of_its_own() -> None:
+    sorts = ("recurrences", "orders", "pools", "newest", "contributed", "types")
+    graphs = [FAMILIES[f"operators_{sort}"](seed) for seed, sort in product(range(SEEDS), sorts)]
+    kernels = [k for graph in graphs for k in fuse(graph, RULES, reasons=False).kernels if not k.free]
+    found = {(k.kind, *name) for k in kernels for name in KINDS[k.kind].names(k.config).items()}
+    asked = {
+        "recurrent": {"activations": ("", "relu", "sigmoid", "hardsigmoid tanh", "sigmoid relu relu")},
+        "axis": {"way": ("", "one", "heap", "select"), "dtype": ("int32", "int64")},
+        "pool": {"way": ("", "opset 18", "dilated", "places")},
+        "attention": {"mask": ("", "bool", "float32", "int32", "causal")},
+        "softmax": {"dtype": ("float32", "float64")},
+        "conv_int8": {"dtype": ("int8", "uint8"), "weight_dtype": ("int8", "uint8")},
+        "matmul_int8": {"dtype": ("int8", "uint8")},
+    }
+    assert {(kind, column, name) for kind, of in asked.items() for column in of for name in of[column]} <= found
 
 
 def test_a_build_holds_what_real_models_have_beyond_the_usual_sizes_and_types() -> None:

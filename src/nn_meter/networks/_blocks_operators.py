@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 
+from nn_meter.ir.graph import Attr
 from nn_meter.networks import _blocks_operators_places as places
 from nn_meter.networks._blocks import Pen
 from nn_meter.networks._blocks_operators_rare import RARE
@@ -170,9 +171,40 @@ def softmaxes(pen: Pen) -> str:
 
 
 NORMALISATIONS = (
-    "LRN", "MeanVarianceNormalization", "LpNormalization", "InstanceNormalization", "LayerNormalization",
+    "LRN", "MeanVarianceNormalization", "LpNormalization", "LpNormalization", "LpNormalization",
+    "InstanceNormalization", "LayerNormalization",
     "GroupNormalization", "RMSNormalization", "RMSNormalization", "BatchNormalization",
 )  # fmt: skip
+
+
+RECURRENT: Mapping[str, tuple[int, tuple[tuple[str, ...], ...]]] = {
+    "RNN": (1, (("Tanh",), ("Relu",), ("Sigmoid",))),
+    "GRU": (3, (("Sigmoid", "Tanh"), ("HardSigmoid", "Tanh"), ("Sigmoid", "Relu"))),
+    "LSTM": (4, (("Sigmoid", "Tanh", "Tanh"), ("HardSigmoid", "Tanh", "Tanh"), ("Sigmoid", "Relu", "Relu"))),
+}
+"""Recurrent operator to its gates, and to the functions that frameworks give it, its own first."""
+
+
+def recurrences(pen: Pen) -> str:
+    """Recurrent layers of any size and length, by their own functions and by others."""
+    made = []
+    for sort in pen.rng.choice(["RNN", "RNN", "GRU", "LSTM"], pen.integer(2, 8)):
+        gates, functions = RECURRENT[str(sort)]
+        width, hidden, directions = pen.width(4, 256), pen.width(4, 256), 2 if pen.chance(0.25) else 1
+        macs = directions * gates * hidden * (width + hidden) * pen.batch
+        steps = max(1, min(200, round(pen.log_uniform(3e4, 1e7) / macs)))
+        pen.macs += float(steps * macs)
+        operands = [pen.input(steps, pen.batch, width)]
+        operands += [pen.weight(directions, gates * hidden, n) for n in (width, hidden)]
+        if pen.chance(0.8):
+            operands.append(pen.weight(directions, 2 * gates * hidden))
+        chosen = functions[0] if pen.chance(0.5) else pen.pick(*functions[1:])
+        ways: dict[str, Attr] = {"activations": chosen * directions}
+        if sort == "GRU":
+            ways["linear_before_reset"] = pen.integer(0, 1)
+        direction = "bidirectional" if directions == 2 else pen.pick("forward", "forward", "reverse")
+        made.append(pen.op(str(sort), *operands, hidden_size=hidden, direction=direction, **ways))
+    return answers(pen, made)
 
 
 def normalisations(pen: Pen) -> str:
@@ -247,6 +279,7 @@ OPERATORS: Mapping[str, Callable[[Pen], str]] = {
     "movements": places.movements,
     "orders": places.orders,
     "normalisations": normalisations,
+    "recurrences": recurrences,
     "samplings": places.samplings,
     "spectra": places.spectra,
     "einsums": einsums,

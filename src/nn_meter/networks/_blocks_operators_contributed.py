@@ -29,20 +29,28 @@ def _projected_attention(pen: Pen) -> Sequence[str]:
     heads, length, width = pen.pick(2, 4, 8, 12), round(size(pen, 4, 300)), pen.pick(32, 64)
     hidden = heads * width
     weights = (pen.weight(hidden, 3 * hidden), pen.weight(3 * hidden))
-    return own_node(pen, "Attention", pen.input(pen.batch, length, hidden), *weights, num_heads=heads)
+    mask = [pen.b.input((pen.batch, length), "int32")] if pen.chance(0.4) else []
+    causal = {"unidirectional": 1} if not mask and pen.chance(0.3) else {}
+    x = pen.input(pen.batch, length, hidden)
+    return own_node(pen, "Attention", x, *weights, *mask, num_heads=heads, **causal)
 
 
 def _multi_head(pen: Pen) -> Sequence[str]:
     heads, length, width = pen.pick(2, 4, 8, 12), round(size(pen, 1, 400)), pen.pick(32, 64, 96)
     keys = length if pen.chance(0.7) else round(size(pen, 4, 400))
     parts = [pen.input(pen.batch, n, heads * width) for n in (length, keys, keys)]
+    mask = pen.pick("", "", "int32", "float32")
+    if mask == "int32":
+        parts += ["", pen.b.input((pen.batch, keys), mask)]
+    elif mask:
+        parts += ["", "", pen.input(1, heads, length, keys)]
     return own_node(pen, "MultiHeadAttention", *parts, num_heads=heads)
 
 
 def _grouped(pen: Pen) -> Sequence[str]:
     key_heads, size_ = pen.pick(1, 2, 4, 8), pen.pick(32, 64, 128)
     heads = key_heads * pen.pick(1, 2, 4)
-    length, past = (1, round(size(pen, 4, 1000))) if pen.chance(0.6) else (round(size(pen, 2, 300)), 0)
+    length, past = (1, round(size(pen, 4, 2000))) if pen.chance(0.5) else (round(size(pen, 2, 300)), 0)
     parts = [pen.input(1, length, n * size_) for n in (heads, key_heads, key_heads)]
     total = length + past
     kept = [pen.input(1, key_heads, past, size_) for _ in range(2)] if past else ["", ""]
@@ -323,8 +331,8 @@ LINEAR = ("LinearAttention", "GatedDeltaNet", "LinearAttentionGate")
 
 CONTRIBUTED: Mapping[str, Row] = {
     "Attention": _projected_attention,
-    "MultiHeadAttention": _multi_head,
-    "GroupQueryAttention": _grouped,
+    **{f"GroupQueryAttention {number}": _grouped for number in range(3)},
+    **{f"MultiHeadAttention {number}": _multi_head for number in range(2)},
     "DecoderMaskedMultiHeadAttention": _decoded,
     "SkipSimplifiedLayerNormalization": _skipped_norm,
     "EmbedLayerNormalization": _embedded,

@@ -43,7 +43,7 @@ def resizes(pen: Pen) -> str:
 
 def pools(pen: Pen) -> str:
     """Windows of any size over one to three dimensions."""
-    made = []
+    made: list[str] = []
     older = {"opset": 18} if pen.chance(0.5) and not pen.part else {}  # a file has one opset, and parts ask for others
     for _ in range(pen.integer(1, 5)):
         rank = pen.pick(1, 2, 2, 3)
@@ -63,7 +63,10 @@ def pools(pen: Pen) -> str:
             attrs |= older
         elif op_type == "MaxPool" and pen.chance(0.15) and all(2 * k < side for k in kernel):
             attrs["dilations"] = (2,) * rank
-        made.append(pen.op(op_type, x, **attrs))
+        if op_type == "MaxPool" and pen.chance(0.4):  # with where each was found
+            made.extend(pen.multi(op_type, (x,), 2, **attrs))
+        else:
+            made.append(pen.op(op_type, x, **attrs))
         if pen.chance(0.3):
             made.append(pen.op(pen.pick("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"), x))
     return answers(pen, made)
@@ -230,12 +233,13 @@ def orders(pen: Pen) -> str:
     for x in (*tensors(pen, 1.5e5), *(operand(pen, *shape) for shape in lists)):
         shape = pen.shape(x)
         axis = shape.index(max(shape)) if pen.chance(0.6) else pen.integer(0, len(shape) - 1)
-        if pen.chance(0.5):
+        if pen.chance(0.25):
             flags = {"exclusive": pen.integer(0, 1), "reverse": pen.integer(0, 1)}
             made.append(pen.op("CumSum", x, pen.b.const(axis), **flags))
         else:
-            count = pen.b.const((max(1, min(shape[axis], round(pen.log_uniform(1, 1000)))),))
-            flags = {"largest": pen.integer(0, 1), "sorted": pen.integer(0, 1)}
+            most = shape[axis] if pen.chance(0.5) else min(shape[axis], 1000)  # of few all, of many a few
+            count = pen.b.const((max(1, round(pen.log_uniform(1, most))),))
+            flags = {"largest": pen.integer(0, 1), "sorted": int(pen.chance(0.7))}
             made.extend(pen.multi("TopK", (x, count), 2, axis=axis, **flags))
     return answers(pen, made)
 

@@ -50,8 +50,12 @@ def _region_pool(pen: Pen) -> Sequence[str]:
 
 
 def _unpool(pen: Pen) -> Sequence[str]:
-    x = a_map(pen, 1e3, 5e4)
+    x = a_map(pen, 3e2, 2e5)
     return node(pen, "MaxUnpool", x, pen.b.weight(pen.shape(x), "int64"), kernel_shape=(2, 2), strides=(2, 2))
+
+
+def _dropped(pen: Pen) -> Sequence[str]:
+    return node(pen, "Dropout", pen.input(*any_shape(pen)), outputs=2)
 
 
 def _random(op_type: str) -> Row:
@@ -78,19 +82,24 @@ def _cache_update(pen: Pen) -> Sequence[str]:
 
 def _rotary(pen: Pen) -> Sequence[str]:
     heads, length, width = pen.pick(4, 8, 12), round(size(pen, 4, 512)), pen.pick(32, 64, 128)
-    caches = (pen.weight(length, width // 2), pen.weight(length, width // 2))
-    places = whole_input(pen, pen.batch, length)
+    most = length * pen.pick(1, 1, 4, 16)  # as many places as a context may have
+    caches = (pen.weight(most, width // 2), pen.weight(most, width // 2))
+    places, turned = whole_input(pen, pen.batch, length), pen.integer(0, 1)
     if pen.chance(0.5):
-        return node(pen, "RotaryEmbedding", pen.input(pen.batch, heads, length, width), *caches, places)
+        x = pen.input(pen.batch, heads, length, width)
+        return node(pen, "RotaryEmbedding", x, *caches, places, interleaved=turned)
     x = pen.input(pen.batch, length, heads * width)
-    return own_node(pen, "RotaryEmbedding", x, places, *caches, num_heads=heads)
+    return own_node(pen, "RotaryEmbedding", x, places, *caches, num_heads=heads, interleaved=turned)
 
 
 def _attention(pen: Pen) -> Sequence[str]:
-    heads, length, width = pen.pick(2, 4, 8, 12), round(size(pen, 4, 400)), pen.pick(32, 64, 96)
-    keys = length if pen.chance(0.7) else round(size(pen, 4, 400))
+    heads, length, width = pen.pick(2, 4, 8, 12), round(size(pen, 1, 400)), pen.pick(32, 64, 96)
+    keys = length if pen.chance(0.6) else round(size(pen, 4, 400))
     parts = [pen.input(pen.batch, heads, n, width) for n in (length, keys, keys)]
-    return node(pen, "Attention", *parts, is_causal=pen.integer(0, 1) if keys == length else 0)
+    if keys == length and pen.chance(0.25):
+        return node(pen, "Attention", *parts, is_causal=1)
+    mask = pen.pick("", "", "bool", "float32")
+    return node(pen, "Attention", *parts, *([pen.b.input((length, keys), mask)] if mask else []))
 
 
 def _loss(pen: Pen) -> Sequence[str]:
@@ -122,6 +131,8 @@ OLD: Mapping[str, Row] = {
     "EyeLike": _eye,
     "loss": _loss,
     "CenterCropPad": _cropped_or_padded,
+    **{f"Dropout {number}": _dropped for number in range(2)},
+    **{f"MaxUnpool {number}": _unpool for number in range(2)},
 }
 """Operators that ONNX has had for long."""
 
@@ -129,7 +140,8 @@ NEWEST: Mapping[str, Row] = {
     "TensorScatter": _cache_update,
     "RotaryEmbedding": _rotary,
     "Attention": _attention,
-    "Attention again": _attention,
+    **{f"Attention {number}": _attention for number in range(3)},
+    **{f"RotaryEmbedding {number}": _rotary for number in range(2)},
     "Swish": of_any_shape("Swish"),
 }
 """Those of an opset at which onnxruntime no longer has some of the others."""

@@ -9,7 +9,16 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 from nn_meter.networks._blocks import Pen
-from nn_meter.networks._blocks_operators_shared import Row, answers, any_shape, node, size, some_of
+from nn_meter.networks._blocks_operators_shared import (
+    Row,
+    answers,
+    any_shape,
+    node,
+    scale,
+    size,
+    some_of,
+    zero_point,
+)
 
 DOUBLE, INT, LONG = "float64", "int32", "int64"
 
@@ -53,6 +62,27 @@ def _resized(pen: Pen) -> Sequence[str]:
     return node(pen, "Resize", x, "", "", sizes, mode=mode, coordinate_transformation_mode="asymmetric")
 
 
+def _linear(pen: Pen, sort: str) -> Sequence[str]:
+    """As quantisers write it without QuantizeLinear: a product or a convolution of operands of either type."""
+    dtype = pen.pick("int8", "int8", "uint8")
+    to = "int8" if dtype == "int8" else pen.pick("int8", "uint8")
+    x, w = (scale(pen), zero_point(pen, dtype)), (scale(pen), zero_point(pen, to))
+    if sort == "QLinearMatMul":
+        rows, inner, columns = pen.pick(1, round(size(pen, 2, 400))), pen.width(16, 512), pen.width(16, 512)
+        pen.macs += float(rows * inner * columns)
+        pair = pen.b.input((rows, inner), dtype), pen.b.weight((inner, columns), to)
+        return node(pen, sort, pair[0], *x, pair[1], *w, *x)
+    cin, cout, kernel = pen.width(4, 256), pen.width(4, 256), pen.pick(1, 3, 3, 5)
+    groups = cin if pen.chance(0.3) else 1
+    cout = cin if groups > 1 else cout
+    cost = cin // groups * cout * kernel**2
+    side = max(4, round(min(pen.log_uniform(1e5, 2e7) / cost, 2e5 / max(cin, cout)) ** 0.5))
+    pen.macs += float(cost * side**2)
+    pair = pen.b.input((1, cin, side, side), dtype), pen.b.weight((cout, cin // groups, kernel, kernel), to)
+    window = {"kernel_shape": (kernel,) * 2, "pads": (kernel // 2,) * 4}
+    return node(pen, sort, pair[0], *x, pair[1], *w, *x, outputs=1, domain="", group=groups, **window)
+
+
 REDUCED: Mapping[str, tuple[str, ...]] = {
     "ReduceSum": (INT, LONG, DOUBLE), "ReduceMean": (INT, DOUBLE), "ReduceProd": (INT, LONG),
     "ReduceMax": (INT, LONG, DOUBLE), "ReduceMin": (INT, LONG, DOUBLE), "ReduceSumSquare": (INT, DOUBLE),
@@ -66,11 +96,13 @@ ROWS: Mapping[str, Row] = {
     "CumSum": _sums,
     "CumSum again": _sums,
     **{name: _over_an_axis(name) for name in ("Softmax", "LogSoftmax")},
+    "Softmax again": _over_an_axis("Softmax"),
+    **{name: partial(_linear, sort=name.split()[0]) for name in ("QLinearMatMul", "QLinearConv", "QLinearConv again")},
     "Resize": _resized,
     "Resize again": _resized,
 }
 
 
 def types(pen: Pen) -> str:
-    """Products, reductions, running sums and images of whole numbers and of doubles."""
+    """Products, reductions, running sums and images of whole numbers and of doubles, quantised ones."""
     return answers(pen, [part for name in some_of(pen, tuple(ROWS), 12) for part in ROWS[name](pen)])

@@ -212,8 +212,8 @@ _PACKED = (
     "int8_weights",
 )
 
-_SHARES = {"einsums": 3, "rare": 4, "newest": 4, "contributed": 4}
-"""Of what holds many kinds of operators, so that each comes up in a build of minutes."""
+_SHARES = {"einsums": 3, "rare": 4, "newest": 4, "contributed": 4, "types": 3, "orders": 2, "recurrences": 2}
+"""Of what holds many kinds of operators, or many ways of one, so that each comes up in a build of minutes."""
 
 _MICRO = tuple(Family(f"micro_{name}", 0.7, write) for name, write in MICRO.items())
 _LAYERS, _ANY = _any_of((*_ON_MAPS, *_ON_TOKENS)), _any_of((*_ON_MAPS, *_ON_TOKENS, *_MICRO))
