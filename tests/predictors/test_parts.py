@@ -57,14 +57,30 @@ def test_terms_that_are_none_are_told_when_the_bundle_is_asked(change: dict[str,
         SumsEngine(replace(shipped, terms={**shipped.terms, **change})).explain_partition(Partition("m", (), (), ()))
 
 
-@pytest.mark.parametrize("field", ["base", "slopes", "work"])
-def test_terms_are_finite(field: str) -> None:
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"base": math.inf},
+        {"base": 1e308},
+        {"slopes": [math.inf]},
+        {"slopes": [-1e308]},
+        {"work": [0.0, math.inf]},
+        {"work": [1.0, 0.0]},
+        {"work": [0.0]},
+        {"seen": []},
+        {"seen": [[1.0, 0.0]]},
+        {"seen": [[0.0, 1.0]], "work": None},
+    ],
+    ids=str,
+)
+def test_what_was_learned_of_terms_is_finite_ordered_and_whole(change: dict[str, Any]) -> None:
     shipped = load(SHIPPED / "published.zip" / "a03s_1large_float_tflite")
     learned = shipped.terms["learned"].items()
-    name, entry = next((name, each) for name, each in learned if each["slopes"] and "work" in each)
-    bad = math.inf if field == "base" else [math.inf] * len(entry[field])
+    name, entry = next((name, each) for name, each in learned if len(each["slopes"]) == 1 and "work" in each)
+    SumsEngine(replace(shipped, terms={**shipped.terms, "learned": {name: entry}}))
+    altered = {key: value for key, value in {**entry, **change}.items() if value is not None}
     with pytest.raises(BundleError, match="'terms' does not hold what"):
-        SumsEngine(replace(shipped, terms={**shipped.terms, "learned": {name: {**entry, field: bad}}}))
+        SumsEngine(replace(shipped, terms={**shipped.terms, "learned": {name: altered}}))
 
 
 def test_the_same_kernel_errs_alike_and_kinds_err_by_themselves() -> None:

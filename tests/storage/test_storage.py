@@ -36,9 +36,16 @@ def test_a_value_of_yaml_may_be_told_twice(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (bomb(8), "values of YAML, aliases followed; at most 100,000"),
+        (bomb(8), "values of YAML, aliases followed; at most 20,000"),
         ("a: &a [*a]", "values of YAML, aliases followed"),
-        ("[" * 5000, "not YAML"),
+        ("- x\n" * 200_000, "20,001 values of YAML, aliases followed; at most 20,000"),
+        ("[" * 5000, "65 values of YAML within each other; at most 64"),
+        ("- " * 5000, "65 values of YAML within each other; at most 64"),
+        (f"1:{'5:' * 5000}5", "10,003 letters of a number of YAML; at most 4,300"),
+        (f"1:{'5:' * 500}5.0", "not YAML"),
+        ("!!bool x", "not YAML"),
+        ("!!timestamp x", "not YAML"),
+        ("!!int ''", "not YAML"),
         ("a: [", "not YAML .*line 1"),
         ("a: 2021-99-99", "not YAML"),
         ("!!python/object:os.system {}", "not YAML"),

@@ -20,10 +20,13 @@ from nn_meter.kernels.terms import CALL, NO_WORK, PROCESSOR, TERMS, rows
 from nn_meter.predictors.bundle import Bundle
 from nn_meter.predictors.prediction import KernelPrediction, Prediction
 from nn_meter.runtimes.fusion import fuse
-from nn_meter.storage.reading import is_number
+from nn_meter.storage.reading import is_number, shown
 
 MARGIN = math.log(2)
 """How far outside the sizes that were seen a slope is followed; beyond, the speed stays as it is."""
+
+_LOG_MOST = 1e4
+"""No logarithm and no slope of a real device is near (13.6 in what ships), and sums of their products stay finite."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,21 +76,31 @@ def read_terms(document: Mapping[str, Any], where: str) -> dict[str, LearnedTerm
     learned: dict[str, LearnedTerm] = {}
     try:
         for name, entry in document["learned"].items():
-            slopes = tuple(map(_finite, entry["slopes"]))
-            seen = tuple((_finite(low), _finite(high)) for low, high in entry.get("seen", ()))
-            if name not in TERMS or len(slopes) != len(TERMS[name].columns) or len(seen) not in (0, len(slopes)):
+            slopes = tuple(map(_logarithm, entry["slopes"]))
+            if name not in TERMS or len(slopes) != len(TERMS[name].columns):
                 raise BundleError(f"{where}: the term {name!r} is none of schema terms-1; upgrade nn-meter")
-            work = tuple(map(_finite, entry["work"])) if "work" in entry else None
-            learned[name] = LearnedTerm(_finite(entry["base"]), slopes, seen, work)  # type: ignore[arg-type]
+            seen, work = tuple(map(_range, entry.get("seen", ()))), None
+            if "work" in entry:
+                work = _range(entry["work"])
+            if len(seen) != (0 if work is None else len(slopes)):
+                raise ValueError(f"{len(seen)} ranges of {len(slopes)} columns in 'seen' of the term {name!r}")
+            learned[name] = LearnedTerm(_logarithm(entry["base"]), slopes, seen, work)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BundleError(f"{where}: 'terms' does not hold what docs/bundle.md says ({error!r})") from error
     return learned
 
 
-def _finite(value: Any) -> float:
-    if not is_number(value):
-        raise ValueError(f"{value!r} is no finite number")
+def _logarithm(value: Any) -> float:
+    if not is_number(value) or abs(value) > _LOG_MOST:
+        raise ValueError(f"{shown(value)} is no number from {-_LOG_MOST:g} to {_LOG_MOST:g}")
     return float(value)
+
+
+def _range(value: Any) -> tuple[float, float]:
+    low, high = map(_logarithm, value)
+    if low > high:
+        raise ValueError(f"the range {low:g} to {high:g} ends before it begins")
+    return low, high
 
 
 class SumsEngine:

@@ -115,40 +115,15 @@ def read_yaml(path: Path | str, what: str, error: Error, advice: str = "") -> An
     Raises:
         error: it cannot be read, is no YAML, or stands for too much.
     """
-    import yaml
+    from nn_meter.storage import _yaml
 
     stored = read_bytes(path, what, error, advice, limits.YAML_BYTES)
     where = f"{path}: {what}"
     try:
-        loader = yaml.SafeLoader(stored)
-        try:
-            root = loader.get_single_node()
-            if root is None:
-                return None
-            _count(root, where, error)
-            return loader.construct_document(root)
-        finally:
-            loader.dispose()
-    except (yaml.YAMLError, ValueError, RecursionError) as e:
+        return _yaml.document(stored, where, error)
+    except _yaml.Faults as e:
         text = " ".join(str(e).split())
         raise error(_advised(f"{where}: not YAML ({legible(text, 500)})", advice)) from e
-
-
-def _count(root: Any, where: str, error: Error) -> None:
-    """Refuse a document whose aliases stand for too many values, or for themselves."""
-    import yaml
-
-    known: dict[int, int] = {}
-
-    def size(node: Any) -> int:
-        if id(node) not in known:
-            known[id(node)] = limits.YAML_NODES.most + 1  # while under way: an alias of what holds it
-            inner = node.value if isinstance(node, yaml.CollectionNode) else ()
-            flat = (each for item in inner for each in (item if isinstance(item, tuple) else (item,)))
-            known[id(node)] = min(1 + sum(map(size, flat)), limits.YAML_NODES.most + 1)
-        return known[id(node)]
-
-    limits.YAML_NODES.check(size(root), where, error)
 
 
 def plain_name(name: str, what: str, error: Error) -> str:
