@@ -5,8 +5,9 @@
 
 Kinds take turns in one process after another. An input may take five seconds of processor time and 1 GiB of memory; it
 must end in an answer or in an error of ``nn_meter.errors``. What does not is a finding: told, made smaller, and kept in
-``--out``. The same command goes on where the last one stopped. Exit code 1 where there are findings. ``--again`` feeds
-one kept input in this process, so that an exception shows where it came from.
+``--out``. The same command goes on where the last one stopped. Exit code 1 where there are findings. Seconds in the
+table are of processor time. ``--again`` feeds one kept input in this process, so that an exception shows where it came
+from.
 """
 
 from __future__ import annotations

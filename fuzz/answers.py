@@ -78,8 +78,7 @@ def shown(prediction: Prediction, bundle: Bundle) -> None:
     """Check that names neither steer a terminal nor leave a page's text, and that JSON is JSON."""
     written = io.StringIO()
     console = Console(file=written, width=120, force_terminal=False)
-    console.print(text.explanation(prediction, every=True))
-    console.print(text.details(prediction))
+    console.print(text.explanation(prediction, every=True))  # all that ``details`` has, in its order, and more
     for view in (text.View(sort="name", top=0), text.View("module", "name", 0, 2)):
         console.print(text.details(prediction, view))
     lines = written.getvalue(), result_line(prediction.model, prediction.latency_ms), legible(summary(bundle))

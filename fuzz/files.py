@@ -201,14 +201,17 @@ _YAML_VALUES = (
     "", "[]", "{}", "null", "1", "-1", "1.0", '"\\0"', '"../x"', '"a/b"', "!!python/object:os.system {}", "&a [*a]",
     '"\\x1b[2J"', "2020-01-01", ".inf", "0o17", f'"{"x" * 300}"', f'"{"x" * 5000}"', "[1, 2]", '"conv-bn-relu"', "true",
     '"/"', '"."', '"~nobody/x"', "9" * 5000, "9999-99-99", "!!binary aGk=", "1:60:60", "*a", "? [a]", "<<: 1",
-    '".a"', '"..a"', '"a\\0"', "tensorflow", "parser", "json",
+    '".a"', '"..a"', '"a\\0"', "tensorflow", "parser", "json", "!!bool x", "!!timestamp x", "!!int ''", "0b", "1e999",
+    f"1:{'5:' * 300}5.0", "1:" * 3000 + "1", "!!float x", "!!set {a}", "!!omap [a]", "!!null x", "!!str [a]",
 )  # fmt: skip
 _YAML_ODD = (
     "a: &a [x, x, x, x, x, x, x]\n" + "".join(f"{c}: &{c} [*{p}, *{p}, *{p}, *{p}, *{p}]\n" for p, c in zip(
         "abcdefghi", "bcdefghij", strict=True)) + "name: *j\nversion: *j\n",
-    "name: &a [*a]\n", "[" * 3000, "{a: " * 3000, "- " * 20_000 + "x", "%YAML 9.9\n---\n", "\ufeff\0", "<<: {<<: 1}\n",
+    "name: &a [*a]\n", "[" * 300, "{a: " * 3000, "- " * 20_000 + "x", "%YAML 9.9\n---\n", "\ufeff\0", "<<: {<<: 1}\n",
     "? [a]\n: 1\n", "name: x\n" * 100, "- a\n- b\n", "x" * 100_000,
 )  # fmt: skip
+_YAML_WIDE = "- x\n" * 30_000
+"""Seldom fed: what takes half a second to be refused."""
 _CLASS = "package_location: .\nclass_module: json\nclass_name: JSONDecoder\n"
 
 
@@ -221,7 +224,7 @@ class Yaml:
         """As ``sandbox.Target`` says."""
         text, how = draw.choice(self.texts), draw.random()
         if how < 0.03:
-            return draw.choice(_YAML_ODD).encode()
+            return (_YAML_WIDE if how < 0.0003 else draw.choice(_YAML_ODD)).encode()
         if how < 0.6:
             for _ in range(draw.choice((1, 1, 2))):
                 text = mutation.relined(text, _YAML_VALUES, draw)

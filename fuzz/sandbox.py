@@ -70,9 +70,10 @@ class Found:
 
 @dataclass(frozen=True)
 class Served:
-    """What came of a stretch of inputs: those from where it began to before ``index``."""
+    """What came of a stretch of inputs, those from where it began to before ``index``; ``seconds`` of a processor."""
 
     index: int
+    seconds: float
     answered: int
     refused: int
     found: tuple[Found, ...]
@@ -136,7 +137,7 @@ def isolated(target: Target, data: bytes, turn: int) -> Outcome:
     def work(tell: Callable[[Any], None]) -> None:
         tell(asdict(tried(target, data, turn)))
 
-    end = _forked(work, lambda line: said.append(Outcome(**line)), board)
+    end, _ = _forked(work, lambda line: said.append(Outcome(**line)), board)
     return said[0] if said else end or Outcome("crash", "exit", "the process ended without a word")
 
 
@@ -164,12 +165,12 @@ def serve(target: Target, kind: str, seed: int, start: int, stop: int, seconds: 
             index += 1
         board[0] = index
 
-    ended = _forked(work, lambda line: found.append(Found(line["index"], Outcome(**line["outcome"]))), board)
+    ended, used_s = _forked(work, lambda line: found.append(Found(line["index"], Outcome(**line["outcome"]))), board)
     index = board[0]
     if ended is not None:
         found.append(Found(index, ended))
         index += 1
-    return Served(index, board[1], board[2], tuple(found))
+    return Served(index, used_s, board[1], board[2], tuple(found))
 
 
 def _board() -> memoryview:
@@ -179,8 +180,9 @@ def _board() -> memoryview:
 
 def _forked(
     work: Callable[[Callable[[Any], None]], None], hear: Callable[[Any], None], board: memoryview
-) -> Outcome | None:
-    """Do ``work`` in a process that dies with this one; what it tells is heard here. ``None`` where it ends well."""
+) -> tuple[Outcome | None, float]:
+    """Do ``work`` in a process that dies with this one; what it tells is heard here. ``None`` where it ends well; and
+    the seconds of processor time that it took."""
     sys.stdout.flush()
     sys.stderr.flush()
     read, write = os.pipe()
@@ -199,7 +201,11 @@ def _forked(
             os._exit(code)
     os.close(write)
     still = _hear(read, child, hear, board)
-    _, status = os.waitpid(child, 0)
+    _, status, usage = os.wait4(child, 0)
+    return _ended(still, status), usage.ru_utime + usage.ru_stime
+
+
+def _ended(still: bool, status: int) -> Outcome | None:
     if still:
         return Outcome("still", "still", f"nothing came of it in {STILL_S:g} s of sleep or of processor time")
     if os.WIFSIGNALED(status):
