@@ -134,6 +134,14 @@ def test_every_node_ends_in_exactly_one_kernel(network: tuple[str, int]) -> None
     assert covered == Counter(node.name for node in graph.nodes)
 
 
+@pytest.mark.parametrize(("axis", "step", "run"), [(2, 1, 4), (2, 2, 1), (1, 2, 10), (1, 1, 40)])
+def test_a_slice_says_how_long_what_lies_together_is(axis: int, step: int, run: int) -> None:
+    """Neighbours that are stepped over were taken for one run: half of what it takes was predicted."""
+    b = GraphBuilder()
+    operands = (b.const((each,)) for each in (2, 6, axis, step))
+    assert only(b, (b.op("Slice", b.input((4, 8, 10)), *operands),)).run == run
+
+
 def only(b: GraphBuilder, outputs: tuple[str, ...]) -> Any:
     """Config of the one kernel that what was written becomes."""
     (kernel,) = [k for k in fuse(b.graph(*outputs), RULES).kernels if not k.free]

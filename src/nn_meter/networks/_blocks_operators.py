@@ -74,11 +74,12 @@ def elementwise(pen: Pen) -> str:
 
 
 def casts(pen: Pen) -> str:
-    """From one element type to another and back."""
+    """From one element type to another, and on to a third."""
     made = []
     for x in tensors(pen):
-        to = pen.pick("float16", "float64", "int32", "int64", "bool", "uint8", "int8")
-        made.append(pen.op("Cast", pen.op("Cast", x, to=TYPES[to]), to=TYPES[pen.pick("float32", "int64")]))
+        between = pen.pick(*(name for name in TYPES if name != pen.dtype))
+        last = pen.pick(*(name for name in TYPES if name != between))
+        made.append(pen.op("Cast", pen.op("Cast", x, to=TYPES[between]), to=TYPES[last]))
     return answers(pen, made)
 
 
@@ -144,7 +145,9 @@ def reductions(pen: Pen) -> str:
         x, _ = batch_or_none(pen)
         rank = len(pen.shape(x))
         if op_type.startswith("Arg"):
-            made.append(pen.op(op_type, x, axis=pen.integer(0, rank - 1), keepdims=pen.integer(0, 1)))
+            last = int(pen.chance(0.3))
+            kept = pen.integer(0, 1)
+            made.append(pen.op(op_type, x, axis=pen.integer(0, rank - 1), keepdims=kept, select_last_index=last))
             continue
         if op_type.startswith("ReduceLog"):
             x = pen.op("Abs", x)

@@ -62,6 +62,36 @@ def _resized(pen: Pen) -> Sequence[str]:
     return node(pen, "Resize", x, "", "", sizes, mode=mode, coordinate_transformation_mode="asymmetric")
 
 
+def _function(pen: Pen) -> Sequence[str]:
+    """Of one number or of two, of doubles and of whole numbers."""
+    shape, dtype = any_shape(pen), pen.pick(DOUBLE, DOUBLE, INT, LONG, "uint8")
+    if pen.chance(0.5):
+        names = ("Abs", "Neg", "Sign") if dtype in (INT, LONG) else ("Sign",) if dtype == "uint8" else FUNCTIONS
+        return node(pen, pen.pick(*names), pen.b.input(shape, dtype))
+    ends = [pen.b.input(shape, dtype), pen.b.weight(shape if pen.chance(0.5) else shape[-1:], dtype)]
+    return node(pen, pen.pick("Add", "Mul", "Sub", "Max", "Min", "Equal", "Less"), *ends)
+
+
+def _movement(pen: Pen) -> Sequence[str]:
+    """Of masks, places and images."""
+    shape, dtype = any_shape(pen, 3), pen.pick(LONG, LONG, "bool", "uint8", "float16", DOUBLE)
+    sort = pen.pick("Transpose", "Transpose", "Slice", "Concat", "Tile", "Expand", "Gather")
+    if sort in ("Tile", "Expand"):
+        times = pen.pick((1, 1, 4), (1, 3, 1), (4, 1, 1))
+        small = pen.b.input([1 if n > 1 else d for d, n in zip(shape, times, strict=True)], dtype)
+        return node(pen, sort, small, pen.b.const(times if sort == "Tile" else shape))
+    x = pen.b.input(shape, dtype)
+    if sort == "Transpose":
+        return node(pen, sort, x, perm=tuple(int(axis) for axis in pen.rng.permutation(3)))
+    if sort == "Concat":
+        return node(pen, sort, x, pen.b.input(shape, dtype), axis=pen.integer(0, 2))
+    if sort == "Gather":
+        return node(pen, sort, x, pen.b.input((round(size(pen, 1, 100)),), LONG), axis=pen.integer(0, 2))
+    axis = pen.integer(0, 2)
+    ends = [pen.b.const((each,)) for each in (shape[axis] // 4, shape[axis], axis, pen.pick(1, 1, 2))]
+    return node(pen, sort, x, *ends)
+
+
 def _linear(pen: Pen, sort: str) -> Sequence[str]:
     """As quantisers write it without QuantizeLinear: a product or a convolution of operands of either type."""
     dtype = pen.pick("int8", "int8", "uint8")
@@ -83,6 +113,9 @@ def _linear(pen: Pen, sort: str) -> Sequence[str]:
     return node(pen, sort, pair[0], *x, pair[1], *w, *x, outputs=1, domain="", group=groups, **window)
 
 
+FUNCTIONS = ("Exp", "Log", "Sqrt", "Tanh", "Sigmoid", "Abs", "Neg", "Sin", "Cos", "Floor", "Relu")
+"""Functions of doubles."""
+
 REDUCED: Mapping[str, tuple[str, ...]] = {
     "ReduceSum": (INT, LONG, DOUBLE), "ReduceMean": (INT, DOUBLE), "ReduceProd": (INT, LONG),
     "ReduceMax": (INT, LONG, DOUBLE), "ReduceMin": (INT, LONG, DOUBLE), "ReduceSumSquare": (INT, DOUBLE),
@@ -96,6 +129,8 @@ ROWS: Mapping[str, Row] = {
     "CumSum": _sums,
     "CumSum again": _sums,
     **{name: _over_an_axis(name) for name in ("Softmax", "LogSoftmax")},
+    **{f"function {number}": _function for number in range(4)},
+    **{f"movement {number}": _movement for number in range(4)},
     "Softmax again": _over_an_axis("Softmax"),
     **{name: partial(_linear, sort=name.split()[0]) for name in ("QLinearMatMul", "QLinearConv", "QLinearConv again")},
     "Resize": _resized,
@@ -105,4 +140,4 @@ ROWS: Mapping[str, Row] = {
 
 def types(pen: Pen) -> str:
     """Products, reductions, running sums and images of whole numbers and of doubles, quantised ones."""
-    return answers(pen, [part for name in some_of(pen, tuple(ROWS), 12) for part in ROWS[name](pen)])
+    return answers(pen, [part for name in some_of(pen, tuple(ROWS), 16) for part in ROWS[name](pen)])

@@ -184,11 +184,16 @@ class CopyConfig:
 
 
 def read_copy(op: Operator) -> CopyConfig:
-    """Config of Slice, Pad, Expand, Tile, DepthToSpace ...: runs are the axes at the end that stay whole."""
+    """Config of Pad, Expand, Tile, DepthToSpace ...: runs are the axes at the end that stay whole."""
+    return _copied(op, frozenset())
+
+
+def _copied(op: Operator, stepped: frozenset[int]) -> CopyConfig:
+    """Of axes that are ``stepped`` through neighbours are no run."""
     x, y = op.shape(0), op.outputs[0].shape
     run = 1
-    for a, b in zip(reversed(x), reversed(y), strict=False):
-        run *= min(a, b)
+    for axis, (a, b) in enumerate(zip(reversed(x), reversed(y), strict=False), 1):
+        run *= 1 if len(x) - axis in stepped else min(a, b)
         if a != b:
             break
     return CopyConfig(op.op_type, prod(x), prod(y), run, op.dtype)
@@ -196,10 +201,10 @@ def read_copy(op: Operator) -> CopyConfig:
 
 def read_slice(op: Operator) -> CopyConfig:
     """Config of Slice."""
-    axes, steps = op.value(3), op.value(4)
-    last = len(op.shape(0)) - 1
-    turned = any(step < 0 and int(axis) % (last + 1) == last for axis, step in zip(axes, steps, strict=False))
-    return replace(read_copy(op), way="backwards" if turned else "")
+    rank = len(op.shape(0))
+    steps = {int(axis) % rank: step for axis, step in zip(op.value(3), op.value(4), strict=False)}
+    found = _copied(op, frozenset(axis for axis, step in steps.items() if abs(step) > 1))
+    return replace(found, way="backwards" if steps.get(rank - 1, 1) < 0 else "")
 
 
 def read_gather(op: Operator) -> CopyConfig:

@@ -169,7 +169,7 @@ class ReduceConfig:
 
     ``way`` says in ONNX Runtime's letters which neighbouring axes are kept and which reduced, as they were written,
     axes of 1 too, where it has code for that; ``whole`` where other reductions leave one element, ten times as fast as
-    where there is an axis that is kept.
+    where there is an axis that is kept; ``last`` of a place where it is the last of equal ones, twice as long.
     """
 
     op: str
@@ -215,7 +215,8 @@ def read_reduce(op: Operator) -> ReduceConfig:
             runs.append(1)
             reduced = not reduced
         runs[-1] *= size
-    return ReduceConfig(op.op_type, tuple(runs), op.dtype, _way_of_reduction(op.op_type, pattern))
+    way = "last" if op.int("select_last_index", 0) else _way_of_reduction(op.op_type, pattern)
+    return ReduceConfig(op.op_type, tuple(runs), op.dtype, way)
 
 
 def _way_of_reduction(op_type: str, pattern: str) -> str:
@@ -235,7 +236,7 @@ def build_reduce(c: ReduceConfig) -> Graph:
     b = GraphBuilder("reduce")
     dims = c.dims if len(c.dims) > 1 else (*c.dims, 1)  # one element becomes one
     if c.op in _ARG:
-        return b.graph(b.op(c.op, b.input(dims, c.dtype), axis=1, keepdims=1))
+        return b.graph(b.op(c.op, b.input(dims, c.dtype), axis=1, keepdims=1, select_last_index=int(c.way == "last")))
     if c.way in _PATTERNS:
         return _built(b, c, _by_letters(c.dims, c.way), [place for place, each in enumerate(c.way) if each == "R"])
     first = 1 if c.way == "whole" else 0  # an axis of 1 that is kept makes another way of it
@@ -266,6 +267,8 @@ def _space_reduce(rng: np.random.Generator) -> ReduceConfig:
     op = str(rng.choice((*_ARG, *_REDUCE)))
     inner = tuple(some(rng, 2, 200) for _ in range(rng.integers(1, 3 if op in _ARG else 4)))
     way = (("KR", "KRK", "") if op in _BY_VECTORS else ("",) * 3)[len(inner) - 1]
+    if op in _ARG and rng.random() < 0.3:
+        way = "last"
     return ReduceConfig(op, (some(rng, 2, 200), *inner), "float32", way)
 
 
