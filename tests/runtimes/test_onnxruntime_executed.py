@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from nn_meter.ir import Graph, GraphBuilder
+from nn_meter.ir import Attr, Graph, GraphBuilder
 from nn_meter.kernels.kinds.movement import CopyConfig
 from nn_meter.kernels.rules import read_rules
 from nn_meter.runtimes import find
@@ -19,6 +19,7 @@ from nn_meter.backends.onnxruntime_cpu import OnnxRuntimeCpu
 
 Make = Callable[[GraphBuilder], str]
 MAP = (1, 64, 28, 28)
+MICROSOFT = "com.microsoft"
 
 
 def _between(*ops: tuple[object, ...]) -> Make:
@@ -164,7 +165,57 @@ def _channels_last(b: GraphBuilder) -> str:
     return x
 
 
+def _fused_conv(activation: str, channels: int, summed: bool = False) -> Make:
+    """As a file has it that a runtime has written."""
+
+    def make(b: GraphBuilder) -> str:
+        x = b.op("Neg", b.input((1, channels, 28, 28)))
+        operands = (x, b.weight((64, channels, 3, 3)), b.weight((64,)), *((b.input(MAP),) if summed else ()))
+        attrs = {"kernel_shape": (3, 3), "pads": (1, 1, 1, 1)}
+        return b.op("FusedConv", *operands, domain=MICROSOFT, activation=activation, **attrs)
+
+    return make
+
+
+def _fused_gemm(b: GraphBuilder) -> str:
+    operands = b.input((4, 64)), b.weight((32, 64)), b.weight((32,))
+    return b.op("FusedGemm", *operands, domain=MICROSOFT, activation="Relu", transB=1)
+
+
+def _quantised_maxima(opset: int) -> Make:
+    """Between conversions of one scale; before opset 12 there are maxima of floats alone."""
+
+    def make(b: GraphBuilder) -> str:
+        ends = b.const(0.02, "float32"), b.const(128, "uint8")
+
+        def there_and_back(x: str) -> str:
+            return b.op("DequantizeLinear", b.op("QuantizeLinear", x, *ends), *ends)
+
+        attrs: dict[str, Attr] = {"opset": opset} if opset < 12 else {}
+        x = b.op("MaxPool", there_and_back(b.input(MAP)), kernel_shape=(2, 2), strides=(2, 2), **attrs)
+        return there_and_back(x)
+
+    return make
+
+
+def _pooled(op_type: str, make: Make = lambda b: b.input(MAP), **attrs: Attr) -> Make:
+    return lambda b: b.op(op_type, make(b), domain="", **attrs)
+
+
 CASES: dict[str, Make] = {
+    "a global pool of an input": _pooled("GlobalAveragePool"),
+    "global maxima of an input, and a convolution": lambda b: _conv(b, _pooled("GlobalMaxPool")(b)),
+    "a global pool of what is computed": _pooled("GlobalAveragePool", lambda b: b.op("Relu", b.input(MAP))),
+    "averages of before opset 19": _pooled(
+        "AveragePool", lambda b: b.input((1, 63, 28, 28)), opset=18, kernel_shape=(2, 2), strides=(2, 2)
+    ),
+    "averages of today": _pooled("AveragePool", lambda b: b.input((1, 63, 28, 28)), kernel_shape=(2, 2)),
+    "a convolution written with Relu": _fused_conv("Relu", 32),
+    "a convolution of few channels written with Tanh": _fused_conv("Tanh", 3),
+    "a convolution written with a sum": _fused_conv("Relu", 32, summed=True),
+    "a product written with Relu": _fused_gemm,
+    "quantised maxima": _quantised_maxima(13),
+    "quantised maxima of before opset 12": _quantised_maxima(11),
     "a view to the same shape": _between(("Reshape", (8, 64))),
     "views there and back": _between(("Reshape", (64, 8)), ("Reshape", (8, 64))),
     "views that Reshape leads": _between(("Reshape", (8, 64)), ("Unsqueeze", (0,)), ("Squeeze", (0,))),

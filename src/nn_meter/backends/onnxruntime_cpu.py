@@ -187,7 +187,8 @@ def _trace(
         for key, value in (("file_name", "weights.bin"), ("min_size_in_bytes", "1024")):
             options.add_session_config_entry(f"session.optimized_model_external_initializers_{key}", value)
         session = _session(data, options)
-        graph = onnx.load(optimised, load_external_data=False).graph
+        model = onnx.load(optimised, load_external_data=False)
+        graph = model.graph
         most = _MAX_TRACE_EVENTS // max(1, len(graph.node))
         if repeats > most:
             raise BackendError(
@@ -198,7 +199,8 @@ def _trace(
             session.run(None, inputs)
         events = json.loads(Path(session.end_profiling()).read_text())
     by_key = _events_by_key(events, {node.name for node in graph.node})
-    return _kernels(graph, inputs, by_key, repeats)
+    opset = next((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), 0)
+    return _kernels(graph, opset, inputs, by_key, repeats)
 
 
 _Key = tuple[str, str]
@@ -217,11 +219,13 @@ def _events_by_key(events: list[dict[str, Any]], names: Set[str]) -> dict[_Key, 
 
 def _kernels(
     graph: onnx.GraphProto,
+    opset: int,
     inputs: Mapping[str, np.ndarray],
     events: Mapping[_Key, list[dict[str, Any]]],
     repeats: int,
 ) -> list[KernelTrace]:
-    """Join graph and trace. Nodes of one name take turns in the trace, the k-th of n has each n-th."""
+    """Join graph and trace. Nodes of one name take turns in the trace, the k-th of n has each n-th. Those of ONNX's own
+    domain say of which ``opset`` they are: some are other code since."""
     operands = {name: Operand(array.shape, array.dtype.name) for name, array in inputs.items()}
     weights = {item.name: Operand(tuple(item.dims), dtype_of(item.data_type)) for item in graph.initializer}
     operands.update(weights)
@@ -242,15 +246,17 @@ def _kernels(
         written = [name for name in node.output if name]
         for name, entry in zip(written, own[0]["args"]["output_type_shape"], strict=False):
             operands[name] = _operand(entry)
+        domain = "" if node.domain == "ai.onnx" else node.domain
+        asked: dict[str, Attr] = {"opset": opset} if not domain else {}
         executed = ExecutedKernel(
             name=node.name,
             op_type=node.op_type,
-            domain="" if node.domain == "ai.onnx" else node.domain,
+            domain=domain,
             inputs=tuple(operands.get(name) for name in node.input),
             outputs=tuple(operands.get(name) for name in node.output),
             input_names=tuple(node.input),
             output_names=tuple(node.output),
-            attrs=MappingProxyType(_attrs(node)),
+            attrs=MappingProxyType(asked | _attrs(node)),
             constant_inputs=frozenset(name for name in node.input if name in weights),
             constant_values={name: values[name] for name in node.input if values.get(name)},
         )

@@ -26,6 +26,7 @@ _OLDER_DEFAULTS: Mapping[str, tuple[int, Mapping[str, Attr]]] = MappingProxyType
         "AveragePool": (19, {"opset": 18}),  # ONNX Runtime has other code for those
         "DFT": (20, {"axis": 1}),
         "GroupNormalization": (21, {"opset": 18}),  # scales and shifts groups, not channels
+        "MaxPool": (12, {"opset": 11}),  # of floats alone
         "Resize": (11, {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}),
         **dict.fromkeys(("Softmax", "LogSoftmax", "Hardmax"), (13, {"axis": 1})),
     }

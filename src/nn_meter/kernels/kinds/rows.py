@@ -39,8 +39,9 @@ class RowsConfig:
 def read_softmax(op: Operator) -> RowsConfig:
     """Config of Softmax and its kin along one axis; before opset 13 all axes from that on are one row."""
     shape = op.shape(0) or (1,)
-    axis = op.axis(len(shape), -1)
-    if op.int("opset", 13) < 13:
+    older = op.int("opset", 13) < 13
+    axis = op.axis(len(shape), 1 if older else -1)
+    if older:
         shape, axis = (prod(shape[:axis]), prod(shape[axis:])), 1
     stride = prod(shape[axis + 1 :])
     between = prod(shape[axis + 1 : -1])

@@ -82,6 +82,7 @@ PASSES: tuple[Pass, ...] = (
     Pass("fuse_bias_tanh_gelu", rewriting(BIAS_TANH_GELU), "FastGeluFusion"),
     Pass("fuse_skip_layer_norm", rewriting(SKIP_LAYER_NORM, SKIP_LAYER_NORM_WITHOUT_BIAS), "SkipLayerNormFusion"),
     Pass("fuse_activation", convolutions.fuse_activation, "ConvActivationFusion, GemmActivationFusion"),
+    Pass("read_fused", convolutions.read_fused, "none: it is written so"),
     Pass("to_channels_last", channels_last.to_channels_last, "NhwcTransformer"),
     Pass("block_channels", blocked.block_channels, "NchwcTransformer"),
     Pass("expand_functions", functions.expand_functions, "Graph::InlineFunction"),

@@ -9,7 +9,7 @@ from nn_meter.kernels.kinds import ACTIVATIONS
 from nn_meter.kernels.rewriting import Op, Work
 from nn_meter.runtimes.base import Options
 
-_FIRST = ("Conv", "MaxPool", "AveragePool")
+_FIRST = ("Conv", "MaxPool", "AveragePool", "GlobalMaxPool", "GlobalAveragePool")
 """Operators that bring blocks into a graph; the others go on with those that are there."""
 
 
@@ -100,6 +100,8 @@ class _Blocks:
         x, w = op.inputs[:2]
         if len(work.shape(x)) != 4 or not work.const(w) or any(not work.const(i) for i in op.inputs[2:3]):
             return
+        if "sum" in op.fused:
+            return
         cout, per_group = work.shape(w)[:2]
         group = op.attrs.get("group", 1)
         assert isinstance(group, int)
@@ -123,12 +125,9 @@ class _Blocks:
         shape = self.work.shape(op.inputs[0])
         if self.work.tensors[op.inputs[0]].dtype != "float32":
             return
-        if (
-            op.op_type.startswith("Global")
-            and op.inputs[0] not in self.twin
-            and (op.inputs[0], False) not in self.read_as
-        ):
-            return
+        plain = op.inputs[0] not in self.twin and (op.inputs[0], False) not in self.read_as
+        if op.op_type.startswith("Global") and plain and op.inputs[0] in self.work.producer:
+            return  # of what is given it is as any other
         if op.attrs.get("ceil_mode") and op.attrs.get("count_include_pad"):
             return
         if len(shape) == 4 and shape[1] % self.block == 0 and len([o for o in op.outputs if o]) == 1:

@@ -109,6 +109,15 @@ def fuse_activation(work: Work, options: Options) -> None:
         fused.fused = (ACTIVATIONS[after.op_type],)
 
 
+def read_fused(work: Work, options: Options) -> None:
+    """Convolutions and products that the model itself writes with what is fused into them."""
+    for op in work.ops("FusedConv", "FusedGemm"):
+        name, conv = op.attrs.get("activation"), op.op_type == "FusedConv"
+        summed = ("sum",) if conv and len(op.inputs) > 3 and op.inputs[3] else ()
+        plain = work.fuse((op,), "Conv" if conv else "Gemm", op.inputs, op.outputs, op.attrs)
+        plain.fused = (*summed, *((ACTIVATIONS.get(name, name.lower()),) if isinstance(name, str) and name else ()))
+
+
 def fuse_conv_add(work: Work, options: Options) -> None:
     """What is left unblocked: a sum, and an activation behind it, into the convolution."""
     for op in work.ops("Conv"):

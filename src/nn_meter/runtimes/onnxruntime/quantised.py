@@ -280,6 +280,8 @@ def _move(work: Work, op: Op) -> None:
     source, target = _source(work, op.inputs[0]), _target(work, op)
     if source is None or target is None:
         return
+    if op.op_type == "MaxPool" and op.attrs.get("opset") is not None:  # of bytes since opset 12
+        return
     if op.attrs.get("mode") == "cubic" or not _alike(work, [source], target, op.op_type in _MOVED):
         return
     if all(_same(work, a, b) for a, b in zip(source.inputs[1:], _scale(target), strict=True)):
