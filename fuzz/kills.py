@@ -45,13 +45,16 @@ _TRIES = 5
 """So many sessions for each kill at most, where they end before it comes."""
 
 _TRAINED = 40
-"""In so many times what a command takes that does next to nothing a build has enough networks to train on."""
+"""In so many times what a command takes that does next to nothing a build has enough networks to train on, or is given
+more time, as it asks."""
+
+_TOO_FEW = "give the build a larger budget, with --resume"
 
 _LINKED = 30
 """In so many times what a command takes that does next to nothing a session that has a device asks for it."""
 
-_GRACE = 60
-"""In so many times that, what a session started ends after it was killed."""
+_GRACE_S = 600.0
+"""What a session started has ended by then after it was killed, or never does, however busy the machine is."""
 
 _FAR = ("ssh", "fleet")
 """Jobs across links."""
@@ -66,15 +69,20 @@ Rows = dict[str, tuple[str, str, str | None]]
 @dataclass(frozen=True)
 class Job:
     """One command to kill. ``command`` says it by whether something is there to go on with; ``journals`` are what it
-    keeps; ``made`` is there in the end. ``last`` ends it where ``command`` alone would not."""
+    keeps; ``made`` is there in the end. A budget of ``last_s`` seconds ends it where ``command`` alone would not."""
 
     name: str
     command: Callable[[bool], list[str]]
     journals: tuple[Path, ...]
     made: Path
-    last: tuple[str, ...] = ()
+    last_s: float = 0.0
     cut: Callable[[float], int] | None = None
     """Kills the other end of a link so many seconds after it is there; how many processes that were."""
+
+    def words(self, last_s: float = 0.0) -> list[str]:
+        """Its command as things are, with a budget of ``last_s`` if that is any."""
+        budget = ["--budget", f"{last_s:.0f}s"] if last_s else []
+        return [*self.command(any(journal.exists() for journal in self.journals)), *budget]
 
 
 @dataclass
@@ -85,6 +93,7 @@ class Tally:
     cuts: int = 0
     done: int = 0
     refused: int = 0
+    held: int = 0
     wrong: list[str] = field(default_factory=list)
 
 
@@ -155,7 +164,7 @@ class Sessions:
 
     def left(self) -> list[int]:
         """What still runs after some grace."""
-        end = time.monotonic() + _GRACE * max(self.pace_s, 1.0)
+        end = time.monotonic() + _GRACE_S
         while (found := running(self.tag)) and time.monotonic() < end:
             time.sleep(0.02)
         return found
@@ -177,7 +186,7 @@ def jobs(sessions: Sessions) -> dict[str, Job]:
             lambda there: ["build", "--backend", "replay", "--name", "k", "--budget", "1h", *resume[there]],
             (build, build.with_suffix(".rules.sqlite"), build.with_suffix(".fits.sqlite")),
             home / "registered" / "k@1.zip",
-            ("--budget", f"{max(12.0, _TRAINED * sessions.pace_s):.0f}s"),
+            max(12.0, _TRAINED * sessions.pace_s),
         ),
         "evaluate": Job(
             "evaluate",
@@ -191,7 +200,7 @@ def jobs(sessions: Sessions) -> dict[str, Job]:
             lambda there: ["detect-rules", "--backend", "replay", "--budget", "1h", "-o", "r.json", *resume[there]],
             (detect,),
             folder / "r.json",
-            ("--budget", "1s"),
+            1.0,
         ),
         "fit": Job("fit", lambda there: ["fit", str(table), "--name", "f"], (), home / "registered" / "f@1.zip"),
     }  # fmt: skip
@@ -223,7 +232,7 @@ def far_job(sessions: Sessions, server: Loopback, name: str) -> Job:
                        *resume[there]],
         (build, build.with_suffix(".fits.sqlite")),
         sessions.home / "registered" / f"{name}@1.zip",
-        ("--budget", f"{max(40.0, _TRAINED * sessions.pace_s):.0f}s"),
+        max(40.0, _TRAINED * sessions.pace_s),
         cut,
     )  # fmt: skip
 
@@ -231,32 +240,46 @@ def far_job(sessions: Sessions, server: Loopback, name: str) -> Job:
 def killed(job: Job, sessions: Sessions, kills: int, draw: random.Random, tally: Tally) -> None:
     """Kill ``job`` so often, and let it end; a session that ends before its kill is none of them."""
     before: dict[Path, Rows] = {}
-    for number in range(_TRIES * kills + 1):
-        last = tally.kills == kills or number == _TRIES * kills
-        command = job.command(any(journal.exists() for journal in job.journals))
-        if last or (job.last and tally.kills > 0.7 * kills):  # of a build the last kills meet its training
-            command += job.last
-        session, cuts = sessions.start(command), 0
-        if job.cut is not None and number % 2 and not last:  # the last one has to come to its end
+    last_s = job.last_s
+    for number in range(_TRIES * kills):
+        if tally.kills == kills:
+            break
+        # of a build the last kills meet its training
+        session, cuts = sessions.start(job.words(last_s if tally.kills > 0.7 * kills else 0.0)), 0
+        if job.cut is not None and number % 2:
             cuts = job.cut(sessions.pace_s * draw.uniform(*_WAITS))
             tally.cuts += bool(cuts)
-        if not _ended(session, _LONG_S if last else sessions.pace_s * draw.uniform(*_WAITS)):
+        if not _ended(session, sessions.pace_s * draw.uniform(*_WAITS)):
             session.kill()
         _, said = session.communicate()
         tally.kills += session.returncode == -signal.SIGKILL
-        if not (cuts and session.returncode == 1 and "was cut" in said):  # as it may, where nobody answered yet
-            _judge(job, session.returncode, said, last, tally)
+        if _TOO_FEW in said:
+            last_s *= 2
+        elif not (cuts and session.returncode == 1 and "was cut" in said):  # as it may, where nobody answered yet
+            _judge(session.returncode, said, (0, -signal.SIGKILL), tally)
         if left := sessions.left():
             tally.wrong.append(f"left running: {left}")
         before = _compared(job, before, tally)
-        if not last and session.returncode == 0 and job.made.exists():
+        if session.returncode == 0 and job.made.exists():
             _forget(job)
             before = {}
-        if last:
-            break
+    _let_end(job, sessions, tally)
+    before = _compared(job, before, tally)
     tally.done = sum(state != "pending" for found in before.values() for _, state, _ in found.values())
     if not job.made.exists():
         tally.wrong.append(f"{job.made.name} is not there in the end")
+
+
+def _let_end(job: Job, sessions: Sessions, tally: Tally) -> None:
+    """Go on with it to its end, with a larger budget where it asks for one."""
+    last_s, said = job.last_s, _TOO_FEW
+    while _TOO_FEW in said and last_s < _LONG_S:
+        session = sessions.start(job.words(last_s))
+        _, said = session.communicate(timeout=_LONG_S)
+        last_s *= 2
+    _judge(session.returncode, said, (0,), tally)
+    if left := sessions.left():
+        tally.wrong.append(f"left running: {left}")
 
 
 def _ended(session: subprocess.Popen[str], timeout_s: float) -> bool:
@@ -267,8 +290,7 @@ def _ended(session: subprocess.Popen[str], timeout_s: float) -> bool:
     return True
 
 
-def _judge(job: Job, code: int, said: str, last: bool, tally: Tally) -> None:
-    wanted = (0,) if last else (0, -signal.SIGKILL)
+def _judge(code: int, said: str, wanted: tuple[int, ...], tally: Tally) -> None:
     if code not in wanted or "Traceback" in said or "the fault is nn-meter's" in said:
         tally.wrong.append(f"ended with {code}: {said[-500:]}")
 
@@ -294,18 +316,15 @@ def on_a_full_disk(job: Job, sessions: Sessions, tally: Tally) -> None:
     limit what is there already is gone on with."""
     for limit in _FULL_BYTES:
         _forget(job)
-        session = sessions.start([*job.command(False), *job.last], limit=limit)
+        session = sessions.start(job.words(job.last_s), limit=limit)
         _, said = session.communicate(timeout=_LONG_S)
-        tally.refused += session.returncode == _REFUSED
-        if session.returncode not in (0, _REFUSED) or "Traceback" in said or "the fault is nn-meter's" in said:
-            tally.wrong.append(f"with {limit} bytes ended with {session.returncode}: {said[-500:]}")
+        _judge(session.returncode, said, (0, _REFUSED), tally)
+        tally.refused += session.returncode == _REFUSED and _TOO_FEW not in said
         if job.made.exists() != (session.returncode == 0):
             tally.wrong.append(f"with {limit} bytes ended with {session.returncode}, {job.made.name} says otherwise")
         before = _compared(job, {}, tally)
         if session.returncode:
-            session = sessions.start([*job.command(any(each.exists() for each in job.journals)), *job.last])
-            _, said = session.communicate(timeout=_LONG_S)
-            _judge(job, session.returncode, said, True, tally)
+            _let_end(job, sessions, tally)
             _compared(job, before, tally)
     if not tally.refused:
         tally.wrong.append("no full disk was noticed")
@@ -314,24 +333,22 @@ def on_a_full_disk(job: Job, sessions: Sessions, tally: Tally) -> None:
 def beside_another(job: Job, sessions: Sessions, tally: Tally) -> None:
     """A second session of the name is refused while the first goes on; where no journal is held, both end well."""
     _forget(job)
-    first = sessions.start(job.command(False))
+    first = sessions.start(job.words())
     end = time.monotonic() + _LONG_S
     while job.journals and not rows(job.journals[0]) and first.poll() is None and time.monotonic() < end:
         time.sleep(0.02)
-    second = sessions.start(job.command(True))
+    second = sessions.start(job.words())
     _, said = second.communicate(timeout=_LONG_S)
-    over = first.poll() is not None
-    if job.journals and not over:
-        if second.returncode != _REFUSED or "locked" not in said:
-            tally.wrong.append(f"a second of the name ended with {second.returncode}: {said[-500:]}")
-    else:
-        _judge(job, second.returncode, said, True, tally)
-    if job.last:
+    held = bool(job.journals) and second.returncode == _REFUSED and "locked" in said
+    tally.held += held
+    if not held:  # as it must be but where nothing is to hold, or the first ended meanwhile
+        _judge(second.returncode, said, () if job.journals and first.poll() is None else (0,), tally)
+    if job.last_s:
         first.kill()
         first.communicate()
     else:
         _, said = first.communicate(timeout=_LONG_S)
-        _judge(job, first.returncode, said, True, tally)
+        _judge(first.returncode, said, (0,), tally)
     if left := sessions.left():
         tally.wrong.append(f"left running: {left}")
 
@@ -376,7 +393,9 @@ def main() -> int:
         tallies = campaign(vars(options), Path(folder), options.seed)
         stages = list(leftovers(Sessions(Path(folder))))
     for name, tally in tallies.items():
-        more = f"{tally.refused} of {len(_FULL_BYTES)} full disks refused" if name not in _FAR else f"{tally.cuts} cuts"
+        beside = "a second one refused" if tally.held else "a second one ended well"
+        near = f"{tally.refused} of {len(_FULL_BYTES)} full disks told, {beside}"
+        more = f"{tally.cuts} cuts" if name in _FAR else near
         print(f"{name}: {tally.kills} kills, {tally.done} rows done in the end, {more}, {len(tally.wrong)} wrong")
         for text in dict.fromkeys(tally.wrong):
             print(f"  {text}")

@@ -158,9 +158,14 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("NN_METER_HOME", str(tmp_path))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setattr(limits, "DOWNLOAD_BYTES", limits.Limit(1 << 20, "bytes to fetch"))
-    monkeypatch.setattr(limits, "DOWNLOAD_START_S", 1.0)
     monkeypatch.setattr(limits, "DOWNLOAD_BYTES_PER_S", 1 << 20)
     return tmp_path
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that on a machine that does other things too even a good mirror may be too slow."""
+    monkeypatch.setattr(limits, "DOWNLOAD_START_S", 1.0)
 
 
 @pytest.fixture
@@ -171,15 +176,19 @@ def mirror(request: pytest.FixtureRequest) -> Iterator[Mirror]:
 
 
 @pytest.mark.parametrize("mirror", [(bad,) for bad in BAD], indirect=True, ids=[bad.__name__ for bad in BAD])
-def test_a_mirror_that_does_not_behave_is_given_up_and_leaves_nothing(mirror: Mirror, home: Path) -> None:
+def test_a_mirror_that_does_not_behave_is_given_up_and_leaves_nothing(
+    mirror: Mirror, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     meta = {"name": "k", "version": "1.0"}
-    with pytest.raises(NnMeterError):
+    with monkeypatch.context() as impatient, pytest.raises(NnMeterError):
+        impatient.setattr(limits, "DOWNLOAD_START_S", 1.0)
         published.fetch(mirror.url, meta, home / "published" / "k.zip")
     assert [path.name for path in (home / "published").iterdir()] == [".lock"]
     published.fetch(mirror.url, meta, home / "published" / "k.zip")
     assert list(bundles.load(home / "published" / "k.zip").kinds) == ["relu"]
 
 
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("mirror", [BAD], indirect=True)
 def test_fifty_first_fetches_at_once_end_in_an_error_or_the_predictor(mirror: Mirror, home: Path) -> None:
     errors: list[NnMeterError] = []
@@ -197,10 +206,16 @@ def test_fifty_first_fetches_at_once_end_in_an_error_or_the_predictor(mirror: Mi
         each.start()
     for each in clients:
         each.join()
-    assert mirror.asked == Counter([*(bad.__name__ for bad in BAD), "good"])
-    assert len(errors) == len(BAD), "each but those that met a bad mirror has the predictor"
+    assert_asked_until_one_had_it(mirror, len(errors))
     assert sum(isinstance(error, DownloadError) for error in errors) >= len(BAD) - 2
     assert sorted(path.name for path in (home / "published").iterdir()) == [".lock", "k.zip", published.CHECKSUMS]
+
+
+def assert_asked_until_one_had_it(mirror: Mirror, errors: int) -> None:
+    """Whoever met a bad mirror, or a good one that was busy, has an error; nobody asks for what is there."""
+    assert mirror.asked == Counter([*(bad.__name__ for bad in BAD), *["good"] * mirror.asked["good"]])
+    assert mirror.asked["good"] >= 1
+    assert errors == mirror.asked.total() - 1, "each but those that met a bad mirror has the predictor"
 
 
 CLIENT = """
@@ -229,11 +244,10 @@ def test_fifty_processes_that_fetch_first_at_once_end_in_an_error_or_the_predict
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(CLIENTS)
     ]
     ends = [(*each.communicate(), each.returncode) for each in clients]
-    assert mirror.asked == Counter([*(bad.__name__ for bad in BAD), "good"])
     said = [error for _, error, code in ends if code]
-    assert len(said) == len(BAD), "each but those that met a bad mirror has the predictor"
+    assert_asked_until_one_had_it(mirror, len(said))
     assert all("Error: " in text and "Traceback" not in text for text in said), said
-    assert [out for out, _, code in ends if not code] == ["relu\n"] * (CLIENTS - len(BAD))
+    assert [out for out, _, code in ends if not code] == ["relu\n"] * (CLIENTS - len(said))
     assert sorted(path.name for path in (home / "published").iterdir()) == [".lock", "k.zip", published.CHECKSUMS]
 
 
