@@ -133,6 +133,13 @@ def tflite(count: int) -> bytes:
     return bytes(file.write([tensors[0]], [tensors[-1]]))
 
 
+def tflite_equal_names(count: int) -> bytes:
+    """A chain whose tensors have one name."""
+    import test_tflite as lite
+
+    return lite.sharing(count)
+
+
 def tensorflow(count: int) -> bytes:
     """A chain."""
     import test_tensorflow as tf
@@ -158,6 +165,7 @@ SOURCES: dict[str, tuple[str, Callable[[int], Any]]] = {
     "onnx long names": ("onnx", long_names),
     "ir": ("nnmeter-ir", ir),
     "tflite": ("tflite", tflite),
+    "tflite equal names": ("tflite", tflite_equal_names),
     "tensorflow": ("pb", tensorflow),
     "torch": ("torch", torch),
 }

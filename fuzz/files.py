@@ -349,8 +349,10 @@ class Pickles:
     def __init__(self, folder: Path) -> None:
         self._forests = forests()
         array = np.array([1, "a", None], dtype=object)
+        many = pickle.loads(self._forests[-1])
+        many.estimators_ *= 1000  # one after the first is three bytes
         others = (array, [array] * 20, _Call(np.array, ([1, 2],)), {"a": np.zeros(3, [("x", "O")])},
-                  np.random.RandomState(0), _Call(eval, ("1/0",)))  # fmt: skip
+                  np.random.RandomState(0), _Call(eval, ("1/0",)), many)  # fmt: skip
         self._others = tuple(map(pickle.dumps, others))
 
     def make(self, draw: random.Random) -> bytes:

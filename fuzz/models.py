@@ -331,7 +331,9 @@ class TfLite(Model):
     kind, suffix = "tflite", ".tflite"
 
     def grown(self, draw: random.Random) -> bytes:
-        """Up to five operators, each of some tensors, constants among them, with some options."""
+        """Up to five operators, each of some tensors, constants among them, with some options; or many that share."""
+        if draw.random() < 0.005:
+            return lite.sharing(*(draw.choice((1, 4, 100, 1000)) for _ in range(3)))
         file = lite.File()
         shape = draw.choice(SHAPES)
         tensors = [file.tensor("x", *shape, signature=draw.choice(((), (), (-1, *shape[1:]))))]

@@ -22,16 +22,16 @@ FLOAT32, INT32, INT8 = 0, 2, 9
 # "table", "tables", "text", "bytes", "ints".
 
 
-def write(out: bytearray, kind: str, value: Any) -> int:
+def write(out: bytearray, kind: str, value: Any, places: dict[int, int]) -> int:
     """Append a child and return where it lies."""
     if kind == "table":
-        return write_table(out, value)
+        return write_table(out, value, places)
     at = len(out)
     if kind == "tables":
         out += struct.pack("<I", len(value)) + bytes(4 * len(value))
         for i, each in enumerate(value):
             slot = at + 4 + 4 * i
-            struct.pack_into("<I", out, slot, write_table(out, each) - slot)
+            struct.pack_into("<I", out, slot, write_table(out, each, places) - slot)
     elif kind == "ints":
         out += struct.pack(f"<I{len(value)}i", len(value), *value)
     else:
@@ -40,20 +40,21 @@ def write(out: bytearray, kind: str, value: Any) -> int:
     return at
 
 
-def write_table(out: bytearray, fields: dict[int, tuple[str, Any]]) -> int:
+def write_table(out: bytearray, fields: dict[int, tuple[str, Any]], places: dict[int, int]) -> int:
+    """Append a table, and note by its ``id`` where."""
     slots = max(fields, default=-1) + 1
     vtable = len(out)
-    places = {slot: 4 + 8 * i for i, slot in enumerate(fields)}
+    inside = {slot: 4 + 8 * i for i, slot in enumerate(fields)}
     out += struct.pack("<HH", 4 + 2 * slots, 4 + 8 * len(fields))
-    out += struct.pack(f"<{slots}H", *(places.get(slot, 0) for slot in range(slots)))
-    table = len(out)
+    out += struct.pack(f"<{slots}H", *(inside.get(slot, 0) for slot in range(slots)))
+    table = places[id(fields)] = len(out)
     out += struct.pack("<i", table - vtable) + bytes(8 * len(fields))
     for slot, (kind, value) in fields.items():
-        at = table + places[slot]
+        at = table + inside[slot]
         if len(kind) == 1:
             struct.pack_into("<" + kind, out, at, value)
         else:
-            struct.pack_into("<I", out, at, write(out, kind, value) - at)
+            struct.pack_into("<I", out, at, write(out, kind, value, places) - at)
     return table
 
 
@@ -101,7 +102,8 @@ class File:
             entry[4] = ("table", options)
         self.operators.append(entry)
 
-    def write(self, inputs: list[int], outputs: list[int]) -> bytes:
+    def write(self, inputs: list[int], outputs: list[int], places: dict[int, int] | None = None) -> bytes:
+        """The file; ``places`` takes where its tables lie, by their ``id``."""
         graph = {
             0: ("tables", self.tensors),
             1: ("ints", inputs),
@@ -115,8 +117,30 @@ class File:
             2: ("tables", [graph]),
             4: ("tables", self.buffers),
         }
-        struct.pack_into("<I", out, 0, write_table(out, model))
+        struct.pack_into("<I", out, 0, write_table(out, model, {} if places is None else places))
         return bytes(out)
+
+
+def sharing(count: int, inputs: int = 2, letters: int = 4) -> bytes:
+    """``count`` sums one after the other that all have one list of inputs, and tensors that all have one name: each is
+    written once, behind all that refer to it."""
+    file = File()
+    tensors = [file.tensor("", 1, 4) for _ in range(count + 1)]
+    for i in range(count):
+        file.op("ADD_N", [0], [tensors[i + 1]])
+    for owner, slot in (*((each, 3) for each in file.tensors), *((each, 1) for each in file.operators)):
+        owner[slot] = ("I", 0)
+    places: dict[int, int] = {}
+    stored = bytearray(file.write([0], [tensors[-1]], places))
+    for owners, slot, shared in (
+        (file.tensors, 3, struct.pack("<I", letters) + b"a" * letters),
+        (file.operators, 1, struct.pack(f"<I{inputs}i", inputs, *[0] * inputs)),
+    ):
+        for owner in owners:
+            at = places[id(owner)] + 4 + 8 * [*owner].index(slot)
+            struct.pack_into("<I", stored, at, len(stored) - at)
+        stored += shared
+    return bytes(stored)
 
 
 def conv_options(stride: int = 1, activation: int = 0, padding: int = 0) -> dict[int, tuple[str, Any]]:
@@ -164,6 +188,19 @@ def test_a_convolution_and_its_fused_activation_are_two_nodes() -> None:
     assert graph.outputs == ("y",)
     assert out_shape(graph) == (1, 16, 4, 4)
     assert graph.notes == ("the unset batch of the input 'x' became 1",)
+
+
+def test_equal_names_are_told_apart() -> None:
+    graph = tflite.read(sharing(3))
+    assert graph.inputs == ("aaaa",)
+    assert [node.outputs[0] for node in graph.nodes] == ["aaaa_1", "aaaa_2", "aaaa_3"]
+
+
+@pytest.mark.parametrize("most", [{"inputs": 3000}, {"letters": 9000}])
+def test_a_file_stands_for_no_more_than_it_holds_some_times_over(most: dict[str, int]) -> None:
+    with pytest.raises(ModelFormatError, match="its tables share so much that the file"):
+        tflite.read(sharing(3000, **most))
+    assert len(tflite.read(sharing(3000)).nodes) == 3000
 
 
 def test_quantised_tensors_keep_their_types() -> None:

@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_trees import STUMP
 
+from nn_meter import limits
 from nn_meter.errors import BundleError, StorageError
-from nn_meter.predictors.bundle import Bundle, load, save, verify
+from nn_meter.predictors.bundle import MANIFEST, Bundle, load, save, verify
 from nn_meter.predictors.kind import ByData, Few, KindPredictor, OutOfRange, Unseen
 from nn_meter.predictors.parts import Interval, Roofline
 
@@ -88,6 +89,17 @@ def test_a_kind_is_opened_when_first_asked_for(tmp_path: Path) -> None:
     assert found.kinds["relu"].predict(np.array([[2.0]])) == [20.0]
     with pytest.raises(BundleError, match=r"b/kinds/01\.npz: this file of the bundle cannot be read"):
         verify(found)
+
+
+def test_kinds_take_no_more_memory_by_sharing_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(BUNDLE, tmp_path / "b")
+    manifest = json.loads((tmp_path / "b" / MANIFEST).read_text())
+    manifest["kinds"] |= {str(number): manifest["kinds"]["relu"] for number in range(100)}
+    (tmp_path / "b" / MANIFEST).write_text(json.dumps(manifest))
+    assert len([*load(tmp_path / "b").kinds.values()]) == len(manifest["kinds"])
+    monkeypatch.setattr(limits, "KINDS_BYTES", limits.Limit(50 * len(STUMP.to_bytes()), "bytes"))
+    with pytest.raises(BundleError, match=r"up to kinds/00\.npz: [0-9,]+ bytes; at most"):
+        [*load(tmp_path / "b").kinds.values()]
 
 
 def test_a_ratio_is_turned_into_ms() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import copyreg
 import json
 import os
@@ -153,6 +154,14 @@ def test_a_hostile_pickle_is_refused_and_runs_nothing(attack: str, tmp_path: Pat
 def test_what_is_no_forest_is_refused(stored: bytes) -> None:
     with pytest.raises(PredictorError, match=r"^bad\.pkl: not a pickled scikit-learn forest"):
         read_forest(stored, "bad.pkl")
+
+
+def test_a_tree_counts_as_often_as_it_is_named(model: Any) -> None:
+    """Each name of it takes three bytes of the file; read, it would take a tree."""
+    many = copy.copy(model)
+    many.estimators_ = model.estimators_ * 1000
+    with pytest.raises(PredictorError, match="trees of more bytes than the file has"):
+        read_forest(pickle.dumps(many), "many.pkl")
 
 
 def test_another_regressor_is_named() -> None:

@@ -117,6 +117,7 @@ class _Kinds(Mapping[str, KindPredictor]):
         self._files = files
         self._entries = entries
         self._opened: dict[str, KindPredictor] = {}
+        self._unpacked_bytes = 0
 
     def __getitem__(self, kind: str) -> KindPredictor:
         if kind not in self._opened:
@@ -137,7 +138,8 @@ class _Kinds(Mapping[str, KindPredictor]):
         stored = _checked(self._files, name, entry.text("sha256"))
         # arrays that unpack to more than they could need would take the memory before anything looks at them
         unpacked = Archive(stored, f"{self._files.where}: {name}", BundleError, _ADVICE).unpacked_bytes
-        limits.FILE_BYTES.check(unpacked, f"{self._files.where}: {name}, unpacked", BundleError)
+        self._unpacked_bytes += unpacked  # in all, since kinds may share one file, and keep what they make of it
+        limits.KINDS_BYTES.check(self._unpacked_bytes, f"{self._files.where}: up to {name}", BundleError)
         target = entry.text("target")
         if target not in ("latency_ms", "log_roofline_ratio"):
             entry.refuse("target", "'latency_ms' or 'log_roofline_ratio'")

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nn_meter import limits
 from nn_meter.errors import BundleError, PredictorError, UnsafePickleError
 from nn_meter.predictors.bundle import RULES, Bundle, load, save
 from nn_meter.predictors.kind import KindPredictor
@@ -121,7 +122,7 @@ def read_forest(stored: bytes, where: str) -> TreeEnsemble:
     try:
         _scan(stored, where)
         forest = _Unpickler(stored, where).load()
-        return _ensemble(forest)
+        return _ensemble(forest, len(stored))
     except PredictorError as e:
         if isinstance(e, BundleError):
             raise _broken(where, e) from None
@@ -141,9 +142,14 @@ def _scan(stored: bytes, where: str) -> None:
             raise ValueError(f"a memo index of {argument}")
 
 
-def _ensemble(forest: Any) -> TreeEnsemble:
+def _ensemble(forest: Any, size_bytes: int) -> TreeEnsemble:
     _expect(forest, _FORESTS, "the pickle")
-    trees = [_tree(_expect(tree, _TREES, "an estimator")) for tree in _state(forest)["estimators_"]]
+    trees = []
+    for estimator in _state(forest)["estimators_"]:
+        trees.append(_tree(_expect(estimator, _TREES, "an estimator")))
+        size_bytes -= trees[-1][1].nbytes
+        if size_bytes < 0:  # a name of three bytes would stand for a whole tree again
+            raise ValueError("trees of more bytes than the file has")
     if not trees:
         raise ValueError("the forest has no trees")
     widths = {width for width, _, _ in trees}
@@ -238,6 +244,7 @@ def _dtype(value: Any) -> np.dtype[Any]:
             raise ValueError(f"an array of {form!r}, which is no number")
         number: np.dtype[Any] = np.dtype(order + form)
         return number
+    limits.RANK.check(len(names), "a record of an array", PredictorError)
     formats = [_dtype(fields[name][0]) for name in names]
     if any(each.names for each in formats):
         raise ValueError("records within records")
@@ -256,6 +263,7 @@ def _array(value: Any) -> NDArray[Any]:
         state: Sequence[Any] = _expect(value, _RECONSTRUCT, "an array").state
         shape, dtype, fortran, raw = state[-4:]
         order = "F" if fortran else "C"
+    limits.RANK.check(len(shape), "an array", PredictorError)
     sizes = tuple(_number(size) for size in shape)
     if order not in ("C", "F") or any(size < 0 for size in sizes):
         raise ValueError(f"an array of shape {sizes} in the order {order!r}")

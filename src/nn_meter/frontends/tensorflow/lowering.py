@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import Final
 
 from nn_meter.errors import GraphError, ModelFormatError, UnsupportedOperatorError
+from nn_meter.frontends._names import Names
 from nn_meter.frontends.tensorflow.flow import Op
 from nn_meter.ir.graph import Attr, Node, Tensor
 from nn_meter.ir.shapes import infer
@@ -66,7 +67,7 @@ class Lowering:
         self.inputs: list[str] = []
         self.values: dict[str, Value] = {}
         self._images = images
-        self._names: set[str] = set()
+        self.unique = Names().unique
         self._views: dict[tuple[str, Layout | Shape, bool], str] = {}
 
     def value(self, key: str) -> Value:
@@ -111,15 +112,6 @@ class Lowering:
         if all(self.value(key).tensor.const for key in keys):
             return plain(rank)
         return self.wanted(op.output(), rank)
-
-    def unique(self, name: str) -> str:
-        """``name``, or with a number behind it where it is taken."""
-        found, count = name, 1
-        while found in self._names:
-            found = f"{name}_{count}"
-            count += 1
-        self._names.add(found)
-        return found
 
     def add_input(self, op: Op, name: str, shape: Shape, dtype: str) -> None:
         """A tensor that the caller provides, called ``name``; ``shape`` in the source's order."""
@@ -209,7 +201,7 @@ class Lowering:
                 f"{self.source}: node {op.name!r} ({op.kind}) has {outputs} outputs; the file is damaged"
             )
         name = self.unique(op.name + suffix)
-        names = tuple(name if i == 0 else f"{name}:{i}" for i in range(outputs))
+        names = (name, *(self.unique(f"{name}:{i}") for i in range(1, outputs)))[:outputs]
         origin = op.origin or op.kind
         return self._add(
             Node(
@@ -227,7 +219,6 @@ class Lowering:
             found = infer(node, [self.tensors[name] if name else None for name in node.inputs])
         except GraphError as error:
             raise GraphError(f"{self.source}: {error}") from error
-        self._names.update(node.outputs)
         for tensor in found:
             self.tensors[tensor.name] = tensor
         if not all(tensor.const for tensor in found):

@@ -10,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from nn_meter.errors import ModelFormatError, UnsupportedOperatorError
+from nn_meter.frontends._names import Names
 from nn_meter.frontends._source import head, opened, path_of, title
 from nn_meter.frontends.tensorflow.flow import Flow, Op
 from nn_meter.frontends.tensorflow.graph import Shapes, build
@@ -86,7 +87,7 @@ class _Reader:
         self._graph = graphs[0]
         self._tensors = self._graph.tables(0)
         self._keys: dict[int, str] = {}
-        self._names: set[str] = set()
+        self._unique = Names().unique
         self._ops: list[Op] = []
 
     def flow(self) -> Flow:
@@ -108,14 +109,6 @@ class _Reader:
         if not 0 <= number < len(DTYPES):
             raise ModelFormatError(f"tensor {index} has the unknown element type {number}")
         return DTYPES[number]
-
-    def _unique(self, name: str) -> str:
-        found, count = name, 1
-        while found in self._names:
-            found = f"{name}_{count}"
-            count += 1
-        self._names.add(found)
-        return found
 
     def _add_input(self, index: int) -> None:
         tensor = self._tensor(index)
