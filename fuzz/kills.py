@@ -38,7 +38,7 @@ _LONG_S = 3600.0
 """What has not come to its end by then never does, however busy the machine is."""
 
 _REFUSED = 2
-_WAITS = (0.5, 3.0)
+_WAITS = (0.5, 8.0)
 """A kill comes after so many times what a command takes that does next to nothing, on the machine as it is then."""
 
 _TRIES = 5
