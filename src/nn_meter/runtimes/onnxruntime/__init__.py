@@ -15,6 +15,7 @@ from nn_meter.runtimes.base import Pass, Runtime, rewriting
 from nn_meter.runtimes.equals import merge_equals
 from nn_meter.runtimes.onnxruntime import (
     blocked,
+    casts,
     channels_last,
     convolutions,
     functions,
@@ -72,6 +73,7 @@ PASSES: tuple[Pass, ...] = (
     Pass("fuse_matmul_add", products.fuse_matmul_add, "MatMulAddFusion"),
     Pass("merge_views_again", views.merge_views, "ReshapeFusion"),
     Pass("widen_halves", halves.widen, "InsertCastTransformer"),
+    Pass("merge_casts", casts.merge_casts, "RemoveDuplicateCastTransformer"),
     Pass("fuse_matmul_add_of_attention", products.fuse_matmul_add_of_attention, "MatMulAddFusion"),
     Pass("fuse_matmul_transpose", products.fuse_matmul_transpose, "MatmulTransposeFusion"),
     Pass("fuse_matmul_scale", products.fuse_matmul_scale, "MatMulScaleFusion"),
