@@ -276,3 +276,16 @@ def test_weights_that_are_scaled_whole_or_by_columns_stay_packed(
     weights = b.op("DequantizeLinear", *operands, axis=axis)
     found = compare(b.graph(b.op(product, b.input((4, 100)), weights)))
     assert found.ours == found.truth == found.both == (1 if axis == 1 and scales != (1,) else 2)
+
+
+@pytest.mark.parametrize("bias", [(40,), (1, 40), (1, 1, 40), (4, 1)])
+@pytest.mark.parametrize("lead", [(4,), (1, 4), (2, 3, 4)])
+@pytest.mark.parametrize("dtype", ["int4", "uint4", "int8"])
+def test_a_bias_behind_packed_weights_is_theirs_between_views_of_a_matrix(
+    dtype: str, lead: tuple[int, ...], bias: tuple[int, ...]
+) -> None:
+    b = GraphBuilder()
+    weights = b.op("DequantizeLinear", b.weight((64, 40), dtype), b.weight((2, 40)), axis=0, block_size=32)
+    product = b.op("MatMul", b.input((*lead, 64)), weights)
+    found = compare(b.graph(b.op("Relu", b.op("Add", product, b.weight(bias)))))
+    assert found.ours == found.truth == found.both

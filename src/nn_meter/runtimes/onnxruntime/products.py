@@ -24,28 +24,32 @@ def fuse_matmul_add_of_attention(work: Work, options: Options) -> None:
 def _fuse_matmul_add(work: Work, options: Options, kept: Set[str]) -> None:
     for op in work.ops("MatMul"):
         after = work.only_reader(op.outputs[0])
-        a, b = op.inputs
-        if after is None or after.op_type != "Add" or len(work.shape(b)) != 2 or len(work.shape(a)) < 2:
-            continue
-        if work.tensors[a].dtype not in _GEMM_DTYPES or options.denies(work, op, after):
-            continue
-        bias = next((i for i in after.inputs if i != op.outputs[0]), "")
-        n = work.shape(b)[1]
-        if not bias or work.shape(op.outputs[0]) != work.shape(after.outputs[0]):
-            continue
-        if len(work.shape(a)) == 2:
-            if work.shape(bias) in ((n,), (1, n), (work.shape(a)[0], 1), work.shape(op.outputs[0])):
-                work.fuse((op, after), "Gemm", [a, b, bias], after.outputs)
-            continue
-        if work.shape(bias) != (n,) or after.outputs[0] in kept:
-            continue
-        rows = prod(work.shape(a)[:-1])
-        flat = work.fresh("flat", (rows, work.shape(a)[-1]), a)
-        result = work.fresh("flat", (rows, n), a)
-        out = after.outputs
-        gemm = work.fuse((op, after), "Gemm", [flat, b, bias], [result])
-        work.add(Op("Reshape", [a], [flat], {}), before=gemm)
-        work.add(Op("Reshape", [result], out, {}), behind=gemm)
+        if after is not None and after.op_type == "Add" and not options.denies(work, op, after):
+            with_bias(work, op, after, kept)
+
+
+def with_bias(work: Work, op: Op, after: Op, kept: Set[str] = frozenset()) -> Op | None:
+    """The Gemm that a MatMul and the Add behind it become, if they do; sums that are ``kept`` do only without views."""
+    a, b = op.inputs
+    if len(work.shape(b)) != 2 or len(work.shape(a)) < 2 or work.tensors[a].dtype not in _GEMM_DTYPES:
+        return None
+    bias = next((i for i in after.inputs if i != op.outputs[0]), "")
+    n = work.shape(b)[1]
+    if not bias or work.shape(op.outputs[0]) != work.shape(after.outputs[0]):
+        return None
+    if len(work.shape(a)) == 2:
+        fits = work.shape(bias) in ((n,), (1, n), (work.shape(a)[0], 1), work.shape(op.outputs[0]))
+        return work.fuse((op, after), "Gemm", [a, b, bias], after.outputs) if fits else None
+    if work.shape(bias) != (n,) or after.outputs[0] in kept:
+        return None
+    rows = prod(work.shape(a)[:-1])
+    flat = work.fresh("flat", (rows, work.shape(a)[-1]), a)
+    result = work.fresh("flat", (rows, n), a)
+    out = after.outputs
+    gemm = work.fuse((op, after), "Gemm", [flat, b, bias], [result])
+    work.add(Op("Reshape", [a], [flat], {}), before=gemm)
+    work.add(Op("Reshape", [result], out, {}), behind=gemm)
+    return gemm
 
 
 def _of_attention(work: Work) -> set[str]:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from nn_meter.ir import Attr
 from nn_meter.kernels.rewriting import Op, Work
 from nn_meter.runtimes.base import Options
+from nn_meter.runtimes.onnxruntime.products import with_bias
 
 _MOVED = (
     *("Gather", "GatherElements", "Reshape", "Expand", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice"),
@@ -252,8 +253,9 @@ def _gemm(work: Work, op: Op) -> None:
 
 
 def _packed(work: Work, op: Op) -> None:
-    """Weights whose scales are one, one a column, or one for each block along the rows stay packed."""
-    x, w, *more = op.inputs
+    """Weights whose scales are one, one a column, or one for each block along the rows stay packed, unless a bias has
+    become part of the product that is no row."""
+    w = op.inputs[1]
     source, node = _source(work, w), work.folded.get(w)
     if source is None or node is None or op.attrs.get("transA", 0) or op.attrs.get("transB", 0):
         return
@@ -261,6 +263,12 @@ def _packed(work: Work, op: Op) -> None:
     shape, scales = work.shape(w), work.shape(source.inputs[1])
     along = 0 if block else 1  # never counted from behind
     if bits is None or len(shape) != 2 or scales == (1,) or (scales and node.attrs.get("axis", 1) != along):
+        return
+    after = work.only_reader(op.outputs[0]) if op.op_type == "MatMul" else None
+    if after is not None and after.op_type == "Add":
+        op = with_bias(work, op, after) or op
+    x, _, *more = op.inputs
+    if more and more[0] and work.shape(more[0]) != shape[1:]:
         return
     unsigned = work.tensors[source.inputs[0]].dtype.startswith("u")
     packed, scale, zero = source.inputs
