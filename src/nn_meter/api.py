@@ -215,14 +215,15 @@ def _answers(
     options: Mapping[str, Any],
     models: Sequence[Any],
 ) -> list[float | NnMeterError]:
-    subjects = [_caught(predictor._subject, model, model_type, input_shape, False, options) for model in models]
     latencies_ms = predictor._terms.latencies_ms
-    good = [each for each in subjects if not isinstance(each, NnMeterError)]
     found: list[float | NnMeterError]
-    try:
-        found = [*latencies_ms(good)]
-    except Exception:  # of one of them
-        found = [_caught(lambda each: latencies_ms([each])[0], each) for each in good]
+    with uncollected():
+        subjects = [_caught(predictor._subject, model, model_type, input_shape, False, options) for model in models]
+        good = [each for each in subjects if not isinstance(each, NnMeterError)]
+        try:
+            found = [*latencies_ms(good)]
+        except Exception:  # of one of them
+            found = [_caught(lambda each: latencies_ms([each])[0], each) for each in good]
     answers = iter(found)
     return [each if isinstance(each, NnMeterError) else next(answers) for each in subjects]
 

@@ -29,7 +29,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from itertools import combinations
 from types import MappingProxyType
 from typing import Any, Literal, SupportsIndex
@@ -327,8 +327,8 @@ class Encoder:
 
     def rows(self, halves: Sequence[Half], around: Sequence[int]) -> NDArray[np.float64]:
         """The rows of kernels that are surrounded so, as ``surroundings`` says it: float64 of shape (n, columns)."""
-        parts = [_around(around), np.stack([half.columns for half in halves])]
-        rows: NDArray[np.float64] = np.concatenate(parts, axis=1)[:, self._places]
+        own = np.concatenate([half.columns for half in halves]).reshape(len(halves), -1)
+        rows: NDArray[np.float64] = np.concatenate([_around(around), own], axis=1)[:, self._places]
         return rows
 
 
@@ -396,18 +396,15 @@ def _code(sizes: NDArray[np.float64], parts: int) -> NDArray[np.int64]:
 
 def _around(codes: Sequence[int]) -> NDArray[np.float64]:
     """The columns ``FOOTPRINT`` and ``AROUND``, shape (n, 7)."""
-    return np.array([_sizes(code) for code in codes])
-
-
-@lru_cache(100_000)
-def _sizes(code: int) -> Row:
-    found = []
+    found, left = [], np.array(codes, np.int64)
     for parts in (*(_PASSED,) * len(_RECENT), _WHOLE, _WHOLE, _WHOLE):
-        code, rest = divmod(code, _CODES)
-        found.append(_size(rest, parts))
+        left, code = np.divmod(left, _CODES)
+        found.append(_sizes(parts)[code])
     *recent, footprint, resident, kernels = found
-    return footprint, resident, min(footprint, LARGE), kernels, *reversed(recent)
+    return np.stack([footprint, resident, np.minimum(footprint, LARGE), kernels, *reversed(recent)], axis=1)
 
 
-def _size(code: int, parts: int) -> float:
-    return 2.0 ** ((code - _CODES // 2) / parts) if code else 0.0
+@cache
+def _sizes(parts: int) -> NDArray[np.float64]:
+    """What each code stands for."""
+    return np.array([0.0, *(2.0 ** ((code - _CODES // 2) / parts) for code in range(1, _CODES))])

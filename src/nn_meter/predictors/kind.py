@@ -245,14 +245,15 @@ class KindPredictor:
         """Column to its place in a row."""
         return {column: place for place, column in enumerate(self.columns)}
 
-    def predict(self, rows: NDArray[Any]) -> NDArray[np.float64]:
-        """Latencies in ms, float64 of shape (n,), for ``rows`` of shape (n, len(columns)).
+    def predict(self, rows: NDArray[Any], alike: Sequence[int] | None = None) -> NDArray[np.float64]:
+        """Latencies in ms, float64 of shape (n,), for ``rows`` of shape (n, len(columns)), of which ``alike`` says what
+        it says of trees.
 
         Raises:
             BundleError: rows of another width, or an answer that no latency can be.
         """
         given = np.asarray(rows, np.float64)
-        answer = self.regressor.predict(given)
+        answer = self.regressor.predict(given, alike)
         if self.target == "log_roofline_ratio":
             with np.errstate(over="ignore"):  # infinite then, which is refused below
                 answer = np.exp(answer) * given[:, self.columns.index(ROOFLINE)]

@@ -62,9 +62,9 @@ class KindAnswers:
                 "lacks; upgrade with: pip install -U nn-meter, or build it again"
             ) from error
 
-    def latencies_ms(self, rows: NDArray[np.float64]) -> list[float]:
-        """Milliseconds of each row."""
-        found = rows[:, 0] * self._factor if self.predictor is None else self.predictor.predict(rows)
+    def latencies_ms(self, rows: NDArray[np.float64], alike: Sequence[int] | None = None) -> list[float]:
+        """Milliseconds of each row; ``alike`` says which are of one config, by a number from 0 on."""
+        found = rows[:, 0] * self._factor if self.predictor is None else self.predictor.predict(rows, alike)
         answers: list[float] = found.tolist()
         return answers
 
@@ -165,7 +165,9 @@ class GraphEngine:
             self._known.clear()
         known = self._known
         for kind, own in _by_kind(dict.fromkeys([item for item in items if item not in known])).items():
-            self._known.update(zip(own, self._kind(kind).latencies_ms(self._rows(kind, own)), strict=True))
+            places: dict[Half, int] = {}
+            alike = [places.setdefault(half, len(places)) for half, _ in own]
+            self._known.update(zip(own, self._kind(kind).latencies_ms(self._rows(kind, own), alike), strict=True))
 
     def _rows(self, kind: str, items: Sequence[_Item]) -> NDArray[np.float64]:
         """Of items of this kind."""

@@ -11,10 +11,11 @@ from __future__ import annotations
 import io
 import zipfile
 import zlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,9 +38,21 @@ _UNREADABLE = (
     ArithmeticError, OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, MemoryError,
     NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
-_WORDS: tuple[tuple[int, type[np.integer[Any]]], ...] = ((32, np.uint32), (52, np.int64))
-"""Leaves per mask word: such words convert to float64 without rounding. The first that holds a tree's leaves is taken,
-else several of the last."""
+
+
+class _Word(NamedTuple):
+    """What holds a mask of leaves: ``bits`` of an integer that convert to a float of its size without rounding, whose
+    exponent, behind ``mantissa`` bits and above ``bias``, is then the place of the highest."""
+
+    bits: int
+    integer: type[np.int32 | np.int64]
+    real: type[np.float32 | np.float64]
+    mantissa: int
+    bias: int
+
+
+_WORDS = _Word(24, np.int32, np.float32, 23, 127), _Word(52, np.int64, np.float64, 52, 1023)
+"""The first that holds a tree's leaves is taken, else several of the last."""
 _MASK_BYTES_MAX = 16 << 20
 _BATCH_BYTES = 1 << 18  # rows are taken in batches whose masks stay in the processor's cache
 
@@ -76,8 +89,13 @@ class TreeEnsemble:
     def __len__(self) -> int:
         return len(self.roots)
 
-    def predict(self, rows: NDArray[Any]) -> Floats:
+    def predict(self, rows: NDArray[Any], alike: Sequence[int] | None = None) -> Floats:
         """Predict ``rows`` of shape (n, n_columns); float64 of shape (n,), in the unit of the target.
+
+        Args:
+            rows: numbers.
+            alike: the group of each row, from 0 on; without it all are one. What is equal throughout each group is
+                looked up once for it; the answers do not depend on it.
 
         Raises:
             BundleError: rows of another number of columns.
@@ -89,15 +107,14 @@ class TreeEnsemble:
             )
         if self.aggregate == "mean":
             given = given.astype(np.float32).astype(np.float64)
-        leaves = self._evaluator
-        terms = np.empty((min(len(given), leaves.batch), len(self) + 1))
-        terms[:, 0] = self.init
         out = np.empty(len(given))
-        for start in range(0, len(given), leaves.batch):
-            batch = given[start : start + leaves.batch]
-            terms[: len(batch), 1:] = self.value.take(leaves.of(batch))
+        done = 0
+        groups = np.zeros(len(given), np.intp) if alike is None else np.array(alike, np.intp)
+        for terms in self._evaluator.values(given, groups):
+            terms[:, 0] += self.init
             # accumulate adds strictly in order, as the libraries do; sum() would add pairwise
-            out[start : start + len(batch)] = np.add.accumulate(terms[: len(batch)], axis=1)[:, -1]
+            out[done : done + len(terms)] = np.add.accumulate(terms, axis=1, out=terms)[:, -1]
+            done += len(terms)
         return out / len(self) if self.aggregate == "mean" else out
 
     @cached_property
@@ -195,14 +212,14 @@ class _Shape:
         self.reached = np.concatenate(levels)
         self.inner = np.concatenate(inner_levels)
         self.leaves_max = int(self.leaves[trees.roots].max())
-        self.bits, self.dtype = next((word for word in _WORDS if word[0] >= self.leaves_max), _WORDS[-1])
-        self.words = -(-self.leaves_max // self.bits)
+        self.word = next((word for word in _WORDS if word.bits >= self.leaves_max), _WORDS[-1])
+        self.words = -(-self.leaves_max // self.word.bits)
         self.thresholds = {
             column: _distinct(trees.threshold[self.inner][trees.feature[self.inner] == column])
             for column in sorted(set(trees.feature[self.inner].tolist()))
         }
         ranks = sum(len(known) + 1 for known in self.thresholds.values())
-        self.mask_bytes = np.dtype(self.dtype).itemsize * ranks * len(trees.roots) * self.words
+        self.mask_bytes = np.dtype(self.word.integer).itemsize * ranks * len(trees.roots) * self.words
 
 
 def _distinct(values: Floats) -> Floats:
@@ -220,44 +237,74 @@ class _Masks:
     """
 
     def __init__(self, trees: TreeEnsemble, shape: _Shape) -> None:
-        count, words, bits = len(trees.roots), shape.words, shape.bits
-        self._count, self._words, self._bits, self._dtype = count, words, bits, shape.dtype
-        self.batch = max(1, _BATCH_BYTES // (np.dtype(shape.dtype).itemsize * count * words))
-        self._thresholds = shape.thresholds
-        self._tables: dict[int, NDArray[Any]] = {}
+        count, words, word = len(trees.roots), shape.words, shape.word
+        bits, integer = word.bits, word.integer
+        self._count, self._words, self._word = count, words, word
+        self._batch = max(1, _BATCH_BYTES // (np.dtype(integer).itemsize * count * words))
+        self._tables: list[tuple[int, Floats, NDArray[Any]]] = []
         for column, known in shape.thresholds.items():
             nodes = shape.inner[trees.feature[shape.inner] == column]
             ranks = np.searchsorted(known, trees.threshold[nodes]) + 1
-            table = np.full((len(known) + 1, count, words), (1 << bits) - 1, shape.dtype)
+            table = np.full((len(known) + 1, count, words), (1 << bits) - 1, integer)
             first = shape.first[nodes]
             cut = _span(first, first + shape.leaves[trees.left[nodes]], words, bits)
-            np.bitwise_and.at(table, (ranks, shape.tree[nodes]), ~cut.astype(shape.dtype))
+            np.bitwise_and.at(table, (ranks, shape.tree[nodes]), ~cut.astype(integer))
             np.bitwise_and.accumulate(table, axis=0, out=table)
-            self._tables[column] = table.reshape(len(known) + 1, -1)
+            self._tables.append((column, known, table.reshape(len(known) + 1, -1)))
         leaves = shape.reached[trees.left[shape.reached] < 0]
-        self._leaf = np.zeros(count * words * bits, np.int32)  # place to node, tree after tree
-        self._leaf[shape.tree[leaves] * (words * bits) + shape.first[leaves]] = leaves
-        self._last = np.arange(count) * (words * bits) + bits - 1 + 1023
+        self._value = np.zeros(count * words * bits)  # of the leaf at each place, tree after tree
+        self._value[shape.tree[leaves] * (words * bits) + shape.first[leaves]] = trees.value[leaves]
+        self._last = np.arange(count) * (words * bits) + bits - 1 + word.bias
 
-    def of(self, rows: Floats) -> NDArray[np.int32]:
-        """The leaf of each row in each tree, shape (rows, trees)."""
-        if not self._tables:
-            return np.broadcast_to(self._leaf[:: self._words * self._bits], (len(rows), self._count))
-        masks, own = np.empty((2, len(rows), self._count * self._words), self._dtype)
-        masks.fill((1 << self._bits) - 1)
-        for column, table in self._tables.items():
-            # to clip what is never out of range writes without a copy
-            table.take(self._thresholds[column].searchsorted(rows[:, column]), axis=0, out=own, mode="clip")
-            np.bitwise_and(masks, own, out=masks)
-        place = self._last
-        if self._words > 1:
-            by_word = masks.reshape(len(rows), self._count, self._words)
-            word = (by_word != 0).argmax(axis=2)
-            masks = np.take_along_axis(by_word, word[:, :, None], axis=2)[:, :, 0]
-            place = place + word * self._bits
-        exponent = masks.astype(np.float64).view(np.int64) >> 52  # of the highest set bit, biased by 1023
-        leaves: NDArray[np.int32] = self._leaf.take(place - exponent)
-        return leaves
+    def values(self, rows: Floats, groups: NDArray[np.intp]) -> Iterator[Floats]:
+        """See :class:`_Steps`; columns that are equal throughout each group are looked up once for it."""
+        word, wide = self._word, self._count * self._words
+        columns = np.ascontiguousarray(rows.T)
+        one = np.zeros(groups.max(initial=-1) + 1, np.intp)  # row of each group
+        one[groups] = np.arange(len(rows))
+        of_one = columns[:, one]
+        equal = (columns == of_one[:, groups]).all(axis=1).tolist()
+        shared = [(known.searchsorted(of_one[column]), table) for column, known, table in self._tables if equal[column]]
+        own = [(known.searchsorted(columns[column]), table) for column, known, table in self._tables if not equal[column]]
+        # made once: what is so large comes from the system each time, and goes back
+        most = min(self._batch, len(rows))
+        (all_masks, scratch), reached = np.empty((2, most, wide), word.integer), np.empty((len(one), wide), word.integer)
+        all_places, all_terms = np.empty((most, self._count), np.intp), np.empty((most, self._count))
+        reached.fill((1 << word.bits) - 1)
+        for some in self._batches(len(one)):
+            _conjoin(reached[some], shared, some, scratch)
+        for some in self._batches(len(rows)):
+            size = some.stop - some.start
+            masks, places, terms = all_masks[:size], all_places[:size], all_terms[:size]
+            reached.take(groups[some], axis=0, out=masks, mode="clip")
+            _conjoin(masks, own, some, scratch)
+            first: NDArray[np.intp] | int = 0
+            if self._words > 1:
+                by_word = masks.reshape(size, self._count, self._words)
+                first = (by_word != 0).argmax(axis=2)
+                masks = np.take_along_axis(by_word, first[:, :, None], axis=2)[:, :, 0]
+            exponents = scratch[:size, : self._count]
+            exponents.view(word.real)[:] = masks
+            exponents >>= word.mantissa
+            np.subtract(self._last, exponents, out=places)
+            places += first * word.bits
+            self._value.take(places, out=terms, mode="clip")
+            yield terms
+
+    def _batches(self, count: int) -> Iterator[slice]:
+        for start in range(0, count, self._batch):
+            yield slice(start, min(start + self._batch, count))
+
+
+def _conjoin(
+    masks: NDArray[Any], looked_up: Sequence[tuple[NDArray[np.intp], NDArray[Any]]], some: slice, scratch: NDArray[Any]
+) -> None:
+    """Conjoin each of ``masks`` with what it finds in each table, given by its ranks and the table."""
+    own = scratch[: len(masks)]
+    for ranks, table in looked_up:
+        # to clip what is never out of range writes without a copy
+        table.take(ranks[some], axis=0, out=own, mode="clip")
+        masks &= own
 
 
 def _span(start: Ints, stop: Ints, words: int, bits: int) -> NDArray[np.int64]:
@@ -276,7 +323,8 @@ class _Steps:
     def __init__(self, trees: TreeEnsemble, depth: int) -> None:
         self._depth = depth
         self._roots = trees.roots.astype(np.int64)
-        self.batch = max(1, _BATCH_BYTES // (8 * len(trees.roots)))
+        self._batch = max(1, _BATCH_BYTES // (8 * len(trees.roots)))
+        self._value = trees.value
         leaf = trees.left < 0
         self._feature = np.where(leaf, 0, trees.feature).astype(np.int64)
         self._threshold = np.where(leaf, np.inf, trees.threshold)
@@ -284,12 +332,15 @@ class _Steps:
         children = [np.where(leaf, itself, side) for side in (trees.left, trees.right)]
         self._child = np.stack(children, axis=1).astype(np.int64).ravel()
 
-    def of(self, rows: Floats) -> NDArray[np.int64]:
-        """The leaf of each row in each tree, shape (rows, trees)."""
-        cells = np.ascontiguousarray(rows).ravel()
-        origin = np.arange(len(rows))[:, None] * rows.shape[1]
-        node = np.broadcast_to(self._roots, (len(rows), len(self._roots)))
-        for _ in range(self._depth):
-            right = cells.take(self._feature.take(node) + origin) > self._threshold.take(node)
-            node = self._child.take(2 * node + right)
-        return node
+    def values(self, rows: Floats, groups: NDArray[np.intp]) -> Iterator[Floats]:
+        """The value of the leaf of each row in each tree, shape (rows, trees), of some rows at a time; the array is the
+        caller's until the next."""
+        for start in range(0, len(rows), self._batch):
+            batch = rows[start : start + self._batch]
+            cells = np.ascontiguousarray(batch).ravel()
+            origin = np.arange(len(batch))[:, None] * batch.shape[1]
+            node = np.broadcast_to(self._roots, (len(batch), len(self._roots)))
+            for _ in range(self._depth):
+                right = cells.take(self._feature.take(node) + origin) > self._threshold.take(node)
+                node = self._child.take(2 * node + right)
+            yield self._value.take(node)

@@ -11,7 +11,8 @@ import marshal
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
-from itertools import chain
+from functools import cache
+from itertools import chain, repeat
 from operator import attrgetter
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar
@@ -54,14 +55,14 @@ class Structures(Generic[Item]):
     """Larger graphs come one at a time: their structure is not looked at."""
 
     def __init__(self, charged: Callable[[Graph], Charged], item: Callable[[str, KernelConfig], Item]) -> None:
-        self._charged, self._item = charged, item
+        self._charged, self._made = charged, _Made(item)
         self._known: dict[_Key, _Ways[Item]] = {}
         self._latest: tuple[_Key, _Ways[Item]] | None = None
 
     def items(self, graph: Graph) -> list[Item]:
         """The items of what ``charged`` answers; a structure that comes again is not fused again."""
         found = self._found(graph) if len(graph.nodes) <= self._NODES else None
-        return [self._item(*each) for each in self._charged(graph)] if found is None else found
+        return [self._made.item(*each) for each in self._charged(graph)] if found is None else found
 
     def _found(self, graph: Graph) -> list[Item] | None:
         found = _structure(graph)
@@ -90,7 +91,7 @@ class Structures(Generic[Item]):
         if not ways.left:
             return None
         try:
-            way = branches[line] = _Way(graph, self._charged, self._item)
+            way = branches[line] = _Way(graph, self._charged, self._made)
         except (TypeError, AttributeError):  # a pass does with sizes what only numbers can
             ways.left = 0
             return None
@@ -137,18 +138,17 @@ class _Way(Generic[Item]):
         TypeError, AttributeError: a pass, or the config of a kernel, asks of a size what it does not answer.
     """
 
-    _REMEMBERED = 100_000
+    _REMEMBERED = 10_000
+    """Of each kernel, so many sizes."""
 
-    def __init__(
-        self, graph: Graph, charged: Callable[[Graph], Charged], item: Callable[[str, KernelConfig], Item]
-    ) -> None:
+    def __init__(self, graph: Graph, charged: Callable[[Graph], Charged], made: _Made[Item]) -> None:
         trace = _Trace()
         self.branches: dict[int, _Way[Item]] = {}
-        self._item = item
+        self._made = made
         self._kernels = charged(_traced(graph, trace))
         found = [[*_sizes(config)] for _, config in self._kernels]
         self._values = trace.function(found)
-        self._items: list[dict[tuple[Number, ...], Item]] = [{} for _ in self._kernels]
+        self._known = [made.known(*each) for each in self._kernels]
 
     def items(self, sizes: Sequence[int]) -> list[Item] | int:
         """Those of a graph of these sizes; where another way is taken, the line at which it parts."""
@@ -158,16 +158,36 @@ class _Way(Generic[Item]):
             return -1
         if isinstance(values, int):
             return values
-        found = map(dict.get, self._items, values)
-        return [self._made(place, values[place]) if item is None else item for place, item in enumerate(found)]
+        found = map(dict.get, self._known, values)
+        return [self._filled(place, values[place]) if item is None else item for place, item in enumerate(found)]
 
-    def _made(self, place: int, values: tuple[Number, ...]) -> Item:
-        known = self._items[place]
-        if len(known) >= self._REMEMBERED // len(self._items):
+    def _filled(self, place: int, values: tuple[Number, ...]) -> Item:
+        known = self._known[place]
+        if len(known) >= self._REMEMBERED:
             known.clear()
         kind, config = self._kernels[place]
-        made = known[values] = self._item(kind, _filled(config, iter(values)))
+        made = known[values] = self._made.item(kind, _filled(config, iter(values)))
         return made
+
+
+class _Made(Generic[Item]):
+    """Items that were made of kernels that are the same but for their sizes, in whichever graph they were."""
+
+    _REMEMBERED = 1_000
+
+    def __init__(self, item: Callable[[str, KernelConfig], Item]) -> None:
+        self.item = item
+        self._known: dict[tuple[str, KernelConfig], dict[tuple[Number, ...], Item]] = {}
+
+    def known(self, kind: str, config: KernelConfig) -> dict[tuple[Number, ...], Item]:
+        """The items of such kernels by their sizes, for whoever asks to add to."""
+        if len(self._known) >= self._REMEMBERED:
+            self._known.clear()
+        return self._known.setdefault((kind, _filled(config, repeat(_ANY))), {})
+
+
+_ANY: Any = object()
+"""In the place of a size."""
 
 
 def _traced(graph: Graph, trace: _Trace) -> Graph:
@@ -327,22 +347,26 @@ def _text(number: Size | Number) -> str:
     return number.text if isinstance(number, Size) else f"({number!r})"
 
 
-def _parts(given: Any) -> list[Any] | None:
+def _parts(given: Any) -> Sequence[Any]:
     """What a config, or a tuple in one, is made of; nothing for a plain value."""
-    if type(given) is tuple:
-        return [*given]
-    if is_dataclass(given) and not isinstance(given, type):
-        return [getattr(given, each.name) for each in fields(given)]
-    if type(given) in (str, int, float, bool, type(None)):
-        return None
-    raise TypeError(f"a config holds {type(given).__name__}")
+    return given if type(given) is tuple else [getattr(given, name) for name in _names(type(given))]
+
+
+@cache
+def _names(kind: type) -> Sequence[str]:
+    """Of a config's parts; a plain value has none."""
+    if is_dataclass(kind):
+        return [each.name for each in fields(kind)]
+    if kind in (str, int, float, bool, type(None)):
+        return ()
+    raise TypeError(f"a config holds {kind.__name__}")
 
 
 def _sizes(given: Any) -> Iterator[Size]:
     if type(given) is Size:
         yield given
     else:
-        for part in _parts(given) or ():
+        for part in _parts(given):
             yield from _sizes(part)
 
 
@@ -350,8 +374,7 @@ def _filled(given: Any, values: Iterator[Number]) -> Any:
     """``given`` with numbers in the place of its sizes."""
     if type(given) is Size:
         return next(values)
-    parts = _parts(given)
-    if parts is None:
-        return given
-    made = [_filled(part, values) for part in parts]
-    return tuple(made) if type(given) is tuple else type(given)(*made)
+    if type(given) is tuple:
+        return tuple([_filled(part, values) for part in given])
+    made = [_filled(part, values) for part in _parts(given)]
+    return type(given)(*made) if made else given
