@@ -150,14 +150,16 @@ def homes(work_folder: Path, legacy: Path) -> tuple[dict[str, str], dict[str, st
     meta = {"name": NAME, "version": VERSION, "category": "cpu", "package_location": str(legacy)}
     path = work_folder / "meta.yaml"
     path.write_text(json.dumps({**meta, "kernel_predictors": kernels}))
-    ours = {**os.environ, "NN_METER_HOME": str(work_folder / "ours")}
+    # installed packages have their bytecode; where it may not be written, ours would be compiled in each run
+    given = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+    ours = {**given, "NN_METER_HOME": str(work_folder / "ours")}
     register = [*command(), "register", "--predictor", str(path)]
     subprocess.run(register, env=ours, check=True, stdout=subprocess.DEVNULL)
     config = work_folder / "theirs" / ".nn_meter" / "config"
     config.mkdir(parents=True)
     (config / "predictors.yaml").write_text(f"[{path.read_text()}]")
     (config / "settings.yaml").write_text(json.dumps({"data_folder": str(config.parent / "data")}))
-    theirs = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    theirs = {key: value for key, value in given.items() if key != "PYTHONPATH"}
     return ours, {**theirs, "HOME": str(work_folder / "theirs")}
 
 

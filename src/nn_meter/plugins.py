@@ -234,12 +234,17 @@ def unknown(group: str, name: str, advice: str = "") -> InputError:
     return row.error(f"{text}. {advice}" if advice else text)
 
 
-@cache
 def _installed(entry_points: str) -> Mapping[str, str]:
-    """Names and places of other packages' entry points; asked once, since it reads every package's metadata."""
-    from importlib.metadata import entry_points as find
+    """Names and places of other packages' entry points."""
+    return {point.name: point.value for point in _all_installed().select(group=entry_points)}
 
-    return {point.name: point.value for point in find(group=entry_points)}
+
+@cache
+def _all_installed() -> Any:
+    """Asked once, since it reads every package's metadata."""
+    from importlib.metadata import entry_points
+
+    return entry_points()
 
 
 def registered(group: str) -> tuple[Plugin, ...]:

@@ -210,23 +210,24 @@ class _Shape:
             self.first[trees.left[inner]] = self.first[inner]
             self.first[trees.right[inner]] = self.first[inner] + self.leaves[trees.left[inner]]
         self.reached = np.concatenate(levels)
-        self.inner = np.concatenate(inner_levels)
+        inner = np.concatenate(inner_levels)
         self.leaves_max = int(self.leaves[trees.roots].max())
         self.word = next((word for word in _WORDS if word.bits >= self.leaves_max), _WORDS[-1])
         self.words = -(-self.leaves_max // self.word.bits)
-        self.thresholds = {
-            column: _distinct(trees.threshold[self.inner][trees.feature[self.inner] == column])
-            for column in sorted(set(trees.feature[self.inner].tolist()))
-        }
+        by_column = inner[np.argsort(trees.feature[inner], kind="stable")]
+        columns, starts = _distinct(trees.feature[by_column])
+        ends = *starts[1:], len(by_column)
+        # of each column, those that ask for it
+        self.nodes = {c: by_column[start:end] for c, start, end in zip(columns.tolist(), starts, ends, strict=False)}
+        self.thresholds = {column: _distinct(np.sort(trees.threshold[nodes]))[0] for column, nodes in self.nodes.items()}
         ranks = sum(len(known) + 1 for known in self.thresholds.values())
         self.mask_bytes = np.dtype(self.word.integer).itemsize * ranks * len(trees.roots) * self.words
 
 
-def _distinct(values: Floats) -> Floats:
-    """Each value once, sorted; ``np.unique`` would import numpy's masked arrays first."""
-    found = np.sort(values)
-    once: Floats = found[np.concatenate([[True], found[1:] != found[:-1]])]
-    return once
+def _distinct(values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.intp]]:
+    """Each of sorted values once, and where it begins; ``np.unique`` would import numpy's masked arrays first."""
+    starts = np.flatnonzero(np.concatenate([[True], values[1:] != values[:-1]])[: len(values)])
+    return values[starts], starts
 
 
 class _Masks:
@@ -243,7 +244,7 @@ class _Masks:
         self._batch = max(1, _BATCH_BYTES // (np.dtype(integer).itemsize * count * words))
         self._tables: list[tuple[int, Floats, NDArray[Any]]] = []
         for column, known in shape.thresholds.items():
-            nodes = shape.inner[trees.feature[shape.inner] == column]
+            nodes = shape.nodes[column]
             ranks = np.searchsorted(known, trees.threshold[nodes]) + 1
             table = np.full((len(known) + 1, count, words), (1 << bits) - 1, integer)
             first = shape.first[nodes]

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from nn_meter.frontends.torch.call import each, is_tensor
+from nn_meter.frontends.torch.call import each, is_tensor, spread
 
 Shape = tuple[int, ...]
 Rule = Callable[..., Shape | None]
@@ -54,6 +54,20 @@ def _linear(x: Any, weight: Any, bias: Any = None) -> Shape | None:
     return (*x.shape[:-1], weight.shape[0]) if known and _fit([bias], weight.shape[:1], x) else None
 
 
+def _convolution(
+    x: Any, weight: Any, bias: Any, strides: Sequence[int], pads: Sequence[int], dilations: Sequence[int], turned: bool,
+    _: Sequence[int], groups: int,
+) -> Shape | None:  # fmt: skip
+    n = x.dim() - 2
+    known = not turned and n > 0 and _plain(x) and x.numel() > 0 and groups > 0 and min(*strides, *dilations) > 0 <= min(pads)
+    known = known and weight.dim() == n + 2 and _fit([weight], (len(weight), x.shape[1] // groups, *weight.shape[2:]), x)
+    if not known or x.shape[1] % groups or len(weight) % groups or not _fit([bias], weight.shape[:1], x):
+        return None
+    windows = zip(x.shape[2:], weight.shape[2:], *(spread(each, n) for each in (strides, pads, dilations)), strict=True)
+    sizes = [(size + 2 * pad - dilation * (kernel - 1) - 1) // stride + 1 for size, kernel, stride, pad, dilation in windows]
+    return (len(x), len(weight), *sizes) if min(sizes) > 0 else None
+
+
 def _adaptive(x: Any, size: Sequence[int]) -> Shape | None:
     known = _plain(x) and x.dim() == 2 + len(size) and x.numel() > 0 and min(size) > 0
     return (*x.shape[:2], *size) if known else None
@@ -66,6 +80,7 @@ RULES: Mapping[str, Rule] = {
     "layer_norm": _layer_norm,
     "group_norm": _group_norm,
     "linear": _linear,
+    "convolution": _convolution,
     "adaptive_avg_pool2d": _adaptive,
     "_grouped_mm": lambda rows, matrices, *_: (*rows.shape[:-1], matrices.shape[-1]),
 }  # fmt: skip
