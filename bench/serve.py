@@ -77,7 +77,7 @@ def alone_s(models: Sequence[bytes]) -> float:
 
 
 def round_of(clients: int, uploads: Sequence[Callable[[], tuple[int, float]]]) -> None:
-    """Run uploads by so many clients, and print how they went."""
+    """Run uploads by so many clients, and print how they went; by its number, which the server failed at."""
     start_s = time.perf_counter()
     with ThreadPoolExecutor(clients) as pool:
         found = [each.result() for each in [pool.submit(upload) for upload in uploads]]
@@ -87,6 +87,8 @@ def round_of(clients: int, uploads: Sequence[Callable[[], tuple[int, float]]]) -
     print(f"  {len(found)} requests by {clients} clients in {all_s:.1f} s: {statuses}")
     print(f"  {len(found) / all_s:.1f} a second; {statistics.median(times):.2f} s in the median, "
           f"{times[int(0.95 * len(times))]:.2f} s for nineteen of twenty")  # fmt: skip
+    if failed := {number: status for number, (status, _) in enumerate(found) if status >= 500}:
+        print(f"  failed at (number: status): {failed}", flush=True)
 
 
 def main() -> int:

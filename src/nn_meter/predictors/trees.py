@@ -219,7 +219,7 @@ class _Shape:
         ends = *starts[1:], len(by_column)
         # of each column, those that ask for it
         self.nodes = {c: by_column[start:end] for c, start, end in zip(columns.tolist(), starts, ends, strict=False)}
-        self.thresholds = {column: _distinct(np.sort(trees.threshold[nodes]))[0] for column, nodes in self.nodes.items()}
+        self.thresholds = {c: _distinct(np.sort(trees.threshold[nodes]))[0] for c, nodes in self.nodes.items()}
         ranks = sum(len(known) + 1 for known in self.thresholds.values())
         self.mask_bytes = np.dtype(self.word.integer).itemsize * ranks * len(trees.roots) * self.words
 
@@ -249,7 +249,7 @@ class _Masks:
             table = np.full((len(known) + 1, count, words), (1 << bits) - 1, integer)
             first = shape.first[nodes]
             cut = _span(first, first + shape.leaves[trees.left[nodes]], words, bits)
-            np.bitwise_and.at(table, (ranks, shape.tree[nodes]), ~cut.astype(integer))
+            np.bitwise_and.at(table, (ranks, shape.tree[nodes]), np.bitwise_not(cut.astype(integer)))
             np.bitwise_and.accumulate(table, axis=0, out=table)
             self._tables.append((column, known, table.reshape(len(known) + 1, -1)))
         leaves = shape.reached[trees.left[shape.reached] < 0]
@@ -265,13 +265,13 @@ class _Masks:
         one[groups] = np.arange(len(rows))
         of_one = columns[:, one]
         equal = (columns == of_one[:, groups]).all(axis=1).tolist()
-        shared = [(known.searchsorted(of_one[column]), table) for column, known, table in self._tables if equal[column]]
-        own = [(known.searchsorted(columns[column]), table) for column, known, table in self._tables if not equal[column]]
+        shared = [(known.searchsorted(of_one[c]), table) for c, known, table in self._tables if equal[c]]
+        own = [(known.searchsorted(columns[c]), table) for c, known, table in self._tables if not equal[c]]
         # made once: what is so large comes from the system each time, and goes back
         most = min(self._batch, len(rows))
-        (all_masks, scratch), reached = np.empty((2, most, wide), word.integer), np.empty((len(one), wide), word.integer)
+        all_masks, scratch = np.empty((2, most, wide), word.integer)
         all_places, all_terms = np.empty((most, self._count), np.intp), np.empty((most, self._count))
-        reached.fill((1 << word.bits) - 1)
+        reached = np.full((len(one), wide), (1 << word.bits) - 1, word.integer)
         for some in self._batches(len(one)):
             _conjoin(reached[some], shared, some, scratch)
         for some in self._batches(len(rows)):
@@ -279,16 +279,16 @@ class _Masks:
             masks, places, terms = all_masks[:size], all_places[:size], all_terms[:size]
             reached.take(groups[some], axis=0, out=masks, mode="clip")
             _conjoin(masks, own, some, scratch)
-            first: NDArray[np.intp] | int = 0
+            np.copyto(places, self._last)
             if self._words > 1:
                 by_word = masks.reshape(size, self._count, self._words)
                 first = (by_word != 0).argmax(axis=2)
                 masks = np.take_along_axis(by_word, first[:, :, None], axis=2)[:, :, 0]
+                places += first * word.bits
             exponents = scratch[:size, : self._count]
             exponents.view(word.real)[:] = masks
             exponents >>= word.mantissa
-            np.subtract(self._last, exponents, out=places)
-            places += first * word.bits
+            places -= exponents
             self._value.take(places, out=terms, mode="clip")
             yield terms
 

@@ -349,7 +349,8 @@ def _text(number: Size | Number) -> str:
 
 def _parts(given: Any) -> Sequence[Any]:
     """What a config, or a tuple in one, is made of; nothing for a plain value."""
-    return given if type(given) is tuple else [getattr(given, name) for name in _names(type(given))]
+    kind: Any = type(given)
+    return given if kind is tuple else [getattr(given, name) for name in _names(kind)]
 
 
 @cache

@@ -58,13 +58,19 @@ def _convolution(
     x: Any, weight: Any, bias: Any, strides: Sequence[int], pads: Sequence[int], dilations: Sequence[int], turned: bool,
     _: Sequence[int], groups: int,
 ) -> Shape | None:  # fmt: skip
-    n = x.dim() - 2
-    known = not turned and n > 0 and _plain(x) and x.numel() > 0 and groups > 0 and min(*strides, *dilations) > 0 <= min(pads)
-    known = known and weight.dim() == n + 2 and _fit([weight], (len(weight), x.shape[1] // groups, *weight.shape[2:]), x)
-    if not known or x.shape[1] % groups or len(weight) % groups or not _fit([bias], weight.shape[:1], x):
+    n, windows = x.dim() - 2, (strides, pads, dilations)
+    if turned or n < 1 or groups < 1 or not min(*strides, *dilations) > 0 <= min(pads):
         return None
-    windows = zip(x.shape[2:], weight.shape[2:], *(spread(each, n) for each in (strides, pads, dilations)), strict=True)
-    sizes = [(size + 2 * pad - dilation * (kernel - 1) - 1) // stride + 1 for size, kernel, stride, pad, dilation in windows]
+    whole = _plain(x) and x.numel() > 0 and x.shape[1] % groups == 0 and len(weight) % groups == 0
+    of_weight, of_bias = (len(weight), x.shape[1] // groups, *weight.shape[2:]), weight.shape[:1]
+    if not whole or weight.dim() != n + 2 or not (_fit([weight], of_weight, x) and _fit([bias], of_bias, x)):
+        return None
+    sizes = [
+        (size + 2 * pad - dilation * (kernel - 1) - 1) // stride + 1
+        for size, kernel, stride, pad, dilation in zip(
+            x.shape[2:], weight.shape[2:], *(spread(w, n) for w in windows), strict=True
+        )
+    ]
     return (len(x), len(weight), *sizes) if min(sizes) > 0 else None
 
 
