@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from nn_meter.predictors.bundle import Bundle
 from nn_meter.predictors.kind import KindPredictor
@@ -18,8 +18,11 @@ from nn_meter.predictors.trees import TreeEnsemble
 
 SHARED = Path(__file__).parents[1] / ".." / "shared"
 
-settings.register_profile("fixed", derandomize=True, deadline=None)
-settings.register_profile("seeded", deadline=None, database=None)
+_BUSY = (HealthCheck.too_slow,)
+"""What a busy machine breaks."""
+
+settings.register_profile("fixed", derandomize=True, deadline=None, suppress_health_check=_BUSY)
+settings.register_profile("seeded", deadline=None, database=None, suppress_health_check=_BUSY)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from waiting import LONG_S
 
 from nn_meter import __version__
 from nn_meter.devices.link import Channel, LocalLink, ProcessChannel, open_link
@@ -109,7 +110,7 @@ def channel(code: str) -> Iterator[ProcessChannel]:
 
 def test_this_machine_runs_programs_within_a_time_limit() -> None:
     link = open_link("local")
-    done = link.run([sys.executable, "-c", "import sys; print('x'); sys.exit('why')"], timeout_s=60)
+    done = link.run([sys.executable, "-c", "import sys; print('x'); sys.exit('why')"], timeout_s=LONG_S)
     assert (done.status, done.stdout, done.stderr) == (1, "x\n", "why\n")
     with pytest.raises(DeviceError, match=r"still running after 0\.1 s"):
         link.run([sys.executable, "-c", "import time; time.sleep(100)"], timeout_s=0.1)
@@ -122,12 +123,12 @@ def test_this_machine_runs_programs_within_a_time_limit() -> None:
 def test_a_channel_carries_lines_and_keeps_the_last_words() -> None:
     with channel("import sys; print(input()[::-1]); print('oh', file=sys.stderr); sys.exit(4)") as opened:
         opened.send("abc")
-        assert opened.receive(60) == "cba"
-        assert opened.wait(60) == 4
+        assert opened.receive(LONG_S) == "cba"
+        assert opened.wait(LONG_S) == 4
         assert opened.said() == "oh"
         for _ in range(2):
             with pytest.raises(EOFError):
-                opened.receive(60)
+                opened.receive(LONG_S)
     with channel("input()") as opened:
         assert opened.receive(0.05) is None
 
@@ -146,7 +147,7 @@ def test_a_worker_measures_where_its_link_leads(tmp_path: Path) -> None:
     model.write_bytes(os.urandom(3 << 19))  # more than is sent at once
     there = tmp_path / "there"
     there.mkdir()
-    with Worker(timeout_s=60, link=FarLink(there)) as worker:
+    with Worker(timeout_s=LONG_S, link=FarLink(there)) as worker:
         assert worker.call(home) == str(there)
         path = worker.attach(model)
         assert not path.is_absolute()
@@ -154,10 +155,10 @@ def test_a_worker_measures_where_its_link_leads(tmp_path: Path) -> None:
         assert worker.call(content, path) == model.read_bytes()
         (there / path).unlink()
         assert worker.call(present, path) is False  # it is not sent again
-    with Worker(timeout_s=60) as worker:
+    with Worker(timeout_s=LONG_S) as worker:
         assert worker.attach(model) == model
     with pytest.raises(DeviceError, match=r"nothing: cannot be sent to far://machine \(No such file"):
-        Worker(timeout_s=60, link=FarLink(there)).attach(tmp_path / "nothing")
+        Worker(timeout_s=LONG_S, link=FarLink(there)).attach(tmp_path / "nothing")
 
 
 def test_a_file_that_does_not_fit_there_is_a_refusal_that_says_so(tmp_path: Path) -> None:
@@ -167,7 +168,7 @@ def test_a_file_that_does_not_fit_there_is_a_refusal_that_says_so(tmp_path: Path
     there = tmp_path / "there"
     there.mkdir()
     said = r"far://machine: .* cannot be written on the device \(File too large\); free some space"
-    with Worker(timeout_s=60, link=FarLink(there, worker=limited)) as worker:
+    with Worker(timeout_s=LONG_S, link=FarLink(there, worker=limited)) as worker:
         path = worker.attach(model)
         with pytest.raises(DeviceError, match=said):
             worker.call(content, path)
@@ -179,7 +180,7 @@ CUT = Failure("lost", "the link to far://machine was cut")
 
 def test_a_cut_link_is_a_failure_and_the_worker_goes_on_once_it_is_back(tmp_path: Path) -> None:
     link = FarLink(tmp_path)
-    with Worker(timeout_s=60, link=link) as worker:
+    with Worker(timeout_s=LONG_S, link=link) as worker:
         assert worker.call(wait, 0.0) == 0.0
         link.cut = True
         assert worker.call(wait, 0.0) == CUT
@@ -198,7 +199,7 @@ def test_a_lost_link_is_tried_again_and_its_files_and_its_task_come_again(tmp_pa
 
     model = tmp_path / "model.onnx"
     model.write_bytes(b"model")
-    with Worker(timeout_s=60, link=link, waits_s=(0.0, 0.01, 0.02), lost=lost) as worker:
+    with Worker(timeout_s=LONG_S, link=link, waits_s=(0.0, 0.01, 0.02), lost=lost) as worker:
         path = worker.attach(model)
         assert worker.call(content, path) == b"model"
         (tmp_path / path).unlink()
@@ -210,7 +211,7 @@ def test_a_lost_link_is_tried_again_and_its_files_and_its_task_come_again(tmp_pa
 def test_a_link_that_does_not_come_back_ends_the_work(tmp_path: Path) -> None:
     link = FarLink(tmp_path, cut=True)
     with (
-        Worker(timeout_s=60, link=link, waits_s=(0.0, 0.01)) as worker,
+        Worker(timeout_s=LONG_S, link=link, waits_s=(0.0, 0.01)) as worker,
         pytest.raises(MeasurementError, match=r"did not come back within 0\.01 s: .* go on with --resume"),
     ):
         worker.call(wait, 0.0)
@@ -227,7 +228,7 @@ def test_a_task_that_cuts_the_link_each_time_is_a_failure_of_its_own(tmp_path: P
         return channel
 
     link.open = opened  # type: ignore[method-assign]
-    with Worker(timeout_s=60, link=link, waits_s=(0.0,)) as worker:
+    with Worker(timeout_s=LONG_S, link=link, waits_s=(0.0,)) as worker:
         assert worker.call(wait, 0.0) == CUT
     assert len(link.opened) == 3
 
@@ -235,16 +236,19 @@ def test_a_task_that_cuts_the_link_each_time_is_a_failure_of_its_own(tmp_path: P
 def test_another_version_there_is_refused(tmp_path: Path) -> None:
     old = ("sh", "-c", "read line; echo nn-meter is ready: 2.9; cat")
     with (
-        Worker(timeout_s=60, link=FarLink(tmp_path, worker=old)) as worker,
+        Worker(timeout_s=LONG_S, link=FarLink(tmp_path, worker=old)) as worker,
         pytest.raises(DeviceError, match=r"nn-meter 2\.9 is there, and .* pip install 'nn-meter\[build\]=="),
     ):
         worker.call(wait, 0.0)
 
 
-def test_a_slow_link_is_waited_for_no_longer_than_its_limit(tmp_path: Path) -> None:
-    with Worker(timeout_s=5, link=FarLink(tmp_path, delay_s=0.1)) as worker:
+def test_a_slow_link_is_waited_for_no_longer_than_its_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Worker(timeout_s=LONG_S, link=FarLink(tmp_path, delay_s=0.1)) as worker:
         assert worker.call(wait, 0.1) == 0.1
-        failed = worker.call(wait, 100.0)
+        monkeypatch.setattr(worker, "_timeout_s", 1.0)
+        failed = worker.call(wait, LONG_S)
         assert isinstance(failed, Failure)
         assert failed.kind == "timeout"
 
@@ -254,33 +258,33 @@ def test_the_program_ends_with_its_standard_input(tmp_path: Path) -> None:
     opened = link.open(link.worker)
     assert isinstance(opened, FarChannel)
     opened.send('{"processors": null}')
-    while not (opened.receive(60) or "").startswith(READY):
+    while not (opened.receive(LONG_S) or "").startswith(READY):
         pass
     opened.send(json.dumps({"task": f"{wait.__module__}:wait", "args": [1000.0], "told": False}))
     assert opened._process.stdin is not None
     opened._process.stdin.close()
-    assert opened._process.wait(60) == 0
+    assert opened._process.wait(LONG_S) == 0
     opened.close()
 
 
 def test_a_program_that_never_stops_printing_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nn_meter.devices.link.PRINTED_BYTES", Limit(100_000, "bytes printed by a program"))
     with pytest.raises(DeviceError, match=r"yes: \d+,\d+ bytes printed by a program; at most 100,000 are read"):
-        LocalLink().run(["yes"], timeout_s=60)
+        LocalLink().run(["yes"], timeout_s=LONG_S)
     with channel("import sys\nwhile True: print('x' * 1000)") as talker:
-        assert talker.receive(60) == "x" * 1000
+        assert talker.receive(LONG_S) == "x" * 1000
 
 
 @pytest.mark.parametrize("said", ['{"value": "x"}', '{"failure": 3}', "{}", '{"value": [[[[[[[[[[1]]]]]]]]]]}'])
 def test_an_answer_that_is_none_is_said(said: str) -> None:
-    worker = Worker(timeout_s=30, link=Answering(said=said))
+    worker = Worker(timeout_s=LONG_S, link=Answering(said=said))
     with worker, pytest.raises(MeasurementError, match="no result of hello"):
         worker.call(hello)
 
 
 @pytest.mark.parametrize("said", ["3", "[]", "[" * 100_000, '{"heard": 3}', '{"heard": [NaN, null, null, "x"]}'])
 def test_what_is_no_message_costs_the_task(said: str) -> None:
-    with Worker(timeout_s=30, link=Answering(said=said)) as worker:
+    with Worker(timeout_s=LONG_S, link=Answering(said=said)) as worker:
         assert isinstance(worker.call(hello_slowly, progress=lambda *told: None), Failure)
 
 

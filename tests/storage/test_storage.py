@@ -14,6 +14,7 @@ from pathlib import Path
 from time import sleep
 
 import pytest
+from waiting import LONG_S
 
 from nn_meter import storage
 from nn_meter.errors import BuildError, InputError, StorageError
@@ -148,15 +149,15 @@ def test_what_a_killed_process_left_goes_a_day_later(tmp_path: Path) -> None:
 def _hold(lock: Path, held: object, free: object) -> None:
     with storage.locked(lock):
         held.set()  # type: ignore[attr-defined]
-        free.wait(30)  # type: ignore[attr-defined]
+        free.wait(LONG_S)  # type: ignore[attr-defined]
 
 
 def test_a_lock_is_held_by_one_process_and_freed_by_its_end(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     held, free = context.Event(), context.Event()
-    holder = context.Process(target=_hold, args=(tmp_path / "lock", held, free))
+    holder = context.Process(target=_hold, args=(tmp_path / "lock", held, free), daemon=True)
     holder.start()
-    assert held.wait(30)
+    assert held.wait(LONG_S)
     asked = 0
 
     def waiting() -> None:
