@@ -12,6 +12,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import count
 from pathlib import Path
 from time import sleep
 from typing import Any
@@ -36,6 +37,7 @@ from nn_meter.predictors.bundle import Bundle
 from nn_meter.predictors.catalogue import find, list_predictors, load_predictor, version_key
 from nn_meter.predictors.kind import KindPredictor
 from nn_meter.predictors.registration import register, unregister
+from nn_meter.storage import downloads
 
 SHARED = Path(__file__).parents[2] / ".." / "shared" / "legacy" / "k8_predictor"
 CPU = "cortexA76cpu_tflite21"
@@ -280,7 +282,8 @@ def test_who_waits_for_another_fetch_says_so(
 def test_a_mirror_that_drips_is_given_up(server: _Server, monkeypatch: pytest.MonkeyPatch) -> None:
     server.content = b"x"
     monkeypatch.setattr(limits, "DOWNLOAD_S", 0.0)
-    with pytest.raises(DownloadError, match=r"after 0 s there are 1 bytes, which is too slow.*NN_METER_MIRROR"):
+    monkeypatch.setattr(downloads, "monotonic", count().__next__)  # a second goes by whenever somebody looks
+    with pytest.raises(DownloadError, match=r"after 1 s there are 1 bytes, which is too slow.*NN_METER_MIRROR"):
         load_predictor(CPU)
 
 
