@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import re
 import shutil
-import socket
 import subprocess
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 
 import onnx
@@ -15,6 +15,7 @@ import pytest
 import yaml
 from adbd import Phone
 from benchmark_model import answer, printed
+from waiting import LONG_S
 
 from nn_meter.backends.benchmark_model import (
     BenchmarkModel,
@@ -31,7 +32,7 @@ from nn_meter.builder.backends import connect_backend
 from nn_meter.builder.config import PLATFORMS, builder_config, create_workspace
 from nn_meter.building import BuildPlan, build
 from nn_meter.cli.main import main
-from nn_meter.devices import known
+from nn_meter.devices import adb, known
 from nn_meter.devices.adb import AdbLink
 from nn_meter.devices.device import Device
 from nn_meter.devices.link import Finished, open_link
@@ -60,16 +61,28 @@ TOLD = (
 GOOD = printed(4, 812.5, TOLD)
 
 
-def whole(backend: dict[str, float]) -> list[float]:
-    """Called in a worker."""
-    with BenchmarkModelPrepared(MODEL, BenchmarkModel(BenchmarkModelConfig(**backend))) as prepared:  # type: ignore[arg-type]
-        return prepared.run(4)
+LIMITS = ("_ANSWER_S", "_GRACE_S", "_PUSH_S")
+"""How long the client is waited for."""
 
 
-def parts(backend: dict[str, float]) -> list[list[float]]:
+def prepared(settings: dict[str, float]) -> BenchmarkModelPrepared:
+    """The model on the phone, which has its time but where ``settings`` say otherwise; called in a worker."""
+    for limit in LIMITS:
+        setattr(adb, limit, LONG_S)
+    patient = {"run_s": LONG_S, "cool_s": LONG_S, **settings}
+    return BenchmarkModelPrepared(MODEL, BenchmarkModel(BenchmarkModelConfig(**patient)))  # type: ignore[arg-type]
+
+
+def whole(settings: dict[str, float]) -> list[float]:
     """Called in a worker."""
-    with BenchmarkModelPrepared(MODEL, BenchmarkModel(BenchmarkModelConfig(**backend))) as prepared:  # type: ignore[arg-type]
-        return [list(trace.latencies_ms) for trace in prepared.trace(4)]
+    with prepared(settings) as model:
+        return model.run(4)
+
+
+def parts(settings: dict[str, float]) -> list[list[float]]:
+    """Called in a worker."""
+    with prepared(settings) as model:
+        return [list(trace.latencies_ms) for trace in model.trace(4)]
 
 
 def phone_itself() -> Device:
@@ -79,14 +92,14 @@ def phone_itself() -> Device:
 
 @pytest.fixture(scope="module")
 def _phone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Phone]:
-    """A phone, and an adb server of these tests."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = str(free.getsockname()[1])
+    """A phone, and an adb server of these tests, at a socket that nobody else can take."""
     made = Phone(tmp_path_factory.mktemp("phone"))
     model, abi = "[ro.product.model]: [Pixel 9]", "[ro.product.cpu.abi]: [arm64-v8a]"
     made.program("getprop", f"#!/bin/sh\necho '{model}'\necho '{abi}'\n")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ANDROID_ADB_SERVER_PORT", port)
+        patch.setenv("ADB_SERVER_SOCKET", f"localfilesystem:{made.root}/server")
+        for limit in LIMITS:
+            patch.setattr(adb, limit, LONG_S)
         yield made
         made.close()
         subprocess.run(["adb", "kill-server"], check=False, capture_output=True)
@@ -104,7 +117,7 @@ def phone(_phone: Phone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pho
 
 @pytest.fixture(scope="module")
 def worker(_phone: Phone) -> Iterator[Worker]:
-    with Worker(timeout_s=60, link=open_link(f"adb://{_phone.serial}")) as made:
+    with Worker(timeout_s=LONG_S, link=open_link(f"adb://{_phone.serial}")) as made:
         yield made
 
 
@@ -130,7 +143,7 @@ def test_a_program_is_run_and_told_by_operator(phone: Phone, worker: Worker, mod
 
 @needs_adb
 def test_the_phone_is_asked_what_it_is_and_never_this_machine(phone: Phone) -> None:
-    with Worker(timeout_s=60, link=open_link(f"adb://{phone.serial}?cpus=f0")) as other:
+    with Worker(timeout_s=LONG_S, link=open_link(f"adb://{phone.serial}?cpus=f0")) as other:
         told = other.call(phone_itself)
     assert isinstance(told, Device)
     assert (told.name, told.architecture, told.processors) == ("Pixel 9", "arm64-v8a", "f0")
@@ -177,13 +190,16 @@ BROKEN: dict[str, tuple[Callable[[Phone], object], str]] = {
     ),
     "full": (_full, "No space left on device.*free some space there"),
     "hot": (lambda phone: throttles(phone, 3), r"throttles \(thermal status 3\) and does not cool down within 0.2 s"),
-    "hangs": (lambda phone: prints(phone, "", "sleep 30"), "still running after 1 s.*it was stopped"),
+    "hangs": (lambda phone: prints(phone, "", "sleep 600"), "still running after 1 s.*it was stopped"),
     "two parts": (
         lambda phone: prints(phone, printed(4, 1.0, (*TOLD, ("DelegateOpInvoke", "Delegate/Add (ND, F32):0", 0.1)))),
         "XNNPACK does not take it whole",
     ),
     "one run in place of four": (lambda phone: prints(phone, printed(1, 812.5, TOLD)), "1 runs in place of 4"),
 }
+
+HASTE = {"hot": {"cool_s": 0.2}, "hangs": {"run_s": 1}}
+"""What is waited for no longer than this."""
 
 
 @needs_adb
@@ -192,7 +208,7 @@ def test_what_breaks_is_a_failure_that_is_told(phone: Phone, worker: Worker, wha
     spoil, said = BROKEN[what]
     spoil(phone)
     task = whole if what == "one run in place of four" else parts
-    failed = worker.call(task, {"cool_s": 0.2, "run_s": 1})
+    failed = worker.call(task, HASTE.get(what, {}))
     assert isinstance(failed, Failure)
     assert failed.kind == "refused"
     assert re.search(f"(?s){said}", failed.reason)
@@ -228,7 +244,7 @@ def test_files_go_there_and_go_away(phone: Phone, tmp_path: Path) -> None:
 def test_no_phone_is_said_with_what_to_do(phone: Phone, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nn_meter.devices.adb._ANSWER_S", 1.0)
     with pytest.raises(DeviceError, match=r"adb://none does not answer.*see adb devices"):
-        AdbLink.at("adb://none").device()
+        AdbLink.at("adb://none").run(["true"], timeout_s=LONG_S)
 
 
 @needs_adb
@@ -301,10 +317,13 @@ def test_a_build_on_a_phone_ends_in_a_bundle(
 ) -> None:
     pytest.importorskip("ai_edge_litert", reason="no LiteRT here")
     small = {name: family.weight for name, family in FAMILIES.items() if name.startswith("micro_")}
-    monkeypatch.setattr("nn_meter.building.weights_for", lambda precisions: small)  # enough are measured on any machine
+    monkeypatch.setattr("nn_meter.building.weights_for", lambda precisions: small)
     phone.built_in["/data/local/tmp/benchmark_model"] = answer
     phone.built_in["dumpsys"] = lambda _: "Thermal Status: 0"
-    plan = BuildPlan("tflite_cpu", budget_s=120, device=f"adb://{phone.serial}", detect_s=0)
+    monkeypatch.setattr("nn_meter.building.monotonic", count().__next__)  # by which each network takes a second
+    plan = BuildPlan(
+        "tflite_cpu", {"run_s": LONG_S}, budget_s=32, timeout_s=2 * LONG_S, device=f"adb://{phone.serial}", detect_s=0
+    )
     try:
         bundle = build(plan, name="pixel", journal=tmp_path / "pixel.sqlite")
     finally:
