@@ -8,17 +8,16 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from waiting import LONG_S, until
+
 _SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 MISSING = "" if _SSHD and shutil.which("ssh") else "no sshd or ssh here: apt-get install openssh-server"
 """Why there is none."""
-
-_START_LIMIT_S = 20.0
 
 
 @dataclass(frozen=True)
@@ -68,9 +67,10 @@ def sshd(folder: Path, environment: Mapping[str, str] | None = None, prelude: st
     (folder / "authorized_keys").write_bytes((folder / "user.pub").read_bytes())
     if os.getuid() == 0:
         Path("/run/sshd").mkdir(parents=True, exist_ok=True)  # where a root's server shuts up who has not logged in yet
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    held = socket.socket()  # to the end: nobody but who reuses addresses, as sshd does, gets its port meanwhile
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("127.0.0.1", 0))
+    port = held.getsockname()[1]
     known = (folder / "host.pub").read_text()
     (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} {known}")
     (folder / "ssh_config").write_text(
@@ -85,20 +85,23 @@ def sshd(folder: Path, environment: Mapping[str, str] | None = None, prelude: st
         f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder}/host\nPidFile {folder}/pid\nUsePAM no\n"
         f"AuthorizedKeysFile {folder}/authorized_keys\nStrictModes no\nPasswordAuthentication no\n"
         f"KbdInteractiveAuthentication no\nPermitRootLogin yes\nForceCommand {folder}/command\nMaxStartups 100\n"
+        "LoginGraceTime 0\n"
         + (f"SetEnv {variables}\n" if variables else "")
     )
     (folder / "bin").mkdir()
     ssh = folder / "bin" / "ssh"
-    ssh.write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F {folder}/ssh_config -l {getpass.getuser()} "$@"\n')
+    patient = f"-o ConnectTimeout={LONG_S:.0f} -o ServerAliveInterval={LONG_S:.0f}"  # what is said first holds
+    ours = f"{shutil.which('ssh')} -F {folder}/ssh_config -l {getpass.getuser()} {patient}"
+    ssh.write_text(f'#!/bin/sh\nexec {ours} "$@"\n')
     ssh.chmod(0o755)
     with (folder / "sshd.log").open("wb") as log:
         server = subprocess.Popen([_SSHD, "-D", "-e", "-f", str(folder / "sshd_config")], stdout=log, stderr=log)
     try:
-        end = time.monotonic() + _START_LIMIT_S
-        while not (folder / "pid").exists() and server.poll() is None and time.monotonic() < end:
-            time.sleep(0.02)
+        pid = folder / "pid"
+        until(lambda: server.poll() is not None or (pid.exists() and pid.read_text()))
         assert server.poll() is None, (folder / "sshd.log").read_text()
         yield Loopback(folder, port, folder / "bin")
     finally:
         server.terminate()
         server.wait()
+        held.close()

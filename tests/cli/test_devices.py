@@ -13,6 +13,7 @@ from typing import Any
 import loopback
 import pytest
 from loopback import Loopback, sshd
+from waiting import LONG_S
 
 from nn_meter.backends import Named
 from nn_meter.devices import known
@@ -87,7 +88,8 @@ def test_a_damaged_list_says_what_to_do(run: Run, board: str) -> None:
     assert run("devices").code == 0
 
 
-def test_a_check_says_what_a_device_has_and_lacks(run: Run, board: str) -> None:
+def test_a_check_says_what_a_device_has_and_lacks(run: Run, board: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nn_meter.cli.devices._CHECK_S", LONG_S)
     found = run("devices", "check", board)
     assert found.code == 0
     assert re.search(r"^python: +3\.", found.out, re.MULTILINE)
@@ -113,7 +115,7 @@ def test_a_device_that_refuses_ends_the_command_with_its_reason(run: Run, board:
 
 
 def test_records_say_what_they_were_measured_on(board: str) -> None:
-    with Worker(timeout_s=60, link=open_link(board)) as worker:
+    with Worker(timeout_s=LONG_S, link=open_link(board)) as worker:
         where = ask(worker, Named("replay"))
     assert where.device.name == "board"
     assert where.facts()["cpu"] == here().facts()["cpu"]

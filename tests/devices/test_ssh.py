@@ -14,6 +14,7 @@ from pathlib import Path
 import loopback
 import pytest
 from loopback import Loopback, sshd
+from waiting import LONG_S, until
 
 from nn_meter.devices.link import open_link
 from nn_meter.devices.ssh import SshLink
@@ -68,23 +69,17 @@ def reached(far: Loopback, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> L
 
 
 def worker(address: str, **more: object) -> Worker:
-    return Worker(timeout_s=60, link=open_link(address), **more)  # type: ignore[arg-type]
+    return Worker(timeout_s=LONG_S, link=open_link(address), **more)  # type: ignore[arg-type]
 
 
-def gone(number: int) -> bool:
-    end = time.monotonic() + 20
-    while Path(f"/proc/{number}").exists():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.02)
-    return True
+def await_end(number: int) -> None:
+    """Of a process."""
+    until(lambda: not Path(f"/proc/{number}").exists())
 
 
-def emptied(folder: Path) -> bool:
-    end = time.monotonic() + 20
-    while any(folder.iterdir()) and time.monotonic() < end:
-        time.sleep(0.02)
-    return not any(folder.iterdir())
+def await_nothing(folder: Path) -> None:
+    """In a folder."""
+    until(lambda: not any(folder.iterdir()))
 
 
 @pytest.mark.parametrize(
@@ -120,8 +115,8 @@ def test_the_worker_runs_there_in_a_folder_that_goes_with_it(reached: Loopback, 
         assert Path(folder).parent == reached.folder / "tmp"
         assert folder == temporary
         assert there.call(content, there.attach(model)) == model.read_bytes()
-    assert gone(number)
-    assert emptied(reached.folder / "tmp")
+    await_end(number)
+    await_nothing(reached.folder / "tmp")
 
 
 @needs_sshd
@@ -135,7 +130,7 @@ def test_how_a_program_ends_there_is_told(reached: Loopback) -> None:
     assert crashed.reason.startswith("the process died of SIGSEGV")
     assert isinstance(killed, Failure)
     assert killed.kind == "memory"
-    assert emptied(reached.folder / "tmp")
+    await_nothing(reached.folder / "tmp")
 
 
 @needs_sshd
@@ -147,21 +142,23 @@ def test_a_killed_end_leaves_no_process_and_the_work_goes_on(reached: Loopback, 
         shell = there.call(parent)
         assert isinstance(shell, int)
         if whose == "client":
-            os.kill(there._channel._process.pid, signal.SIGKILL)  # type: ignore[union-attr]
+            client = there._channel._process  # type: ignore[union-attr]
+            client.kill()
+            client.wait()
         else:
             for session in reached.sessions():
                 os.kill(session, signal.SIGKILL)
-        assert gone(number)
-        assert gone(shell)
+        await_end(number)
+        await_end(shell)
         assert there.call(wait, 0.0) == 0.0
     if whose == "server":
         assert [each.kind for each in heard] == ["lost"]
         assert heard[0].reason.startswith(f"the link to {reached.address} was cut")
-    assert emptied(reached.folder / "tmp")
+    await_nothing(reached.folder / "tmp")
 
 
 @needs_sshd
-def test_a_link_cut_in_the_midst_of_a_task_does_it_again(reached: Loopback) -> None:
+def test_a_link_cut_in_the_midst_of_a_task_does_it_again(reached: Loopback, tmp_path: Path) -> None:
     heard: list[Failure] = []
     with worker(reached.address, waits_s=(0.1, 0.5), lost=heard.append) as there:
 
@@ -170,14 +167,17 @@ def test_a_link_cut_in_the_midst_of_a_task_does_it_again(reached: Loopback) -> N
                 for session in reached.sessions():
                     os.kill(session, signal.SIGKILL)
 
-        assert there.call(telling, progress=cut) == 3
+        assert there.call(telling, tmp_path / "begun", progress=cut) == 3
     assert [each.kind for each in heard] == ["lost"]
 
 
-def telling(progress: object) -> int:
-    for number in range(3):
-        progress(number, 3, None, "")  # type: ignore[operator]
-        time.sleep(0.3)
+def telling(begun: Path, progress: object) -> int:
+    """Done at the second try: the first waits to be cut off."""
+    first = not begun.exists()
+    begun.touch()
+    progress(0, 3, None, "")  # type: ignore[operator]
+    if first:
+        time.sleep(LONG_S)
     return 3
 
 
@@ -262,7 +262,7 @@ def test_a_full_disk_there_is_said_and_nothing_of_the_model_stays(
             path = far.attach(model)
             with pytest.raises(DeviceError, match=r"on the device \(No space left on device\); free some space"):
                 far.call(content, path)
-        assert emptied(small_disk)
+        await_nothing(small_disk)
         model.write_bytes(b"smaller")
         with worker(full.address) as far:
             assert far.call(content, far.attach(model)) == b"smaller"  # the advice
