@@ -16,9 +16,7 @@ import math
 import os
 import random
 import resource
-import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -31,6 +29,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "tests"))
 
 import loopback  # noqa: E402  of the tests
+from journals import Rows, done, rows  # noqa: E402
 from loopback import Loopback  # noqa: E402
 
 _TAG = "NN_METER_KILLS"
@@ -62,9 +61,6 @@ _FAR = ("ssh", "fleet")
 _FULL_BYTES = (0, 8 << 10, 32 << 10, 128 << 10)
 """Files may grow to so much on the pretended full disks: to nothing, and to more and less than an empty journal."""
 
-Rows = dict[str, tuple[str, str, str | None]]
-"""Key of a row to its item, state and result."""
-
 
 @dataclass(frozen=True)
 class Job:
@@ -95,26 +91,6 @@ class Tally:
     refused: int = 0
     held: int = 0
     wrong: list[str] = field(default_factory=list)
-
-
-def rows(journal: Path) -> Rows:
-    """The rows of a journal, read from a copy, so that nobody is in the way of whoever holds it."""
-    with tempfile.TemporaryDirectory() as folder:
-        for end in ("", "-wal"):
-            if Path(f"{journal}{end}").exists():
-                shutil.copy(f"{journal}{end}", f"{folder}/copy{end}")
-        if not Path(f"{folder}/copy").exists():
-            return {}
-        database = sqlite3.connect(f"{folder}/copy")
-        try:
-            found = database.execute("SELECT key, item, state, result FROM work").fetchall()
-        except sqlite3.OperationalError:  # killed before its table was there
-            return {}
-        finally:
-            database.close()
-    items = [item for _, item, _, _ in found]
-    assert len(set(items)) == len(items), f"{journal.name} holds an item twice"
-    return {key: (item, state, result) for key, item, state, result in found}
 
 
 def running(tag: str) -> list[int]:
@@ -335,7 +311,7 @@ def beside_another(job: Job, sessions: Sessions, tally: Tally) -> None:
     _forget(job)
     first = sessions.start(job.words())
     end = time.monotonic() + _LONG_S
-    while job.journals and not rows(job.journals[0]) and first.poll() is None and time.monotonic() < end:
+    while job.journals and not done(job.journals[0]) and first.poll() is None and time.monotonic() < end:
         time.sleep(0.02)
     second = sessions.start(job.words())
     _, said = second.communicate(timeout=_LONG_S)

@@ -8,12 +8,17 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from journals import done
+from waiting import LONG_S, until
 
 from nn_meter import building
+from nn_meter.backends.replay import FakeClock
 from nn_meter.building import BuildPlan, build, kept_rules, measure_network
 from nn_meter.detection import DetectionPlan
 from nn_meter.detection.decision import NOT_MEASURED
@@ -30,7 +35,7 @@ WHERE = Circumstances(Device("abacus"), "replay", "0")
 
 def test_one_network_is_measured_with_all_its_kernels() -> None:
     plan = BuildPlan(runs_ms=5)
-    with Worker(timeout_s=60) as worker:
+    with Worker(timeout_s=LONG_S) as worker:
         where = ask(worker, plan.chosen)
     record = measure_network("residual_basic", 3, plan, where)
     assert record.whole
@@ -49,7 +54,7 @@ def test_too_few_networks_say_what_failed(tmp_path: Path) -> None:
         for entry in book.pending():
             book.fail(entry.key, Failure("crash", "the process died of SIGSEGV"))
     with pytest.raises(BuildError) as error:
-        build(BuildPlan(budget_s=0.01, detect_s=0), name="x", journal=tmp_path / "j.sqlite")
+        build(BuildPlan(budget_s=0.01, timeout_s=LONG_S, detect_s=0), name="x", journal=tmp_path / "j.sqlite")
     assert "measured networks are too few to train on, 30 are needed" in str(error.value)
     assert "40 failed, the first because: the process died of SIGSEGV" in str(error.value)
 
@@ -81,7 +86,7 @@ def test_a_model_that_the_runtime_refuses_is_recorded_and_the_build_goes_on(tmp_
 
     with Journal(tmp_path / "j.sqlite") as book:
         book.add([{"family": "no such family", "seed": 1}, {"family": "residual_basic", "seed": 3}])
-    plan = BuildPlan(budget_s=3600, runs_ms=1, detect_s=0)
+    plan = BuildPlan(budget_s=3600, runs_ms=1, timeout_s=LONG_S, detect_s=0)
     with pytest.raises(Enough):
         build(plan, name="x", journal=tmp_path / "j.sqlite", progress=stop)
     with Journal(tmp_path / "j.sqlite") as book:
@@ -104,29 +109,50 @@ def test_detecting_rules_has_its_share_of_the_budget(plan: BuildPlan, seconds: f
     assert plan.detection_s == pytest.approx(seconds)
 
 
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
+    """What builds go by; a device refuses each network within a tenth of a second."""
+    clock = FakeClock()
+
+    class Quick(Worker):
+        def call(self, task: Callable[..., Any], *given: Any) -> Any:  # type: ignore[override]
+            if task is building.shows_graph:
+                return task(*given)
+            clock.advance(0.1)
+            return Failure("refused", "not now")
+
+    monkeypatch.setattr(building, "monotonic", clock)
+    monkeypatch.setattr(building, "ask", lambda *_: WHERE)
+    monkeypatch.setattr(building, "Worker", Quick)
+    return clock
+
+
 def test_detection_comes_first_beside_the_journal_and_counts_to_the_budget(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    clock: FakeClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[DetectionPlan, Path]] = []
 
     def detect(plan: DetectionPlan, *, journal: Path, progress: object) -> dict[str, object]:
         asked.append((plan, journal))
-        time.sleep(0.2)
+        clock.advance(12.0)
         return {"BF_conv_relu": {"obey": True}}
 
     monkeypatch.setattr(building, "detect_rules", detect)
-    plan = BuildPlan(budget_s=1.0, detect_s=0.3, runs_ms=1)
+    plan = BuildPlan(budget_s=20.0, detect_s=15.0)
     with pytest.raises(BuildError, match="too few to train on"):
         build(plan, name="x", journal=tmp_path / "j.sqlite")
     ((detection, journal),) = asked
-    assert (detection.backend, detection.method, detection.budget_s) == ("onnxruntime_cpu", "graph", 0.3)
+    assert (detection.backend, detection.method, detection.budget_s) == ("onnxruntime_cpu", "graph", 15.0)
     assert journal == tmp_path / "j.rules.sqlite"
+    assert clock() == pytest.approx(20.0, abs=0.11)
 
 
-def test_rules_that_are_given_are_not_detected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rules_that_are_given_are_not_detected(
+    clock: FakeClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(building, "detect_rules", lambda *args, **options: pytest.fail("detected"))
     with pytest.raises(BuildError, match="too few to train on"):
-        build(BuildPlan(budget_s=0.1, detect_s=5.0), name="x", journal=tmp_path / "j.sqlite", rules={})
+        build(BuildPlan(budget_s=2.0, detect_s=5.0), name="x", journal=tmp_path / "j.sqlite", rules={})
 
 
 @pytest.mark.heavy
@@ -141,11 +167,17 @@ def test_a_build_that_is_killed_goes_on_where_it_stopped(tmp_path: Path) -> None
     file.write_text(script)
     seen: dict[str, object] = {}
     rng = np.random.default_rng(0)
+
+    def killed(after_s: float, number: int) -> None:
+        """So long after so many networks were measured."""
+        child = subprocess.Popen([sys.executable, str(file), str(journal), "3600"], stderr=subprocess.DEVNULL)
+        until(lambda: child.poll() is not None or done(journal) >= number)
+        time.sleep(after_s)
+        child.kill()
+        assert child.wait() == -signal.SIGKILL
+
     for _ in range(4):
-        child = subprocess.Popen([sys.executable, str(file), str(journal), "600"], stderr=subprocess.DEVNULL)
-        time.sleep(float(rng.uniform(2.5, 6)))
-        os.kill(child.pid, signal.SIGKILL)
-        child.wait()
+        killed(float(rng.uniform(0, 2)), len(seen) + 2)
         with Journal(journal) as book:
             now = {e.key: e.result for e in book.results()}
         assert all(now[key] == result for key, result in seen.items())
@@ -176,13 +208,13 @@ def test_a_script_without_a_main_guard_measures(tmp_path: Path) -> None:
         "from pathlib import Path\n"
         "from nn_meter import BuildPlan, NnMeterError, build\n"
         "try:\n"
-        "    build(BuildPlan(budget_s=0.5, runs_ms=1, detect_s=0), name='x', journal=Path('j.sqlite'))\n"
+        "    build(BuildPlan(budget_s=0.5, runs_ms=1, timeout_s=600, detect_s=0), name='x', journal=Path('j.sqlite'))\n"
         "except NnMeterError as error:\n"
         "    print(error)\n"
     )
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "NN_METER_HOME": str(tmp_path / "home")}
     command = [sys.executable, str(script)]
-    run = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
+    run = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=LONG_S)
     assert re.fullmatch(r"[1-9]\d* measured networks are too few to train on, 30 are needed; .*\n", run.stdout), run
     assert "failed" not in run.stdout
 
@@ -195,35 +227,19 @@ def test_a_row_of_the_journal_that_is_no_record_is_named(tmp_path: Path) -> None
         build(BuildPlan("replay", budget_s=0.01, detect_s=0), name="x", journal=tmp_path / "j.sqlite")
 
 
-def test_training_counts_to_the_budget_and_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = [0.0]
+def test_training_counts_to_the_budget_and_is_shown(
+    clock: FakeClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     heard: list[str] = []
 
     def judged(records: object, *, seed: int, kept: Journal, progress: Progress) -> dict[str, float]:
-        clock[0] += 0.3
+        clock.advance(0.3)
         (key,) = kept.add([{"fit": "x"}])
         kept.record(key, {"trees": "", "elapsed_s": 0.3})
         progress(1, 2, None, "training, conv")
         return {}
 
-    class Quick:
-        def __init__(self, **_: object) -> None:
-            self.link = None
-
-        def __enter__(self) -> Quick:
-            return self
-
-        def __exit__(self, *_: object) -> None:
-            pass
-
-        def call(self, *_: object) -> Failure:
-            clock[0] += 0.1
-            return Failure("refused", "not now")
-
-    monkeypatch.setattr(building, "monotonic", lambda: clock[0])
     monkeypatch.setattr(building, "worst_families", judged)
-    monkeypatch.setattr(building, "ask", lambda *_: WHERE)
-    monkeypatch.setattr(building, "Worker", Quick)
     with pytest.raises(BuildError, match="too few to train on"):
         build(
             BuildPlan("replay", budget_s=40.0, detect_s=0), name="x", journal=tmp_path / "j.sqlite",
@@ -231,4 +247,4 @@ def test_training_counts_to_the_budget_and_is_shown(tmp_path: Path, monkeypatch:
         )  # fmt: skip
     assert heard.count("judging which families are predicted worst") == 1
     # so many times what judging took is left to training
-    assert clock[0] == pytest.approx(40.0 - building.TRAINING_GROWTH * 0.3, abs=0.11)
+    assert clock() == pytest.approx(40.0 - building.TRAINING_GROWTH * 0.3, abs=0.11)

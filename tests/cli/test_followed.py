@@ -9,15 +9,17 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import onnx
 import pytest
+from journals import done
 from onnx import TensorProto, helper
+from waiting import until
 
+from nn_meter import building
 from nn_meter.measuring import Journal
 from nn_meter.settings import data_folder
 
@@ -202,13 +204,14 @@ def test_a_build_with_too_small_a_budget_goes_on_with_a_larger_one(
     again = run(*QUICK_BUILD, "--budget", "1h")
     assert again.code == 2
     assert "an earlier build left measurements; add --resume to go on with them, or remove the file" in again.err
-    measured, budget_s, built = [_rows("builds/quick@1.0.sqlite")], 2, refused
+    journal, built = data_folder() / "builds" / "quick@1.0.sqlite", refused
     while built.code:
         assert "give the build a larger budget" in built.err
-        budget_s *= 2
-        built = run(*QUICK_BUILD, "--budget", f"{budget_s}s", "--resume")
-        measured.append(_rows("builds/quick@1.0.sqlite"))
-        assert measured[-2] < measured[-1]  # it went on, and took nothing twice
+        before = done(journal)
+        with Journal(journal) as book:
+            spent_s = sum(record.elapsed_s for record in building.measured(book)[0])
+        built = run(*QUICK_BUILD, "--budget", f"{max(4.0, 4 * spent_s)}s", "--resume")
+        assert done(journal) > before  # it went on, and took nothing twice
     assert "ask it: nn-meter predict --predictor quick MODEL" in built.out
     assert run("predict", "--predictor", "quick", EXAMPLE).code == 0
     (tmp_path / "home" / "builds" / "quick@1.0.sqlite").unlink()  # the other thing that was advised
@@ -257,38 +260,27 @@ def test_what_ctrl_c_advises_goes_on(
         Path("models", f"net{number}.onnx").symlink_to(EXAMPLE)
     command, journal, more, advice = STOPPED[name]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    before = 0
-    wait_s, words = 2.0, command
-    for _ in range(2):
-        while _rows(journal) == before:  # the journal is locked as long as the command runs
-            line = [sys.executable, "-m", "nn_meter", *words]
-            with subprocess.Popen(
-                line, env=environment, stderr=subprocess.PIPE, text=True, preexec_fn=_interruptible
-            ) as process:
-                time.sleep(wait_s)
-                process.send_signal(signal.SIGINT)
-                said = process.communicate(timeout=300)[1]
-            wait_s *= 2
-            if (data_folder() / journal).exists():
-                words = [*command, *more]
+    kept = data_folder() / journal
+
+    def interrupted(words: list[str]) -> None:
+        """Once it has measured something."""
+        line, before = [sys.executable, "-m", "nn_meter", *words], done(kept)
+        with subprocess.Popen(
+            line, env=environment, stderr=subprocess.PIPE, text=True, preexec_fn=_interruptible
+        ) as process:
+            until(lambda: process.poll() is not None or done(kept) > before)
+            process.send_signal(signal.SIGINT)
+            said = process.communicate()[1]
         assert process.returncode == 130, said
         assert said.splitlines()[-1] == f"nn-meter: {advice}"
-        assert _rows(journal) > before
-        before = _rows(journal)
+
+    interrupted(command)
+    interrupted([*command, *more])
 
 
 def _interruptible() -> None:
     """What runs in the background of a shell, as tests may, ignores Ctrl-C, and so would its children."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-def _rows(journal: str) -> int:
-    """How many results are in a journal of the data folder."""
-    path = data_folder() / journal
-    if not path.exists():
-        return 0
-    with Journal(path) as book:
-        return len([*book.results()])
 
 
 def test_what_a_server_advises_works(run: Callable[..., object], monkeypatch: pytest.MonkeyPatch) -> None:
