@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from waiting import LONG_S
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -21,7 +22,7 @@ def ran(tmp_path: Path, *command: str) -> str:
         "PYTHONDONTWRITEBYTECODE": "1",
     }
     line = [sys.executable, *command]
-    done = subprocess.run(line, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(line, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=LONG_S)
     assert done.returncode == 0, done.stderr + done.stdout
     return done.stdout
 

@@ -37,12 +37,14 @@ def test_nothing_that_is_fed_to_it_breaks_it(tmp_path: Path) -> None:
 
 BROKEN = """
 import sys, os, signal
+from functools import partial
 from pathlib import Path
 from fuzz import campaign
 import fuzz.sandbox as sandbox
 
 sandbox.SLOW_S = 0.2
 sandbox.STILL_S = 1.0
+campaign.smaller = partial(sandbox.smaller, seconds=3600.0)  # of what keeps still each try takes seconds
 KINDS = {
     "fault": lambda data: {}[data],
     "crash": lambda data: os.abort(),
@@ -62,7 +64,7 @@ class Broken:
 
 campaign.KINDS = {kind: lambda place, kind=kind: Broken(kind) for kind in KINDS}
 found = campaign.Campaign(list(KINDS), 0, Path(sys.argv[1]))
-for line in found.run(60.0, 10):
+for line in found.run(3600.0, 10):
     print(line)
 """
 

@@ -253,10 +253,11 @@ def test_a_reader_that_goes_is_no_error(home: Path) -> None:
         "--list-predictors",
     ]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    with subprocess.Popen(line, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        process.stdout.close()
-        assert process.stderr.read() == b""
-    assert process.returncode == 1
+    reader, writer = os.pipe()
+    os.close(reader)  # before there is anything to read
+    with open(writer, "wb") as gone:
+        done = subprocess.run(line, env=env, stdout=gone, stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (1, b"")
 
 
 def test_debug_shows_the_traceback(run: Callable[..., object], monkeypatch: pytest.MonkeyPatch) -> None:
