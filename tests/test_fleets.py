@@ -16,6 +16,7 @@ from typing import Any
 import loopback
 import pytest
 from loopback import sshd
+from waiting import LONG_S, until
 
 from nn_meter import building, fleets, measure_many
 from nn_meter.backends.replay import FakeClock
@@ -179,10 +180,15 @@ def test_what_a_lost_device_had_is_done_by_another_and_it_comes_back(
     def lost(board: Board, number: int) -> Failure | None:
         return board.lose(how) if number == 15 else None
 
-    right = Board("x://right", mishap=lost)
+    right, since = Board("x://right", mishap=lost), list[int]()
 
     def returns(board: Board, number: int) -> None:
-        right.away = right.away and right.tries < 3  # while the left one goes on
+        if right.away:
+            since.append(number)
+        if len(since) == 3:  # while it was away the left one went on, which waits now for what it has time enough to do
+            until(lambda: right.tries >= 3)
+            right.away = False
+            until(lambda: right.measured > 15)
 
     addresses = boards(Board("x://left", mishap=returns), right, even=True)
     bundle = build(plan(addresses, 55), name="x", journal=tmp_path / "j.sqlite")
@@ -398,12 +404,23 @@ def test_models_are_measured_by_who_is_free_and_failures_stand_beside(
 def test_two_real_links_share_a_build_and_one_of_them_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     there = {"PYTHONPATH": str(ROOT / "src")}
     cut: list[int] = []
+    drawn: Counter[str] = Counter()
 
-    def cuts(done: float, total: float | None, eta_s: float | None, what: str) -> None:
-        if not cut and done > 5:
-            cut.extend(right.sessions())
-            for session in cut:
-                os.kill(session, signal.SIGKILL)
+    class Watched(fleets.Shared):
+        def over(self, job: str, result: Record | Failure) -> None:
+            super().over(job, result)
+            if not isinstance(result, Record) or result.family in (COMMON, "call"):
+                return
+            drawn[result.circumstances.device.name] += 1
+            if not cut and drawn["right"] == 5:
+                cut.extend(right.sessions())
+                for session in cut:
+                    os.kill(session, signal.SIGKILL)
+                drawn.clear()
+
+    # the budget is spent at once when both have measured since the cut
+    monkeypatch.setattr(building, "monotonic", lambda: 1e6 * (bool(cut) and min(drawn["left"], drawn["right"]) > 15))
+    monkeypatch.setattr(building, "Shared", Watched)
 
     with sshd(tmp_path / "l", there) as left, sshd(tmp_path / "r", there) as right:
         ssh = tmp_path / "bin" / "ssh"
@@ -415,8 +432,8 @@ def test_two_real_links_share_a_build_and_one_of_them_is_cut(tmp_path: Path, mon
         monkeypatch.setenv("NN_METER_HOME", str(tmp_path / "home"))
         name("left", left.address)
         name("right", right.address)
-        shared = BuildPlan("replay", budget_s=20, detect_s=0, fleet=("left", "right"), kinds=("conv_nchw",))
-        bundle = build(shared, name="x", journal=tmp_path / "j.sqlite", progress=cuts)
+        shared = BuildPlan("replay", detect_s=0, timeout_s=LONG_S, fleet=("left", "right"), kinds=("conv_nchw",))
+        bundle = build(shared, name="x", journal=tmp_path / "j.sqlite")
         assert cut
         model = ROOT / "examples" / "small_net.onnx"
         taken = measure_many([model] * 4, "replay", devices=("left", "right"), seconds=0.1)
