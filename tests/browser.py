@@ -12,15 +12,14 @@ import os
 import select
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from waiting import LONG_S, until
+
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-LIMIT_S = 60.0
-"""An answer that takes longer does not come."""
 
 
 def found() -> str | None:
@@ -36,6 +35,7 @@ class Page:
         self._number, self._rest, self._session = 0, b"", ""
         self.errors: list[str] = []
         self.saved: list[str] = []
+        self._loaded = False
         target = self.ask("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log"):
@@ -58,7 +58,10 @@ class Page:
     def open(self, address: str, width: int = 1400, dark: bool = False, height: int = 900) -> None:
         """Show an address in a window of that size."""
         self.shape(width, dark, height=height)
+        self._loaded = False
         self.ask("Page.navigate", url=address)
+        while not self._loaded:  # until then the page before may answer
+            self._note(self._told())
         self.wait("document.readyState === 'complete' && location.href !== 'about:blank'")
 
     def shape(self, width: int, dark: bool = False, media: str = "screen", height: int = 900) -> None:
@@ -75,10 +78,7 @@ class Page:
 
     def wait(self, expression: str) -> None:
         """Until an expression is true."""
-        end_s = time.monotonic() + LIMIT_S
-        while not self.value(expression):
-            assert time.monotonic() < end_s, f"never came true: {expression}"
-            time.sleep(0.02)
+        until(lambda: self.value(expression))
 
     def texts(self, selector: str) -> list[str]:
         """The texts of what a selector finds, as they are shown."""
@@ -119,11 +119,7 @@ class Page:
 
     def await_download(self) -> None:
         """Until a file is whole."""
-        end_s = time.monotonic() + LIMIT_S
-        while not self.saved:
-            assert time.monotonic() < end_s, "no file came"
-            self.value("1")
-            time.sleep(0.02)
+        until(lambda: self.value("1") and self.saved)
 
     def picture(self, path: Path) -> None:
         """Save what is seen, as WebP."""
@@ -132,7 +128,7 @@ class Page:
 
     def _told(self) -> dict[str, Any]:
         while b"\0" not in self._rest:
-            assert select.select([self._answers], [], [], LIMIT_S)[0], "the browser says nothing"
+            assert select.select([self._answers], [], [], LONG_S)[0], "the browser says nothing"
             more = os.read(self._answers, 1 << 20)
             assert more, "the browser has ended"
             self._rest += more
@@ -149,6 +145,8 @@ class Page:
                 self.errors.append(json.dumps(params["args"]))
             case "Log.entryAdded" if params["entry"]["level"] in ("error", "warning"):
                 self.errors.append(json.dumps(params["entry"]))
+            case "Page.loadEventFired":
+                self._loaded = True
             case "Browser.downloadProgress" if params["state"] == "completed":
                 self.saved.append(params["guid"])
 

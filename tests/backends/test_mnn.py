@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from time import monotonic, sleep
 
 import numpy as np
 import pytest
 from agreement import Agreement, agreement
 from onnx import TensorProto, helper
+from waiting import running, until
 
 from nn_meter.backends import Operand, load, mnn
 from nn_meter.backends.mnn import converter, kernels
@@ -234,17 +233,8 @@ def test_a_converter_that_hangs_ends_with_the_process_that_asked(there: None, tm
     asking = f"from nn_meter.backends.mnn import converter; converter._CONVERT = {hanging!r}; converter._convert(b'')"
     process = subprocess.Popen([sys.executable, "-c", asking], env={**os.environ, "TMPDIR": str(tmp_path)})
     try:
-        assert _until(lambda: told.exists() and told.read_text().endswith(" "))
+        until(lambda: told.exists() and told.read_text().endswith(" "))
     finally:
         process.kill()
         process.wait()
-    status = Path("/proc", told.read_text().strip(), "status")
-    assert _until(lambda: not status.exists() or "State:\tZ" in status.read_text())
-
-
-def _until(there: Callable[[], bool]) -> bool:
-    """Whether it comes true within a minute."""
-    end = monotonic() + 60
-    while not there() and monotonic() < end:
-        sleep(0.05)
-    return there()
+    until(lambda: not running(int(told.read_text())))

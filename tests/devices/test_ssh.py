@@ -14,7 +14,7 @@ from pathlib import Path
 import loopback
 import pytest
 from loopback import Loopback, sshd
-from waiting import LONG_S, until
+from waiting import LONG_S, running, until
 
 from nn_meter.devices.link import open_link
 from nn_meter.devices.ssh import SshLink
@@ -72,11 +72,6 @@ def worker(address: str, **more: object) -> Worker:
     return Worker(timeout_s=LONG_S, link=open_link(address), **more)  # type: ignore[arg-type]
 
 
-def await_end(number: int) -> None:
-    """Of a process."""
-    until(lambda: not Path(f"/proc/{number}").exists())
-
-
 def await_nothing(folder: Path) -> None:
     """In a folder."""
     until(lambda: not any(folder.iterdir()))
@@ -115,7 +110,7 @@ def test_the_worker_runs_there_in_a_folder_that_goes_with_it(reached: Loopback, 
         assert Path(folder).parent == reached.folder / "tmp"
         assert folder == temporary
         assert there.call(content, there.attach(model)) == model.read_bytes()
-    await_end(number)
+    until(lambda: not running(number))
     await_nothing(reached.folder / "tmp")
 
 
@@ -148,8 +143,8 @@ def test_a_killed_end_leaves_no_process_and_the_work_goes_on(reached: Loopback, 
         else:
             for session in reached.sessions():
                 os.kill(session, signal.SIGKILL)
-        await_end(number)
-        await_end(shell)
+        until(lambda: not running(number))
+        until(lambda: not running(shell))
         assert there.call(wait, 0.0) == 0.0
     if whose == "server":
         assert [each.kind for each in heard] == ["lost"]

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from waiting import LONG_S, until
+from waiting import LONG_S, running, until
 
 from nn_meter.errors import BackendError
 from nn_meter.ir import Graph, GraphBuilder
@@ -172,11 +172,3 @@ def test_the_process_dies_with_a_killed_parent_whose_script_has_no_guard(tmp_pat
         child = int(note.read_text())
         parent.kill()
     until(lambda: not running(child))
-
-
-def running(process: int) -> bool:
-    try:
-        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return state not in "ZX"
