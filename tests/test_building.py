@@ -208,7 +208,8 @@ def test_a_script_without_a_main_guard_measures(tmp_path: Path) -> None:
         "from pathlib import Path\n"
         "from nn_meter import BuildPlan, NnMeterError, build\n"
         "try:\n"
-        "    build(BuildPlan(budget_s=0.5, runs_ms=1, timeout_s=600, detect_s=0), name='x', journal=Path('j.sqlite'))\n"
+        f"    plan = BuildPlan(budget_s=0.5, runs_ms=1, timeout_s={LONG_S}, detect_s=0)\n"
+        "    build(plan, name='x', journal=Path('j.sqlite'))\n"
         "except NnMeterError as error:\n"
         "    print(error)\n"
     )

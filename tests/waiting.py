@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-LONG_S = 600.0
+LONG_S = 1800.0
 """What has not come by then never does, however busy the machine is; nothing that comes is waited for longer."""
 
 

@@ -97,6 +97,7 @@ def _phone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Phone]:
     model, abi = "[ro.product.model]: [Pixel 9]", "[ro.product.cpu.abi]: [arm64-v8a]"
     made.program("getprop", f"#!/bin/sh\necho '{model}'\necho '{abi}'\n")
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(made.root))  # where the client wants a folder of its own
         patch.setenv("ADB_SERVER_SOCKET", f"localfilesystem:{made.root}/server")
         for limit in LIMITS:
             patch.setattr(adb, limit, LONG_S)

@@ -230,8 +230,10 @@ def test_a_killed_worker_costs_one_request_at_most(server: Server) -> None:
 
 
 def test_more_than_may_wait_are_sent_away(tmp_path: Path) -> None:
-    with serving(tmp_path, "--workers", "1") as server, ThreadPoolExecutor(150) as clients:
-        found = [*clients.map(lambda _: server.predict(), range(150))]
+    with serving(tmp_path, "--workers", "1") as server, ThreadPoolExecutor(151) as clients:
+        first = clients.submit(server.predict)
+        until(server.workers)  # it waits no more
+        found = [*clients.map(lambda _: server.predict(), range(150)), first.result()]
         assert {status for status, _ in found} <= {200, 503}
         assert sum(status == 200 for status, _ in found) >= 101
         assert server.predict()[0] == 200
