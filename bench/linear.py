@@ -64,6 +64,14 @@ def wide(count: int) -> bytes:
     return _onnx(nodes, f"s{half - 1}")
 
 
+def gathered(count: int) -> bytes:
+    """All read the input and compute the same, and one reads them all."""
+    half = count // 2
+    nodes = [_op("Sigmoid", "t0", out=f"b{i}") for i in range(half)]
+    nodes += [_op("Identity", f"b{i}", out=f"i{i}") for i in range(half - 1)]
+    return _onnx([*nodes, _op("Sum", *(f"i{i}" for i in range(half - 1)), out="y")], "y")
+
+
 def ends(count: int) -> bytes:
     """Each reads an input of its own and computes an output."""
     from onnx import helper
@@ -159,6 +167,7 @@ SOURCES: dict[str, tuple[str, Callable[[int], Any]]] = {
     "onnx chain": ("onnx", chain),
     "onnx equal names": ("onnx", equal_names),
     "onnx wide": ("onnx", wide),
+    "onnx gathered": ("onnx", gathered),
     "onnx ends": ("onnx", ends),
     "onnx residual": ("onnx", residual),
     "onnx nested functions": ("onnx", nested),

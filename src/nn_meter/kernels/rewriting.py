@@ -48,6 +48,32 @@ class Op:
         self.core: Operator | None = None
 
 
+_MANY_INPUTS = 100
+"""So many are looked through for the one that is swapped; of more it is known where each stands."""
+
+
+class _Wide:
+    """Where an operator of many inputs reads what: all of 100,000 may be swapped, each in its turn."""
+
+    def __init__(self) -> None:
+        self._known: tuple[str, ...] = ()
+        self._inputs: list[str] = []
+        self._places: dict[str, list[int]] = {}
+
+    def swapped(self, inputs: tuple[str, ...], old: str, new: str) -> tuple[str, ...]:
+        """``inputs`` with ``new`` in place of ``old``."""
+        if inputs is not self._known:
+            self._inputs, self._places = list(inputs), {}
+            for place, name in enumerate(inputs):
+                self._places.setdefault(name, []).append(place)
+        places = self._places.pop(old)
+        for place in places:
+            self._inputs[place] = new
+        self._places.setdefault(new, []).extend(places)
+        self._known = tuple(self._inputs)
+        return self._known
+
+
 class Work:
     """Operators with their tensors; knows who computes and who reads each tensor. ``folded`` are operators whose
     result is known before inference, by tensor."""
@@ -68,6 +94,7 @@ class Work:
         self._ops: dict[Op, None] = {}
         self._typed: dict[str, dict[Op, None]] = {}  # by the type that they were put in with
         self._mixed: set[str] = set()  # types that were put in out of order
+        self._wide: dict[Op, _Wide] = {}
         self._names = 0
         self._turns = 0
         for number, node in enumerate(graph.nodes):
@@ -227,9 +254,21 @@ class Work:
         """Let ``op`` read ``new`` where it read ``old``."""
         if old == new:
             return
-        op.inputs = tuple(new if i == old else i for i in op.inputs)
+        if len(op.inputs) > _MANY_INPUTS:
+            op.inputs = self._wide.setdefault(op, _Wide()).swapped(op.inputs, old, new)
+        else:
+            op.inputs = tuple([new if i == old else i for i in op.inputs])
         self._reads_no_more(op, old)
         self._reads(op, new)
+
+    def swap_inputs(self, op: Op, renamed: Mapping[str, str]) -> None:
+        """Let ``op`` read what ``renamed`` says in place of what it read."""
+        gone = {i for i in op.inputs if i in renamed}
+        if gone:
+            op.inputs = tuple([renamed.get(i, i) for i in op.inputs])
+            for old in gone:
+                self._reads_no_more(op, old)
+                self._reads(op, renamed[old])
 
     def swap_place(self, op: Op, place: int, new: str) -> None:
         """Let ``op`` read ``new`` as its input of this number, and what it read there elsewhere alone."""

@@ -22,8 +22,10 @@ _RANDOM = frozenset(
 def merge_equals(work: Work, options: Options) -> None:
     """Of operators with the same inputs and attributes the first is left."""
     known: dict[Hashable, list[Op]] = {}
+    renamed: dict[str, str] = {}  # to what is read in its place, when the reader has its turn: it may read all of them
     quantised = work.has("DequantizeLinear")
     for op in work.ops():
+        work.swap_inputs(op, renamed)
         if op.op_type in _RANDOM or not op.inputs or any(o in work.outputs for o in op.outputs):
             continue
         if quantised and any(work.made_by(i, "DequantizeLinear") for i in op.inputs if i):
@@ -36,9 +38,7 @@ def merge_equals(work: Work, options: Options) -> None:
             continue
         if len(first.outputs) != len(op.outputs):
             continue
-        for old, new in zip(op.outputs, first.outputs, strict=True):
-            for reader in list(work.readers(old)):
-                work.swap_input(reader, old, new)
+        renamed |= {old: new for old, new in zip(op.outputs, first.outputs, strict=True) if old}
         work.remove(op)
         work.free += [(m, op.op_type, "another operator computes the same") for m in op.members]
 
