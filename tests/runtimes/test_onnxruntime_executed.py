@@ -308,3 +308,61 @@ def test_a_view_that_is_a_result_of_the_model_is_a_copy() -> None:
     said = [kernel.config for kernel in fuse(graph, read_rules({"runtime": "onnxruntime"})).kernels]
     for configs in (executed, said):
         assert sorted(c.way for c in configs if isinstance(c, CopyConfig)) == ["", "copied"]
+
+
+Mask = Callable[[GraphBuilder, str], str]
+
+
+def _filled(b: GraphBuilder, scores: str) -> str:
+    return b.op("Where", b.weight((16, 16), "bool"), scores, b.const(float("-inf"), "float32"))
+
+
+def _added(least: float) -> Mask:
+    """As exporters of GPT write it: what is added is made of places that are compared, and given a batch."""
+
+    def make(b: GraphBuilder, scores: str) -> str:
+        seen = b.op("And", b.op("GreaterOrEqual", b.input((16, 1)), b.input((1, 16))), b.input((1, 16), "bool"))
+        mask = b.op("Where", seen, b.const(0.0, "float32"), b.const(least, "float32"))
+        return b.op("Add", scores, b.op("Unsqueeze", mask, b.const((0,))))
+
+    return make
+
+
+def _padded_batch(b: GraphBuilder, scores: str) -> str:
+    return b.op("Where", b.op("Not", b.input((1, 1, 16), "bool")), b.const(-3.4e38, "float32"), scores)
+
+
+MASKS: dict[str, tuple[Mask, bool]] = {
+    "none": (lambda b, x: b.op("Neg", x), False),
+    "positions": (lambda b, x: b.op("Add", x, b.weight((4, 16, 16))), False),
+    "a constant": (_filled, True),
+    "a constant, and a Cast": (lambda b, x: b.op("Cast", b.op("Cast", _filled(b, x), to=11), to=1), True),
+    "places that are compared": (_added(-3.4e38), True),
+    "a little added": (_added(-5.0), False),
+    "what an input says": (_padded_batch, False),
+}
+
+
+@pytest.mark.parametrize("name", MASKS)
+def test_a_softmax_says_whether_its_scores_are_masked(name: str) -> None:
+    """Eight times as long: what is left out are numbers below the normal ones."""
+    b = GraphBuilder()
+    make, told = MASKS[name]
+    scores = b.op("MatMul", b.input((4, 16, 8)), b.input((4, 8, 16)))
+    graph = b.graph(b.op("Softmax", make(b, scores), axis=-1))
+    assert ours(graph) == executed(graph)
+    assert any("way='masked'" in config for _, config in ours(graph)) is told
+
+
+@pytest.mark.parametrize(
+    ("queries", "hidden", "told"), [(16, -3.4e38, True), (1, -3.4e38, False), (16, -5.0, False), (16, None, False)]
+)
+def test_a_mask_that_is_known_before_inference_is_read(queries: int, hidden: float | None, told: bool) -> None:
+    """One of a single step, or one that hides nothing, is none."""
+    b = GraphBuilder()
+    places = [(query, key) for query in range(queries) for key in range(16)]
+    values = [hidden if hidden is not None and key > query else 0.0 for query, key in places]
+    mask = b.const(values, "float32", (queries, 16))
+    scores = b.op("MatMul", b.input((4, queries, 8)), b.input((4, 8, 16)))
+    graph = b.graph(b.op("Softmax", b.op("Add", scores, mask), axis=-1))
+    assert any("way='masked'" in config for _, config in ours(graph)) is told

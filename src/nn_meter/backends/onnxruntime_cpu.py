@@ -32,6 +32,7 @@ from nn_meter.backends.onnx_writer import as_bytes, random_inputs
 from nn_meter.errors import BackendError
 from nn_meter.ir.graph import Attr
 from nn_meter.ir.shapes import dtype_of
+from nn_meter.runtimes.onnxruntime.masks import MASKED, masked
 from nn_meter.runtimes.trace import ExecutedKernel, KernelTrace, Operand
 from nn_meter.storage import Closing
 
@@ -225,7 +226,7 @@ def _kernels(
     repeats: int,
 ) -> list[KernelTrace]:
     """Join graph and trace. Nodes of one name take turns in the trace, the k-th of n has each n-th. Those of ONNX's own
-    domain say of which ``opset`` they are: some are other code since."""
+    domain say of which ``opset`` they are: some are other code since; softmaxes whether their scores are masked."""
     operands = {name: Operand(array.shape, array.dtype.name) for name, array in inputs.items()}
     weights = {item.name: Operand(tuple(item.dims), dtype_of(item.data_type)) for item in graph.initializer}
     operands.update(weights)
@@ -233,6 +234,7 @@ def _kernels(
     namesakes: dict[_Key, list[int]] = defaultdict(list)
     for index, node in enumerate(graph.node):
         namesakes[node.name, node.op_type].append(index)
+    known = _InModel({name: node for node in graph.node for name in node.output}, values, weights)
     traces = []
     for index, node in enumerate(graph.node):
         key = (node.name, node.op_type)
@@ -248,6 +250,9 @@ def _kernels(
             operands[name] = _operand(entry)
         domain = "" if node.domain == "ai.onnx" else node.domain
         asked: dict[str, Attr] = {"opset": opset} if not domain else {}
+        scores = operands.get(node.input[0]) if node.op_type == "Softmax" else None
+        if scores is not None and masked(node.input[0], scores.shape, known):
+            asked[MASKED] = 1
         executed = ExecutedKernel(
             name=node.name,
             op_type=node.op_type,
@@ -264,12 +269,37 @@ def _kernels(
     return traces
 
 
+@dataclass(frozen=True)
+class _InModel:
+    """What masks follow from, in an optimised graph."""
+
+    makers: Mapping[str, onnx.NodeProto]
+    values: Mapping[str, tuple[float, ...]]
+    constants: Mapping[str, Operand]
+
+    def made(self, name: str) -> tuple[str, tuple[str, ...]] | None:
+        node = self.makers.get(name)
+        return (node.op_type, tuple(node.input)) if node is not None else None
+
+    def differs(self, name: str) -> bool | None:
+        if name not in self.constants:
+            return None
+        found = self.values.get(name)
+        return not found or len(set(found)) > 1
+
+    def least(self, name: str) -> float:
+        return min(self.values.get(name) or (0.0,))
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self.constants[name].shape
+
+
 def _values(item: onnx.TensorProto) -> tuple[float, ...]:
-    """The values of a setting: one number, or a few whole ones; none of weights, or of what lies elsewhere."""
+    """The values of a setting: one number, or a few whole ones or flags; none of weights, or of what lies elsewhere."""
     if item.data_location == onnx.TensorProto.EXTERNAL or item.data_type == onnx.TensorProto.STRING:
         return ()
     array = numpy_helper.to_array(item).ravel()
-    return tuple(array.tolist()) if array.size == 1 or array.dtype.kind in "iu" else ()
+    return tuple(array.tolist()) if array.size == 1 or array.dtype.kind in "iub" else ()
 
 
 def _operand(entry: Mapping[str, list[int]]) -> Operand:

@@ -169,6 +169,8 @@ def softmaxes(pen: Pen) -> str:
     for _ in range(1 if pen.chance(0.2) else pen.integer(3, 8)):
         op_type = pen.pick("Softmax", "Softmax", "LogSoftmax", "Hardmax")
         x, first = batch_or_none(pen)
+        if op_type == "Softmax" and pen.chance(0.3):  # as what attention does not look at
+            x = pen.op("Where", pen.b.weight(pen.shape(x), "bool"), x, pen.scalar(-1e4))
         made.append(pen.op(op_type, x, axis=pen.integer(first, len(pen.shape(x)) - 1)))
     return answers(pen, made)
 

@@ -67,7 +67,7 @@ def attend(pen: Pen, q: str, k: str, v: str, bias: Sequence[int] | None = None) 
         scores = pen.op("Mul", scores, pen.scalar(factor))
     elif spelling == "divide":
         scores = pen.op("Div", scores, pen.scalar(1 / factor))
-    if bias is not None and pen.chance(0.2):
+    if bias is not None and pen.chance(0.35):
         scores = pen.op("Where", pen.b.weight(bias, "bool"), pen.scalar(-1e4), scores)
     elif bias is not None:
         scores = pen.op("Add", scores, pen.weight(*bias))

@@ -27,7 +27,7 @@ _MOST_MS = 1e300
 _NEVER_DRAWN: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "dtype": ("int32", "uint32", "int64", "uint64", "float64", "int8"),
-        "way": ("backwards", "dilated", "antialias", "RK", "RKR", "whole", "heap", "select"),
+        "way": ("backwards", "dilated", "antialias", "RK", "RKR", "whole", "heap", "select", "masked"),
     }
 )
 """Of category columns that kinds got on 2026-11-29 what no network held before, or few, or beside others that take some

@@ -9,14 +9,15 @@ from math import prod
 import numpy as np
 
 from nn_meter.ir import Graph, GraphBuilder
-from nn_meter.kernels.kinds._shared import DTYPE, ITEM_BYTES, OP, aligned, cached, some
+from nn_meter.kernels.kinds._shared import DTYPE, ITEM_BYTES, OP, WAY, aligned, cached, some
 from nn_meter.kernels.schema import Category, Column, KernelKind, OnDevice, Operator, Work, item_bytes
 
 
 @dataclass(frozen=True, slots=True)
 class RowsConfig:
     """``rows`` independent rows of ``length`` elements, neighbours of a row ``stride`` elements apart; between the
-    rows' axis and the last one lie axes of ``between`` elements in all."""
+    rows' axis and the last one lie axes of ``between`` elements in all. ``way`` is ``masked`` where some elements are
+    so far below others that their exponentials are no normal numbers, which processors compute with in microcode."""
 
     op: str
     rows: int
@@ -25,10 +26,12 @@ class RowsConfig:
     stride: int
     dtype: str
     between: int = 1
+    way: str = ""
 
     def describe(self) -> str:
         """Sizes in words."""
-        return f"{self.rows} rows of {self.length}{f', {self.stride} apart' if self.stride > 1 else ''}"
+        apart = f", {self.stride} apart" if self.stride > 1 else ""
+        return f"{self.rows} rows of {self.length}{apart}{f', {self.way}' if self.way else ''}"
 
     @property
     def size(self) -> int:
@@ -45,7 +48,8 @@ def read_softmax(op: Operator) -> RowsConfig:
         shape, axis = (prod(shape[:axis]), prod(shape[axis:])), 1
     stride = prod(shape[axis + 1 :])
     between = prod(shape[axis + 1 : -1])
-    return RowsConfig(op.op_type, prod(shape[:axis]) * stride, shape[axis], 1, stride, op.dtype, between)
+    way = "masked" if op.int("masked", 0) else ""
+    return RowsConfig(op.op_type, prod(shape[:axis]) * stride, shape[axis], 1, stride, op.dtype, between, way)
 
 
 def read_last_axes(op: Operator) -> RowsConfig:
@@ -88,6 +92,7 @@ COLUMNS: tuple[Column | Category | OnDevice, ...] = (
     Column("size", lambda c: c.size),
     ITEM_BYTES,
     DTYPE,
+    WAY,
     OnDevice("rounds", lambda c, speeds: c.rows / max(speeds.processors, 1)),
     cached(work),
     aligned("length", lambda c: c.length),
@@ -97,10 +102,13 @@ COLUMNS: tuple[Column | Category | OnDevice, ...] = (
 def build_softmax(c: RowsConfig) -> Graph:
     """One operator along an axis: the last or, strided, one before it."""
     b = GraphBuilder(c.op.lower())
+    dims: tuple[int, ...] = (c.rows, c.length)
     if c.stride > 1:
         dims = (c.rows // c.stride, c.length, *((c.between, c.stride // c.between) if c.between > 1 else (c.stride,)))
-        return b.graph(b.op(c.op, b.input(dims, c.dtype), axis=1))
-    return b.graph(b.op(c.op, b.input((c.rows, c.length), c.dtype), axis=-1))
+    x = b.input(dims, c.dtype)
+    if c.way:
+        x = b.op("Where", b.weight(dims, "bool"), b.const(-1e4, c.dtype), x)
+    return b.graph(b.op(c.op, x, axis=1 if c.stride > 1 else -1))
 
 
 def build_norm(c: RowsConfig) -> Graph:

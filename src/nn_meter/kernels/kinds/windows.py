@@ -28,6 +28,9 @@ from nn_meter.kernels.partition import Shape
 from nn_meter.kernels.schema import Category, Column, KernelKind, Operator, Work, item_bytes
 
 _GLOBAL = ("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool")
+_BLOCK = 8
+"""Channels, or twice as many, that lie together in blocks."""
+
 _WINDOWED = ("AveragePool", "MaxPool", "LpPool")
 _ARG = ("ArgMax", "ArgMin")
 _REDUCE = (
@@ -60,6 +63,11 @@ class PoolConfig:
         """Sizes in words."""
         way = f", {self.way}" if self.way else ""
         return f"{self.n}x{self.c}x{times(self.size)} -> {times(self.out)}, kernel {times(self.kernel)}{way}"
+
+    @property
+    def computed(self) -> bool:
+        """Whether it is no input of the model, which ONNX Runtime would pool in blocks."""
+        return self.layout == "nchw" and self.op in _GLOBAL[:2] and self.c % _BLOCK == 0
 
     @property
     def in_bytes(self) -> float:
@@ -137,7 +145,8 @@ def build_pool(c: PoolConfig) -> Graph:
     b = GraphBuilder("pool")
     x = b.input((c.n, c.c, *c.size), c.dtype)
     if c.op in _GLOBAL:
-        return b.graph(b.op(c.op, blocked(b, x) if c.layout != "nchw" else x))
+        plain = b.op("Neg", x) if c.computed else x
+        return b.graph(b.op(c.op, blocked(b, x) if c.layout != "nchw" else plain))
     apart = (2 if c.way == "dilated" else 1,) * len(c.size)
     pads = pads_between(c.size, c.out, c.kernel, c.strides, apart)
     ways: dict[str, dict[str, Any]] = {"dilated": {"dilations": apart}, "opset 18": {"opset": 18}}

@@ -20,6 +20,7 @@ from nn_meter.runtimes.onnxruntime import (
     convolutions,
     functions,
     halves,
+    masks,
     products,
     pushes,
     quantised,
@@ -89,6 +90,7 @@ PASSES: tuple[Pass, ...] = (
     Pass("block_channels", blocked.block_channels, "NchwcTransformer"),
     Pass("expand_functions", functions.expand_functions, "Graph::InlineFunction"),
     Pass("fuse_conv_add", convolutions.fuse_conv_add, "ConvAddActivationFusion"),
+    Pass("tell_masks", masks.tell_masks, "none: it decides how long a softmax takes"),
 )
 """In the order in which they run; to what ONNX Runtime calls its transformers."""
 

@@ -1,0 +1,119 @@
+"""Scores of attention that are masked: a softmax computes with what is left out in numbers below the normal ones of
+single precision, which processors do in microcode, 5 ns for each element (where half is left out 8 times a softmax's
+own time; ONNX Runtime 1.32 on a Xeon).
+
+Which scores are left out has to follow from the model: from a constant, or from places that are compared. What only an
+input of the model says (which tokens fill up a batch) is taken for nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from nn_meter.kernels.rewriting import Op, Work
+from nn_meter.runtimes.base import Options
+
+MASKED = "masked"
+"""The attribute of a softmax that says so."""
+
+_LEAST = -80.0
+"""The exponential of what lies farther below the largest is no normal number."""
+
+_MOVING = frozenset(("Cast", "Expand", "Identity", "Reshape", "Slice", "Squeeze", "Tile", "Transpose", "Unsqueeze"))
+_COMPARING = frozenset(("Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Trilu"))
+_FARTHEST, _MOST = 12, 60
+"""Operators between what is put in a mask and the scores, and that say where, in files of transformers."""
+
+
+class Known(Protocol):
+    """What is known of a graph's tensors."""
+
+    def made(self, name: str) -> tuple[str, Sequence[str]] | None:
+        """The operator that computes it, and what that reads."""
+
+    def differs(self, name: str) -> bool | None:
+        """Whether a constant has several values, as one of unknown values is taken to; ``None`` where it is none."""
+
+    def least(self, name: str) -> float:
+        """The least value of a constant; 0 where that is unknown."""
+
+    def shape(self, name: str) -> Sequence[int]:
+        """Of a constant."""
+
+
+@dataclass(frozen=True)
+class _InWork:
+    work: Work
+
+    def made(self, name: str) -> tuple[str, Sequence[str]] | None:
+        op: Op | None = self.work.producer.get(name) or self.work.folded.get(name)
+        return (op.op_type, op.inputs) if op is not None else None
+
+    def differs(self, name: str) -> bool | None:
+        tensor = self.work.tensors[name]
+        if not tensor.const or (tensor.value is None and name in self.work.folded):
+            return None
+        return tensor.value is None or len(set(tensor.value)) > 1
+
+    def least(self, name: str) -> float:
+        tensor = self.work.tensors[name]
+        return min(tensor.value, default=0.0) if tensor.const and tensor.value is not None else 0.0
+
+    def shape(self, name: str) -> Sequence[int]:
+        return self.work.shape(name)
+
+
+def tell_masks(work: Work, options: Options) -> None:
+    """Softmaxes of masked scores."""
+    known = _InWork(work)
+    for op in work.ops("Softmax"):
+        if masked(op.inputs[0], work.shape(op.inputs[0]), known):
+            op.attrs = {**op.attrs, MASKED: 1}
+
+
+def masked(name: str, shape: tuple[int, ...], known: Known) -> bool:
+    """Whether some of the scores ``name`` are replaced by what is far below others, or have as much added. One that
+    stands alone sees all that came before it."""
+    made = known.made(name)
+    while made is not None and made[0] == "Cast":
+        made = known.made(made[1][0])
+    if made is None or len(shape) < 2 or shape[-2] == 1:
+        return False
+    return _fills(made, known) or (made[0] == "Add" and any(_is_mask(each, known) for each in made[1]))
+
+
+def _is_mask(name: str, known: Known) -> bool:
+    for _ in range(_FARTHEST):
+        made = known.made(name)
+        if known.least(name) <= _LEAST:
+            return known.differs(name) is True
+        if made is None or _fills(made, known):
+            return made is not None
+        if made[0] not in _MOVING:
+            return False
+        name = made[1][0]
+    return False
+
+
+def _fills(made: tuple[str, Sequence[str]], known: Known) -> bool:
+    op_type, inputs = made
+    return op_type == "Where" and any(known.least(each) <= _LEAST for each in inputs[1:]) and _told(inputs[0], known)
+
+
+def _told(name: str, known: Known) -> bool:
+    """Whether the model itself says where: a constant, or where it is joined to others a table of queries and keys."""
+    left, seen = [(name, True)], 0
+    while left and seen < _MOST:
+        (name, alone), seen = left.pop(), seen + 1
+        made, differs = known.made(name), known.differs(name)
+        if differs is not None:
+            if differs and (alone or sum(size > 1 for size in known.shape(name)[-2:]) > 1):
+                return True
+        elif made is not None and made[0] in _COMPARING:
+            return True
+        elif made is not None and made[0] != "Gather":
+            alone = alone and (made[0] in _MOVING or made[0] == "Not")
+            left += [(each, alone) for each in made[1] if each]
+    return False
