@@ -289,3 +289,32 @@ def test_a_bias_behind_packed_weights_is_theirs_between_views_of_a_matrix(
     product = b.op("MatMul", b.input((*lead, 64)), weights)
     found = compare(b.graph(b.op("Relu", b.op("Add", product, b.weight(bias)))))
     assert found.ours == found.truth == found.both
+
+
+@pytest.mark.parametrize("bias_scale", [2e-4, 3e-4])
+def test_a_convolution_whose_bias_is_of_another_scale_stays_one_of_floats(bias_scale: float) -> None:
+    """As a bias is that two share in a file."""
+    b = GraphBuilder()
+
+    def floats(q: str, scale: float, dtype: str) -> str:
+        return b.op("DequantizeLinear", q, b.const(scale, "float32"), b.const(0, dtype))
+
+    ends = b.const(0.05, "float32"), b.const(0, "uint8")
+    x = b.op("DequantizeLinear", b.op("QuantizeLinear", b.input((1, 16, 8, 8)), *ends), *ends)
+    weights = floats(b.weight((32, 16, 3, 3), "int8"), 0.004, "int8")
+    y = b.op("Conv", x, weights, floats(b.weight((32,), "int32"), bias_scale, "int32"), kernel_shape=(3, 3))
+    graph = b.graph(b.op("DequantizeLinear", b.op("QuantizeLinear", y, *ends), *ends))
+    found = compare(graph)
+    assert found.ours == found.truth == found.both
+    kinds = {kernel.kind for kernel in fuse(graph, RULES).kernels}
+    assert ("conv_int8" in kinds) == (bias_scale == 2e-4)
+
+
+def test_weights_beside_activations_of_16_bits_stay_packed() -> None:
+    b = GraphBuilder()
+    ends = b.const(0.05, "float32"), b.const(0, "uint16")
+    x = b.op("DequantizeLinear", b.op("QuantizeLinear", b.input((4, 64)), *ends), *ends)
+    weights = b.op("DequantizeLinear", b.weight((64, 40), "int8"), b.const(0.02, "float32"), b.const(0, "int8"))
+    y = b.op("QuantizeLinear", b.op("MatMul", x, weights), *ends)
+    found = compare(b.graph(b.op("DequantizeLinear", y, *ends)))
+    assert found.ours == found.truth == found.both

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from math import isclose
 from typing import NamedTuple
 
 from nn_meter.ir import Attr
@@ -23,6 +24,9 @@ on bytes alone."""
 _UNARY = ("AveragePool", "GlobalAveragePool", "LeakyRelu", "Sigmoid", "Softmax")
 _LEAST = {"uint8": 0, "int8": -128}
 """The types that operators on integers compute with, and the least that they hold; others, of 16 bits, stay floats."""
+
+_OFF = 0.01
+"""How far a bias's scale may be from the product of the others', of a convolution of integers; rounded it is nearer."""
 
 _PACKED = {"int4": 4, "uint4": 4, "int8": 8, "uint8": 8}
 _PACKED_BLOCK = 32
@@ -221,8 +225,16 @@ def _conv(work: Work, op: Op) -> None:
         return
     if not _alike(work, [x], target) or _signed(work, x):
         return
+    if bias is not None and not _scaled_alike(work, x, w, bias):
+        return
     inputs = [*x.inputs, *w.inputs, *_scale(target), *([bias.inputs[0]] if bias else [])]
     _replace(work, [x, w], op, target, "QLinearConv", inputs)
+
+
+def _scaled_alike(work: Work, x: _Quantised, w: _Quantised, bias: _Quantised) -> bool:
+    """Whether a bias's scale is the product of the others', as far as they are known."""
+    a, b, both = (work.scalar(each.inputs[1]) for each in (x, w, bias))
+    return a is None or b is None or both is None or isclose(a * b, both, rel_tol=_OFF)
 
 
 def _matmul(work: Work, op: Op) -> None:
@@ -238,6 +250,8 @@ def _matmul(work: Work, op: Op) -> None:
     elif work.tensors[a.inputs[0]].dtype in _LEAST and work.tensors[b.inputs[0]].dtype in _LEAST:
         scales = [s.inputs[place] for place in (1, 2) for s in (a, b)]
         _replace(work, sources, op, None, "MatMulIntegerToFloat", [a.inputs[0], b.inputs[0], *scales])
+    elif work.tensors[a.inputs[0]].dtype not in _LEAST:
+        _packed(work, op)
 
 
 def _gemm(work: Work, op: Op) -> None:
