@@ -305,5 +305,5 @@ class Answering(LocalLink):
 
     @property
     def worker(self) -> Sequence[str]:
-        code = "import sys; sys.stdin.readline(); print(sys.argv[1]); sys.stdin.readline(); print(sys.argv[2])"
+        code = "import sys\nfor said in sys.argv[1:]: sys.stdin.readline(); print(said, flush=True)"
         return (sys.executable, "-c", code, f"{READY}{__version__}", self.said)
