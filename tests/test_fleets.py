@@ -211,7 +211,7 @@ def test_a_lease_that_ends_gives_the_work_to_another_and_its_late_answer_counts_
         if number == 12:
             board.closed.clear()
             board.away = True
-            assert board.closed.wait(60), "nobody ended it"
+            assert board.closed.wait(LONG_S), "nobody ended it"
             assert board.beside
             board.measured = board.beside.measured  # which shall not hold its own work until this one has caught up
             board.away = False
