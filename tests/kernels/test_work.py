@@ -90,3 +90,18 @@ def test_a_fourier_transform_is_told_by_the_length_of_its_axis(
     count = given.pop("dft_length", None)
     inputs = (Tensor("x", shape), None if count is None else Tensor("n", (), "int64", True, (count,)))
     assert detail_of(Operator("DFT", inputs, (Tensor("y", out),), given)) == length
+
+
+@pytest.mark.parametrize(
+    ("attrs", "variant"),
+    [
+        ({}, "linear zeros"),
+        ({"align_corners": 1}, "linear zeros corners"),
+        ({"mode": "bilinear", "align_corners": 1}, "linear zeros corners"),
+        ({"padding_mode": "border", "align_corners": 1}, "linear border"),
+        ({"mode": "cubic", "align_corners": 1}, "cubic zeros"),
+    ],
+)
+def test_a_grid_is_sampled_by_other_code_where_corners_are_aligned(attrs: dict[str, Any], variant: str) -> None:
+    """Ten times as long (ONNX Runtime 1.32)."""
+    assert variant_of(Operator("GridSample", (), (), attrs)) == variant

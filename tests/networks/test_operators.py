@@ -52,7 +52,7 @@ def test_a_build_holds_every_way_of_a_reduction() -> None:
 
 
 def test_a_build_holds_what_is_computed_in_ways_of_its_own() -> None:
-    sorts = ("recurrences", "orders", "pools", "newest", "contributed", "types", "reductions", "softmaxes")
+    sorts = ("recurrences", "orders", "pools", "newest", "contributed", "types", "reductions", "softmaxes", "samplings")
     graphs = [FAMILIES[f"operators_{sort}"](seed) for seed, sort in product(range(SEEDS), sorts)]
     kernels = [k for graph in graphs for k in fuse(graph, RULES, reasons=False).kernels if not k.free]
     found = {(k.kind, *name) for k in kernels for name in KINDS[k.kind].names(k.config).items()}
@@ -62,6 +62,7 @@ def test_a_build_holds_what_is_computed_in_ways_of_its_own() -> None:
         "pool": {"way": ("", "opset 18", "dilated", "places")},
         "attention": {"mask": ("", "bool", "float32", "int32", "causal")},
         "reduce": {"way": ("last",)},
+        "other": {"variant": ("linear zeros", "linear zeros corners", "interleaved")},
         "unary": {"dtype": ("float64",)},
         "softmax": {"dtype": ("float32", "float64"), "way": ("", "masked")},
         "conv_int8": {"dtype": ("int8", "uint8"), "weight_dtype": ("int8", "uint8")},

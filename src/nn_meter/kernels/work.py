@@ -322,6 +322,13 @@ def _sampling(op: Operator) -> str:
     return str(op.attrs.get("mode", "linear")).removeprefix("bi")
 
 
+def _beyond(op: Operator) -> str:
+    """How GridSample reads, and what lies outside. Between four with zeros around ONNX Runtime has code of its own,
+    ten times as fast, but where corners are aligned."""
+    way = f"{_sampling(op)} {op.attrs.get('padding_mode', 'zeros')}"
+    return f"{way} corners" if way == "linear zeros" and op.int("align_corners", 0) else way
+
+
 def _bits(op: Operator) -> str:
     return f"{op.int('bits', 4)} bits"
 
@@ -467,7 +474,7 @@ DETAILS: Mapping[str, Callable[[Operator], str]] = MappingProxyType(
 VARIANTS: Mapping[str, Callable[[Operator], str]] = MappingProxyType(
     {
         "Compress": _pieces,
-        "GridSample": lambda op: f"{_sampling(op)} {op.attrs.get('padding_mode', 'zeros')}",
+        "GridSample": _beyond,
         "ReverseSequence": lambda op: "time first" if op.int("time_axis", 0) == 0 else "batch first",
         "RotaryEmbedding": lambda op: "interleaved" if op.int("interleaved", 0) else "",
         "CDist": _attribute("metric", "sqeuclidean"),

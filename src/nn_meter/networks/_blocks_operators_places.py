@@ -261,7 +261,8 @@ def samplings(pen: Pen) -> str:
             out = max(2, round(side * pen.uniform(0.5, 1.5)))
             grid = pen.input(pen.batch, out, out, 2)
             beyond = pen.pick("zeros", "zeros", "border", "reflection")
-            made.append(pen.op(op_type, x, grid, mode=mode, padding_mode=beyond))
+            aligned = pen.integer(0, 1)
+            made.append(pen.op(op_type, x, grid, mode=mode, padding_mode=beyond, align_corners=aligned))
         elif op_type == "RoiAlign":
             regions = pen.integer(1, 64)
             boxes = pen.op("Abs", pen.op("Mul", pen.input(regions, 4), pen.scalar(side / 3)))
