@@ -153,10 +153,6 @@ def _roi_pool(op: Operator) -> float:
     return _out(op) * max(1.0, whole / 4 / bins)
 
 
-def _crop_and_resize(op: Operator) -> float:
-    return 8.0 * _out(op)
-
-
 def _fourier(length: int) -> float:
     """Radix 2 where the length is a power of two, else Bluestein's detour over three of twice the length."""
     if length < 2:
@@ -277,10 +273,6 @@ def _inverse(op: Operator) -> float:
 
 def _distances(op: Operator) -> float:
     return 3.0 * _out(op) * _last(_shape(op, 0))
-
-
-def _columns_to_image(op: Operator) -> float:
-    return float(_in(op))
 
 
 def _trees(op: Operator) -> float:
@@ -415,8 +407,8 @@ FLOPS: Mapping[str, Count] = MappingProxyType(
         "AffineGrid": _an_output(6),
         "RoiAlign": _roi_align,
         "MaxRoiPool": _roi_pool,
-        "CropAndResize": _crop_and_resize,
-        "Col2Im": _columns_to_image,
+        "CropAndResize": lambda op: 8.0 * _out(op),
+        "Col2Im": _an_input(1),
         **_rows_of(("MatMulInteger", "MatMulInteger16", "MatMulIntegerToFloat"), _product(0)),
         **_rows_of(("QLinearMatMul", "DynamicQuantizeMatMul", "SparseToDenseMatMul"), _product(0)),
         **_rows_of(("QGemm", "TransposeMatMul"), _product(0, transposed="transA")),
