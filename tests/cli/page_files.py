@@ -1,8 +1,9 @@
-"""The files that README and docs name: models that have to be told something, and tables of measurements."""
+"""What README and docs name: models that have to be told something, tables of measurements."""
 
 from __future__ import annotations
 
 import shutil
+import warnings
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
@@ -25,6 +26,10 @@ def write(place: Path) -> None:
     for letter, model in zip("abc", models, strict=False):
         shutil.copy(model, place / f"{letter}.onnx")
     measured = "\n".join(["model,latency_ms", *(f"{model},{number + 1.5}" for number, model in enumerate(models))])
+    for folder, held in (("MODELS", models[:4]), ("KEPT", models[4:6])):
+        (place / folder).mkdir()
+        for model in held:
+            shutil.copy(model, place / folder)
     (place / "measurements.csv").write_text(measured)
     (place / "results.csv").write_text(measured)
     (place / "l4.yaml").write_text(SHEET)
@@ -36,8 +41,36 @@ def write(place: Path) -> None:
     (place / "mine.csv").write_text("\n".join(["model,latency_ms", *mine]))
 
 
-def modules() -> dict[str, Any]:
-    """The modules that a page names, and ``model.pt2``, where PyTorch is installed."""
+def needed(package: str) -> dict[str, Any]:
+    """What a page's code names that needs a package."""
+    makes = {"torch": _modules, "tensorflow": _saved}
+    return makes[package]() if package in makes else {}
+
+
+def _saved() -> dict[str, Any]:
+    """A small network in the files that TensorFlow writes."""
+    import numpy as np
+    import tensorflow as tf
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    image = (1, 224, 224, 3)
+    net = tf.keras.Sequential([tf.keras.layers.Input(image[1:]), tf.keras.layers.Conv2D(4, 3, strides=8)])
+    net.export("export", verbose=False)
+    call = tf.function(lambda x: net(x)).get_concrete_function(tf.TensorSpec(image, tf.float32))
+    Path("mobilenet.pb").write_bytes(
+        convert_variables_to_constants_v2(call).graph.as_graph_def().SerializeToString()
+    )
+    converter = tf.lite.TFLiteConverter.from_keras_model(net)
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = lambda: [[np.zeros(image, np.float32)], [np.ones(image, np.float32)]]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of ranges, which nobody asks for here
+        Path("model_int8.tflite").write_bytes(converter.convert())
+    return {}
+
+
+def _modules() -> dict[str, Any]:
+    """The modules that a page names, and ``model.pt2``."""
     import torch
 
     class Encoder(torch.nn.Module):

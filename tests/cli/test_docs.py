@@ -1,20 +1,25 @@
 """What the pages say works: every block of commands and of Python in README and docs is run, page by page and in order,
 in a folder with the files that they name.
 
-A block that needs what is not here has a line above it, invisible on the page: ``<!-- not run: why -->``; or, where it
-is an optional package, ``<!-- needs: torch -->``. Single commands are in ``SKIPPED``. In ``console`` blocks lines after
-``$`` are commands and the others what they print, numbers to three digits; ``NN_METER_ACCEPT=1`` writes them anew.
+Lines above a block, invisible on the page, say what it needs: ``<!-- needs: torch -->`` an optional package,
+``<!-- long: onnxruntime -->`` one, and minutes. What takes minutes is run where heavy tests are, with what ``SHORTER``
+makes of it; single commands that do are in ``LONG``. What is run nowhere is in ``NEVER``, with the reason. In
+``console`` blocks lines after ``$`` are commands and the others what they print, numbers to three digits;
+``NN_METER_ACCEPT=1`` writes them anew.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -31,21 +36,38 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 EXAMPLES = ROOT / "examples"
 
-SKIPPED = {
+NEVER = {
     "python3 -m venv .venv": "installs from the network; .ci/run does it in a fresh clone",
     "scripts/test": "would run this test; .ci/run does it in a fresh clone",
-    "pip install": "installs from the network",
-    "nn-meter build": "measures for twenty minutes; tests/test_building.py builds in seconds",
-    "curl": "asks a server; tests/serving does",
-    "nn-meter serve": "serves until it is stopped; tests/serving asks it",
+    "pip install": "installs from the network, what is not there yet; below, that the extras exist",
+    "adb": "needs a phone; tests/devices/test_adb.py has Debian's adb and a phone of its own",
+    "nn-meter devices add pixel": "as adb",
+    "nn-meter measure model.onnx --backend tflite_cpu": "as adb",
+    "nn-meter build --backend tflite_cpu": "as adb",
+    "nn-meter predict --predictor pixel_cpu": "as adb",
+    "nn-meter build": "measures for twenty minutes, and seconds are too few to train on; tests/test_building.py builds",
     "nn-meter detect-rules": "measures for minutes; tests/detection detects single rules",
+    "from nn_meter.builder import builder_config, detect": "measures 38 blocks; tests/builder does, on what pretends",
+    "from nn_meter.builder import build_latency": "measures thousands of kernels; tests/builder does, on what pretends",
+    'answers = nn_meter.measure_many(candidates, "onnxruntime_cpu", d': "needs devices; tests/test_fleets.py has two",
+    "boards = RayExecutor": "needs a cluster with boards; tests/api/test_predict_many.py does where Ray is installed",
 }
-"""Beginning of a command to why it is not run here."""
+"""Beginning of a command, or of a block of Python, to why it is not run."""
+
+LONG = ("nn-meter serve", "curl")
+"""Beginnings of commands that take minutes, or ask what does."""
+
+SHORTER = (
+    (r"--budget \S+", "--budget 20s"),
+    (r"^nn-meter serve", "nn-meter serve --port 0"),
+    (r"^(nn-meter evaluate --predictor \S+ --backend) (?:pytorch_eager|litert)", r"\1 onnxruntime_cpu"),
+)
+"""What is written otherwise where it is run, and how: enough to see that it works, not for an answer to be good."""
 
 NAMED = ("cortexA76cpu_tflite21", "A", "B", "my_cpu")
 """Predictors that pages ask; one that is registered under a published name is taken before it."""
 
-_BLOCK = re.compile(r"(?:^<!-- (not run|needs): ([^\n]+) -->\n\n?)?^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_BLOCK = re.compile(r"(?:^<!-- (long|needs): ([^\n]+) -->\n\n?)?^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e-?\d+)?")
 
 Run = Callable[..., Any]
@@ -53,10 +75,10 @@ Run = Callable[..., Any]
 
 @dataclass(frozen=True)
 class Block:
-    """``mark`` says why it is not run, or what it needs."""
+    """``mark`` says whether it takes minutes, ``package`` what it needs."""
 
     mark: str
-    reason: str
+    package: str
     language: str
     text: str
 
@@ -64,6 +86,8 @@ class Block:
         """Each command with what it prints, empty where the page does not say."""
         if self.language == "sh":
             yield from ((line, "") for line in self.text.splitlines() if line and not line.startswith("#"))
+        if self.language == "yaml":
+            yield from ((command, "") for command in re.findall(r"^- run: (.*)$", self.text, re.MULTILINE))
         for part in re.split(r"^\$ ", self.text, flags=re.MULTILINE)[1:] if self.language == "console" else ():
             command, _, said = part.partition("\n")
             yield command, said
@@ -104,28 +128,22 @@ def sshd_path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield f"{server.bin}{os.pathsep}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def _takes_minutes(page: Path) -> bool:
+    return any(
+        block.mark == "long" or any(command.startswith(LONG) for command, _ in block.commands())
+        for block in blocks(page)
+    )
+
+
+def _named(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_named)
 @pytest.mark.usefixtures("place")
-def test_a_page_does_what_it_says(
-    page: Path, run: Run, sshd_path: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_page_does_what_it_says(page: Path, run: Run, sshd_path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", f"{sshd_path}{os.environ['PATH']}")
-    told: dict[tuple[str, str], str] = {}
-    names: dict[str, Any] = {"variants": ["models/one.onnx", "models/two.onnx"]}
-    for block in blocks(page):
-        if block.mark == "not run":
-            continue
-        if block.mark == "needs" and not (sshd_path if block.reason == "sshd" else find_spec(block.reason)):
-            continue
-        if block.language == "python":
-            names |= page_files.modules() if block.reason == "torch" else {}
-            exec(compile(block.text, str(page), "exec"), names)
-        for command, said in block.commands():
-            if any(command.startswith(start) for start in SKIPPED):
-                continue
-            found = answered(command, run)
-            if block.language == "console":
-                told[command, said] = found
+    told = _told(page, run, sshd_path, long=False)
     if os.environ.get("NN_METER_ACCEPT"):
         text = page.read_text(encoding="utf-8")
         for (command, said), found in told.items():
@@ -136,15 +154,94 @@ def test_a_page_does_what_it_says(
         assert alike(said, found), f"{page.name} says\n{said}\nand the command\n{found}"
 
 
+@pytest.mark.heavy
+@pytest.mark.parametrize("page", [page for page in PAGES if _takes_minutes(page)], ids=_named)
+@pytest.mark.usefixtures("place")
+def test_a_page_does_what_takes_minutes(
+    page: Path, run: Run, sshd_path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", f"{sshd_path}{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    _told(page, run, sshd_path, long=True)
+
+
+def _told(page: Path, run: Run, sshd_path: str, long: bool) -> dict[tuple[str, str], str]:
+    """What commands of ``console`` blocks print, by the command and what the page says."""
+    told: dict[tuple[str, str], str] = {}
+    names: dict[str, Any] = {"variants": ["models/one.onnx", "models/two.onnx"]}
+    with ExitStack() as stack:
+        asked: Run = _Served(stack, run) if long else run
+        for block in blocks(page):
+            if block.mark == "long" and not long:
+                continue
+            if block.package and not (sshd_path if block.package == "sshd" else find_spec(block.package)):
+                continue
+            names |= page_files.needed(block.package)
+            if block.language == "python" and not block.text.startswith((*NEVER,)):
+                exec(compile(_shorter(block.text) if long else block.text, str(page), "exec"), names)
+            for command, said in block.commands():
+                if not command.startswith((*NEVER, *(() if long else LONG))):
+                    found = answered(_shorter(command) if long else command, asked)
+                    if block.language == "console":
+                        told[command, said] = found
+    return told
+
+
+def _shorter(text: str) -> str:
+    for pattern, instead in SHORTER:
+        text = re.sub(pattern, instead, text)
+    return text
+
+
+class _Served:
+    """Runs commands of nn-meter, and those around it: a server that stays until the page ends, and who asks it."""
+
+    def __init__(self, stack: ExitStack, run: Run) -> None:
+        self._stack, self._run, self._address = stack, run, ""
+
+    def __call__(self, *arguments: str) -> Any:
+        if arguments[0] == "serve":
+            command = [sys.executable, "-m", "nn_meter", *arguments, "--folder", "served"]
+            server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+            self._stack.callback(server.communicate)
+            self._stack.callback(server.terminate)
+            assert server.stdout
+            self._address = server.stdout.readline().split()[-1].rstrip("/")
+            return Ran(0, self._address, "")
+        return self._run(*arguments)
+
+    def other(self, name: str, arguments: list[str]) -> Any:
+        """A command that is not nn-meter's."""
+        there = [re.sub(r"http://127\.0\.0\.1:\d+", self._address, each) for each in arguments]
+        if name == "python":
+            name, there = sys.executable, [str(ROOT / there[0]), *there[1:]]
+        done = subprocess.run([name, *there], capture_output=True, text=True)
+        if name == "curl":
+            assert json.loads(done.stdout)["predictions"][0]["latency_ms"] > 0
+        return Ran(done.returncode, done.stdout, done.stderr)
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a command gave."""
+
+    code: int
+    out: str
+    err: str
+
+
 def answered(command: str, run: Run) -> str:
     """What the command prints; a command that says and writes nothing is taken for one that does nothing."""
     if "--backend onnxruntime_cpu" in command:
         pytest.importorskip("onnxruntime")
     line, _, target = command.partition(" > ")
     name, *arguments = shlex.split(line, comments=True)
-    assert name == "nn-meter", f"no test knows how to run: {command}"
+    others = {"curl", "python"} if isinstance(run, _Served) else set()
+    assert name in {"nn-meter", "cat"} | others, f"no test knows how to run: {command}"
     before = {path: path.stat().st_mtime_ns for path in Path().rglob("*")}
-    result = run(*arguments)
+    if name == "cat":
+        subprocess.run(["sh", "-c", command], check=True, env={"GITHUB_STEP_SUMMARY": "summary.md", **os.environ})
+        return ""
+    result = run.other(name, arguments) if isinstance(run, _Served) and name != "nn-meter" else run(*arguments)
     assert result.code == 0, f"{command}: {result.err}"
     if target:
         Path(target.strip()).write_text(result.out)
@@ -174,7 +271,7 @@ def test_the_tutorial_works_in_a_fresh_environment(tmp_path: Path, monkeypatch: 
         if block.language == "python":
             code += block.text
         for command, said in block.commands():
-            if any(command.startswith(start) for start in SKIPPED):
+            if command.startswith((*NEVER, *LONG)):
                 continue
             found, ran = shown("sh", "-c", command), ran + 1
             assert block.language != "console" or alike(said, found), f"{command} says\n{found}\nand not\n{said}"
@@ -194,16 +291,15 @@ def alike(said: str, found: str) -> bool:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_no_command_of_a_page_goes_by_the_test(page: Path) -> None:
     for block in blocks(page):
-        assert block.mark or block.language in ("sh", "console", "python") or "nn-meter " not in block.text, (
+        assert block.mark or block.language in ("sh", "console", "python", "yaml") or "nn-meter " not in block.text, (
             f"a block of commands needs its language, sh or console: {block.text}"
         )
-        assert not block.mark or len(block.reason) > 2
 
 
-@pytest.mark.parametrize("start", SKIPPED)
-def test_what_is_skipped_stands_on_a_page(start: str) -> None:
-    found = (command for page in PAGES for block in blocks(page) for command, _ in block.commands())
-    assert any(command.startswith(start) for command in found)
+@pytest.mark.parametrize("start", [*NEVER, *LONG])
+def test_what_is_left_out_stands_on_a_page(start: str) -> None:
+    there = [block for page in PAGES for block in blocks(page)]
+    assert any(block.text.startswith(start) or any(c.startswith(start) for c, _ in block.commands()) for block in there)
 
 
 def test_a_page_may_be_off_in_the_last_digits_only() -> None:
@@ -217,3 +313,10 @@ def test_a_page_may_be_off_in_the_last_digits_only() -> None:
 def test_what_a_page_leads_to_is_there(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
         assert ":" in target or (page.parent / target).exists(), f"{page.name} leads to {target}"
+
+
+def test_extras_that_pages_install_are_there() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    asked = [part for page in PAGES for part in re.findall(r"pip install '?nn-meter\[([\w,]+)\]", page.read_text())]
+    assert asked
+    assert {extra for each in asked for extra in each.split(",")} <= extras.keys()
