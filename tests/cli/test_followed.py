@@ -204,13 +204,14 @@ def test_a_build_with_too_small_a_budget_goes_on_with_a_larger_one(
     again = run(*QUICK_BUILD, "--budget", "1h")
     assert again.code == 2
     assert "an earlier build left measurements; add --resume to go on with them, or remove the file" in again.err
-    journal, built = data_folder() / "builds" / "quick@1.0.sqlite", refused
+    journal, budget_s, built = data_folder() / "builds" / "quick@1.0.sqlite", 2.0, refused
     while built.code:
         assert "give the build a larger budget" in built.err
         before = done(journal)
         with Journal(journal) as book:
             spent_s = sum(record.elapsed_s for record in building.measured(book)[0])
-        built = run(*QUICK_BUILD, "--budget", f"{max(4.0, 4 * spent_s)}s", "--resume")
+        budget_s = max(2 * budget_s, 4 * spent_s)
+        built = run(*QUICK_BUILD, "--budget", f"{budget_s:.3f}s", "--resume")
         assert done(journal) > before  # it went on, and took nothing twice
     assert "ask it: nn-meter predict --predictor quick MODEL" in built.out
     assert run("predict", "--predictor", "quick", EXAMPLE).code == 0
