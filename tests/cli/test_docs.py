@@ -50,6 +50,8 @@ NEVER = {
     "from nn_meter.builder import builder_config, detect": "measures 38 blocks; tests/builder does, on what pretends",
     "from nn_meter.builder import build_latency": "measures thousands of kernels; tests/builder does, on what pretends",
     'answers = nn_meter.measure_many(candidates, "onnxruntime_cpu", d': "needs devices; tests/test_fleets.py has two",
+    "python -m fuzz": "takes minutes on every processor; tests/test_fuzz.py feeds and kills a little of the same",
+    "PYTHONPATH=src python bench/": "times what nothing else may run beside",
     "boards = RayExecutor": "needs a cluster with boards; tests/api/test_predict_many.py does where Ray is installed",
 }
 """Beginning of a command, or of a block of Python, to why it is not run."""
