@@ -323,7 +323,7 @@ def test_a_build_on_a_phone_ends_in_a_bundle(
     phone.built_in["dumpsys"] = lambda _: "Thermal Status: 0"
     monkeypatch.setattr("nn_meter.building.monotonic", count().__next__)  # by which each network takes a second
     plan = BuildPlan(
-        "tflite_cpu", {"run_s": LONG_S}, budget_s=32, timeout_s=2 * LONG_S, device=f"adb://{phone.serial}", detect_s=0
+        "tflite_cpu", {"run_s": LONG_S}, budget_s=48, timeout_s=2 * LONG_S, device=f"adb://{phone.serial}", detect_s=0
     )
     try:
         bundle = build(plan, name="pixel", journal=tmp_path / "pixel.sqlite")
