@@ -335,6 +335,12 @@ def test_a_scalar_has_a_softmax() -> None:
     assert load_latency_predictor().predict(graph) > 0
 
 
+def test_a_softmax_of_nothing_over_several_dimensions_keeps_its_shape() -> None:
+    written = model([helper.make_node("Softmax", ["x"], ["y"], axis=1)], (3, 4, 0))
+    written.opset_import[0].version = 8
+    assert reader.read(written).tensors["y"].shape == (3, 4, 0)
+
+
 @pytest.mark.parametrize(("shape", "to"), [((4,), (8,)), ((4, 4), (8, 8)), ((1, 3, 4), (1, 3, 8))])
 def test_what_has_no_batch_or_channels_is_resized(shape: tuple[int, ...], to: tuple[int, ...]) -> None:
     sizes = helper.make_tensor("s", TensorProto.INT64, [len(to)], to)

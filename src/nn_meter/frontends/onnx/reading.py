@@ -296,7 +296,8 @@ class Reading:
         back = Tensor(f"{label}/shape", (len(x.shape),), "int64", True, x.shape)
         self.tensors |= {matrix.name: matrix, back.name: back}
         rows, done = f"{label}/rows", f"{label}/done"
-        self.write("Reshape", rows, (x.name, matrix.name), (rows,))
+        empty = {"allowzero": 1} if 0 in x.shape else {}  # else a 0 would be taken from the input
+        self.write("Reshape", rows, (x.name, matrix.name), (rows,), **empty)
         name = self.unique(raw.name, label)
         older = MappingProxyType({**attrs, "axis": -1, "opset": 12})
         self._place(Node(name, raw.op_type, (rows,), (done,), older))
