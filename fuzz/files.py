@@ -210,8 +210,8 @@ _YAML_ODD = (
     "name: &a [*a]\n", "[" * 300, "{a: " * 3000, "- " * 20_000 + "x", "%YAML 9.9\n---\n", "\ufeff\0", "<<: {<<: 1}\n",
     "? [a]\n: 1\n", "name: x\n" * 100, "- a\n- b\n", "x" * 100_000,
 )  # fmt: skip
-_YAML_WIDE = "- x\n" * 30_000
-"""Seldom fed: what takes half a second to be refused."""
+_YAML_SLOW = ("- x\n" * 30_000, "[" * 3000)
+"""Seldom fed: what takes up to half a second to be refused."""
 _CLASS = "package_location: .\nclass_module: json\nclass_name: JSONDecoder\n"
 
 
@@ -224,7 +224,7 @@ class Yaml:
         """As ``sandbox.Target`` says."""
         text, how = draw.choice(self.texts), draw.random()
         if how < 0.03:
-            return (_YAML_WIDE if how < 0.0003 else draw.choice(_YAML_ODD)).encode()
+            return draw.choice(_YAML_SLOW if how < 0.0003 else _YAML_ODD).encode()
         if how < 0.6:
             for _ in range(draw.choice((1, 1, 2))):
                 text = mutation.relined(text, _YAML_VALUES, draw)

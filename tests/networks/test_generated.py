@@ -161,8 +161,11 @@ def test_networks_load_and_run_in_onnxruntime() -> None:
             writer.as_bytes(graph), options, providers=["CPUExecutionProvider"]
         )
         answer = session.run(None, writer.random_inputs(graph))[0]
-        if all(node.op_type not in FOUND for node in graph.nodes):
-            assert answer.shape == graph.tensors[graph.outputs[0]].shape, graph.name
+        most = graph.tensors[graph.outputs[0]].shape
+        if any(node.op_type in FOUND for node in graph.nodes):
+            assert all(size <= known for size, known in zip(answer.shape, most, strict=True)), graph.name
+        else:
+            assert answer.shape == most, graph.name
         assert np.isfinite(answer).all(), graph.name
 
 
