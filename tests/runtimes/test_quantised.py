@@ -61,7 +61,9 @@ def test_every_quantised_family_runs_and_its_integer_kernels_have_kinds(family: 
 
 
 def test_a_fifth_of_a_build_is_quantised() -> None:
-    share = sum(FAMILIES[name].weight for name in QUANTISED) / sum(f.weight for f in FAMILIES.values())
+    """Half of the networks of operators are of one, in a tenth of the time."""
+    takes = {name: f.weight * (0.6 if name.startswith("operators_") else 1) for name, f in FAMILIES.items()}
+    share = sum(takes[name] for name in QUANTISED) / sum(takes.values())
     assert 0.2 <= share <= 0.25
 
 

@@ -86,7 +86,7 @@ def _next_width(pen: Pen, x: str, stride: int) -> int:
     """Width after the next block: mostly the same, another where the stage changes."""
     width = pen.channels(x)
     if stride == 2 or pen.chance(0.15):
-        return pen.width(min(2048.0, max(8.0, 0.6 * width)), min(2048.0, 2.0 * width))
+        return pen.width(min(2048.0, max(8.0, 0.6 * width)), min(2048.0, max(8.0, 2.0 * width)))
     return width
 
 

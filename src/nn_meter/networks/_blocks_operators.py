@@ -18,6 +18,7 @@ from nn_meter.networks._blocks_operators_shared import (
     answers,
     any_shape,
     batch_or_none,
+    how_many,
     operand,
     size,
     some_of,
@@ -31,12 +32,12 @@ TYPES: Mapping[str, int] = {
 }  # fmt: skip
 """Element type to the number that ``Cast`` knows it by."""
 
-POSITIVE = frozenset(("Log", "Reciprocal", "Sqrt", "Cosh", "Sinh", "Acosh"))
+POSITIVE = frozenset(("Log", "Reciprocal", "Sqrt", "Acosh"))
 WITHIN_ONE = frozenset(("Acos", "Asin", "Atanh"))
 FUNCTIONS = (
-    "Abs", "Atan", "Asinh", "BitwiseNot", "Ceil", "Celu", "Clip", "Cos", "Elu", "Erf", "Exp", "Floor", "Gelu",
+    "Abs", "Atan", "Asinh", "BitwiseNot", "Ceil", "Celu", "Clip", "Cos", "Cosh", "Elu", "Erf", "Exp", "Floor", "Gelu",
     "HardSigmoid", "HardSwish", "IsInf", "IsNaN", "LeakyRelu", "Mish", "Neg", "Not", "Relu", "Round", "Selu", "Shrink",
-    "Sigmoid", "Sign", "Sin", "Softplus", "Softsign", "Swish", "Tan", "Tanh", "ThresholdedRelu",
+    "Sigmoid", "Sign", "Sin", "Sinh", "Softplus", "Softsign", "Swish", "Tan", "Tanh", "ThresholdedRelu",
     *sorted(POSITIVE), *sorted(WITHIN_ONE),
 )  # fmt: skip
 """Functions of one number."""
@@ -166,7 +167,7 @@ def reductions(pen: Pen) -> str:
 def softmaxes(pen: Pen) -> str:
     """Softmax and its kin over any axis."""
     made = []
-    for _ in range(1 if pen.chance(0.2) else pen.integer(3, 8)):
+    for _ in range(how_many(pen, 3, 8)):
         op_type = pen.pick("Softmax", "Softmax", "LogSoftmax", "Hardmax")
         x, first = batch_or_none(pen)
         if op_type == "Softmax" and pen.chance(0.3):  # as what attention does not look at
@@ -193,7 +194,7 @@ RECURRENT: Mapping[str, tuple[int, tuple[tuple[str, ...], ...]]] = {
 def recurrences(pen: Pen) -> str:
     """Recurrent layers of any size and length, by their own functions and by others."""
     made = []
-    for sort in pen.rng.choice(["RNN", "RNN", "GRU", "LSTM"], pen.integer(2, 8)):
+    for sort in pen.rng.choice(["RNN", "RNN", "GRU", "LSTM"], how_many(pen, 2, 8)):
         gates, functions = RECURRENT[str(sort)]
         width, hidden, directions = pen.width(4, 256), pen.width(4, 256), 2 if pen.chance(0.25) else 1
         macs = directions * gates * hidden * (width + hidden) * pen.batch
@@ -256,7 +257,7 @@ EQUATIONS = (
 def einsums(pen: Pen) -> str:
     """Sums of products over named axes."""
     made = []
-    for _ in range(pen.integer(3, 12)):
+    for _ in range(how_many(pen, 3, 12)):
         equation = pen.pick(*EQUATIONS)
         terms = equation.split("->")[0].split(",")
         labels = sorted(set("".join(terms)))

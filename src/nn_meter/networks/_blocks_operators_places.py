@@ -6,13 +6,21 @@ import math
 
 from nn_meter.ir.graph import Attr
 from nn_meter.networks._blocks import Pen
-from nn_meter.networks._blocks_operators_shared import answers, any_shape, operand, size, some_of, tensors
+from nn_meter.networks._blocks_operators_shared import (
+    answers,
+    any_shape,
+    how_many,
+    operand,
+    size,
+    some_of,
+    tensors,
+)
 
 
 def resizes(pen: Pen) -> str:
     """Up and down, by any factor and mode, over one to three dimensions."""
     made = []
-    for _ in range(pen.integer(1, 4)):
+    for _ in range(how_many(pen, 2, 4)):
         rank = pen.pick(1, 2, 2, 2, 2, 3)
         mode = pen.pick("nearest", "nearest", "linear", "linear", *(["cubic"] * 4 if rank == 2 else []))
         picture = rank == 2 and pen.chance(0.35)  # images and masks, before a network or behind it
@@ -45,7 +53,7 @@ def pools(pen: Pen) -> str:
     """Windows of any size over one to three dimensions."""
     made: list[str] = []
     older = {"opset": 18} if pen.chance(0.5) and not pen.part else {}  # a file has one opset, and parts ask for others
-    for _ in range(pen.integer(1, 5)):
+    for _ in range(how_many(pen, 2, 5)):
         rank = pen.pick(1, 2, 2, 3)
         width = pen.width(4, 512) if pen.chance(0.6) else pen.integer(1, 40)
         kernel = tuple(round(pen.log_uniform(1.6, {1: 64, 2: 15, 3: 4}[rank])) for _ in range(rank))
@@ -80,7 +88,7 @@ def transposed_convolutions(pen: Pen) -> str:
         stride = pen.pick(1, 2, 2, 4)
         kernel = stride * pen.pick(1, 2) if pen.chance(0.7) else pen.integer(stride, stride + 3)
         cin, cout = pen.width(4, 512), pen.width(2, 256)
-        if pen.chance(0.15):
+        if pen.chance(0.3):
             cin = cout  # each channel by itself, as learned interpolation is
         groups = math.gcd(cin, cout) if pen.chance(0.2) or cin == cout else 1
         cost = cin // groups * cout * kernel**rank
@@ -113,7 +121,7 @@ def _places(pen: Pen, *shape: int) -> str:
 def scatters(pen: Pen) -> str:
     """Values put to places: single elements, and rows."""
     made = []
-    for _ in range(1 if pen.chance(0.2) else pen.integer(3, 12)):
+    for _ in range(how_many(pen, 3, 12)):
         many = pen.chance(0.1)
         shape = any_shape(pen, pen.pick(2, 3, 4), size(pen, 1e5, 1e6) if many else size(pen, 1e3, 3e5))
         x = operand(pen, *shape)
@@ -146,7 +154,7 @@ def _written_one_by_one(pen: Pen, x: str, reduction: str) -> str:
 def gathers(pen: Pen) -> str:
     """Values taken from places: single elements, rows, and along any axis."""
     made = []
-    for _ in range(1 if pen.chance(0.2) else pen.integer(4, 16)):
+    for _ in range(how_many(pen, 4, 16)):
         shape = any_shape(pen, pen.pick(2, 3, 4), size(pen, 1e2, 4e5))
         x = operand(pen, *shape)
         sort = pen.pick("Gather", "GatherElements", "GatherElements", "GatherND", "GatherND")
@@ -169,13 +177,15 @@ _MOST_TILED = 1e7
 """Elements of what is repeated along its axes, which three times along five would be hundreds of megabytes."""
 
 
-_MOVES = ("Trilu", "Pad", "Tile", "Expand", "OneHot", "ReverseSequence", "Slice", "Concat", "Depth", "Pieces", "View")
+_MOVES = (
+    "Trilu", "Pad", "Tile", "Expand", "OneHot", "ReverseSequence", "Slice", "Concat", "Depth", "Pieces", "View", "View",
+)  # fmt: skip
 
 
 def movements(pen: Pen) -> str:
     """What only moves or generates data."""
     made = []
-    for _ in range(1 if pen.chance(0.2) else pen.integer(3, 8)):
+    for _ in range(how_many(pen, 3, 8)):
         shape = any_shape(pen)
         rank = len(shape)
         sort = pen.pick(*_MOVES)
@@ -189,6 +199,9 @@ def movements(pen: Pen) -> str:
                 mode = "edge"
             fill = (pen.scalar(0.0),) if mode == "constant" else ()
             made.append(pen.op("Pad", x, pen.b.const(edge), *fill, mode=mode))
+        elif sort == "Tile" and pen.chance(0.3):  # single elements
+            x = operand(pen, *shape[:-1], 1)
+            made.append(pen.op("Tile", x, pen.b.const([1] * (rank - 1) + [round(pen.log_uniform(2, 64))])))
         elif sort == "Tile":
             times = [pen.pick(1, 1, 2, 3) for _ in shape]
             while max(times) > 1 and math.prod(shape) * math.prod(times) > _MOST_TILED:
@@ -218,8 +231,8 @@ def movements(pen: Pen) -> str:
             widths = (pen.integer(1, 16),) * pen.pick(4, 8, 16, 32, 64)
             long = operand(pen, shape[0], max(1, min(shape[1], 512)), sum(widths))
             made.append(pen.concat(pen.split(long, widths, axis=2)[::-1], pen.integer(1, 2)))
-        elif sort == "View":  # as a result it is a copy; of what was computed, since some runtimes leave out others
-            made.append(pen.op("Reshape", pen.op("Neg", x), pen.b.const((-1, shape[-1]))))
+        elif sort == "View":  # as a result it is a copy
+            made.append(pen.op("Reshape", x, pen.b.const((-1, shape[-1]))))
         else:
             axis = pen.integer(0, rank - 1)
             made.append(pen.concat([x, pen.input(*shape)], axis))
@@ -233,7 +246,7 @@ def orders(pen: Pen) -> str:
     for x in (*tensors(pen, 1.5e5), *(operand(pen, *shape) for shape in lists)):
         shape = pen.shape(x)
         axis = shape.index(max(shape)) if pen.chance(0.6) else pen.integer(0, len(shape) - 1)
-        if pen.chance(0.25):
+        if pen.chance(0.35):
             flags = {"exclusive": pen.integer(0, 1), "reverse": pen.integer(0, 1)}
             made.append(pen.op("CumSum", x, pen.b.const(axis), **flags))
         else:

@@ -35,10 +35,15 @@ def token_shape(pen: Pen, *, widest: int = 1024) -> tuple[int, int, int]:
     return pen.batch, max(1, round(size(pen, 64, 3e5) / width / pen.batch)), width
 
 
+def how_many(pen: Pen, least: int, most: int) -> int:
+    """Of how many operators a network is: in half of all cases of one. What that touches stays in the nearest cache,
+    as in a model of a few operators, and of many none does; it is measured in a tenth of the time."""
+    return 1 if pen.chance(0.5) else pen.integer(least, most)
+
+
 def some_of(pen: Pen, names: Sequence[str], most: int = 14) -> list[str]:
-    """A few of ``names``, none twice: one alone in some networks, whose footprint is small, else many, so that each
-    comes up in a build of minutes."""
-    count = 1 if pen.chance(0.2) else pen.integer(min(5, most), most)
+    """A few of ``names``, none twice: one alone, or many, so that each comes up in a build of minutes."""
+    count = how_many(pen, min(5, most), most)
     return [names[int(place)] for place in pen.rng.permutation(len(names))[:count]]
 
 
@@ -56,8 +61,8 @@ def batch_or_none(pen: Pen) -> tuple[str, int]:
 
 
 def tensors(pen: Pen, most: float = 5e5) -> list[str]:
-    """A few operands of up to ``most`` elements; one in some networks."""
-    count = 1 if pen.chance(0.2) else pen.integer(3, 8)
+    """A few operands of up to ``most`` elements, or one."""
+    count = how_many(pen, 3, 8)
     return [operand(pen, *any_shape(pen, elements=size(pen, high=most))) for _ in range(count)]
 
 
