@@ -53,8 +53,9 @@ def needs_blocks(config: object) -> bool:
 
 
 def needs_maker(config: object) -> bool:
-    """Whether what it reads has to be computed: scores that are masked, images that are in no blocks."""
-    return getattr(config, "way", "") == "masked" or getattr(config, "computed", False)
+    """Whether what it reads has to be computed: scores that are masked, images that are in no blocks, what is written
+    over."""
+    return getattr(config, "way", "") == "masked" or any(getattr(config, each, False) for each in ("computed", "over"))
 
 
 def hold_keystone(kind: str, config: Any) -> None:

@@ -208,7 +208,10 @@ def test_a_bundle_from_before_a_column_says_what_it_cannot_tell_apart(column: st
 
 def test_what_values_decide_is_never_predicted() -> None:
     known = replace(RELU, columns=("op",), categories={"op": {"NonMaxSuppression": 0}}, trained_range={})
-    assert known.outside((0,), {"op": "NonMaxSuppression"}) == (ByData("NonMaxSuppression"),)
+    why = "which boxes overlap decides"
+    found = known.outside((0,), {"op": "NonMaxSuppression"}, {"NonMaxSuppression": why})
+    assert found == (ByData("NonMaxSuppression", why),)
+    assert known.outside((0,), {"op": "NonMaxSuppression"}) == ()
 
 
 def test_what_is_no_bundle_is_refused(tmp_path: Path) -> None:

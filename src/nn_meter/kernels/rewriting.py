@@ -339,6 +339,7 @@ class Work:
             op.fused,
             op.layout,
             not self.outputs.keys().isdisjoint(op.outputs),
+            bool(op.inputs) and op.inputs[0] in self.producer and self.only_reader(op.inputs[0]) is op,
         )
 
 

@@ -87,7 +87,8 @@ class Operator:
 
     ``inputs`` are tensors in ONNX's order, ``None`` for an optional one left out. ``fused`` names what the
     runtime put into it beyond its own operator: ``relu``, ``sum`` ...; ``last`` says that it computes a result of the
-    model.
+    model, ``over`` that another operator computes what it reads first and nobody else reads that: runtimes let some
+    operators write over it.
     """
 
     op_type: str
@@ -97,6 +98,7 @@ class Operator:
     fused: tuple[str, ...] = ()
     layout: str = ""
     last: bool = False
+    over: bool = False
 
     def shape(self, index: int) -> Shape:
         """Shape of an input; empty where it is left out."""

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from nn_meter.errors import BundleError
 from nn_meter.kernels.schema import ROOFLINE, together
-from nn_meter.kernels.work import BY_DATA
 from nn_meter.predictors.trees import TreeEnsemble
 
 Target = Literal["latency_ms", "log_roofline_ratio"]
@@ -95,13 +94,14 @@ class Few:
 
 @dataclass(frozen=True, slots=True)
 class ByData:
-    """An operator whose time its values decide as much as its sizes."""
+    """An operator whose time its values decide as much as its sizes, and how."""
 
     name: str
+    why: str
     doublings = 0.0
 
     def __str__(self) -> str:
-        return f"{self.name}: {BY_DATA[self.name]}"
+        return f"{self.name}: {self.why}"
 
 
 _LEAVES = 2
@@ -173,7 +173,10 @@ class KindPredictor:
             raise BundleError(f"{where}: the target {self.target!r} needs a column {ROOFLINE!r}")
 
     def outside(
-        self, row: Sequence[float], names: Mapping[str, str] = MappingProxyType({})
+        self,
+        row: Sequence[float],
+        names: Mapping[str, str] = MappingProxyType({}),
+        by_data: Mapping[str, str] = MappingProxyType({}),
     ) -> tuple[OutOfRange | Unseen | Few | ByData, ...]:
         """What of a kernel lies outside of what was learned from.
 
@@ -181,6 +184,7 @@ class KindPredictor:
             row: values in the order of ``columns``.
             names: category column to the kernel's name. Where the names seen are not known, one is taken for seen whose
                 code lies in the trained range.
+            by_data: names of what its values decide, and how.
         """
         found: list[OutOfRange | Unseen | Few | ByData] = [
             (low if row[place] < low.low else high).at(row[place])
@@ -196,7 +200,7 @@ class KindPredictor:
             low, high = self.trained_range.get(column, (code, code))
             if name not in self.seen.get(column, self.categories.get(column, {})) or not low <= code <= high:
                 found.append(Unseen(column, name))
-        found += [ByData(name) for name in names.values() if name in BY_DATA]
+        found += [ByData(name, by_data[name]) for name in names.values() if name in by_data]
         least = _LEAVES * leaf_rows(self.rows)
         counts = [(column, name, self.seen[column].get(name)) for column, name in names.items() if column in self.seen]
         found += [Few(column, name, count, least) for column, name, count in counts if count and count < least]

@@ -194,7 +194,7 @@ class GraphEngine:
             note = _FROM_SHEET if predictor else unknown
             interval_ms = self._around(latency_ms, "estimated")
             return KernelPrediction(kernel, "estimated", latency_ms, interval_ms, (note,), bound)
-        outside = predictor.outside(row, KINDS[kernel.kind].names(kernel.config))
+        outside = predictor.outside(row, KINDS[kernel.kind].names(kernel.config), self._runtime.by_data)
         if outside:
             interval_ms = self._around(latency_ms, "extrapolated")
             notes, beyond = tuple(map(str, outside)), max(each.doublings for each in outside)

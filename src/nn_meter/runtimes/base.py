@@ -14,6 +14,7 @@ from nn_meter.kernels.kinds import Operator
 from nn_meter.kernels.patterns import Pattern
 from nn_meter.kernels.rewriting import Op, Work
 from nn_meter.kernels.rules import RuleSet, read_rules
+from nn_meter.kernels.work import BY_DATA
 from nn_meter.runtimes.trace import ExecutedKernel
 
 LAYOUT_CHANGE = "LayoutChange"
@@ -95,6 +96,8 @@ class Runtime:
         laid: says of a graph's operators, but those of the nodes that it is given, how their data lies, where what they
             cost follows from that.
         few: element types that only these of its operators take; it refuses a model that has others of them.
+        by_data: names of kernels' categories, operators above all, whose time follows from the values by more than a
+            factor of two, and how: none of them is *predicted*.
     """
 
     name: str
@@ -109,6 +112,7 @@ class Runtime:
     idle: Callable[[Graph], frozenset[str]] = lambda graph: frozenset()
     laid: Callable[[Work, Collection[str]], None] = lambda work, idle: None
     few: Mapping[str, frozenset[str]] = field(default_factory=lambda: MappingProxyType({}))
+    by_data: Mapping[str, str] = field(default_factory=lambda: BY_DATA)
 
     def passes_of(self, version: str = "") -> tuple[Pass, ...]:
         """The passes that a version runs; an empty or unreadable one stands for the newest."""

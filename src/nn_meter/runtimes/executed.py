@@ -8,6 +8,7 @@ runtime's spellings. Of any other runtime it is enough to know which of the mode
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -40,7 +41,16 @@ def read_all(kernels: Sequence[ExecutedKernel], runtime: Runtime, graph: Graph) 
     """
     if runtime.read is not None:
         results = frozenset(graph.outputs)
-        operators = (replace(runtime.read(k), last=not results.isdisjoint(k.output_names)) for k in kernels)
+        reads = Counter(name for kernel in kernels for name in kernel.input_names)
+        once = {name for kernel in kernels for name in kernel.output_names if reads[name] == 1} - results
+        operators = (
+            replace(
+                runtime.read(kernel),
+                last=not results.isdisjoint(kernel.output_names),
+                over=not once.isdisjoint(kernel.input_names[:1]),
+            )
+            for kernel in kernels
+        )
         return [Executed(*read_kernel(operator), (i,)) for i, operator in enumerate(operators)]
     groups = cover(kernels, graph)
     if kernels and not groups:

@@ -15,6 +15,7 @@ from nn_meter.ir.shapes import DTYPES
 from nn_meter.kernels.kinds._shared import ITEM_BYTES, OP, cached, some, times
 from nn_meter.kernels.partition import Shape
 from nn_meter.kernels.schema import Category, Column, KernelKind, OnDevice, Operator, Work, item_bytes
+from nn_meter.kernels.work import CONDITIONS
 
 UNARY = (
     "Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "BitwiseNot", "Cast", "Ceil", "Celu", "Clip", "Cos",
@@ -149,6 +150,16 @@ def _apiece_ns(c: BroadcastConfig) -> float:
     return 0.0 if c.constant in KNOWN_EXPONENTS[1:] else APIECE_NS.get(c.op, 0.0)
 
 
+_FEW_CHOICES = 1000
+"""A choice that the processor takes for another costs it some 7 ns: of fewer, less than two calls."""
+
+
+def _by_data(c: BroadcastConfig) -> str:
+    """What of its data decides how long it takes, beside what its operator says."""
+    varies = c.op == "Where" and all(c.present[0]) and c.size > _FEW_CHOICES
+    return CONDITIONS if varies else ""
+
+
 COLUMNS: tuple[Column | Category | OnDevice, ...] = (
     OP,
     Column("size", lambda c: c.size),
@@ -163,6 +174,7 @@ COLUMNS: tuple[Column | Category | OnDevice, ...] = (
     ITEM_BYTES,
     Category("dtype", lambda c: c.dtype),
     Category("to", lambda c: c.to),
+    Category("data", _by_data),
     Category("constant", lambda c: c.constant if c.constant in ("", *KNOWN_EXPONENTS) else "other"),
     cached(work),
 )

@@ -169,7 +169,7 @@ def _space_pieces(op: str) -> Callable[[np.random.Generator], PiecesConfig]:
 class CopyConfig:
     """Data that moves: ``out`` elements written in runs of ``run`` contiguous ones, from ``size`` elements. ``way`` is
     ``backwards`` where single elements are read from back to front, ``copied`` where a view is a result of the model:
-    ONNX Runtime gives those memory of their own."""
+    ONNX Runtime gives those memory of their own; ``over`` where a triangle is written over what was read."""
 
     op: str
     size: int
@@ -185,7 +185,8 @@ class CopyConfig:
 
 def read_copy(op: Operator) -> CopyConfig:
     """Config of Pad, Expand, Tile, DepthToSpace ...: runs are the axes at the end that stay whole."""
-    return _copied(op, frozenset())
+    found = _copied(op, frozenset())
+    return replace(found, way="over") if op.over and op.op_type in _IN_PLACE else found
 
 
 def _copied(op: Operator, stepped: frozenset[int]) -> CopyConfig:
@@ -324,6 +325,7 @@ def work_reorder(c: ReorderConfig) -> Work:
 
 
 _COPIES = ("Pad", "Expand", "Tile", "DepthToSpace", "SpaceToDepth", "Trilu")
+_IN_PLACE = ("Trilu",)
 
 KINDS = (
     KernelKind(
@@ -370,7 +372,14 @@ KINDS = (
         build_slice,
         _space_slice,
     ),
-    KernelKind("copy", _COPIES, CopyConfig, read_copy, COPY, work_copy),
+    KernelKind(
+        "copy",
+        _COPIES,
+        CopyConfig,
+        read_copy,
+        (*COPY, Column("over", lambda c: c.way == "over")),
+        work_copy,
+    ),
     KernelKind(
         "reshape",
         VIEWS,

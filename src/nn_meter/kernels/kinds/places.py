@@ -9,6 +9,7 @@ import numpy as np
 
 from nn_meter.ir import Graph, GraphBuilder
 from nn_meter.kernels.kinds._shared import DTYPE, ITEM_BYTES, OP, WAY, some
+from nn_meter.kernels.partition import Shape
 from nn_meter.kernels.schema import Category, Column, KernelKind, Operator, Work, item_bytes
 
 INDEX_BYTES = 8
@@ -21,7 +22,8 @@ _GATHERS = ("GatherElements", "GatherND")
 @dataclass(frozen=True, slots=True)
 class PlacesConfig:
     """``places`` of ``depth`` numbers each, ``run`` contiguous elements at each, in ``size`` elements. ``axis_stride``
-    is how far neighbours along the axis lie apart; ``reduction`` says how a scatter joins what falls together."""
+    is how far neighbours along the axis lie apart; ``reduction`` says how a scatter joins what falls together, ``over``
+    that it writes into what it read, and copies nothing before."""
 
     op: str
     size: int
@@ -31,6 +33,7 @@ class PlacesConfig:
     axis_stride: int
     reduction: str
     dtype: str
+    over: bool = False
 
     def describe(self) -> str:
         """Sizes in words."""
@@ -46,18 +49,20 @@ class PlacesConfig:
 def read_places(op: Operator) -> PlacesConfig:
     """Config of GatherElements, GatherND, ScatterElements, ScatterND."""
     shape, places = op.shape(0), op.shape(1)
-    reduction = str(op.attrs.get("reduction", "none")) if op.op_type in _SCATTERS else ""
+    puts = op.op_type in _SCATTERS
+    reduction, over = str(op.attrs.get("reduction", "none")) if puts else "", puts and op.over
     if op.op_type.endswith("ND"):
         depth = places[-1] if places else 1
         count = prod(places[:-1])
         run = prod(shape[depth + op.int("batch_dims", 0) :])
-        return PlacesConfig(op.op_type, prod(shape), count, depth, run, run, reduction, op.dtype)
+        return PlacesConfig(op.op_type, prod(shape), count, depth, run, run, reduction, op.dtype, over)
     stride = prod(shape[op.axis(len(shape), 0) + 1 :])
-    return PlacesConfig(op.op_type, prod(shape), prod(places), 1, 1, stride, reduction, op.dtype)
+    return PlacesConfig(op.op_type, prod(shape), prod(places), 1, 1, stride, reduction, op.dtype, over)
 
 
 def work_places(c: PlacesConfig) -> Work:
-    """A scatter copies the whole first."""
+    """A scatter copies the whole first. One that need not does what its column says beside it: what older predictors
+    learned stays."""
     unit = item_bytes(c.dtype)
     found = c.moved * unit + c.places * c.depth * INDEX_BYTES
     if c.op in _SCATTERS:
@@ -72,11 +77,11 @@ def build_places(c: PlacesConfig) -> Graph:
     if c.op.endswith("ND"):
         dims = (c.size // c.run, *(1,) * (c.depth - 1), c.run)
         places, part = b.input((c.places, c.depth), "int64"), (c.places, c.run)
-        x = b.input(dims, c.dtype)
+        x = _operand(b, dims, c)
         if c.op == "GatherND":
             return b.graph(b.op(c.op, x, places))
         return b.graph(b.op(c.op, x, places, b.input(part, c.dtype), reduction=c.reduction))
-    x = b.input((c.size // c.axis_stride, c.axis_stride), c.dtype)
+    x = _operand(b, (c.size // c.axis_stride, c.axis_stride), c)
     part = (c.places // c.axis_stride, c.axis_stride)
     places = b.input(part, "int64")
     if c.op == "GatherElements":
@@ -84,16 +89,23 @@ def build_places(c: PlacesConfig) -> Graph:
     return b.graph(b.op(c.op, x, places, b.input(part, c.dtype), axis=0, reduction=c.reduction))
 
 
+def _operand(b: GraphBuilder, shape: Shape, c: PlacesConfig) -> str:
+    """What is picked from or put into: computed where it may be written over."""
+    x = b.input(shape, c.dtype)
+    return b.op("Neg", x) if c.over else x
+
+
 def _space_places(rng: np.random.Generator) -> PlacesConfig:
     op = str(rng.choice([*_GATHERS, "ScatterElements", "ScatterND"]))
-    reduction = str(rng.choice(["none", "none", "add", "max"])) if op in _SCATTERS else ""
+    puts = op in _SCATTERS
+    reduction, over = str(rng.choice(["none", "none", "add", "max"])) if puts else "", puts and bool(rng.random() < 0.5)
     if op.endswith("ND"):
         run, depth = some(rng, 2, 400), int(rng.integers(1, 4))
         size, places = run * some(rng, 2, 2000), some(rng, 1, 500)
-        return PlacesConfig(op, size, places, depth, run, run, reduction, "float32")
+        return PlacesConfig(op, size, places, depth, run, run, reduction, "float32", over)
     stride = some(rng, 2, 400)
     length = some(rng, 2, 1000)
-    return PlacesConfig(op, stride * length, stride * some(rng, 1, length), 1, 1, stride, reduction, "float32")
+    return PlacesConfig(op, stride * length, stride * some(rng, 1, length), 1, 1, stride, reduction, "float32", over)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +209,7 @@ KINDS = (
             Column("moved", lambda c: c.moved),
             Column("axis_stride", lambda c: c.axis_stride),
             Category("reduction", lambda c: c.reduction),
+            Column("over", lambda c: c.over),
             ITEM_BYTES,
         ),
         work_places,
