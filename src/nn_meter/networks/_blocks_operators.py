@@ -249,7 +249,7 @@ EQUATIONS = (
     "bij,bjk->bik", "bid,bjd->bij", "bhid,bhjd->bhij", "bhij,bhjd->bhid", "bijh,bkjh->bhik", "bchw,bkc->bkhw",
     "ij,jk->ik", "bhwd,hkd->bhwk", "bhwd,wkd->bhwk", "bqhd,bkhd->bhqk", "bi,ij->bj", "i,j->ij", "bcn,bdn->bcd",
     "nctw,vw->nctv", "bij->bji", "bij->bi", "bhqk,bkhd->bqhd", "byhwc,hkc->byhwk", "byhwc,wkc->byhwk",
-    "bshd,bshm->bhmd", "bhmd,bshd->bshm", "bnd,bnd->bn", "bnc,bnk->bck",
+    "bshd,bshm->bhmd", "bhmd,bshd->bshm", "bnd,bnd->bn", "bnc,bnk->bck", "nchw,c->nchw", "ii->i", "bij->b",
 )  # fmt: skip
 """As attention, relative positions, graph convolutions and bilinear layers are written."""
 
@@ -261,7 +261,7 @@ def einsums(pen: Pen) -> str:
         equation = pen.pick(*EQUATIONS)
         terms = equation.split("->")[0].split(",")
         labels = sorted(set("".join(terms)))
-        sizes = {label: max(1, round(pen.log_uniform(3, 200))) for label in labels}
+        sizes = {label: max(1, round(pen.log_uniform(3, 2000 if pen.chance(0.2) else 200))) for label in labels}
         sizes |= {"b": pen.batch} | ({"h": pen.pick(2, 4, 8, 12)} if "h" in sizes else {})
         while math.prod(sizes[label] for label in labels) > 6e7:
             sizes = {label: max(1, size * 3 // 4) for label, size in sizes.items()}
