@@ -43,7 +43,8 @@ def eliminate_no_ops(work: Work, kept: Collection[str] = (), of_inputs: bool = T
             sides = (0, 1) if op.op_type in ("Mul", "Add") else (1,)
             side = next((i for i in sides if work.scalar(op.inputs[i]) == neutral), None)
             if side is not None and work.shape(op.inputs[1 - side]) == work.shape(out):
-                op.inputs = (op.inputs[1 - side], op.inputs[side])
+                if side == 0:
+                    work.turn(op, 0, 1)
                 work.bypass(op, "its constant operand changes nothing")
 
 

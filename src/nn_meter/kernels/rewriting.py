@@ -25,7 +25,8 @@ class Refusal:
 
 class Op:
     """An operator while passes run; ``members`` are the graph's nodes that it stands for. ``core`` is what its
-    config is read from, where that is not the operator as it stands. ``Work.add`` gives it its ``place``."""
+    config is read from, where that is not the operator as it stands. ``Work.add`` gives it its ``place``; only ``Work``
+    changes its ``inputs``, as it knows where each is read."""
 
     __slots__ = ("attrs", "core", "fused", "inputs", "layout", "members", "op_type", "outputs", "place")
 
@@ -38,7 +39,7 @@ class Op:
         members: tuple[str, ...] = (),
     ) -> None:
         self.op_type = op_type
-        self.inputs = tuple(inputs)
+        self.inputs = list(inputs)
         self.outputs = tuple(outputs)
         self.attrs = attrs
         self.members = members
@@ -48,30 +49,8 @@ class Op:
         self.core: Operator | None = None
 
 
-_MANY_INPUTS = 100
-"""So many are looked through for the one that is swapped; of more it is known where each stands."""
-
-
-class _Wide:
-    """Where an operator of many inputs reads what: all of 100,000 may be swapped, each in its turn."""
-
-    def __init__(self) -> None:
-        self._known: tuple[str, ...] = ()
-        self._inputs: list[str] = []
-        self._places: dict[str, list[int]] = {}
-
-    def swapped(self, inputs: tuple[str, ...], old: str, new: str) -> tuple[str, ...]:
-        """``inputs`` with ``new`` in place of ``old``."""
-        if inputs is not self._known:
-            self._inputs, self._places = list(inputs), {}
-            for place, name in enumerate(inputs):
-                self._places.setdefault(name, []).append(place)
-        places = self._places.pop(old)
-        for place in places:
-            self._inputs[place] = new
-        self._places.setdefault(new, []).extend(places)
-        self._known = tuple(self._inputs)
-        return self._known
+_Readers = tuple[Op, int] | dict[Op, list[int]]
+"""Who reads a tensor, with the places where; as a tuple the usual one that reads it once, which takes a third."""
 
 
 class Work:
@@ -90,11 +69,10 @@ class Work:
         self.refusals: list[Refusal] = []
         self.folded: dict[str, Op] = {}
         self.producer: dict[str, Op] = {}
-        self._readers: dict[str, Op | dict[Op, None]] = {}  # most tensors have one
+        self._readers: dict[str, _Readers] = {}
         self._ops: dict[Op, None] = {}
         self._typed: dict[str, dict[Op, None]] = {}  # by the type that they were put in with
         self._mixed: set[str] = set()  # types that were put in out of order
-        self._wide: dict[Op, _Wide] = {}
         self._names = 0
         self._turns = 0
         for number, node in enumerate(graph.nodes):
@@ -131,9 +109,11 @@ class Work:
         for out in op.outputs:
             if out:
                 self.producer[out] = op
-        for name in op.inputs:
-            if name:
-                self._reads(op, name)
+        for place, name in enumerate(op.inputs):
+            if name in self._readers:
+                self._reads(op, name, [place])
+            elif name:
+                self._readers[name] = op, place
         return op
 
     def remove(self, op: Op) -> None:
@@ -147,19 +127,25 @@ class Work:
             if name:
                 self._reads_no_more(op, name)
 
-    def _reads(self, op: Op, name: str) -> None:
-        known = self._readers.setdefault(name, op)
-        if isinstance(known, dict):
-            known[op] = None
-        elif known is not op:
-            self._readers[name] = {known: None, op: None}
+    def _places(self, name: str) -> dict[Op, list[int]]:
+        found = self._readers.setdefault(name, {})
+        if isinstance(found, dict):
+            return found
+        op, place = found
+        self._readers[name] = places = {op: [place]}
+        return places
 
-    def _reads_no_more(self, op: Op, name: str) -> None:
-        known = self._readers[name]
-        if isinstance(known, dict):
-            del known[op]
-        else:
-            del self._readers[name]
+    def _reads(self, op: Op, name: str, places: list[int]) -> None:
+        known = self._places(name).setdefault(op, places)
+        if known is not places:
+            known += places
+
+    def _reads_no_more(self, op: Op, name: str) -> list[int]:
+        found = self._readers[name]
+        if isinstance(found, dict):
+            return found.pop(op)
+        del self._readers[name]
+        return [found[1]]
 
     def alive(self, op: Op) -> bool:
         """Whether ``op`` is still in the graph."""
@@ -181,16 +167,22 @@ class Work:
 
     def readers(self, name: str) -> Collection[Op]:
         """Operators that read a tensor, as they are at any time."""
-        found = self._readers.get(name)
-        return () if found is None else found.keys() if isinstance(found, dict) else (found,)
+        found = self._readers.get(name, ())
+        return found.keys() if isinstance(found, dict) else found[:1]
+
+    def places(self, op: Op, name: str) -> Sequence[int]:
+        """Where ``op``, one of the readers of ``name``, reads it, by the numbers of its inputs."""
+        return self._places(name)[op]
 
     def only_reader(self, name: str) -> Op | None:
         """The one operator that reads ``name``, if it is one, reads it once and ``name`` is no output."""
-        readers = self.readers(name)
-        if len(readers) != 1 or name in self.outputs:
+        found = self._readers.get(name, {})
+        if not found or name in self.outputs:
             return None
-        (reader,) = readers
-        return reader if reader.inputs.count(name) == 1 else None
+        if isinstance(found, tuple):
+            return found[0]
+        reader, places = next(iter(found.items()))
+        return reader if len(found) == len(places) == 1 else None
 
     def made_by(self, name: str, *op_types: str) -> Op | None:
         """The operator that computes ``name``, if it is of one of these types."""
@@ -254,30 +246,28 @@ class Work:
         """Let ``op`` read ``new`` where it read ``old``."""
         if old == new:
             return
-        if len(op.inputs) > _MANY_INPUTS:
-            op.inputs = self._wide.setdefault(op, _Wide()).swapped(op.inputs, old, new)
-        else:
-            op.inputs = tuple([new if i == old else i for i in op.inputs])
-        self._reads_no_more(op, old)
-        self._reads(op, new)
-
-    def swap_inputs(self, op: Op, renamed: Mapping[str, str]) -> None:
-        """Let ``op`` read what ``renamed`` says in place of what it read."""
-        gone = {i for i in op.inputs if i in renamed}
-        if gone:
-            op.inputs = tuple([renamed.get(i, i) for i in op.inputs])
-            for old in gone:
-                self._reads_no_more(op, old)
-                self._reads(op, renamed[old])
+        places = self._reads_no_more(op, old)
+        for place in places:
+            op.inputs[place] = new
+        self._reads(op, new, places)
 
     def swap_place(self, op: Op, place: int, new: str) -> None:
         """Let ``op`` read ``new`` as its input of this number, and what it read there elsewhere alone."""
-        old, inputs = op.inputs[place], list(op.inputs)
-        inputs[place] = new
-        op.inputs = tuple(inputs)
-        if old not in inputs:
+        old = op.inputs[place]
+        self._places(old)[op].remove(place)
+        if not self.places(op, old):
             self._reads_no_more(op, old)
-        self._reads(op, new)
+        op.inputs[place] = new
+        self._reads(op, new, [place])
+
+    def turn(self, op: Op, first: int, second: int) -> None:
+        """Let ``op`` read two of its inputs the other way round."""
+        names = op.inputs[first], op.inputs[second]
+        for name, old, new in zip(names, (first, second), (second, first), strict=True):
+            op.inputs[new] = name
+            if name and names[0] != names[1]:
+                places = self._places(name)[op]
+                places[places.index(old)] = new
 
     def give(self, new: str, old: str) -> None:
         """Let ``new`` be an output of the model, as which it is not known yet, in the place of ``old``."""

@@ -25,7 +25,8 @@ def merge_equals(work: Work, options: Options) -> None:
     renamed: dict[str, str] = {}  # to what is read in its place, when the reader has its turn: it may read all of them
     quantised = work.has("DequantizeLinear")
     for op in work.ops():
-        work.swap_inputs(op, renamed)
+        for name in {name for name in op.inputs if name in renamed}:
+            work.swap_input(op, name, renamed[name])
         if op.op_type in _RANDOM or not op.inputs or any(o in work.outputs for o in op.outputs):
             continue
         if quantised and any(work.made_by(i, "DequantizeLinear") for i in op.inputs if i):

@@ -153,7 +153,7 @@ def _join(work: Work, op: Op, other: Op) -> None:
     """Make ``op`` part of ``other``, which reads it or computes what it reads, and whose config stays."""
     (source, *_), (out, *_) = op.inputs, op.outputs
     if out in other.inputs:
-        inputs, outputs = tuple(source if name == out else name for name in other.inputs), other.outputs
+        inputs, outputs = [source if name == out else name for name in other.inputs], other.outputs
         members = (*op.members, *other.members)
     else:
         needed = source in work.outputs or len(work.readers(source)) > 1

@@ -91,7 +91,7 @@ def to_uint8(work: Work, options: Options) -> None:
         name, after = op.outputs[0], work.only_reader(op.outputs[0])
         if work.tensors[name].dtype == "int8" and after is not None and after.op_type == "DequantizeLinear":
             floats = after.outputs[0]
-            if sum(each.inputs.count(floats) for each in work.readers(floats)) + (floats in work.outputs) == 1:
+            if sum(len(work.places(each, floats)) for each in work.readers(floats)) + (floats in work.outputs) == 1:
                 work.tensors[name] = replace(work.tensors[name], dtype="uint8")
 
 
@@ -108,7 +108,7 @@ def fuse_quantised(work: Work, options: Options) -> None:
         if not readers and op.outputs[0] not in work.outputs:
             work.remove(op)
             work.free += [(m, op.op_type, "what reads its result computes with integers") for m in op.members]
-        places = [(reader, place) for reader in readers for place, i in enumerate(reader.inputs) if i == op.outputs[0]]
+        places = [(reader, place) for reader in readers for place in sorted(work.places(reader, op.outputs[0]))]
         for reader, place in places[1:]:
             copy = work.fresh("dequantised", work.shape(op.outputs[0]), op.outputs[0])
             work.add(Op(op.op_type, op.inputs, [copy], op.attrs), before=reader)

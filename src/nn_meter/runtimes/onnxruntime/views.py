@@ -45,7 +45,7 @@ def drop_not(work: Work, options: Options) -> None:
         out, readers = op.outputs[0], list(work.readers(op.outputs[0]))
         if readers and out not in work.outputs and all(_only_asks(each, out) for each in readers):
             for each in readers:
-                each.inputs = (out, each.inputs[2], each.inputs[1])
+                work.turn(each, 1, 2)
             work.bypass(op, "the Where behind it takes its operands the other way round")
 
 

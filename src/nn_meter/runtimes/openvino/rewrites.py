@@ -100,7 +100,7 @@ def group_convolutions(work: Work, options: Options) -> None:
         if len(convs) < len(split.outputs) or len(joins) != 1:
             continue
         (concat,) = joins.values()
-        made = tuple(op.outputs[0] for op in convs)
+        made = [op.outputs[0] for op in convs]
         alike = {(tuple(sorted(op.attrs.items())), work.shape(op.inputs[1])) for op in convs}
         if concat.op_type == "Concat" and concat.inputs == made and len(alike) == 1:
             config = core(work, (split, *convs, concat))
