@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import gzip
+import importlib
+import io
 import json
+import os
 import random
 import struct
 import sys
+import zipfile
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -433,8 +438,28 @@ class Keras(Model):
 
     kind, suffix = "pb", ".keras"
 
-    def grown(self, draw: random.Random) -> bytes:
-        """Another config; or the start of an HDF5 file."""
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self._written: tuple[bytes, ...] = ()
+        if find_spec("tensorflow"):
+            importlib.import_module("tensorflow")  # once: each process that feeds would take seconds for it
+            child = os.fork()  # what has run anything there cannot be forked
+            if not child:
+                try:
+                    _write_models(folder)
+                finally:
+                    os._exit(0)
+            os.waitpid(child, 0)
+            self._written = tuple(path.read_bytes() for path in sorted(folder.iterdir()))
+
+    @cached_property
+    def seeds(self) -> tuple[bytes, ...]:
+        """Whole files, those of Keras itself among them."""
+        return (*self._written, *(self.grown(random.Random(number)) for number in range(50 - len(self._written))))
+
+    @cached_property
+    def _parts(self) -> tuple[tuple[Any, bytes], ...]:
+        """Configs and weights."""
         config = {
             "class_name": "Sequential", "registered_name": None, "module": "keras",
             "config": {"name": "s", "trainable": True, "layers": [
@@ -442,12 +467,22 @@ class Keras(Model):
                 {"module": "keras.layers", "class_name": "Dense", "config": {"units": 4, "activation": "relu"}},
             ]},
         }  # fmt: skip
+        found = [(config, b"\x89HDF\r\n\x1a\n" + bytes(64))]
+        for data in self._written:
+            if data[:2] == b"PK":
+                with zipfile.ZipFile(io.BytesIO(data)) as archive:
+                    found.append((json.loads(archive.read("config.json")), archive.read("model.weights.h5")))
+        return tuple(found)
+
+    def grown(self, draw: random.Random) -> bytes:
+        """Another config, other weights; or the start of an HDF5 file."""
         if draw.random() < 0.1:
             return b"\x89HDF\r\n\x1a\n" + draw.randbytes(draw.randrange(200))
+        config, weights = draw.choice(self._parts)
         files = {
             "metadata.json": mutation.as_json({"keras_version": "3.5.0"}),
             "config.json": mutation.as_json(mutation.odd(config, draw)),
-            "model.weights.h5": b"\x89HDF\r\n\x1a\n" + bytes(64),
+            "model.weights.h5": damaged(weights, weights, draw) if draw.random() < 0.3 else weights,
         }
         modes = mutation.strange_members(files, draw) if draw.random() < 0.3 else {}
         return mutation.zipped(files, modes)
@@ -456,3 +491,21 @@ class Keras(Model):
         """As ``sandbox.Target`` says; always a file."""
         self._file.write_bytes(data)
         ask(self._file, (None, self.kind)[turn % 2], turn // 2)
+
+
+def _write_models(folder: Path) -> None:
+    """A few of Keras' models, in both of its formats."""
+    keras = importlib.import_module("tensorflow").keras
+    layers = keras.layers
+    image = keras.Input((8, 8, 3))
+    one, two = layers.Conv2D(4, 3, padding="same")(image), layers.SeparableConv2D(4, 3, padding="same")(image)
+    joined = layers.GlobalAveragePooling2D()(layers.Add()([layers.BatchNormalization()(one), two]))
+    models = [
+        keras.Sequential([keras.Input((8,)), layers.Dense(4, activation="relu"), layers.Dropout(0.5)]),
+        keras.Model(image, layers.Dense(3, activation="softmax")(joined)),
+        keras.Sequential([keras.Input((5, 4)), layers.LSTM(3, return_sequences=True), layers.GRU(2)]),
+        keras.Sequential([keras.Input((6,), dtype="int32"), layers.Embedding(10, 4), layers.LayerNormalization()]),
+    ]
+    for number, model in enumerate(models):
+        model.save(folder / f"{number}.keras")
+        model.save(folder / f"{number}.h5")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nn_meter.errors import NnMeterError
 
@@ -37,11 +37,25 @@ DOWNLOAD_BYTES = Limit(512 << 20, "bytes to fetch")
 TABLE_ROWS = Limit(1_000_000, "measurements in one table")
 
 NODES = Limit(1_000_000, "nodes, those of functions, branches and loops written out")
+BODIES = Limit(250_000, "functions, branches and steps of loops written out")
 TENSORS = Limit(4_000_000, "tensors, those of functions, branches and loops written out")
+LETTERS = Limit(1 << 28, "letters of names, those of functions, branches and loops written out")
 ELEMENTS = Limit(20_000_000, "elements in sequences, those of every step of a loop")
 NESTING = Limit(64, "functions and branches within each other")
 RANK = Limit(64, "dimensions of one tensor")
 DIMENSION = Limit(1 << 40, "elements along one dimension")
+
+WRITTEN_NODES, NODE_BYTES = 100_000, 10
+"""A file becomes at most so many nodes where its functions, branches and loops are written out, or one for each so many
+of its bytes, which is less than a node takes in a file; of bodies and tensors to the share that goes with it."""
+
+
+def written_out(size: int) -> tuple[Limit, Limit, Limit]:
+    """The nodes, bodies and tensors that a file of ``size`` bytes may become."""
+    nodes = min(NODES.most, max(WRITTEN_NODES, size // NODE_BYTES))
+    bodies, tensors = (replace(each, most=each.most * nodes // NODES.most) for each in (BODIES, TENSORS))
+    return replace(NODES, most=nodes), bodies, tensors
+
 
 DOWNLOAD_S = 7200.0
 DOWNLOAD_START_S, DOWNLOAD_BYTES_PER_S = 60.0, 4096

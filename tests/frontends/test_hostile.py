@@ -15,11 +15,12 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from nn_meter import frontends, load_latency_predictor
+from nn_meter import frontends, limits, load_latency_predictor
 from nn_meter.api import Predictor
 from nn_meter.errors import GraphError, ModelError, ModelFormatError
 from nn_meter.frontends import nnmeter_ir
 from nn_meter.frontends import onnx as reader
+from nn_meter.frontends.onnx import reading
 from nn_meter.ir import ShapeError
 from nn_meter.kernels.kinds import ResizeConfig
 from nn_meter.predictors.bundle import Bundle
@@ -46,10 +47,40 @@ def calls(depth: int) -> onnx.ModelProto:
 
 def test_functions_are_written_out_and_counted_before() -> None:
     assert len(reader.read(calls(5)).nodes) == 32
-    with pytest.raises(GraphError, match=r"1,099,511,627,\d+ nodes.*at most 1,000,000 are read"):
+    with pytest.raises(GraphError, match=r"1,099,511,627,\d+ nodes.*at most 100,000 are read"):
         reader.read(calls(40))
     with pytest.raises(GraphError, match="functions and branches within each other"):
         reader.read(calls(80))
+
+
+def test_functions_of_nothing_are_counted_too() -> None:
+    functions = [helper.make_function("f", "F0", [], [], [], OPSETS[:2])]
+    for level in range(1, 50):
+        body = [helper.make_node(f"F{level - 1}", [], [], domain="f")] * 2
+        functions.append(helper.make_function("f", f"F{level}", [], [], body, OPSETS[:2]))
+    nodes = [helper.make_node("F49", [], [], domain="f"), helper.make_node("Relu", ["x"], ["y"])]
+    with pytest.raises(GraphError, match=r"25,001 functions.*at most 25,000 are read"):
+        reader.read(model(nodes, functions=functions))
+
+
+def test_a_small_file_is_no_more_nodes_than_a_large_one_holds() -> None:
+    sizes = (1 << 10, 1 << 20, 1 << 21, 1 << 40)
+    nodes, bodies, tensors = zip(*map(limits.written_out, sizes), strict=True)
+    assert [each.most for each in nodes] == [100_000, 104_857, 209_715, 1_000_000]
+    assert [each.most for each in bodies] == [25_000, 26_214, 52_428, 250_000]
+    assert [each.most for each in tensors] == [400_000, 419_428, 838_860, 4_000_000]
+
+
+def test_names_that_grow_with_each_call_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thirty calls within thirty within thirty, each of a node with a long name, are gigabytes of names."""
+    monkeypatch.setattr(reading, "LETTERS", limits.Limit(100_000, "letters"))
+    assert reader.read(calls(5))
+    long = "x" * 1000
+    body = [helper.make_node("Relu", ["a"], [f"b{i}"], name=f"{long}{i}") for i in range(30)]
+    functions = [helper.make_function("f", "F0", ["a"], ["b0"], body, OPSETS[:2])]
+    nodes = [helper.make_node("F0", ["x"], [f"y{i}"], domain="f", name=f"{long}{i}") for i in range(30)]
+    with pytest.raises(GraphError, match=r"letters; at most 100,000 are read"):
+        reader.read(model([*nodes, helper.make_node("Relu", ["y0"], ["y"])], functions=functions))
 
 
 def test_a_function_that_calls_itself_is_an_error() -> None:

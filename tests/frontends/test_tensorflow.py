@@ -20,7 +20,9 @@ from nn_meter.errors import (
     UnsupportedOperatorError,
 )
 from nn_meter.frontends import tensorflow
+from nn_meter.frontends.tensorflow import flow
 from nn_meter.ir import Graph, verify
+from nn_meter.limits import Limit
 
 # A writer of protobuf's wire format, as small as these tests need it.
 
@@ -378,6 +380,24 @@ def test_functions_are_inlined() -> None:
     graph = read(placeholder(), node("call", "PartitionedCall", "x", f=field(10, field(1, "f"))), library)
     assert [each.name for each in graph.nodes] == ["call/relu", "call/again"]
     assert out_shape(graph) == (1, 8, 8, 3)
+
+
+def library(**bodies: tuple[str, ...]) -> bytes:
+    """Functions by name, each of operators or functions without inputs."""
+    functions = []
+    for name, ops in bodies.items():
+        nodes = [field(3, field(1, f"n{number}") + field(2, op)) for number, op in enumerate(ops)]
+        functions.append(field(1, field(1, field(1, name)) + b"".join(nodes)))
+    return field(2, b"".join(functions))
+
+
+def test_functions_that_call_one_another_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    bodies: dict[str, tuple[str, ...]] = {"f0": (), **{f"f{i}": (f"f{i - 1}",) * 2 for i in range(1, 50)}}
+    with pytest.raises(ModelFormatError, match=r"100,001 nodes.*at most 100,000 are read"):
+        read(*STEM, library(**bodies), node("call", "f49"))
+    monkeypatch.setattr(flow, "LETTERS", Limit(10_000, "letters"))
+    with pytest.raises(ModelFormatError, match="letters; at most 10,000 are read"):
+        read(*STEM, library(f=("NoOp",) * 100), node("n" * 1000, "f"))
 
 
 def test_a_scalar_with_a_default_is_no_input() -> None:

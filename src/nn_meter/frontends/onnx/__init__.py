@@ -131,6 +131,6 @@ def _read(
     if not raw.nodes and not raw.outputs:
         raise ModelFormatError(f"{where}: not an ONNX model: its graph has neither nodes nor outputs")
     try:
-        return Reading(reader, where, raw, functions, external, asked).graph(model, name)
+        return Reading(reader, where, raw, functions, external, asked, len(buffer)).graph(model, name)
     except (WireError, struct.error, UnicodeDecodeError, RecursionError) as error:
         raise ModelFormatError(f"{where}: damaged: {error}") from error

@@ -81,7 +81,7 @@ def _loop(
         for kept, result in zip(collected, results[len(carried) + 1 :], strict=True):
             kept.append(result)
         step += 1
-        NODES.check(step, f"{reading.where}: node {asked!r} (Loop)", GraphError)
+        reading.most.check(step, f"{reading.where}: node {asked!r} (Loop)", GraphError)
         if count is None:
             ends = reading.tensors.get(condition)
             value = ends.value if ends is not None else None
@@ -123,7 +123,7 @@ def _scan(
         shape = reading.tensors[source].shape
         if not shape or not -len(shape) <= axis < len(shape):
             raise GraphError(f"{reading.where}: node {label!r} (Scan) scans {shape} along axis {axis}")
-        NODES.check(shape[axis], f"{reading.where}: node {label!r} (Scan)", GraphError)
+        reading.most.check(shape[axis], f"{reading.where}: node {label!r} (Scan)", GraphError)
         parts = tuple(f"{label}/slice_{index}_{place}" for place in range(shape[axis]))
         if parts:
             reading.write("SplitToSequence", label, (source,), parts, axis=axis, keepdims=0, split=(1,) * len(parts))

@@ -16,7 +16,7 @@ from nn_meter.frontends.onnx.scope import NEWEST_OPSET, OLDEST_OPSET, Scope, fit
 from nn_meter.ir import Attr, Graph, Node, ShapeError, Tensor, execution_order, infer, verify
 from nn_meter.ir.graph import NO_ATTRS
 from nn_meter.ir.shapes import FOUND, RULES, ValueNeeded
-from nn_meter.limits import DIMENSION, ELEMENTS, NESTING, NODES, RANK, TENSORS
+from nn_meter.limits import DIMENSION, ELEMENTS, LETTERS, NESTING, RANK, written_out
 
 _TRAINING_OUTPUTS = frozenset(("BatchNormalization", "Dropout"))
 """Operators whose further outputs exist for training; those that nothing reads are left out."""
@@ -36,7 +36,6 @@ _OLDER_DEFAULTS: Mapping[str, tuple[int, Mapping[str, Attr]]] = MappingProxyType
 _FLATTENING = frozenset(("Softmax", "LogSoftmax", "Hardmax"))
 """Before opset 13 they work on a matrix: all dimensions from the axis on are one row."""
 
-
 Functions = Mapping[tuple[str, str], wire.RawFunction]
 """Domain and name to function."""
 
@@ -52,7 +51,9 @@ class Reading:
         functions: Functions,
         external: External,
         asked: Asked,
+        size: int,
     ) -> None:
+        self.most, self._most_bodies, self._most_tensors = written_out(size)
         self.body = cache(reader.graph)  # each is read once, however often it runs
         self.where = where
         self.tensors: dict[str, Tensor] = {}
@@ -69,7 +70,7 @@ class Reading:
         self._given = {node.name for node in raw.nodes if node.name}
         self._taken: set[str] = set()
         self._counts: dict[str, int] = {}
-        self._kept = 0
+        self._kept = self._inlined = self._letters = 0
         self._sizes: dict[int, int] = {}
         self._stated: dict[str, wire.RawValue] | None = None
         self._captured: dict[wire.Span, frozenset[str]] = {}
@@ -92,7 +93,7 @@ class Reading:
         for tensor in inputs:
             self.tensors[tensor.name] = self._valued(tensor)
         if self._functions:
-            NODES.check(self.size(raw.nodes, 0), self.where, GraphError)
+            self.most.check(self.size(raw.nodes, 0), self.where, GraphError)
         outputs = [value.name for value in raw.outputs]
         self._add_all(raw.nodes, outputs, Scope(opset=known))
         if self._unused:
@@ -256,8 +257,7 @@ class Reading:
 
     def write(self, op_type: str, label: str, inputs: Sequence[str], outputs: Sequence[str], **attrs: Attr) -> None:
         """Add a node of ONNX's own domain; ``label`` is its name where that is not taken."""
-        name = self.unique(label, label)
-        self._place(Node(name, op_type, tuple(inputs), tuple(outputs), MappingProxyType(attrs)))
+        self._place(Node(self.unique(label, label), op_type, tuple(inputs), tuple(outputs), MappingProxyType(attrs)))
 
     def same(self, source: str, out: str, label: str) -> None:
         """``out`` is ``source`` under another name."""
@@ -306,7 +306,7 @@ class Reading:
 
     def _place(self, node: Node) -> None:
         tensors = self.tensors
-        NODES.check(len(self._nodes) + 1, self.where, GraphError)
+        self.most.check(len(self._nodes) + 1, self.where, GraphError)
         inputs = [tensors.get(read) if read else None for read in node.inputs]
         if None in inputs and any(read in self.sequences for read in node.inputs):
             raise UnsupportedOperatorError(
@@ -455,8 +455,11 @@ class Reading:
         Bodies may use the names of other bodies: within one, names start with the node's. ``own`` is where
         ``scope`` looks first.
         """
-        NESTING.check(scope.depth, f"{self.where}: node {label!r}", GraphError)
-        TENSORS.check(len(self.tensors), f"{self.where}: node {label!r}", GraphError)
+        self._inlined += 1  # bodies may be empty
+        self._letters += sum(len(label) + len(name) for node in nodes for name in (node.name, *node.outputs))
+        grown = (NESTING, scope.depth), (self._most_bodies, self._inlined), (LETTERS, self._letters)
+        for limit, found in (*grown, (self._most_tensors, len(self.tensors))):
+            limit.check(found, f"{self.where}: node {label!r}", GraphError)
         computed = {out for node in nodes for out in node.outputs if out and node.op_type != "Constant"}
         own.update((out, f"{label}/{out}") for node in nodes for out in node.outputs if out)
         copies = []

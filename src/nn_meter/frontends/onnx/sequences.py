@@ -13,7 +13,7 @@ from typing import Protocol
 
 from nn_meter.errors import GraphError, UnsupportedOperatorError
 from nn_meter.ir import Attr, Tensor
-from nn_meter.limits import NODES
+from nn_meter.limits import Limit
 
 Elements = tuple[str, ...]
 
@@ -22,6 +22,7 @@ class Writer(Protocol):
     """What a row asks, and writes with."""
 
     where: str
+    most: Limit
     tensors: dict[str, Tensor]
     sequences: dict[str, Elements]
 
@@ -110,7 +111,7 @@ def _split(w: Writer, label: str, inputs: Sequence[str], outputs: Sequence[str],
         sizes = [int(v) for v in values]
     else:
         step = max(1, int(values[0]))
-        NODES.check(-(-size // step), f"{w.where}: node {label!r} (SplitToSequence)", GraphError)
+        w.most.check(-(-size // step), f"{w.where}: node {label!r} (SplitToSequence)", GraphError)
         sizes = [min(step, size - start) for start in range(0, size, step)]
     parts = tuple(f"{outputs[0]}:{index}" for index in range(len(sizes)))
     if parts:

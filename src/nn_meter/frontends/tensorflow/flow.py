@@ -10,6 +10,7 @@ from typing import Final
 
 from nn_meter.errors import GraphError, ModelFormatError, UnsupportedOperatorError
 from nn_meter.frontends.tensorflow.wire import AttrValue, FunctionDef, FunctionName, GraphDef, NodeDef
+from nn_meter.limits import LETTERS, written_out
 
 CALLS: Final = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
 """Operators that call a function of the library, named by their attribute ``f``."""
@@ -42,7 +43,6 @@ _OUTPUT_NAMES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
 )
 """Operators with several named outputs: their names in order. Others have one, or one list."""
 
-_MOST_OPERATORS: Final = 2_000_000
 _DEEPEST_CALL: Final = 100
 
 
@@ -89,7 +89,7 @@ def flatten(graph: GraphDef, outputs: Sequence[str] | None, source: str) -> Flow
         UnsupportedOperatorError: control flow; names the node.
         GraphError: a cycle.
     """
-    inliner = _Inliner(graph.functions, source)
+    inliner = _Inliner(graph, source)
     inliner.add(graph.nodes)
     ops = inliner.resolved()
     producer = {op.name: op for op in ops}
@@ -109,8 +109,11 @@ def flatten(graph: GraphDef, outputs: Sequence[str] | None, source: str) -> Flow
 
 
 class _Inliner:
-    def __init__(self, functions: Mapping[str, FunctionDef], source: str) -> None:
-        self._functions = functions
+    def __init__(self, graph: GraphDef, source: str) -> None:
+        self._functions = graph.functions
+        self._most, *_ = written_out(graph.size)
+        self._placed = 0  # calls too: functions may be empty
+        self._letters = 0
         self._source = source
         self._ops: list[Op] = []
         self._alias: dict[str, str] = {}
@@ -124,10 +127,8 @@ class _Inliner:
             )
 
     def _place(self, node: NodeDef, name: str, inputs: tuple[str, ...], stack: tuple[str, ...]) -> None:
-        if len(self._ops) >= _MOST_OPERATORS:
-            raise ModelFormatError(
-                f"{self._source}: calls expand to over {_MOST_OPERATORS} operators; the file is damaged"
-            )
+        self._placed += 1
+        self._most.check(self._placed, self._source, ModelFormatError)
         function = self._function(node)
         if function is None:
             self._ops.append(Op(name, node.op, inputs, node.attrs))
@@ -138,6 +139,8 @@ class _Inliner:
             )
         self.called[name] = None
         scope = f"{name}/"
+        self._letters += sum(len(scope) + len(each) for inner in function.nodes for each in (inner.name, *inner.inputs))
+        LETTERS.check(self._letters, self._source, ModelFormatError)
         local = dict(zip(function.arguments, inputs, strict=False))
         kinds = {inner.name: inner.op for inner in function.nodes}
 

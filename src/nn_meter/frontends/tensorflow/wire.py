@@ -83,10 +83,11 @@ class FunctionDef:
 
 @dataclass(frozen=True, slots=True)
 class GraphDef:
-    """A graph and the functions that it may call."""
+    """A graph and the functions that it may call; ``size`` in bytes."""
 
     nodes: tuple[NodeDef, ...]
     functions: Mapping[str, FunctionDef] = field(default_factory=dict)
+    size: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,7 +316,7 @@ def graph_def(data: bytes | Bytes) -> GraphDef:
     """
     nodes, libraries = _read(Bytes(data), {1: _node, 2: lambda v: _read(v, {1: _function})[1]}).values()
     functions = {function.name: function for library in libraries for function in library}
-    return GraphDef(tuple(nodes), MappingProxyType(functions))
+    return GraphDef(tuple(nodes), MappingProxyType(functions), len(data))
 
 
 def _signature(data: Bytes) -> Signature:
