@@ -37,7 +37,7 @@ DOWNLOAD_BYTES = Limit(512 << 20, "bytes to fetch")
 TABLE_ROWS = Limit(1_000_000, "measurements in one table")
 
 NODES = Limit(1_000_000, "nodes, those of functions, branches and loops written out")
-BODIES = Limit(250_000, "functions, branches and steps of loops written out")
+BODIES = Limit(1_250_000, "functions, branches and steps of loops written out")
 TENSORS = Limit(4_000_000, "tensors, those of functions, branches and loops written out")
 LETTERS = Limit(1 << 28, "letters of names, those of functions, branches and loops written out")
 ELEMENTS = Limit(20_000_000, "elements in sequences, those of every step of a loop")
