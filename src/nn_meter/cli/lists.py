@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 
 from nn_meter.cli.output import OK
-from nn_meter.report.lines import PREFIX, predictor_line
+from nn_meter.report.lines import LINE_LETTERS, PREFIX, predictor_line
 from nn_meter.storage import legible
 
 
@@ -21,12 +21,14 @@ def _predictors(verbose: bool) -> list[str]:
     from nn_meter.api import version_number
     from nn_meter.predictors.catalogue import default_predictor, list_predictors
 
-    lines = [f"{PREFIX} Supported latency predictors:"]
+    lines, default = [f"{PREFIX} Supported latency predictors:"], default_predictor()
     for each in list_predictors():
         lines.append(predictor_line(each.name, str(version_number(each.version))))
-        lines += [f"    {legible(each.summary)}"] if verbose and each.summary else []
+        if verbose and each.summary:
+            which = "the default; " if each.name == default else ""
+            lines.append(f"    {which}{legible(each.summary, LINE_LETTERS)}")
     hint = "" if verbose else "; -v says what each predicts for"
-    return [*lines, "", f"default: {default_predictor()} (nn-meter use NAME chooses another{hint})"]
+    return [*lines, "", f"default: {default} (nn-meter use NAME chooses another{hint})"]
 
 
 def _backends() -> list[str]:
