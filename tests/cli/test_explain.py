@@ -29,6 +29,7 @@ def test_html_needs_nothing_else(run: Callable[..., object], tmp_path: Path) -> 
     page = tmp_path / "page.html"
     result = run("explain", "--html", page, "--predictor", "tiny_cpu", "--predictor", "tiny_npu", EXAMPLE)
     assert (result.code, result.out) == (0, "")
+    assert result.err.endswith(f"nn-meter: wrote {page}, one file that any browser opens\n")
     opened: list[str] = []
 
     class Page(HTMLParser):

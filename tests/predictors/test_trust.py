@@ -63,6 +63,7 @@ def test_errors_are_those_of_the_family(tiny: Bundle) -> None:
     assert found.family is not None
     assert (found.errors.models, found.errors.median) == (3, 0.03)
     assert (found.family.family, found.family.models, found.family.bias) == ("resnet", 2, -0.01)
+    assert found.family.names == tuple(families["resnet"]["models"])
     assert trust(answer(part("predicted", 1.0)), tiny).errors is None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from nn_meter.cli.models import add_model_arguments, add_predictor_arguments, collect, load_predictors, models
-from nn_meter.cli.output import add_format_arguments, add_view_arguments, show, view_of
+from nn_meter.cli.output import add_format_arguments, add_view_arguments, note, show, view_of
 from nn_meter.storage import write
 
 
@@ -31,6 +31,7 @@ def run(args: argparse.Namespace) -> int:
     answers = collect(wanted, predictors)
     if args.html:
         write(args.html, html.page(answers.predictions, (each.bundle for each in predictors), answers.failed))
+        note(f"wrote {args.html}, one file that any browser opens")
     if args.json:
         several = wanted.batch or len(predictors) > 1
         print(json.told(answers.predictions, answers.failed, several=several, explain=True))

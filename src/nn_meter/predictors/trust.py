@@ -21,16 +21,20 @@ measurements."""
 
 _WORD = re.compile(r"[a-z]+")
 
+_NAMED = 3
+"""So many models of a family are named: a name alone may mislead, as that of a hybrid may begin like a plain one's."""
+
 
 @dataclass(frozen=True, slots=True)
 class Errors:
     """How far off a predictor was found, on ``models`` whole models; relative to what was measured, 0.1 is 10 %.
-    ``bias`` is positive where predictions are too high."""
+    ``bias`` is positive where predictions are too high. ``names`` are of some of a family's models."""
 
     models: int
     median: float
     bias: float | None = None
     family: str = ""
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +155,9 @@ def _errors(facts: Mapping[str, Any], model: str) -> tuple[Errors | None, Errors
     name = family_of(model, {family: each["models"] for family, each in families.items()})
     own = families.get(name)
     overall = Errors(found["models"], found["median"], found.get("bias"))
-    return overall, Errors(len(own["models"]), own["median"], own.get("bias"), name) if own else None
+    if not own:
+        return overall, None
+    return overall, Errors(len(own["models"]), own["median"], own.get("bias"), name, tuple(own["models"][:_NAMED]))
 
 
 def _kind(

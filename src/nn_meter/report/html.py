@@ -20,7 +20,7 @@ from nn_meter.ir import uncollected
 from nn_meter.predictors.bundle import Bundle
 from nn_meter.predictors.prediction import KernelPrediction, Prediction
 from nn_meter.predictors.summary import layer_name, layer_of, module_levels, rows
-from nn_meter.predictors.trust import missed_ms, trust
+from nn_meter.predictors.trust import Errors, missed_ms, trust
 from nn_meter.report.text import total_line
 from nn_meter.storage import legible
 
@@ -138,7 +138,7 @@ def _prediction(prediction: Prediction, bundle: Bundle | None, texts: _Texts) ->
             "level": found.level,
             "reasons": [texts(each) for each in found.reasons],
             "errors": None if found.errors is None else asdict(found.errors),
-            "family": None if found.family is None else {**asdict(found.family), "family": texts(found.family.family)},
+            "family": None if found.family is None else _family(found.family, texts),
             "kinds": [
                 [
                     texts(each.kind), each.kernels, _short(each.latency_ms), _short(each.share), each.rows,
@@ -176,6 +176,10 @@ def _unfused(
         ]
         for each, least in zip(prediction.unfused, missed_ms(prediction, bundle), strict=True)
     ]  # fmt: skip
+
+
+def _family(errors: Errors, texts: _Texts) -> dict[str, Any]:
+    return {**asdict(errors), "family": texts(errors.family), "names": [texts(each) for each in errors.names]}
 
 
 def _calibrated(bundle: Bundle | None) -> dict[str, Any] | None:

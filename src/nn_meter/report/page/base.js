@@ -47,9 +47,9 @@ function make(tag, attributes, ...children) {
   return element;
 }
 
-// A name that breaks where its parts meet, and within one that is too long for a line at a capital or an underscore.
+// A name that breaks where its parts meet, but not within 1.0, and within a part that is too long for a line at a capital or an underscore.
 function broken(name) {
-  return name.split(/(?<=[./])(?=[^./])/).map((part) => make("span", { class: "part" },
+  return name.split(/(?<=\/)(?=[^./])|(?<=\.)(?=[^./\d])|(?<=\D\.)(?=\d)/).map((part) => make("span", { class: "part" },
     ...part.split(/(?<=_)(?=[^_])|(?<=[a-z])(?=[A-Z])/).flatMap((each, place) => (place ? [make("wbr"), each] : [each]))));
 }
 const SVG = new Set(["svg", "path", "circle"]);

@@ -51,8 +51,9 @@ const off = (errors) => `median error ${percent(errors.median)} on ${counted(err
 function rests(prediction) {
   const { trust } = prediction;
   const family = trust.family ? text(trust.family.family) : "";
+  const measured = trust.family ? texts(trust.family.names).join(", ") + (trust.family.models > trust.family.names.length ? " …" : "") : "";
   const facts = [
-    ["this family", trust.family ? `${family}: ${off(trust.family)}` : "nobody measured a family of this name with this predictor"],
+    ["this family", trust.family ? `${family} (${measured}): ${off(trust.family)}` : "nobody measured a family of this name with this predictor"],
     ["all models", trust.errors ? off(trust.errors) : "this predictor does not say"],
     ["interval", calibration(trust.calibrated)],
   ];
