@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -71,6 +74,28 @@ def test_what_is_installed_is_found_and_cannot_take_a_name_of_ours(
     assert plugins.load("backend", "mine") is plugins.load("backend", "replay") is ReplayBackend
     with pytest.raises(BackendError, match=r"backend 'broken': raises:thing cannot be loaded \(ZeroDivisionError"):
         plugins.load("backend", "broken")
+
+
+@pytest.mark.parametrize("place", ["folder", "archive", "none"])
+def test_entry_points_of_others_are_found_wherever_their_package_lies(tmp_path: Path, place: str) -> None:
+    group = "nn_meter.backends" if place != "none" else "others.backends"
+    files = {
+        "METADATA": "Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n",
+        "entry_points.txt": f"[{group}]\nmine = mine:Mine\n",
+    }
+    where = tmp_path / ("theirs.zip" if place == "archive" else "theirs")
+    if place == "archive":
+        with zipfile.ZipFile(where, "w") as archive:
+            for name, text in files.items():
+                archive.writestr(f"theirs-1.0.dist-info/{name}", text)
+    else:
+        for name, text in files.items():
+            (where / "theirs-1.0.dist-info").mkdir(parents=True, exist_ok=True)
+            (where / "theirs-1.0.dist-info" / name).write_text(text)
+    code = "sys.path.append(sys.argv[1]); from nn_meter import plugins; print('mine' in plugins.names('backend'))"
+    line = [sys.executable, "-c", f"import sys; {code}", str(where)]
+    done = subprocess.run(line, capture_output=True, text=True, check=True)
+    assert done.stdout == f"{place != 'none'}\n"
 
 
 def test_what_the_list_shows_can_be_loaded(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

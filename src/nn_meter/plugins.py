@@ -11,12 +11,14 @@ nn-Meter's keys) says. Nothing is imported before it is asked for.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
+from importlib.machinery import PathFinder
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -236,6 +238,8 @@ def unknown(group: str, name: str, advice: str = "") -> InputError:
 
 def _installed(entry_points: str) -> Mapping[str, str]:
     """Names and places of other packages' entry points."""
+    if not _may_be_declared():
+        return {}
     return {point.name: point.value for point in _all_installed().select(group=entry_points)}
 
 
@@ -245,6 +249,29 @@ def _all_installed() -> Any:
     from importlib.metadata import entry_points
 
     return entry_points()
+
+
+@cache
+def _may_be_declared() -> bool:
+    """Whether a package may have entry points of ours: a look into the files takes a tenth of the time that
+    ``importlib.metadata`` takes to be imported and to read them."""
+    for place in sys.path:
+        try:
+            with os.scandir(place or ".") as entries:
+                found = [entry.path for entry in entries if entry.name.endswith((".dist-info", ".egg-info", ".egg"))]
+        except NotADirectoryError:
+            return True  # packages in an archive
+        except OSError:
+            continue
+        for path in found:
+            try:
+                with open(os.path.join(path, "entry_points.txt"), "rb") as file:
+                    if b"[nn_meter." in file.read():
+                        return True
+            except OSError:
+                if path.endswith(".egg"):
+                    return True
+    return any(hasattr(finder, "find_distributions") and finder is not PathFinder for finder in sys.meta_path)
 
 
 def registered(group: str) -> tuple[Plugin, ...]:
