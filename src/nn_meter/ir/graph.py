@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from nn_meter.errors import GraphError
+from nn_meter.ir.frozen import quickly_made
 
 Attr = int | float | str | tuple[int, ...] | tuple[float, ...] | tuple[str, ...]
 """An attribute's value; what is neither number, text nor a tuple of them stays out of the graph."""
@@ -20,6 +21,7 @@ def _no_attrs() -> Mapping[str, Attr]:
     return NO_ATTRS
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Tensor:
     """A value that flows between nodes.
@@ -45,6 +47,7 @@ class Tensor:
         return size
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Node:
     """One operator. ``inputs`` and ``outputs`` name tensors; ``""`` stands for an optional one left out.

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from nn_meter.ir.frozen import quickly_made
+
 Shape = tuple[int, ...]
 
 
@@ -16,6 +18,7 @@ class KernelConfig(Protocol):
         """A few words for people: sizes and what is special."""
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Kernel:
     """A group of nodes that the runtime executes as one.
@@ -31,6 +34,7 @@ class Kernel:
     free: str = ""
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Unfused:
     """Two neighbouring nodes in different kernels, and why.

@@ -38,6 +38,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nn_meter.ir import Attr, Graph, Tensor
+from nn_meter.ir.frozen import quickly_made
 from nn_meter.kernels.partition import Shape
 
 SCHEMA = "onnx-2"
@@ -81,6 +82,7 @@ def item_bytes(dtype: str) -> float:
     return ITEM_BYTES.get(dtype, 4)
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Operator:
     """One executed operator: what a config is read from.
@@ -138,6 +140,7 @@ class Operator:
         return next((t.dtype for t in self.inputs if t is not None), "") or self.outputs[0].dtype
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Work:
     """What a kernel does: floating-point operations, and bytes that it reads and writes; ``weight_bytes`` of those that
@@ -261,6 +264,7 @@ class KernelKind:
         return {column: dict(sorted(count.items())) for column, count in (single | pairs).items()}
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True, eq=False)
 class Half:
     """Of a kernel what follows from its config alone: the bytes that it moves, those of them that are weights, and

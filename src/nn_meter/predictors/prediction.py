@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from nn_meter.errors import MissingDependencyError
 from nn_meter.ir import Tensor
+from nn_meter.ir.frozen import quickly_made
 from nn_meter.ir.size import ModelSize
 from nn_meter.kernels.partition import Kernel, Unfused
 from nn_meter.kernels.schema import Bound
@@ -31,6 +32,7 @@ def milliseconds(value: float) -> str:
     return f"{value:.{max(0, 3 - floor(log10(abs(value))))}f}" if value else "0"
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class KernelPrediction:
     """One kernel's share.
