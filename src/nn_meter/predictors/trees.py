@@ -111,10 +111,9 @@ class TreeEnsemble:
         done = 0
         groups = np.zeros(len(given), np.intp) if alike is None else np.array(alike, np.intp)
         for terms in self._evaluator.values(given, groups):
-            terms[:, 0] += self.init
-            # accumulate adds strictly in order, as the libraries do; sum() would add pairwise
-            out[done : done + len(terms)] = np.add.accumulate(terms, axis=1, out=terms)[:, -1]
-            done += len(terms)
+            terms[0] += self.init
+            out[done : done + terms.shape[1]] = _sums(terms)
+            done += terms.shape[1]
         return out / len(self) if self.aggregate == "mean" else out
 
     @cached_property
@@ -158,6 +157,18 @@ class TreeEnsemble:
         buffer = io.BytesIO()
         self.save(buffer)
         return buffer.getvalue()
+
+
+def _sums(terms: Floats) -> Floats:
+    """The sum of each column, strictly in order, as the libraries add; ``sum`` would add a single column pairwise."""
+    few = terms.shape[1] < _MANY_COLUMNS
+    # reduce takes one line after the other, as they lie in memory
+    sums: Floats = np.add.accumulate(terms, axis=0)[-1] if few else np.add.reduce(terms, axis=0)
+    return sums
+
+
+_MANY_COLUMNS = 8
+"""From so many on a row at a time is faster than a column at a time."""
 
 
 def _check(trees: TreeEnsemble) -> None:
@@ -255,7 +266,7 @@ class _Masks:
         leaves = shape.reached[trees.left[shape.reached] < 0]
         self._value = np.zeros(count * words * bits)  # of the leaf at each place, tree after tree
         self._value[shape.tree[leaves] * (words * bits) + shape.first[leaves]] = trees.value[leaves]
-        self._last = np.arange(count) * (words * bits) + bits - 1 + word.bias
+        self._last = (np.arange(count) * (words * bits) + bits - 1 + word.bias).astype(integer)[:, None]
 
     def values(self, rows: Floats, groups: NDArray[np.intp]) -> Iterator[Floats]:
         """See :class:`_Steps`; columns that are equal throughout each group are looked up once for it."""
@@ -270,25 +281,27 @@ class _Masks:
         # made once: what is so large comes from the system each time, and goes back
         most = min(self._batch, len(rows))
         all_masks, scratch = np.empty((2, most, wide), word.integer)
-        all_places, all_terms = np.empty((most, self._count), np.intp), np.empty((most, self._count))
+        all_places, all_terms = np.empty(most * self._count, word.integer), np.empty(most * self._count)
         reached = np.full((len(one), wide), (1 << word.bits) - 1, word.integer)
         for some in self._batches(len(one)):
             _conjoin(reached[some], shared, some, scratch)
         for some in self._batches(len(rows)):
             size = some.stop - some.start
-            masks, places, terms = all_masks[:size], all_places[:size], all_terms[:size]
+            masks = all_masks[:size]
             reached.take(groups[some], axis=0, out=masks, mode="clip")
             _conjoin(masks, own, some, scratch)
-            np.copyto(places, self._last)
+            # from here on a line is a tree: trees are added one after the other, for all rows at once
+            places = all_places[: self._count * size].reshape(-1, size)
+            terms = all_terms[: self._count * size].reshape(-1, size)
             if self._words > 1:
                 by_word = masks.reshape(size, self._count, self._words)
                 first = (by_word != 0).argmax(axis=2)
                 masks = np.take_along_axis(by_word, first[:, :, None], axis=2)[:, :, 0]
-                places += first * word.bits
-            exponents = scratch[:size, : self._count]
-            exponents.view(word.real)[:] = masks
-            exponents >>= word.mantissa
-            places -= exponents
+            places.view(word.real)[:] = masks.T
+            places >>= word.mantissa
+            np.subtract(self._last, places, out=places)
+            if self._words > 1:
+                places += first.T * word.bits
             self._value.take(places, out=terms, mode="clip")
             yield terms
 
@@ -334,7 +347,7 @@ class _Steps:
         self._child = np.stack(children, axis=1).astype(np.int64).ravel()
 
     def values(self, rows: Floats, groups: NDArray[np.intp]) -> Iterator[Floats]:
-        """The value of the leaf of each row in each tree, shape (rows, trees), of some rows at a time; the array is the
+        """The value of the leaf of each row in each tree, shape (trees, rows), of some rows at a time; the array is the
         caller's until the next."""
         for start in range(0, len(rows), self._batch):
             batch = rows[start : start + self._batch]
@@ -344,4 +357,4 @@ class _Steps:
             for _ in range(self._depth):
                 right = cells.take(self._feature.take(node) + origin) > self._threshold.take(node)
                 node = self._child.take(2 * node + right)
-            yield self._value.take(node)
+            yield self._value.take(node.T)
