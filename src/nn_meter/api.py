@@ -133,9 +133,11 @@ class Predictor:
             ModelError: the model cannot be read, or breaks its format.
             MissingDependencyError: reading it needs a package that is not installed.
         """
-        subject = self._subject(model, model_type, _stated(input_shape), apply_nni, options)
         with uncollected(), fitting(_is_ir(model, model_type)):
-            return self._terms.latencies_ms([subject])[0]
+            # what is read is gone before the collector is back, which would look through it
+            return self._terms.latencies_ms(
+                [self._subject(model, model_type, _stated(input_shape), apply_nni, options)]
+            )[0]
 
     def predict_many(
         self,

@@ -6,6 +6,7 @@ import io
 import subprocess
 import sys
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +98,30 @@ def test_path_bytes_file_and_proto_read_alike(tmp_path):
     for source in (str(path), proto, path.read_bytes(), io.BytesIO(path.read_bytes())):
         assert sniff(source)
         assert read(source, name="net") == graph
+
+
+def test_a_large_file_reads_as_its_bytes_do(tmp_path):
+    path = tmp_path / "large.onnx"
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"], "product")]
+    path.write_bytes(model(nodes, [value("x", (1, 1024))], initializers=[weight("w", 1024, 512)]).SerializeToString())
+    assert path.stat().st_size > 1 << 20
+    assert read(path) == read(path.read_bytes(), name="large")
+    assert read(path).tensors["y"].shape == (1, 512)
+
+
+@pytest.mark.parametrize("unknown", [b"\xa0\x06\x05", b"\x50\x05", b"\x55abcd", b"\xa2\x06\x81\x01" + b"\xff" * 129])
+def test_a_node_of_a_later_onnx_is_read_without_what_is_new(unknown):
+    proto = tiny()
+    node = proto.graph.node[0]
+    node.name = "a long name " * 20  # its length takes two bytes
+    node.ParseFromString(unknown + node.SerializeToString() + unknown)
+    conv, relu = read(tiny(), name="tiny").nodes
+    assert read(proto, name="tiny").nodes == (replace(conv, name=node.name), relu)
+
+
+def test_names_of_any_alphabet_stay():
+    nodes = [helper.make_node("Relu", ["x"], ["größe"], "größe"), helper.make_node("Relu", ["größe"], ["y"], "层")]
+    assert [node.name for node in read(model(nodes, [value("x", (1, 3))])).nodes] == ["größe", "层"]
 
 
 def test_the_graph_as_text():

@@ -117,11 +117,12 @@ def read(source: Any, kind: str | None = None, **options: Any) -> Graph:
         InputError: an option that the front end does not take; names those that it does.
     """
     front = find(source) if kind is None else front_end(kind)
-    taken = inspect.signature(front.read).parameters
-    if not any(each.kind is each.VAR_KEYWORD for each in taken.values()):
-        for option in options:
-            if option not in taken:
-                others = ", ".join(_FLAGS.get(name, name) for name in list(taken)[1:] if name != "name")
-                raise InputError(f"{front.name} models take no {option}; what they take is {others}")
+    if options.keys() - {"input_shapes", "name"}:  # which all take
+        taken = inspect.signature(front.read).parameters
+        if not any(each.kind is each.VAR_KEYWORD for each in taken.values()):
+            for option in options:
+                if option not in taken:
+                    others = ", ".join(_FLAGS.get(name, name) for name in list(taken)[1:] if name != "name")
+                    raise InputError(f"{front.name} models take no {option}; what they take is {others}")
     with uncollected():
         return front.read(source, **options)

@@ -29,7 +29,7 @@ def varint(buffer: Data, at: int, end: int) -> tuple[int, int]:
 
 
 def fields(buffer: Data, at: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """Key, start and stop of each field of a message; for a varint field key, value and 0."""
+    """Key, start and stop of each field of a message; for a varint field key, value and stop."""
     while at < end:
         key = buffer[at]
         at += 1
@@ -48,7 +48,7 @@ def fields(buffer: Data, at: int, end: int) -> Iterator[tuple[int, int, int]]:
             at += 1
             if value > 127:
                 value, at = varint(buffer, at - 1, end)
-            yield key, value, 0
+            yield key, value, at
             continue
         elif wire in (1, 5):
             size = 4 if wire == 5 else 8

@@ -24,14 +24,17 @@ def merge_equals(work: Work, options: Options) -> None:
     known: dict[Hashable, list[Op]] = {}
     renamed: dict[str, str] = {}  # to what is read in its place, when the reader has its turn: it may read all of them
     quantised = work.has("DequantizeLinear")
+    outputs = work.outputs.keys()
     for op in work.ops():
-        for name in {name for name in op.inputs if name in renamed}:
-            work.swap_input(op, name, renamed[name])
-        if op.op_type in _RANDOM or not op.inputs or any(o in work.outputs for o in op.outputs):
+        if renamed:
+            for name in {name for name in op.inputs if name in renamed}:
+                work.swap_input(op, name, renamed[name])
+        if op.op_type in _RANDOM or not op.inputs or not outputs.isdisjoint(op.outputs):
             continue
         if quantised and any(work.made_by(i, "DequantizeLinear") for i in op.inputs if i):
             continue  # each reader of a DequantizeLinear has one of its own by then
-        said = sorted(item for item in op.attrs.items() if item[0] not in FILLED)  # sizes are compared, not hashed
+        # sizes are compared, not hashed
+        said = sorted([item for item in op.attrs.items() if item[0] not in FILLED]) if op.attrs else ()
         alike = known.setdefault((op.op_type, tuple([value_of(work, i) for i in op.inputs]), *said), [])
         first = next((each for each in alike if each.attrs == op.attrs), None)
         if first is None:

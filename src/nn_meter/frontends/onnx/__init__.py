@@ -21,8 +21,9 @@ from nn_meter.ir import Graph
 name = "onnx"
 suffixes = (".onnx",)
 
-_WHOLE_FILE_BYTES = 1 << 24
-"""Files up to this size are read at once, larger ones mapped."""
+_WHOLE_FILE_BYTES = 1 << 20
+"""Files up to this size are read at once, which takes some 70 microseconds; of larger ones weights are the most, which
+nobody looks at: they are mapped."""
 
 _SMALL_TENSOR_BYTES = 1 << 16
 """Smaller ones may hold what decides shapes."""

@@ -220,7 +220,7 @@ class Reading:
 
     def _add(self, raw: wire.RawNode, index: int, scope: Scope, read: set[str]) -> None:
         op_type = raw.op_type
-        outputs = [scope[out] for out in raw.outputs]
+        outputs = scope.all(raw.outputs)
         label = f"{scope.prefix}{raw.name or f'{op_type}_{index}'}"
         function = self._functions.get((raw.domain, op_type))
         if function is not None:
@@ -229,7 +229,7 @@ class Reading:
         if op_type == "Constant" and not raw.domain:
             self._constant(raw, label, outputs, scope)
             return
-        inputs = [scope[each] for each in raw.inputs]
+        inputs = scope.all(raw.inputs)
         if op_type in control.ROWS and not raw.domain:
             with fitting(self.where, label, op_type):
                 control.ROWS[op_type](self, raw, label, inputs, outputs, scope)
@@ -308,7 +308,7 @@ class Reading:
         tensors = self.tensors
         self.most.check(len(self._nodes) + 1, self.where, GraphError)
         inputs = [tensors.get(read) if read else None for read in node.inputs]
-        if None in inputs and any(read in self.sequences for read in node.inputs):
+        if self.sequences and None in inputs and any(read in self.sequences for read in node.inputs):
             raise UnsupportedOperatorError(
                 f"{self.where}: node {node.name!r} ({node.op_type}) reads a sequence, and has no rule for one; export "
                 "the model with tensors in its place"
@@ -324,7 +324,7 @@ class Reading:
                 place = f"{self.where}: node {node.name!r} ({node.op_type})"
                 RANK.check(len(tensor.shape), place, GraphError)
                 DIMENSION.check(max(tensor.shape), place, GraphError)
-            tensors[tensor.name] = self._valued(tensor)
+            tensors[tensor.name] = self._valued(tensor) if self._asked.values else tensor
         self._nodes.append(node)
 
     def _inferred(self, node: Node, inputs: Sequence[Tensor | None]) -> Sequence[Tensor]:
@@ -395,9 +395,7 @@ class Reading:
         attrs: dict[str, Attr] = {}
         for key, stated in raw.attrs.items():
             value = scope.values.get(stated.name) if isinstance(stated, wire.Reference) else stated
-            if value is None:
-                continue
-            if isinstance(value, int | float | str | tuple):
+            if isinstance(value, wire.PLAIN):
                 attrs[key] = value
             elif isinstance(value, wire.Subgraph):
                 raise UnsupportedOperatorError(
@@ -407,7 +405,7 @@ class Reading:
             elif isinstance(value, Tensor) and raw.op_type == "ConstantOfShape":
                 attrs["value"] = value.value[0] if value.value else 0
                 attrs["dtype"] = value.dtype
-            else:
+            elif value is not None:
                 what = value.what if isinstance(value, wire.Opaque) else "a tensor"
                 self.notes.append(f"node {label!r} ({raw.op_type}): the attribute {key!r} ({what}) was left out")
         return attrs

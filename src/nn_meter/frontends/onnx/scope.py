@@ -27,6 +27,10 @@ class Scope:
     def __getitem__(self, name: str) -> str:
         return self.names.get(name, name)
 
+    def all(self, names: list[str]) -> list[str]:
+        """Of each of ``names`` what it is called in the graph; a list of the caller's own."""
+        return [self.names.get(name, name) for name in names] if self.names else names.copy()
+
 
 @contextmanager
 def fitting(where: str, label: str, op_type: str) -> Iterator[None]:

@@ -50,6 +50,9 @@ class Opaque:
 
 AttrValue = Attr | Tensor | Subgraph | Reference | Opaque
 
+PLAIN = (int, float, str, tuple)
+"""Types of attributes that a graph holds as they are."""
+
 
 @dataclass(slots=True)
 class RawNode:
@@ -122,6 +125,11 @@ _FORMATS = {
     "float16": "e", "float64": "d", "uint32": "I", "uint64": "Q",
 }  # fmt: skip
 _NO_ATTRS: dict[str, AttrValue] = {}
+_NODE_TAGS = frozenset((0x0A, 0x12, 0x1A, 0x22, 0x2A, 0x3A))
+
+_SMALL_NODE_BYTES = 1 << 12
+"""Larger nodes hold weights."""
+
 _FLOATS = frozenset(("float16", "float32", "float64"))
 
 
@@ -249,24 +257,41 @@ class GraphReader:
         return dim
 
     def _node(self, at: int, stop: int) -> RawNode:
-        buffer, known = self._buffer, self._texts.setdefault
+        known = self._texts.setdefault
+        data, base, text = self._buffer, 0, ""
+        if stop - at <= _SMALL_NODE_BYTES:
+            data, base, at, stop = data[at:stop], at, 0, stop - at
+            if data.isascii():
+                text = data.decode("ascii")  # a part of it costs less than one to be decoded
         name = op_type = domain = ""
-        inputs, outputs, attrs = list[str](), list[str](), _NO_ATTRS
-        for tag, a, b in fields(buffer, at, stop):
-            if tag == 0x0A:
-                inputs.append(known(text := buffer[a:b].decode(), text))
-            elif tag == 0x12:
-                outputs.append(known(text := buffer[a:b].decode(), text))
-            elif tag == 0x2A:
+        inputs: list[str] = []
+        outputs: list[str] = []
+        attrs = _NO_ATTRS
+        while at < stop:
+            tag, first = data[at], at + 2
+            size = data[at + 1] if first <= stop else 128
+            at = first + size
+            if size > 127 or at > stop or tag not in _NODE_TAGS:  # long, unknown or damaged
+                tag, first, at = next(fields(data, first - 2, stop))
+                if tag not in _NODE_TAGS:
+                    continue
+            if tag == 0x2A:
                 attrs = attrs or {}
-                key, value = self._attribute(a, b)
+                key, value = self._attribute(base + first, base + at)
                 attrs[key] = value
+                continue
+            part = text[first:at] if text else data[first:at].decode()
+            part = known(part, part)
+            if tag == 0x0A:
+                inputs.append(part)
+            elif tag == 0x12:
+                outputs.append(part)
             elif tag == 0x22:
-                op_type = known(text := buffer[a:b].decode(), text)
+                op_type = part
             elif tag == 0x1A:
-                name = known(text := buffer[a:b].decode(), text)
-            elif tag == 0x3A:
-                domain = known(text := buffer[a:b].decode(), text)
+                name = part
+            else:
+                domain = part
         return RawNode(name, op_type, "" if domain == "ai.onnx" else domain, inputs, outputs, attrs)
 
     def _attribute(self, at: int, stop: int) -> tuple[str, AttrValue]:

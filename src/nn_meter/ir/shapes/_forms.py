@@ -142,7 +142,7 @@ def _is(value: Attr, kind: str) -> bool:
     if kind == "whole numbers":
         return isinstance(value, tuple) and all(isinstance(each, int) and abs(each) <= _INTEGERS for each in value)
     if kind == "a number":
-        return isinstance(value, int | float) and not math.isnan(value)
+        return isinstance(value, (int, float)) and not math.isnan(value)
     return isinstance(value, str)
 
 
