@@ -142,6 +142,11 @@ def _keys_turned_back(b: GraphBuilder) -> str:
     return b.op("MatMul", b.op("Softmax", b.op("MatMul", q, b.op("Transpose", k, perm=(0, 1, 3, 2)))), v)
 
 
+def _masked(b: GraphBuilder) -> str:
+    kept, mask = b.multi("Dropout", (b.input((8, 64)),), 2)
+    return b.op("Mul", kept, b.op("Cast", mask, to=1))
+
+
 def _padded_and_pooled(b: GraphBuilder) -> str:
     """A Transpose moves behind a padding, since behind the pooling there is another one."""
     x = b.op("Transpose", b.op("Relu", b.input((1, 28, 28, 64))), perm=(0, 3, 1, 2))
@@ -280,6 +285,7 @@ CASES: dict[str, Make] = {
     "keys that are turned back": _keys_turned_back,
     "a padding before a pooling between transposes": _padded_and_pooled,
     "a mean beside what it is of": _mean_beside_all,
+    "a mask that is read": _masked,
     "convolutions between transposes": _channels_last,
 }
 

@@ -320,3 +320,112 @@ def test_weights_beside_activations_of_16_bits_stay_packed() -> None:
     y = b.op("QuantizeLinear", b.op("MatMul", x, weights), *ends)
     found = compare(b.graph(b.op("DequantizeLinear", y, *ends)))
     assert found.ours == found.truth == found.both
+
+
+class Quantised(GraphBuilder):
+    """Changes between floats and integers of one scale."""
+
+    def integers(self, x: str, dtype: str = "uint8") -> str:
+        return self.op("QuantizeLinear", x, self.const(0.05, "float32"), self.const(0, dtype))
+
+    def floats(self, x: str, dtype: str = "uint8", scale: float = 0.05) -> str:
+        return self.op("DequantizeLinear", x, self.const(scale, "float32"), self.const(0, dtype))
+
+    def both(self, x: str) -> str:
+        return self.floats(self.integers(x))
+
+    def weights(self, *shape: int) -> str:
+        return self.floats(self.weight(shape, "int8"), "int8", 0.004)
+
+
+def _convolution(b: Quantised, weights: str, bias: bool, after: str) -> Graph:
+    operands = [b.both(b.input((1, 16, 8, 8))), weights, *([b.weight((32,))] if bias else [])]
+    y = b.op("Conv", *operands, kernel_shape=(3, 3))
+    return b.graph(b.both(b.op(after, y) if after else y))
+
+
+@pytest.mark.parametrize("after", ["", "Relu"])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("quantised", [True, False])
+def test_weights_and_biases_that_a_file_holds_as_floats_become_integers(
+    quantised: bool, bias: bool, after: str
+) -> None:
+    """A network whose activations alone were quantised was predicted as one of floats."""
+    b = Quantised()
+    shape = (32, 16, 3, 3)
+    graph = _convolution(b, b.weights(*shape) if quantised else b.weight(shape), bias, after)
+    found = compare(graph)
+    assert found.ours == found.truth == found.both
+    assert "conv_int8" in {kernel.kind for kernel in fuse(graph, RULES).kernels}
+
+
+def _read_as(b: Quantised, y: str, result: str) -> Graph:
+    integers = [b.both(y)] if result != "floats" else []
+    return b.graph(*integers, *([b.op("Relu", y)] if result != "integers" else []))
+
+
+@pytest.mark.parametrize("result", ["integers", "floats", "both"])
+@pytest.mark.parametrize("lead", [(4,), (1, 4)])
+def test_a_product_with_a_bias_of_floats_is_of_integers_where_integers_come_of_it(
+    lead: tuple[int, ...], result: str
+) -> None:
+    b = Quantised()
+    y = b.op("Add", b.op("MatMul", b.both(b.input((*lead, 64))), b.weights(64, 40)), b.weight((40,)))
+    graph = _read_as(b, y, result)
+    found = compare(graph)
+    assert found.ours == found.truth == found.both
+    assert ("matmul_int8" in {kernel.kind for kernel in fuse(graph, RULES).kernels}) == (result == "integers")
+
+
+@pytest.mark.parametrize("result", ["integers", "floats", "both"])
+def test_a_product_that_is_read_as_floats_and_as_integers_is_of_floats(result: str) -> None:
+    b = Quantised()
+    y = b.op("MatMul", b.both(b.input((4, 64))), b.weights(64, 40))
+    found = compare(_read_as(b, y, result))
+    assert found.ours == found.truth == found.both
+
+
+MOVES = {
+    "Transpose": lambda b, x: b.op("Transpose", x, perm=(0, 2, 3, 1)),
+    "Reshape": lambda b, x: b.op("Reshape", x, b.const((16, 64))),
+    "MaxPool": lambda b, x: b.op("MaxPool", x, kernel_shape=(2, 2), strides=(2, 2)),
+    "two": lambda b, x: b.op("Transpose", b.op("Reshape", x, b.const((16, 64))), perm=(1, 0)),
+    "Slice": lambda b, x: b.op("Slice", x, b.const((0,)), b.const((8,)), b.const((1,))),
+}
+
+
+@pytest.mark.parametrize("place", ["behind integers", "before integers", "a result", "beside another"])
+@pytest.mark.parametrize("move", MOVES)
+def test_what_only_moves_numbers_moves_integers(move: str, place: str) -> None:
+    b = Quantised()
+    x = b.input((1, 16, 8, 8))
+    if place == "before integers":
+        graph = b.graph(b.both(MOVES[move](b, b.op("Erf", x))))
+    elif place == "behind integers":
+        graph = b.graph(b.op("Erf", MOVES[move](b, b.both(x))))
+    elif place == "a result":
+        graph = b.graph(MOVES[move](b, b.both(x)))
+    else:
+        quantised = b.both(x)
+        graph = b.graph(b.op("Erf", MOVES[move](b, quantised)), b.op("Exp", quantised))
+    found = compare(graph)
+    assert found.ours == found.truth == found.both
+
+
+def test_parts_of_a_transposed_tensor_of_integers_are_one_split_behind_it() -> None:
+    """As attention of vision transformers takes queries, keys and values apart."""
+    b = Quantised()
+    x = b.both(b.op("Transpose", b.both(b.input((1, 16, 3, 4, 8))), perm=(2, 0, 3, 1, 4)))
+    q, k, v = (b.both(b.op("Gather", x, b.const(i), axis=0)) for i in range(3))
+    scores = b.both(b.op("MatMul", q, b.both(b.op("Transpose", k, perm=(0, 1, 3, 2)))))
+    found = compare(b.graph(b.both(b.op("MatMul", scores, v))))
+    assert found.ours == found.truth == found.both
+
+
+def test_weights_that_one_operator_reads_twice_are_made_floats_twice() -> None:
+    """As of a normalisation whose mean is its bias, which files with random weights share."""
+    b = Quantised()
+    scale, bias = b.weights(16), b.weights(16)
+    y = b.op("BatchNormalization", b.op("Relu", b.input((1, 16, 8, 8))), scale, bias, bias, scale)
+    found = compare(b.graph(y))
+    assert found.ours == found.truth == found.both == 6

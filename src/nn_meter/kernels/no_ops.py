@@ -27,6 +27,8 @@ def eliminate_no_ops(work: Work, kept: Collection[str] = (), of_inputs: bool = T
         if op.op_type in kept:
             continue
         if op.op_type in _NO_OPS:
+            if any(work.readers(mask) or mask in work.outputs for mask in op.outputs[1:]):
+                continue
             work.bypass(op, f"{op.op_type} is not executed at inference")
         elif op.op_type == "Cast" and work.tensors[source].dtype == work.tensors[out].dtype:
             work.bypass(op, "a cast to its own type")

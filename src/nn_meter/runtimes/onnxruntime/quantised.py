@@ -117,9 +117,9 @@ def fuse_quantised(work: Work, options: Options) -> None:
 
 
 def _dequantise_weights(work: Work) -> None:
-    """Weights that are read as floats are made floats in every inference, anew for each reader."""
+    """Weights that are read as floats are made floats in every inference, anew for each place where they are read."""
     for op in work.ops():
-        for name in dict.fromkeys(op.inputs):
+        for place, name in enumerate(op.inputs):
             node = work.folded.get(name)
             if node is None or node.op_type != "DequantizeLinear":
                 continue
@@ -128,7 +128,7 @@ def _dequantise_weights(work: Work) -> None:
             work.free = [other for other in work.free if other != entry]
             floats = work.fresh("dequantised", work.shape(name), name)
             work.add(Op(node.op_type, node.inputs, [floats], node.attrs, members), before=op)
-            work.swap_input(op, name, floats)
+            work.swap_place(op, place, floats)
 
 
 def _source(work: Work, name: str) -> _Quantised | None:
@@ -247,18 +247,21 @@ def _matmul(work: Work, op: Op) -> None:
         return
     if target is not None and _alike(work, [a], target):
         _replace(work, sources, op, target, "QLinearMatMul", [*a.inputs, *b.inputs, *_scale(target)])
-    elif work.tensors[a.inputs[0]].dtype in _LEAST and work.tensors[b.inputs[0]].dtype in _LEAST:
-        scales = [s.inputs[place] for place in (1, 2) for s in (a, b)]
-        _replace(work, sources, op, None, "MatMulIntegerToFloat", [a.inputs[0], b.inputs[0], *scales])
     elif work.tensors[a.inputs[0]].dtype not in _LEAST:
         _packed(work, op)
+    elif any(reader.op_type == "QuantizeLinear" for reader in work.readers(op.outputs[0])):
+        return  # integers of another type, or not they alone, are wanted
+    elif work.tensors[b.inputs[0]].dtype in _LEAST:
+        scales = [s.inputs[place] for place in (1, 2) for s in (a, b)]
+        _replace(work, sources, op, None, "MatMulIntegerToFloat", [a.inputs[0], b.inputs[0], *scales])
 
 
 def _gemm(work: Work, op: Op) -> None:
     a, b, target = _source(work, op.inputs[0]), _source(work, op.inputs[1]), _target(work, op)
     bias = _source(work, op.inputs[2]) if len(op.inputs) > 2 else None
     if a is None or b is None or (len(op.inputs) > 2 and op.inputs[2] and bias is None):
-        _packed(work, op)
+        if a is None or work.tensors[a.inputs[0]].dtype not in _LEAST:
+            _packed(work, op)
         return
     if work.tensors[a.inputs[0]].dtype not in _LEAST or (target is not None and not _alike(work, [a], target)):
         return

@@ -17,6 +17,8 @@ def push_transpose_through_split(work: Work, options: Options) -> None:
             continue
         readers = [work.only_reader(o) for o in split.outputs]
         squeezed = all(r is not None and r.op_type == "Squeeze" for r in readers)
+        if squeezed and work.tensors[op.inputs[0]].dtype in ("uint8", "int8"):  # a Split once it was made of Gathers
+            continue
         if not squeezed and not any(r is not None and r.op_type == "Transpose" for r in readers):
             continue
         order = [int(p) for p in perm]
