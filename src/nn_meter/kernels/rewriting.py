@@ -61,9 +61,9 @@ class Work:
 
     def __init__(self, graph: Graph) -> None:
         self.tensors: dict[str, Tensor] = dict(graph.tensors)
-        self.outputs: dict[str, tuple[int, ...]] = {}  # the model's, with their places among them
+        self.outputs: dict[str, list[int]] = {}  # the model's, with their places among them
         for number, name in enumerate(graph.outputs):
-            self.outputs[name] = (*self.outputs.get(name, ()), number)
+            self.outputs.setdefault(name, []).append(number)
         self.inputs = frozenset(graph.inputs)
         self.free: list[tuple[str, str, str]] = []
         self.refusals: list[Refusal] = []
