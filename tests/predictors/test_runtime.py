@@ -166,11 +166,19 @@ def _chosen(*condition: int) -> Graph:
     return b.graph(b.op("Where", b.input(condition, "bool"), b.input((16, 64, 64)), b.input((16, 64, 64))))
 
 
+def _chosen_integers() -> Graph:
+    b = GraphBuilder("chosen")
+    scale, zero, x = b.const(0.02, "float32"), b.const(128, "uint8"), b.input((16, 64, 64), "uint8")
+    operands = b.input((16, 64, 64), "bool"), x, scale, zero, x, scale, zero, scale, zero
+    return b.graph(b.op("QLinearWhere", *operands, domain="com.microsoft"))
+
+
 @pytest.mark.parametrize(
     ("graph", "why"),
     [
         (elementwise("Tan"), "Tan: how large its values are decides"),
         (elementwise("Shrink"), "Shrink: how often values leave the middle decides"),
+        (_chosen_integers(), "QLinearWhere: how often its condition changes decides"),
         (_chosen(16, 64, 64), "a condition for each: how often it changes decides"),
         (_chosen(16, 1, 1), ""),  # whole rows are chosen
     ],
