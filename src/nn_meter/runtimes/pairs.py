@@ -212,12 +212,14 @@ def _grow(
 
 def _candidates(work: Work, kernel: Op, shares: Shares) -> Iterator[Op]:
     """Readers that may join: the only one, or any that may share what it reads."""
+    seen: set[Op] = set()  # one may read thousands of results
     for name in filter(None, kernel.outputs):
         readers = list(work.readers(name))
-        if len(readers) == 1 and name not in work.outputs:
-            yield readers[0]
-        else:
-            yield from (reader for reader in readers if shares(kernel, reader))
+        alone = len(readers) == 1 and name not in work.outputs
+        for reader in readers:
+            if reader not in seen and (alone or shares(kernel, reader)):
+                seen.add(reader)
+                yield reader
 
 
 def _waits(work: Work, reader: Op, kernel: Op) -> bool:
@@ -309,7 +311,7 @@ def core(work: Work, ops: Sequence[Op]) -> Operator:
 
 def main_of(work: Work, ops: Sequence[Op]) -> Op:
     """The operator that gives a kernel of ``ops`` its kind."""
-    return max(ops, key=lambda op: (_rank(op), _size(work, op)))
+    return max(ops, key=lambda op: (_rank(op), _size(work, op))) if len(ops) > 1 else ops[0]
 
 
 def _rank(op: Op) -> int:
