@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from nn_meter.devices.device import Device
 from nn_meter.errors import BuildError, ModelError
 from nn_meter.fitting import LOWERINGS, adapt, default_name, fit
 from nn_meter.ir import Graph, GraphBuilder
+from nn_meter.kernels.kinds import GemmConfig
 from nn_meter.kernels.rules import read_rules
 from nn_meter.kernels.terms import TERMS, rows
 from nn_meter.learning.sums import (
@@ -131,6 +133,16 @@ def test_adapting_needs_few_models_and_says_less_with_fewer() -> None:
     assert widths[1] < widths[0]
 
 
+def test_kernels_alone_adapt_nothing(tmp_path: Path) -> None:
+    (tmp_path / "kernels.csv").write_text(
+        "kind,n,cin,size,cout,out,kernel,strides,group,fused,latency_ms\n"
+        "conv,1,64,56x56,64,56x56,3x3,1x1,1,relu,0.826\n"
+    )
+    records = read_csv(tmp_path / "kernels.csv", AROUND).records
+    with pytest.raises(BuildError, match="no whole model among the measurements"):
+        adapt(records, [fit(measured(), name="base", read=read)], read=read)
+
+
 def test_the_next_to_measure_is_unlike_what_was_measured() -> None:
     base = fit(measured(), read=read)
     few = measured(2.0, subjects=["net_8_3_16"])
@@ -170,6 +182,21 @@ def test_the_delegate_takes_winograds_convolutions_where_channels_and_squares_su
     for (width, size), winograd in ran.items():
         terms = terms_of(width, size=size, staged=LOWERINGS["tflite", "gpu"].staged)
         assert ("winograd" in terms, "conv" in terms) == (winograd, not winograd), (width, size)
+
+
+def test_pytorch_on_a_gpu_pays_for_what_it_reads_and_writes_beside_the_work() -> None:
+    staged = LOWERINGS["pytorch", "gpu"].staged
+    dense, depthwise = terms_of(64, size=28, pad=1, staged=staged), terms_of(64, 64, size=28, pad=1, staged=staged)
+    elements = 2 * 64 * 28 * 28
+    assert np.exp(dense["conv_traffic"]) * 1e5 == pytest.approx(elements)
+    assert np.exp(depthwise["depthwise_traffic"]) * 1e5 == pytest.approx(elements)
+    assert np.exp([dense["conv_weights"], depthwise["conv_weights"]]) * 1e5 == pytest.approx([64 * 64 * 9, 64 * 9])
+    product = GemmConfig(batch=8, m=10, k=20, n=30, weights=True, trans=(False, False), fused=(), dtype="float32")
+    for weights, second in ((True, 20 * 30), (False, 8 * 20 * 30)):
+        found = dict(rows("matmul", replace(product, weights=weights), staged))
+        traffic = [found["gemm_traffic"][0], found["gemm_weights"][0]]
+        assert np.exp(traffic) * 1e5 == pytest.approx([8 * 10 * (20 + 30), second])
+    assert not {"conv_traffic", "gemm_traffic"} & {name for name, _ in rows("matmul", product, "")}
 
 
 def test_kernels_that_a_profiler_saw_faster_than_they_run_in_models_tell_by_how_much() -> None:

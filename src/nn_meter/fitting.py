@@ -18,7 +18,7 @@ from nn_meter.errors import BuildError, ModelError
 from nn_meter.ir import Graph
 from nn_meter.kernels.partition import KernelConfig
 from nn_meter.kernels.rules import read_rules
-from nn_meter.kernels.terms import DELEGATE, PROCESSOR, SCHEMA
+from nn_meter.kernels.terms import DELEGATE, PROCESSOR, SCHEMA, TRAFFIC
 from nn_meter.learning.sheets import from_sheet, is_base
 from nn_meter.learning.sums import (
     MIN_MODELS,
@@ -69,7 +69,7 @@ LOWERINGS: Mapping[tuple[str, str], Lowering] = MappingProxyType(
         ("tflite", "cpu"): Lowering(tflite.CPU_RULES, PROCESSOR, _COMMON),
         ("tflite", "gpu"): Lowering(tflite.GPU_RULES, DELEGATE, _COMMON),
         ("pytorch", "cpu"): Lowering(pytorch.RULES),
-        ("pytorch", "gpu"): Lowering(pytorch.RULES),
+        ("pytorch", "gpu"): Lowering(pytorch.RULES, TRAFFIC),
     }
 )
 """Runtime and kind of device to its lowering; what has no row is lowered node by node."""
@@ -297,6 +297,9 @@ def adapt(
         named = ", ".join(each.name for each in found.environments)
         raise BuildError(f"the measurements are of several environments ({named}); adapt to one at a time")
     measured, around = found.environments[0], found.circumstances[0]
+    count = int((found.design.whole & ~np.isnan(measured.latencies_ms)).sum())
+    if not count:
+        raise BuildError("there is no whole model among the measurements, only kernels; measure one model at least")
     lower = _lowered(reader, lowering)
     asked = {}
     for each in candidates:
@@ -314,11 +317,11 @@ def adapt(
     known = [each.interval for each in bases if each.interval]
     low = float(np.mean([i.low for i in known])) if known else -0.1
     high = float(np.mean([i.high for i in known])) if known else 0.1
-    interval = Interval(round(low - spread, 4), round(high + spread, 4), models=int(used.sum()))
+    interval = Interval(round(low - spread, 4), round(high + spread, 4), models=count)
     bundle = _bundle(name or default_name(around), around, lowering, document, None, interval)
     notes = (
         *bundle.notes,
-        f"adapted from {len(bases)} predictors by {int(used.sum())} measurements",
+        f"adapted from {len(bases)} predictors by {count} measurements",
         *(f"left out: {text}" for text in found.left_out),
     )
     order = design.most_telling(parameters, doubt, np.flatnonzero(~used), suggest)

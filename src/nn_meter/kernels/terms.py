@@ -38,7 +38,7 @@ from nn_meter.kernels.partition import KernelConfig
 SCHEMA = "terms-1"
 """The name of this table in bundles; what a row means never changes under one name."""
 
-PROCESSOR, DELEGATE = "tflite_cpu", "tflite_gpu"
+PROCESSOR, DELEGATE, TRAFFIC = "tflite_cpu", "tflite_gpu", "pytorch_gpu"
 """Runtimes that compute in stages of their own (``steps``)."""
 
 CALL = "call"
@@ -107,6 +107,20 @@ def _padded(c: ConvConfig | CopyConfig) -> float:
 def _summed(c: ConvConfig) -> int:
     """Products that one element is a sum of."""
     return c.cin // c.group * prod(c.kernel)
+
+
+def _weights(c: ConvConfig) -> float:
+    return float(c.cout * _summed(c))
+
+
+def _through(c: ConvConfig) -> float:
+    """Elements that are read and written, without the weights."""
+    return _padded(c) + _written(c)
+
+
+def _second(c: GemmConfig) -> float:
+    """Elements of the second operand: the weights, where it has any."""
+    return float(c.k * c.n * (1 if c.weights else c.batch))
 
 
 def _patches(c: ConvConfig) -> float:
@@ -239,6 +253,11 @@ TERMS: Mapping[str, Term] = MappingProxyType(
         ),
         "gemm_in": Term("memory", _patches, 1e5),
         "gemm_out": Term("memory", _written, 1e5),
+        "conv_traffic": Term("memory", _through, 1e5),
+        "depthwise_traffic": Term("memory", _through, 1e5),
+        "conv_weights": Term("memory", _weights, 1e5),
+        "gemm_traffic": Term("memory", lambda c: float(c.batch * c.m * (c.k + c.n)), 1e5),
+        "gemm_weights": Term("memory", _second, 1e5),
         "winograd": Term("arithmetic", _macs, 1e6, (_CIN, _COUT, _PIXELS)),
         "wait": Term("", lambda c: float(4 * -(-c.cin // 4) * prod(c.kernel)), 1e3),
         "im2col": Term("memory", _patches, 1e6),
@@ -293,6 +312,9 @@ def steps(kind: str, config: KernelConfig, staged: str = "") -> Iterator[str]:
     - ``DELEGATE``, TFLite's kernels for GPUs: a kernel that does nothing takes a while by the GPU's own clock too
       (``start``; ``launch`` lies between kernels); each work item sums one group of elements in a loop, which takes its
       time (``wait``) where there are too few items to fill the GPU; some convolutions are Winograd's (``winograd``).
+    - ``TRAFFIC``, PyTorch's kernels on GPUs: tensor cores multiply in less time than memory takes to bring what they
+      multiply, so that what is read and written is paid for beside the work (``conv_traffic``, ``depthwise_traffic``,
+      ``gemm_traffic``), and the weights once a batch (``conv_weights``, ``gemm_weights``).
     """
     if kind == "reshape":
         return
@@ -303,6 +325,8 @@ def steps(kind: str, config: KernelConfig, staged: str = "") -> Iterator[str]:
         yield from _convolution(kind, config, staged)
     elif isinstance(config, GemmConfig):
         yield "matmul" if not config.weights else "linear" if config.m > 1 else "linear_vector"
+        if staged == TRAFFIC:
+            yield from ("gemm_traffic", "gemm_weights")
     elif isinstance(config, BroadcastConfig):
         yield _elementwise(config)
     elif isinstance(config, RowsConfig):
@@ -340,6 +364,8 @@ def _convolution(kind: str, c: ConvConfig, staged: str) -> Iterator[str]:
         yield "winograd" if squares else "conv1x1" if area == 1 else "stem" if c.cin <= 4 else "conv"
         if staged == DELEGATE:
             yield "wait"
+    if staged == TRAFFIC:
+        yield from ("depthwise_traffic" if c.group > 1 and inner == 1 else "conv_traffic", "conv_weights")
     if staged == PROCESSOR and not vector:
         if _pads(c):
             yield LAUNCH
