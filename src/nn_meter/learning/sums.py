@@ -48,7 +48,7 @@ GPUs take 0.98 to 1.07 times (one: 1.25) what their kernels do, and a call (0.8 
 
 _STEPS, _STEPS_ALONE = 12, 60
 """Steps of a fit. Environments that are fitted together are fitted in rounds, each from where the one before ended; one
-by itself has a single round (after 12 steps a thousand models on an RTX 3090 were still 0.9 % further off, left out)."""
+by itself has a single round (after 12 steps a thousand models on an RTX 3090 were 0.9 % further off, left out)."""
 
 _SPREAD_FREE, _SPREAD_BASE, _SPREAD_SLOPE = 3.0, 0.5, 0.15
 _LEAST_SPREAD = 0.02
