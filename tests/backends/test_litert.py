@@ -57,6 +57,16 @@ def test_networks_compute_what_onnxruntime_does(family: str, there: None) -> Non
 
 
 @pytest.mark.heavy
+@pytest.mark.parametrize("dtype", ["int8", "uint8"])
+@pytest.mark.parametrize("op_type", ["Add", "Sub", "Mul", "Div", "Equal", "Less", "GreaterOrEqual"])
+def test_bytes_without_a_scale_are_refused_by_name(op_type: str, dtype: str, there: None) -> None:
+    b = GraphBuilder("bytes")
+    graph = b.graph(b.op(op_type, b.input((4, 50), dtype), b.input((4, 50), dtype)))
+    with pytest.raises(BackendError, match=f"{op_type}.*{dtype}"):
+        load("litert").prepare(graph)
+
+
+@pytest.mark.heavy
 @pytest.mark.parametrize("family", SINGLE)
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_single_operators_compute_what_onnxruntime_does_or_are_named(family: str, seed: int, there: None) -> None:

@@ -45,6 +45,11 @@ _OPTIONS: Mapping[str, str] = MappingProxyType(
 _VERSIONS: Mapping[str, int] = MappingProxyType({"BROADCAST_TO": 2})
 """Of operators whose first version LiteRT has no kernel for."""
 
+_SCALED = frozenset(
+    ("ADD", "SUB", "MUL", "DIV", "EQUAL", "NOT_EQUAL", "LESS", "LESS_EQUAL", "GREATER", "GREATER_EQUAL")
+)
+"""Operators to which bytes are numbers with a scale; without one LiteRT ends the process, or computes nothing."""
+
 _TYPES: Mapping[str, str] = MappingProxyType(
     {
         "float32": "FLOAT32", "float16": "FLOAT16", "float64": "FLOAT64", "int8": "INT8", "uint8": "UINT8",
@@ -180,7 +185,13 @@ class File(site.File):
     def ops(
         self, code: str, inputs: Sequence[Stored], shapes: Sequence[Iterable[int]], *dtypes: str, **options: Any
     ) -> list[Stored]:
-        """The results of a new operator, of the element type of its first input where none is said."""
+        """The results of a new operator, of the element type of its first input where none is said.
+
+        Raises:
+            NotImplementedError: LiteRT wants a scale of them.
+        """
+        if code in _SCALED and inputs[0].dtype in ("int8", "uint8"):
+            raise NotImplementedError(f"with elements of the type {inputs[0].dtype} that have no scale")
         schema = self._schema
         types = dtypes or (inputs[0].dtype,) * len(shapes)
         outputs = [self.tensor(shape, dtype) for shape, dtype in zip(shapes, types, strict=True)]
