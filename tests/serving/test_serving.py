@@ -152,6 +152,13 @@ def test_what_cannot_be_answered_says_why(server: Server, model: bytes, query: s
     assert "upload_" not in told["error"]
 
 
+def test_who_sends_a_form_hears_how_to_send_a_file(server: Server) -> None:
+    form = {"Content-Type": "multipart/form-data; boundary=x"}
+    status, body, _ = server.ask("POST", "/predict?name=small.onnx", b"--x\r\n\r\n" + EXAMPLE + b"\r\n--x--", form)
+    assert (status, "send the file as it is: curl --data-binary @" in json.loads(body)["error"]) == (422, True)
+    assert server.predict()[0] == 200
+
+
 def test_a_name_leads_out_of_no_folder(server: Server) -> None:
     status, told = server.predict(query="name=..%2F..%2F..%2Fetc%2Fevil%3Cscript%3E")
     assert (status, told["predictions"][0]["model"]) == (200, "_.._.._etc_evil_script_")

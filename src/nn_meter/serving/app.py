@@ -173,6 +173,8 @@ class _Desk:
 
     async def predict(self, request: Request) -> Response:
         """Take a model as the request's body, and answer when it is predicted."""
+        if request.headers.get("content-type", "").startswith("multipart/"):
+            raise HTTPException(422, "a form is no model; send the file as it is: curl --data-binary @FILE")
         predictors = tuple(dict.fromkeys(request.query_params.getlist("predictor"))) or (default_predictor(),)
         unknown = [name for name in predictors if name not in self._known]
         if unknown or len(predictors) > PREDICTORS:
