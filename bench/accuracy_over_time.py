@@ -14,6 +14,7 @@ from pathlib import Path
 from nn_meter.building import measured
 from nn_meter.evaluation import subjects
 from nn_meter.frontends import read
+from nn_meter.ir import Graph
 from nn_meter.learning.metrics import metrics
 from nn_meter.learning.training import train
 from nn_meter.measuring.journal import Journal
@@ -32,6 +33,14 @@ def first_minutes(records: Sequence[Record], minutes: float) -> list[Record]:
     return taken
 
 
+def judged(evaluation: Path, models: Path) -> tuple[list[Graph], list[float]]:
+    """The models that were measured, and their latencies in milliseconds."""
+    scores = json.loads(evaluation.read_text())["models"]
+    measured_ms = {score["model"]: score["measured_ms"] for score in scores}
+    known = [each for each in subjects([models]) if each.name in measured_ms]
+    return [read(each.source) for each in known], [measured_ms[each.name] for each in known]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("journal", type=Path)
@@ -41,9 +50,7 @@ def main() -> None:
     parser.add_argument("--runtime", default="onnxruntime", help="whose fusions the models get")
     parser.add_argument("--plot", type=Path)
     args = parser.parse_args()
-    scores = json.loads(args.evaluation.read_text())["models"]
-    measured_ms = {score["model"]: score["measured_ms"] for score in scores}
-    graphs = {s.name: read(s.source) for s in subjects([args.models]) if s.name in measured_ms}
+    graphs, measured_ms = judged(args.evaluation, args.models)
     with Journal(args.journal) as book:
         records, _ = measured(book)
     points = []
@@ -51,8 +58,7 @@ def main() -> None:
     for minutes in args.minutes:
         some = first_minutes(records, minutes)
         engine = GraphEngine(train(some, name="over_time", rules={"runtime": args.runtime}))
-        predicted_ms = engine.latencies_ms(graphs.values())
-        found = metrics(predicted_ms, [measured_ms[name] for name in graphs])
+        found = metrics(engine.latencies_ms(graphs), measured_ms)
         points.append((minutes, found))
         shares = f"{found.median_ape:8.1%} {found.within_5:11.0%} {found.within_10:12.0%}"
         print(f"{minutes:8g} {len(some):9d} {shares}", flush=True)

@@ -11,26 +11,21 @@ for each architecture (``timm:resnet18``); its shapes are all that is used.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from accuracy_over_time import first_minutes
+from accuracy_over_time import first_minutes, judged
 
-from nn_meter.building import measured
+from nn_meter.building import LEAST_MOVED, MOST_MOVED, measured
 from nn_meter.errors import NnMeterError
-from nn_meter.evaluation import subjects
 from nn_meter.frontends import read
 from nn_meter.ir import Graph
 from nn_meter.learning.training import train, worst_families
 from nn_meter.measuring.journal import Journal
 from nn_meter.measuring.records import Record
 from nn_meter.predictors.runtime import GraphEngine
-
-LEAST, MOST = 0.5, 3.0
-"""How far a family's share is moved, as in builds."""
 
 
 def disagreement(records: Sequence[Record], pool: Sequence[Graph]) -> Mapping[str, float]:
@@ -63,9 +58,8 @@ def disagreement(records: Sequence[Record], pool: Sequence[Graph]) -> Mapping[st
 def chosen(candidates: Sequence[Record], shares: Mapping[str, float], minutes: float, seed: int) -> list[Record]:
     """Candidates until so many minutes are spent, each taken with a chance that is its family's share."""
     rng = np.random.default_rng(seed)
-    kept = [
-        each for each in candidates if rng.random() < min(max(shares.get(each.family, 1.0), LEAST), MOST) / MOST
-    ]
+    chances = {f: min(max(share, LEAST_MOVED), MOST_MOVED) / MOST_MOVED for f, share in shares.items()}
+    kept = [each for each in candidates if rng.random() < chances.get(each.family, 1 / MOST_MOVED)]
     return first_minutes(kept, minutes)
 
 
@@ -99,10 +93,7 @@ def main() -> None:
     parser.add_argument("--pool", type=Path, required=True)
     parser.add_argument("--minutes", type=float, nargs="+", default=[5.0, 10.0], help="of each half")
     args = parser.parse_args()
-    scores = json.loads(args.evaluation.read_text())["models"]
-    measured_ms = {score["model"]: score["measured_ms"] for score in scores}
-    graphs = {s.name: read(s.source) for s in subjects([args.models]) if s.name in measured_ms}
-    truth = np.array([measured_ms[name] for name in graphs])
+    graphs, measured_ms = judged(args.evaluation, args.models)
     pool = _read(args.pool.read_text().split())
     records = []
     for path in args.journals:
@@ -122,7 +113,7 @@ def main() -> None:
         }
         for way, shares in ways.items():
             more = [] if shares is None else chosen(others, shares, minutes, len(half))
-            ratios = np.array(_fitted([*half, *more]).latencies_ms(graphs.values())) / truth
+            ratios = np.array(_fitted([*half, *more]).latencies_ms(graphs)) / measured_ms
             off = abs(ratios / np.median(ratios) - 1)  # the level of the hour is nobody's choice
             print(
                 f"{minutes:8g} {way:>14} {len(half) + len(more):9d} {np.median(off):8.1%} {np.mean(off <= 0.05):11.0%} "

@@ -53,6 +53,10 @@ MIN_NETWORKS = 30
 """A build that ends with fewer measured networks trains nothing."""
 
 _DRAWN_AT_ONCE = 50
+
+LEAST_MOVED, MOST_MOVED = 0.5, 3.0
+"""Half-way the share of a family of networks becomes so much of what it was, at the least and at the most."""
+
 TRAINING_GROWTH = 2.3
 """Training takes so many times what the fits took that judge the families half-way: 2.3 on a journal of 2,622 networks,
 2.1 on one of 7,923 (processor seconds from reading the journal to the bundle, on a Xeon)."""
@@ -382,7 +386,7 @@ class Drawing:
         worse = worst_families(records, seed=self._plan.seed, kept=self._fits, progress=judging)
         self._spent_s += monotonic() - begin
         self._budget_s = max(self._budget_s - TRAINING_GROWTH * spent_on_fits(self._fits), self._spent_s)
-        self._weights = {f: w * min(max(worse.get(f, 1.0), 0.5), 3.0) for f, w in self._weights.items()}
+        self._weights = {f: w * min(max(worse.get(f, 1.0), LEAST_MOVED), MOST_MOVED) for f, w in self._weights.items()}
 
     def _tell(self, what: str) -> None:
         budget_s = self._plan.budget_s

@@ -134,7 +134,7 @@ def test_late_stages_are_as_frequent_as_early_ones() -> None:
                 _, width, height = graph.tensors[node.outputs[0]].shape[:3]
                 widths["late"] += width >= 256 and height <= 16
                 widths["early"] += width <= 64 and height >= 40
-    assert 0.4 <= widths["late"] / widths["early"] <= 2.5  # of 2,000 networks, by 400: 0.41 to 0.64
+    assert 0.4 <= widths["late"] / widths["early"] <= 2.5  # five draws of 400: 0.37 to 0.48
 
 
 def test_a_short_build_holds_every_operator_of_the_shared_models() -> None:

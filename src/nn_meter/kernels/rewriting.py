@@ -184,6 +184,11 @@ class Work:
         reader, places = next(iter(found.items()))
         return reader if len(found) == len(places) == 1 else None
 
+    def folded_by(self, name: str, *op_types: str) -> Op | None:
+        """The operator that a constant was computed by before inference, if it is of one of these types."""
+        op = self.folded.get(name)
+        return op if op is not None and op.op_type in op_types else None
+
     def made_by(self, name: str, *op_types: str) -> Op | None:
         """The operator that computes ``name``, if it is of one of these types."""
         op = self.producer.get(name)

@@ -20,7 +20,7 @@ def fuse_matmul_add_of_quantised(work: Work, options: Options) -> None:
         after = work.only_reader(op.outputs[0])
         if after is None or after.op_type != "Add" or options.denies(work, op, after):
             continue
-        if all(work.made_by(i, _DEQUANTISE) or _folded(work, i) for i in op.inputs):
+        if all(work.made_by(i, _DEQUANTISE) or work.folded_by(i, _DEQUANTISE) for i in op.inputs):
             bias = next((i for i in after.inputs if i != op.outputs[0]), "")
             if work.const(bias):
                 with_bias(work, op, after)
@@ -103,8 +103,8 @@ def quantise_weights(work: Work, options: Options) -> None:
         if x is None or not work.is_one_element(x.inputs[1]) or not _is_quantised(work, op):
             continue
         weights, bias = op.inputs[1], op.inputs[2] if len(op.inputs) > 2 else ""
-        known = _folded(work, weights)
-        if bias and not (work.const(bias) and len(work.shape(bias)) == 1 and _folded(work, bias) is None):
+        known = work.folded_by(weights, _DEQUANTISE)
+        if bias and not (work.const(bias) and len(work.shape(bias)) == 1 and work.folded_by(bias, _DEQUANTISE) is None):
             continue
         if known is None:
             if not work.const(weights) or work.tensors[weights].dtype != "float32":
@@ -132,11 +132,6 @@ def _fits(work: Work, op: Op, dequantise: Op, bias: str) -> bool:
     along = int(op.op_type == "Gemm" and not op.attrs.get("transB", 0))
     assert isinstance(axis, int)
     return not dequantise.attrs.get("block_size", 0) and scales == work.shape(bias) and axis % rank == along
-
-
-def _folded(work: Work, name: str) -> Op | None:
-    node = work.folded.get(name)
-    return node if node is not None and node.op_type == _DEQUANTISE else None
 
 
 def _as_integers(work: Work, name: str, dtype: str) -> str:

@@ -118,17 +118,19 @@ def fuse_quantised(work: Work, options: Options) -> None:
 
 def _dequantise_weights(work: Work) -> None:
     """Weights that are read as floats are made floats in every inference, anew for each place where they are read."""
+    free = set(work.free)
     for op in work.ops():
         for place, name in enumerate(op.inputs):
-            node = work.folded.get(name)
-            if node is None or node.op_type != "DequantizeLinear":
+            node = work.folded_by(name, "DequantizeLinear")
+            if node is None:
                 continue
             entry = (*node.members, node.op_type, work.KNOWN)
-            members = node.members if entry in work.free else ()
-            work.free = [other for other in work.free if other != entry]
+            members = node.members if entry in free else ()
+            free.discard(entry)
             floats = work.fresh("dequantised", work.shape(name), name)
             work.add(Op(node.op_type, node.inputs, [floats], node.attrs, members), before=op)
             work.swap_place(op, place, floats)
+    work.free = [entry for entry in work.free if entry in free]
 
 
 def _source(work: Work, name: str) -> _Quantised | None:
@@ -136,11 +138,10 @@ def _source(work: Work, name: str) -> _Quantised | None:
     if not name:
         return None
     op = work.made_by(name, "DequantizeLinear")
-    node = work.folded.get(name)
-    if op is None and (node is None or node.op_type != "DequantizeLinear"):
+    known = op or work.folded_by(name, "DequantizeLinear")
+    if known is None:
         return None
-    inputs = op.inputs if op is not None else node.inputs if node is not None else []
-    q, scale, zero = (*inputs, "")[:3]
+    q, scale, zero = (*known.inputs, "")[:3]
     return _Quantised((q, scale, zero), op)
 
 
