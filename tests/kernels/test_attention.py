@@ -103,7 +103,7 @@ def test_the_config_and_its_work(
     (kernel,) = fuse(graph, read_rules({"runtime": "onnxruntime_cpu"})).kernels
     config = kernel.config
     assert isinstance(config, AttentionConfig)
-    assert astuple(config)[1:-2] == (batch, heads, key_heads, queries, keys, 8, kept, projected)
+    assert astuple(config)[1:-3] == (batch, heads, key_heads, queries, keys, 8, kept, projected)
     work = KINDS["attention"].work(config)
     products = 2 * 2 * batch * heads * queries * keys * 8 + 2 * batch * queries * projected * 3 * heads * 8
     assert work.flops == products

@@ -7,7 +7,16 @@ import pytest
 from nn_meter.ir import parse
 from nn_meter.kernels.patterns import Pattern
 from nn_meter.kernels.rewriting import Op, Work
-from nn_meter.kernels.spellings import BIAS, GELU, HARD_SWISH, LAYER_NORM, RMS_NORM, SWISH, TANH_GELU
+from nn_meter.kernels.spellings import (
+    BIAS,
+    GELU,
+    HARD_SWISH,
+    LAYER_NORM,
+    RMS_NORM,
+    SCALED_SWISH,
+    SWISH,
+    TANH_GELU,
+)
 from nn_meter.runtimes.onnxruntime.spellings import BIAS_GELU, SKIP_LAYER_NORM
 
 HEAD = """
@@ -53,7 +62,7 @@ WRITTEN: dict[str, tuple[Pattern, str]] = {
         "g = Add(t, one); h = Mul(x, g); y = Mul(h, half)",
     ),
     "swish": (SWISH, "s = Sigmoid(x); y = Mul(x, s)"),
-    "swish with a factor": (SWISH, "f = Mul(x, two); s = Sigmoid(f); y = Mul(s, x)"),
+    "swish with a factor": (SCALED_SWISH, "f = Mul(x, two); s = Sigmoid(f); y = Mul(s, x)"),
     "hard swish": (HARD_SWISH, "p = Add(x, three); c = Clip(p, zero, six); d = Div(c, six); y = Mul(x, d)"),
     "hard swish divided last": (
         HARD_SWISH,

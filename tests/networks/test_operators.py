@@ -54,6 +54,7 @@ def test_a_build_holds_every_way_of_a_reduction() -> None:
 
 def test_a_build_holds_what_is_computed_in_ways_of_its_own() -> None:
     sorts = ("recurrences", "orders", "pools", "newest", "contributed", "types", "reductions", "softmaxes", "samplings")
+    sorts += ("vectors", "attentions", "packed", "movements", "einsums")
     graphs = [FAMILIES[f"operators_{sort}"](seed) for seed, sort in product(range(SEEDS), sorts)]
     kernels = [k for graph in graphs for k in fuse(graph, RULES, reasons=False).kernels if not k.free]
     found = {(k.kind, *name) for k in kernels for name in KINDS[k.kind].names(k.config).items()}
@@ -61,10 +62,21 @@ def test_a_build_holds_what_is_computed_in_ways_of_its_own() -> None:
         "recurrent": {"activations": ("", "relu", "sigmoid", "hardsigmoid tanh", "sigmoid relu relu")},
         "axis": {"way": ("", "one", "heap", "select"), "dtype": ("int32", "int64")},
         "pool": {"way": ("", "opset 18", "dilated", "places")},
-        "attention": {"mask": ("", "bool", "float32", "int32", "causal")},
+        "attention": {
+            "mask": ("", "bool", "bool of each head", "float32", "int32", "causal"),
+            "ways": ("bounded", "turned", "turned local"),
+        },
+        "matmul": {"vector": ("row", "column", "row by a constant", "column by a constant", "both")},
+        "matmul_nbits": {"way": ("4 bits at 4, one row", "8 bits at 0, one row", "8 bits at 0", "bnb4, one row")},
+        "copy": {"way": ("pieces", "wrap")},
+        "transpose": {"unit": ("1", "2", "8")},
+        "einsum": {"shape": ("batch rows", "rows moved singly", "batch rows columns")},
         "reduce": {"way": ("last",)},
-        "other": {"variant": ("linear zeros", "linear zeros corners", "interleaved")},
-        "unary": {"dtype": ("float64",)},
+        "other": {
+            "variant": ("linear zeros", "linear zeros corners", "interleaved"),
+            "detail": ("3x3 by 1x1", "3x3 by 2x2"),
+        },
+        "unary": {"dtype": ("float64",), "constant": ("other",)},
         "softmax": {"dtype": ("float32", "float64"), "way": ("", "masked")},
         "conv_int8": {"dtype": ("int8", "uint8"), "weight_dtype": ("int8", "uint8")},
         "matmul_int8": {"dtype": ("int8", "uint8")},

@@ -57,7 +57,8 @@ def parsed(equation: str, shapes: Sequence[Shape]) -> Equation | None:
 @dataclass(frozen=True, slots=True)
 class Contraction:
     """A product: ``batch`` times, ``rows`` x ``summed`` by ``summed`` x ``columns``. ``moved`` elements of its operands
-    and result lie in another order than that, ``alone`` are summed before, since one operand alone has their label."""
+    and result lie in another order than that, ``single`` of them one by one: neither do runs of them stay together, nor
+    is it one axis that goes elsewhere; ``alone`` are summed before, since one operand alone has their label."""
 
     batch: int
     rows: int
@@ -65,6 +66,7 @@ class Contraction:
     columns: int
     moved: int
     alone: int
+    single: int = 0
 
 
 def contractions(given: Equation) -> tuple[Contraction, ...]:
@@ -72,9 +74,10 @@ def contractions(given: Equation) -> tuple[Contraction, ...]:
     those that both operands keep, those of one, and those that are summed (its ``EinsumTypedComputeProcessor``)."""
     order = {label: place for place, label in enumerate(given.sizes)}
 
-    def moved(labels: Sequence[str], wanted: Sequence[str]) -> int:
+    def moved(labels: Sequence[str], wanted: Sequence[str]) -> Moved:
         own, asked = ([each for each in some if given.sizes[each] > 1] for some in (labels, wanted))
-        return given.size(labels) if own != asked else 0
+        size = given.size(labels)
+        return Moved(0, 0) if own == asked else Moved(size, 0 if _in_runs(own, asked) else size)
 
     def in_order(labels: Sequence[str]) -> Labels:
         return tuple(sorted(dict.fromkeys(labels), key=order.__getitem__))
@@ -84,7 +87,8 @@ def contractions(given: Equation) -> tuple[Contraction, ...]:
     if len(given.terms) == 1:
         kept = [label for label in left if label in given.result]
         size = given.size(kept)
-        return (Contraction(1, size, given.size(left) // max(1, size), 1, steps + moved(kept, given.result), 0),)
+        steps += moved(kept, given.result)
+        return (Contraction(1, size, given.size(left) // max(1, size), 1, steps.size, 0, steps.single),)
     found = []
     for position, term in enumerate(given.terms[1:], 2):
         right, last = in_order(term), position == len(given.terms)
@@ -101,6 +105,27 @@ def contractions(given: Equation) -> tuple[Contraction, ...]:
         wanted = given.result if last else in_order(made)
         steps += moved(term, right) + moved(*before) + moved(*behind) + moved(made, wanted)
         m, n = given.size(rows), given.size(columns)
-        found.append(Contraction(given.size(batch), m, given.size(summed), n, steps, alone))
-        left, steps = in_order(made), 0
+        found.append(Contraction(given.size(batch), m, given.size(summed), n, steps.size, alone, steps.single))
+        left, steps = in_order(made), Moved(0, 0)
     return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """Elements that change their order, those of them that move one by one."""
+
+    size: int
+    single: int
+
+    def __add__(self, other: Moved) -> Moved:
+        return Moved(self.size + other.size, self.single + other.single)
+
+
+def _in_runs(labels: Sequence[str], wanted: Sequence[str]) -> bool:
+    """Whether the last axis stays, or one axis goes elsewhere and the others keep their order."""
+
+    def without(label: str) -> bool:
+        left, asked = ([each for each in some if each != label] for some in (labels, wanted))
+        return left == asked
+
+    return labels[-1:] == wanted[-1:] or any(map(without, labels))

@@ -40,13 +40,13 @@ def _one_shape(work: Work, match: Match) -> str:
     return "" if work.shape(match["x"]) == work.shape(match["y"]) else "the gate has another shape than its operand"
 
 
-SWISH = Pattern(
+SWISH = Pattern("QuickGelu", ("x",), "y = Mul(x, Sigmoid(x))", {"alpha": 1.0}, check=_one_shape)
+SCALED_SWISH = Pattern(
     "QuickGelu",
     ("x",),
     """
     const c: [1]
-    s = Sigmoid(x) | Sigmoid(Mul(x, c))
-    y = Mul(x, s)
+    y = Mul(x, Sigmoid(Mul(x, c)))
     """,
     check=_one_shape,
 )

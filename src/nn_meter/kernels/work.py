@@ -321,6 +321,12 @@ def _beyond(op: Operator) -> str:
     return f"{way} corners" if way == "linear zeros" and op.int("align_corners", 0) else way
 
 
+def _kernel_and_step(op: Operator) -> str:
+    """Of a window."""
+    kernel = op.ints("kernel_shape", _shape(op, 1)[2:])
+    return f"{'x'.join(map(str, kernel))} by {'x'.join(map(str, op.ints('strides', (1,) * len(kernel))))}"
+
+
 def _bits(op: Operator) -> str:
     return f"{op.int('bits', 4)} bits"
 
@@ -452,6 +458,7 @@ READ: Mapping[str, Count] = MappingProxyType(
 DETAILS: Mapping[str, Callable[[Operator], str]] = MappingProxyType(
     {
         "GridSample": _sampling,
+        **dict.fromkeys(("MaxpoolWithMask", "ConvTransposeWithDynamicPads"), _kernel_and_step),
         "RoiAlign": _attribute("mode", "avg"),
         "Einsum": _equation,
         "DFT": _power_of_two,
@@ -481,6 +488,9 @@ VARIANTS: Mapping[str, Callable[[Operator], str]] = MappingProxyType(
 
 CONDITIONS = "a condition for each"
 """Of what a kernel reads: a choice for each element, which a processor foresees or not."""
+
+QUOTIENTS = "a quotient of long integers"
+"""Of what a kernel computes: a processor divides them digit by digit."""
 
 BY_DATA: Mapping[str, str] = MappingProxyType(
     {"NonMaxSuppression": "which boxes overlap decides how often two are compared (of 1,000 boxes 0.015 to 1.3 ms)"}

@@ -250,6 +250,8 @@ EQUATIONS = (
     "ij,jk->ik", "bhwd,hkd->bhwk", "bhwd,wkd->bhwk", "bqhd,bkhd->bhqk", "bi,ij->bj", "i,j->ij", "bcn,bdn->bcd",
     "nctw,vw->nctv", "bij->bji", "bij->bi", "bhqk,bkhd->bqhd", "byhwc,hkc->byhwk", "byhwc,wkc->byhwk",
     "bshd,bshm->bhmd", "bhmd,bshd->bshm", "bnd,bnd->bn", "bnc,bnk->bck", "nchw,c->nchw", "ii->i", "bij->b",
+    "nchw,c->nchw", "nchw,nc->nchw", "kij,kj->ki", "kij,j->ki", "ij,j->i", "ij,j->ij", "kld,ld->kld", "bln,bhn->blh",
+    "bdl,dn->bldn", "ijk->kji", "kij->ikj", "ijkl->ljki", "kwd,wdv->kwv",
 )  # fmt: skip
 """As attention, relative positions, graph convolutions and bilinear layers are written."""
 
@@ -271,6 +273,23 @@ def einsums(pen: Pen) -> str:
     return answers(pen, made)
 
 
+def vectors(pen: Pen) -> str:
+    """Products of a row or a column, as steps of a decoder and scores are: of weights, and of what is computed."""
+    made = []
+    for _ in range(how_many(pen, 4, 12)):
+        inner, other = round(pen.log_uniform(8, 3000)), round(pen.log_uniform(2, 2000))
+        sort = pen.pick("row", "row", "column", "column", "list", "both")
+        rows, columns = {"row": (1, other), "both": (1, 1)}.get(sort, (other, 1))
+        many = pen.pick(1, 1, 1, 4, 12) if max(inner, other) < 600 else 1
+        second = (inner,) if sort == "list" else (*(many,) * (many > 1), inner, columns)
+        x = operand(pen, *(many,) * (many > 1), rows, inner)
+        pen.macs += float(many * rows * inner * columns)
+        by = pen.weight(*second) if pen.chance(0.5) else pen.input(*second)
+        flat = many == 1 and sort != "list" and pen.chance(0.3)
+        made.append(pen.op("Gemm", x, by, pen.weight(columns)) if flat else pen.op("MatMul", x, by))
+    return answers(pen, made)
+
+
 OPERATORS: Mapping[str, Callable[[Pen], str]] = {
     "elementwise": elementwise,
     "casts": casts,
@@ -289,6 +308,7 @@ OPERATORS: Mapping[str, Callable[[Pen], str]] = {
     "samplings": places.samplings,
     "spectra": places.spectra,
     "einsums": einsums,
+    "vectors": vectors,
     "types": types,
     **RARE,
 }

@@ -6,16 +6,20 @@ import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 
+from nn_meter.ir.graph import Attr
 from nn_meter.networks._blocks import Pen
 from nn_meter.networks._blocks_operators_shared import (
     MICROSOFT,
     Row,
     a_map,
+    answers,
     any_shape,
+    how_many,
     node,
     of_a_list,
     of_any_shape,
     of_squares,
+    operand,
     own_node,
     scale,
     size,
@@ -54,9 +58,13 @@ def _grouped(pen: Pen) -> Sequence[str]:
     parts = [pen.input(1, length, n * size_) for n in (heads, key_heads, key_heads)]
     total = length + past
     kept = [pen.input(1, key_heads, past, size_) for _ in range(2)] if past else ["", ""]
-    ends = (pen.b.const((total - 1,), "int32"), pen.b.const(total, "int32", ()))
-    sizes = {"num_heads": heads, "kv_num_heads": key_heads}
-    return own_node(pen, "GroupQueryAttention", *parts, *kept, *ends, outputs=3, **sizes)
+    ends = [pen.b.const((total - 1,), "int32"), pen.b.const(total, "int32", ())]
+    ways: dict[str, Attr] = {"num_heads": heads, "kv_num_heads": key_heads}
+    if pen.chance(0.5):
+        ends += [pen.weight(total, size_ // 2) for _ in range(2)]
+        ways["do_rotary"] = 1
+    ways |= pen.pick({}, {}, {"softcap": 30.0}, {"local_window_size": max(1, total // 4)})
+    return own_node(pen, "GroupQueryAttention", *parts, *kept, *ends, outputs=3, **ways)
 
 
 def _decoded(pen: Pen) -> Sequence[str]:
@@ -102,7 +110,7 @@ def _turned_product(pen: Pen) -> Sequence[str]:
 
 
 def _packed(pen: Pen, sort: str) -> Sequence[str]:
-    k, n, m = 64 * pen.integer(2, 32), 16 * pen.integer(4, 128), pen.pick(1, 1, 1, 2, 4, 16, 64)
+    k, n, m = 64 * pen.integer(2, 32), 16 * pen.integer(4, 128), pen.pick(1, 1, 1, round(size(pen, 2, 128)))
     x = pen.input(m, k)
     pen.macs += float(m * k * n)
     if sort == "MatMulBnb4":
@@ -111,10 +119,12 @@ def _packed(pen: Pen, sort: str) -> Sequence[str]:
     if sort == "MatMulFpQ4":  # blocks of 32 weights: 16 bytes, a scale and an offset
         blocks = pen.b.weight((k * n // 32 * 21,), "uint8")
         return own_node(pen, sort, x, blocks, pen.b.const((k, n)), blk_quant_type=1)
-    bits, block = pen.pick(4, 4, 8), pen.pick(32, 64)
+    bits, block = pen.pick(4, 4, 8), pen.pick(16, 32, 32, 64, 128)
+    block = block if k % block == 0 else 64
     weights = (pen.b.weight((n, k // block, block * bits // 8), "uint8"), pen.weight(n, k // block))
+    zeros = [pen.b.weight((n, -(-(k // block) * bits // 8)), "uint8")] if pen.chance(0.4) else []
     level = {"accuracy_level": 4} if pen.chance(0.5) else {}
-    return own_node(pen, sort, x, *weights, K=k, N=n, bits=bits, block_size=block, **level)
+    return own_node(pen, sort, x, *weights, *zeros, K=k, N=n, bits=bits, block_size=block, **level)
 
 
 def _packed_rows(pen: Pen) -> Sequence[str]:
@@ -252,8 +262,8 @@ def _unfolded(pen: Pen) -> Sequence[str]:
 
 def _masked_pool(pen: Pen) -> Sequence[str]:
     x = a_map(pen)
-    mask = pen.b.weight(pen.shape(x), "int32")
-    return own_node(pen, "MaxpoolWithMask", x, mask, kernel_shape=(3, 3), strides=(2, 2))
+    mask, (kernel, step) = pen.b.weight(pen.shape(x), "int32"), pen.pick((2, 2), (3, 1), (3, 2))
+    return own_node(pen, "MaxpoolWithMask", x, mask, kernel_shape=(kernel, kernel), strides=(step, step))
 
 
 def _whole_pool(pen: Pen) -> Sequence[str]:
@@ -326,6 +336,17 @@ def _hashed(pen: Pen, sort: str) -> Sequence[str]:
     return node(pen, sort, whole_input(pen, length), *tables, starts, domain=MICROSOFT, **sizes)
 
 
+def _scaled_gate(pen: Pen) -> Sequence[str]:
+    x = operand(pen, *any_shape(pen))
+    return own_node(pen, "QuickGelu", x, alpha=pen.pick(1.702, 1.702, 0.7))
+
+
+def packed(pen: Pen) -> str:
+    """Products with weights of 4 and 8 bits, many of them with one row."""
+    sorts = [pen.pick(*("MatMulNBits",) * 5, "MatMulBnb4") for _ in range(how_many(pen, 4, 12))]
+    return answers(pen, [part for sort in sorts for part in _packed(pen, sort)])
+
+
 STREAMS = ("BranchwiseRMSNorm", "HyperConnectionPreMix", "HyperConnectionPostMix", "EngramGate")
 LINEAR = ("LinearAttention", "GatedDeltaNet", "LinearAttentionGate")
 
@@ -338,6 +359,7 @@ CONTRIBUTED: Mapping[str, Row] = {
     "EmbedLayerNormalization": _embedded,
     "Inverse": of_squares("Inverse", MICROSOFT),
     "CDist": _distances,
+    **{f"QuickGelu {number}": _scaled_gate for number in range(2)},
     "ExpandDims": _stacked,
     "Unique": lambda pen: own_node(pen, "Unique", pen.input(round(size(pen, 20, 2e4))), outputs=3),
     "ScaledSiLU": of_any_shape("ScaledSiLU", MICROSOFT),

@@ -178,7 +178,8 @@ _MOST_TILED = 1e7
 
 
 _MOVES = (
-    "Trilu", "Pad", "Tile", "Expand", "OneHot", "ReverseSequence", "Slice", "Concat", "Depth", "Pieces", "View", "View",
+    "Trilu", "Pad", "Pad", "Tile", "Expand", "Repeat", "OneHot", "ReverseSequence", "Slice", "Concat", "Depth",
+    "Pieces", "View", "View",
 )  # fmt: skip
 
 
@@ -189,11 +190,12 @@ def movements(pen: Pen) -> str:
         shape = any_shape(pen)
         rank = len(shape)
         sort = pen.pick(*_MOVES)
-        x = "" if sort in ("Expand", "OneHot", "Depth", "Pieces") else operand(pen, *shape)
+        x = "" if sort in ("Expand", "Repeat", "OneHot", "Depth", "Pieces") else operand(pen, *shape)
         if sort == "Trilu":
             made.append(pen.op("Trilu", x, upper=pen.integer(0, 1)))
         elif sort == "Pad":
-            edge = [pen.integer(0, 4) for _ in range(2 * rank)]
+            most = pen.pick(4, 4, 0)  # or the last axis alone
+            edge = [pen.integer(0, most if axis < rank - 1 else 4) for axis in (*range(rank), *range(rank))]
             mode = pen.pick("constant", "edge", "reflect", "wrap")
             if mode in ("reflect", "wrap") and any(e >= d for e, d in zip(edge, shape * 2, strict=True)):
                 mode = "edge"
@@ -207,6 +209,12 @@ def movements(pen: Pen) -> str:
             while max(times) > 1 and math.prod(shape) * math.prod(times) > _MOST_TILED:
                 times[times.index(max(times))] = 1
             made.append(pen.op("Tile", x, pen.b.const(times)))
+        elif sort == "Repeat":  # each of neighbours twice or more, as pixels of a map that grows
+            axes = (rank - 2, rank - 1) if rank > 2 and pen.chance(0.6) else (rank - 1,)
+            often = pen.integer(2, 4)
+            wide = [side for axis, d in enumerate(shape) for side in ((d, often) if axis in axes else (d,))]
+            before = [side for axis, d in enumerate(shape) for side in ((d, 1) if axis in axes else (d,))]
+            made.append(pen.op("Expand", pen.input(*before), pen.b.const(wide)))
         elif sort == "Expand":
             small = pen.input(*(d if pen.chance(0.5) else 1 for d in shape))
             made.append(pen.op("Expand", small, pen.b.const(shape)))

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from nn_meter.ir.graph import Attr
 from nn_meter.networks._blocks import Pen
-from nn_meter.networks._blocks_operators_contributed import CONTRIBUTED
+from nn_meter.networks._blocks_operators_contributed import CONTRIBUTED, packed
 from nn_meter.networks._blocks_operators_shared import (
     Row,
     a_map,
     answers,
     any_shape,
+    how_many,
     node,
     of_a_list,
     of_any_shape,
@@ -95,11 +97,15 @@ def _rotary(pen: Pen) -> Sequence[str]:
 def _attention(pen: Pen) -> Sequence[str]:
     heads, length, width = pen.pick(2, 4, 8, 12), round(size(pen, 1, 400)), pen.pick(32, 64, 96)
     keys = length if pen.chance(0.6) else round(size(pen, 4, 400))
-    parts = [pen.input(pen.batch, heads, n, width) for n in (length, keys, keys)]
-    if keys == length and pen.chance(0.25):
-        return node(pen, "Attention", *parts, is_causal=1)
-    mask = pen.pick("", "", "bool", "float32")
-    return node(pen, "Attention", *parts, *([pen.b.input((length, keys), mask)] if mask else []))
+    shared = heads // pen.pick(1, 1, 2) or 1
+    parts = [pen.input(pen.batch, held, n, width) for held, n in ((heads, length), (shared, keys), (shared, keys))]
+    ways: dict[str, Attr] = {"softcap": 30.0} if pen.chance(0.15) else {}
+    if keys == length and pen.chance(0.3):
+        return node(pen, "Attention", *parts, outputs=1, domain="", is_causal=1, **ways)
+    mask = pen.pick("", "", "bool", "bool", "float32")
+    each = (pen.batch, heads) if pen.chance(0.5) else ()
+    masks = [pen.b.input((*each, length, keys), mask)] if mask else []
+    return node(pen, "Attention", *parts, *masks, outputs=1, domain="", **ways)
 
 
 def _loss(pen: Pen) -> Sequence[str]:
@@ -140,11 +146,15 @@ NEWEST: Mapping[str, Row] = {
     "TensorScatter": _cache_update,
     "RotaryEmbedding": _rotary,
     "Attention": _attention,
-    **{f"Attention {number}": _attention for number in range(3)},
     **{f"RotaryEmbedding {number}": _rotary for number in range(2)},
     "Swish": of_any_shape("Swish"),
 }
 """Those of an opset at which onnxruntime no longer has some of the others."""
+
+
+def _attentions(pen: Pen) -> str:
+    """Attention in one operator, as ONNX has it."""
+    return answers(pen, [part for _ in range(how_many(pen, 3, 8)) for part in _attention(pen)])
 
 
 def _from(rows: Mapping[str, Row], most: int) -> Callable[[Pen], str]:
@@ -155,5 +165,7 @@ RARE: Mapping[str, Callable[[Pen], str]] = {
     "rare": _from(OLD, 10),
     "newest": _from(NEWEST, 4),
     "contributed": _from(CONTRIBUTED, 30),
+    "attentions": _attentions,
+    "packed": packed,
 }
 """A sort of operators to its writer."""

@@ -92,6 +92,17 @@ def _movement(pen: Pen) -> Sequence[str]:
     return node(pen, sort, x, *ends)
 
 
+def _transposed(pen: Pen) -> Sequence[str]:
+    """Of elements of one, two and eight bytes: matrices, heads, channels, axes that all change places."""
+    dtype = pen.pick(LONG, DOUBLE, "float16", "float16", "bool", "uint8")
+    shape = tuple(max(2, side) for side in any_shape(pen, pen.pick(3, 4, 5), size(pen, 500, 2e5))[1:])
+    rank = len(shape)
+    orders = [tuple(reversed(range(rank))), tuple(int(axis) for axis in pen.rng.permutation(rank))]
+    if rank > 2:
+        orders.append((0, *range(2, rank), 1))
+    return node(pen, "Transpose", pen.b.input(shape, dtype), perm=pen.pick(*orders))
+
+
 def _linear(pen: Pen, sort: str) -> Sequence[str]:
     """As quantisers write it without QuantizeLinear: a product or a convolution of operands of either type."""
     dtype = pen.pick("int8", "int8", "uint8")
@@ -131,6 +142,7 @@ ROWS: Mapping[str, Row] = {
     **{name: _over_an_axis(name) for name in ("Softmax", "LogSoftmax")},
     **{f"function {number}": _function for number in range(4)},
     **{f"movement {number}": _movement for number in range(4)},
+    **{f"Transpose {number}": _transposed for number in range(4)},
     "Softmax again": _over_an_axis("Softmax"),
     **{name: partial(_linear, sort=name.split()[0]) for name in ("QLinearMatMul", "QLinearConv", "QLinearConv again")},
     "Resize": _resized,

@@ -26,15 +26,29 @@ _MOST_MS = 1e300
 _NEVER_DRAWN: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "dtype": ("int32", "uint32", "int64", "uint64", "float64", "int8"),
-        "way": ("backwards", "dilated", "antialias", "RK", "RKR", "whole", "heap", "select", "masked"),
+        "way": (
+            *("backwards", "dilated", "antialias", "RK", "RKR", "whole", "heap", "select", "masked", "pieces", "wrap"),
+            *("4 bits at 0, one row", "4 bits at 4, one row", "8 bits at 0", "8 bits at 0, one row"),
+            *("8 bits at 4, one row", "bnb4", "bnb4, one row"),
+        ),
     }
 )
-"""Of category columns that kinds got on 2026-11-29 what no network held before, or few, or beside others that take some
-other time: a bundle without the column was not trained on it. Products of int32 take ten times what those of floats do,
-means over the first axes a seventh of what those over middle ones do, convolutions of int8 by int8 fourteen times what
-those of uint8 do (onnxruntime 1.32)."""
+"""Of category columns that kinds got since 2026-11-29 what no network held before, or few, or beside others that take
+some other time: a bundle without the column was not trained on it. Products of int32 take ten times what those of
+floats do, means over the first axes a seventh of what those over middle ones do, convolutions of int8 by int8 fourteen
+times what those of uint8 do (onnxruntime 1.32)."""
 
-_ALONE_DRAWN: Mapping[str, tuple[str, ...]] = MappingProxyType({"mask": ("",), "activations": ("",)})
+_ALONE_DRAWN: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        **dict.fromkeys(("mask", "activations", "ways"), ("",)),
+        "vector": ("", "row by a constant"),
+        "unit": ("1", "4"),
+        "shape": (
+            *("batch rows summed columns", "rows summed columns", "rows columns", "rows summed", "summed columns"),
+            *("batch summed", "rows", "summed"),
+        ),
+    }
+)
 """The same of columns of which those networks held nothing else."""
 
 

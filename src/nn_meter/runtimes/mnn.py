@@ -17,7 +17,7 @@ from types import MappingProxyType
 
 from nn_meter.kernels.kinds import KIND_OF, VIEWS
 from nn_meter.kernels.rewriting import Op, Work
-from nn_meter.kernels.spellings import BIAS, GELU, HARD_SWISH, LAYER_NORM, RMS_NORM, SWISH
+from nn_meter.kernels.spellings import BIAS, GELU, HARD_SWISH, LAYER_NORM, RMS_NORM, SCALED_SWISH, SWISH
 from nn_meter.runtimes.base import Options, Pass, Runtime, rewriting
 from nn_meter.runtimes.pairs import eliminate, join
 
@@ -77,7 +77,7 @@ RUNTIME = Runtime(
         Pass("eliminate", without_pads),
         Pass(
             "spell",
-            rewriting(HARD_SWISH, GELU, LAYER_NORM, RMS_NORM, BIAS, SWISH),
+            rewriting(HARD_SWISH, GELU, LAYER_NORM, RMS_NORM, BIAS, SWISH, SCALED_SWISH),
             "FuseHardSwish, FuseGeLu, FuseLayerNorm, FuseLayerNormRMS, FuseMatMulBias, FuseSilu",
         ),
         Pass(

@@ -20,7 +20,16 @@ from nn_meter.kernels.no_ops import eliminate_no_ops
 from nn_meter.kernels.partition import KernelConfig
 from nn_meter.kernels.patterns import Pattern
 from nn_meter.kernels.rewriting import Op, Work
-from nn_meter.kernels.spellings import BIAS, GELU, HARD_SWISH, LAYER_NORM, RMS_NORM, SWISH, TANH_GELU
+from nn_meter.kernels.spellings import (
+    BIAS,
+    GELU,
+    HARD_SWISH,
+    LAYER_NORM,
+    RMS_NORM,
+    SCALED_SWISH,
+    SWISH,
+    TANH_GELU,
+)
 from nn_meter.runtimes.base import Options, Pass, rewriting
 
 LAYOUT = "native"
@@ -72,6 +81,7 @@ SPELLINGS: tuple[tuple[Pattern, tuple[str, ...]], ...] = (
     (RMS_NORM, ("LayerNormalization",)),
     (BIAS, ()),
     (SWISH, ("Swish",)),
+    (SCALED_SWISH, ("Swish",)),
 )
 """Operators that models spell as several, with the rule names that decide about them: those without are one operator
 for every runtime."""
@@ -139,7 +149,7 @@ PASSES = (Pass("eliminate", eliminate), Pass("spell", spell), Pass("join", join)
 
 CALLED = (
     PASSES[0],
-    Pass("spell", rewriting(HARD_SWISH, GELU, TANH_GELU, LAYER_NORM, RMS_NORM, BIAS, SWISH)),
+    Pass("spell", rewriting(HARD_SWISH, GELU, TANH_GELU, LAYER_NORM, RMS_NORM, BIAS, SWISH, SCALED_SWISH)),
     PASSES[2],
 )
 """Of a runtime that gets the calls of PyTorch which operators were exported from, whatever rules say."""

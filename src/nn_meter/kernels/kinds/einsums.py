@@ -6,13 +6,14 @@ from dataclasses import dataclass
 
 from nn_meter.kernels.einsum import Contraction, contractions, parsed
 from nn_meter.kernels.kinds._shared import ITEM_BYTES
-from nn_meter.kernels.schema import Column, KernelKind, Operator, Work
+from nn_meter.kernels.schema import Category, Column, KernelKind, Operator, Work
 from nn_meter.kernels.work import work_of
 
 
 @dataclass(frozen=True, slots=True)
 class EinsumConfig:
-    """The sizes of its largest product, and the elements that are transposed and summed around all of them."""
+    """The sizes of its largest product, and the elements that are transposed, ``single`` of them one by one, and summed
+    around all of them."""
 
     equation: str
     operands: int
@@ -26,6 +27,14 @@ class EinsumConfig:
     read_bytes: float
     written_bytes: float
     dtype: str
+    single: int = 0
+
+    @property
+    def shape(self) -> str:
+        """Which of the product's sizes are more than 1: a product of vectors, or one number for each pair of elements,
+        is other code than one of matrices."""
+        sizes = {"batch": self.batch, "rows": self.rows, "summed": self.summed, "columns": self.columns}
+        return " ".join([name for name, size in sizes.items() if size > 1] + ["moved singly"] * (self.single > 0))
 
     def describe(self) -> str:
         """Sizes in words."""
@@ -55,6 +64,7 @@ def read(op: Operator) -> EinsumConfig:
         work.read_bytes,
         work.written_bytes,
         op.dtype,
+        sum(each.single for each in steps),
     )
 
 
@@ -70,7 +80,9 @@ KINDS = (
             Column("rows", lambda c: c.rows),
             Column("summed", lambda c: c.summed),
             Column("columns", lambda c: c.columns),
+            Category("shape", lambda c: c.shape),
             Column("moved", lambda c: c.moved),
+            Column("single", lambda c: c.single),
             Column("alone", lambda c: c.alone),
             Column("written_bytes", lambda c: c.written_bytes),
             ITEM_BYTES,

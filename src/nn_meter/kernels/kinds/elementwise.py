@@ -15,7 +15,7 @@ from nn_meter.ir.shapes import DTYPES
 from nn_meter.kernels.kinds._shared import ITEM_BYTES, OP, cached, some, times
 from nn_meter.kernels.partition import Shape
 from nn_meter.kernels.schema import Category, Column, KernelKind, OnDevice, Operator, Work, item_bytes
-from nn_meter.kernels.work import CONDITIONS
+from nn_meter.kernels.work import CONDITIONS, QUOTIENTS
 
 UNARY = (
     "Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "BitwiseNot", "Cast", "Ceil", "Celu", "Clip", "Cos",
@@ -84,7 +84,8 @@ def collapse(shapes: Sequence[Shape], out: Shape) -> tuple[Shape, tuple[tuple[bo
 @dataclass(frozen=True, slots=True)
 class BroadcastConfig:
     """An elementwise operator over ``dims``; ``present`` says per operand along which of them it varies. ``to`` is the
-    element type of the result, ``constant`` the exponent that ``Pow`` is asked for: runtimes know some of them."""
+    element type of the result, ``constant`` the exponent that ``Pow`` is asked for, of which runtimes know some, or
+    what ``QuickGelu`` scales by where that is not 1: it takes twice as long then."""
 
     op: str
     dims: Shape
@@ -111,7 +112,9 @@ class BroadcastConfig:
 def read_unary(op: Operator) -> BroadcastConfig:
     """Config of operators of one operand; what else they read are settings."""
     dims, present = collapse([op.data[0].shape], op.outputs[0].shape)
-    return BroadcastConfig(op.op_type, dims, present, op.dtype, op.outputs[0].dtype)
+    scale = op.attrs.get("alpha", 1.702) if op.op_type == "QuickGelu" else 1.0
+    constant = f"{scale:g}" if isinstance(scale, float) and scale != 1 else ""
+    return BroadcastConfig(op.op_type, dims, present, op.dtype, op.outputs[0].dtype, constant)
 
 
 def read_broadcast(op: Operator) -> BroadcastConfig:
@@ -140,12 +143,13 @@ def _inner(operand: int) -> Column:
     return Column(name, lambda c: operand < len(c.present) and c.present[operand][-1])
 
 
+_DIVIDED = ("int64", "uint64")
 _WHOLE_DIVISION_NS = 2.6
 """A division of 64-bit integers, which the processor does one by one; measured as ``APIECE_NS`` was."""
 
 
 def _apiece_ns(c: BroadcastConfig) -> float:
-    if c.op == "Div" and c.dtype in ("int64", "uint64"):
+    if c.op == "Div" and c.dtype in _DIVIDED:
         return _WHOLE_DIVISION_NS
     return 0.0 if c.constant in KNOWN_EXPONENTS[1:] else APIECE_NS.get(c.op, 0.0)
 
@@ -157,6 +161,8 @@ seventh of a millisecond."""
 
 def _by_data(c: BroadcastConfig) -> str:
     """What of its data decides how long it takes, beside what its operator says."""
+    if c.op == "Div" and c.dtype in _DIVIDED:
+        return QUOTIENTS
     varies = c.op == "Where" and all(c.present[0]) and c.size > _FEW_CHOICES
     return CONDITIONS if varies else ""
 
@@ -189,13 +195,15 @@ def build_broadcast(c: BroadcastConfig) -> Graph:
         b.input([d if has else 1 for d, has in zip(c.dims, p, strict=True)], others if i else c.dtype)
         for i, p in enumerate(c.present[:1] if c.constant else c.present)
     ]
+    if c.op == "QuickGelu":
+        return b.graph(b.op(c.op, *names, domain="com.microsoft", alpha=float(c.constant or 1)))
     if c.constant:
         names.append(b.const(float(c.constant), c.dtype))
     if c.op == "Cast":
         return b.graph(b.op(c.op, *names, to=DTYPES.index(c.to)))
     if c.op == "Clip":
         names += [b.const(-1.0, "float32"), b.const(1.0, "float32")]
-    domain = "com.microsoft" if c.op in ("QuickGelu", "FastGelu", "BiasGelu") else ""
+    domain = "com.microsoft" if c.op in ("FastGelu", "BiasGelu") else ""
     return b.graph(b.op(c.op, *names, domain=domain))
 
 

@@ -10,7 +10,7 @@ from math import prod
 import numpy as np
 
 from nn_meter.ir import Graph, GraphBuilder
-from nn_meter.kernels.kinds._shared import ITEM_BYTES, OP, some, times
+from nn_meter.kernels.kinds._shared import ITEM_BYTES, OP, WAY, some, times
 from nn_meter.kernels.partition import Shape
 from nn_meter.kernels.schema import Category, Column, KernelKind, Operator, Work, item_bytes
 
@@ -169,7 +169,9 @@ def _space_pieces(op: str) -> Callable[[np.random.Generator], PiecesConfig]:
 class CopyConfig:
     """Data that moves: ``out`` elements written in runs of ``run`` contiguous ones, from ``size`` elements. ``way`` is
     ``backwards`` where single elements are read from back to front, ``copied`` where a view is a result of the model:
-    ONNX Runtime gives those memory of their own; ``over`` where a triangle is written over what was read."""
+    ONNX Runtime gives those memory of their own; ``over`` where a triangle is written over what was read, ``wrap``
+    where edges are those of the other side; ``pieces`` where what is repeated is written ``writes`` times, a few
+    elements each."""
 
     op: str
     size: int
@@ -177,6 +179,7 @@ class CopyConfig:
     run: int
     dtype: str
     way: str = ""
+    writes: int = 0
 
     def describe(self) -> str:
         """Sizes in words."""
@@ -186,7 +189,27 @@ class CopyConfig:
 def read_copy(op: Operator) -> CopyConfig:
     """Config of Pad, Expand, Tile, DepthToSpace ...: runs are the axes at the end that stay whole."""
     found = _copied(op, frozenset())
+    if op.op_type in _REPEATING:
+        writes = _writes(op.shape(0), op.outputs[0].shape, doubling=op.op_type == "Expand")
+        return replace(found, way="pieces" if found.out < _PIECE * writes else "", writes=writes)
+    if op.attrs.get("mode") == "wrap":
+        return replace(found, way="wrap")
     return replace(found, way="over") if op.over and op.op_type in _IN_PLACE else found
+
+
+_PIECE = 8
+"""Elements of a piece; copying fewer takes as long as so many."""
+
+
+def _writes(shape: Shape, out: Shape, *, doubling: bool) -> int:
+    """How often ONNX Runtime copies: what lies together in what it reads once, then, axis by axis from the last, what
+    is there already: an Expand twice as much each time, a Tile the same again."""
+    given = (1,) * (len(out) - len(shape)) + shape
+    repeated = [axis for axis, (a, b) in enumerate(zip(given, out, strict=False)) if a < b]
+    behind = repeated[-1] + 1 if repeated else 0
+    copies = max(1, prod(given) // max(1, prod(given[behind:])))
+    more = {axis: out[axis] // max(1, given[axis]) - 1 for axis in repeated}
+    return copies + sum(prod(given[:axis]) * (n.bit_length() if doubling else n) for axis, n in more.items())
 
 
 def _copied(op: Operator, stepped: frozenset[int]) -> CopyConfig:
@@ -240,6 +263,11 @@ COPY = (
     Column("runs", lambda c: c.out // max(c.run, 1)),
     ITEM_BYTES,
 )
+
+
+def _unit(c: TransposeConfig) -> str:
+    return f"{item_bytes(c.dtype):g}"
+
 
 
 def build_gather(c: CopyConfig) -> Graph:
@@ -326,6 +354,7 @@ def work_reorder(c: ReorderConfig) -> Work:
 
 _COPIES = ("Pad", "Expand", "Tile", "DepthToSpace", "SpaceToDepth", "Trilu")
 _IN_PLACE = ("Trilu",)
+_REPEATING = ("Expand", "Tile")
 
 KINDS = (
     KernelKind(
@@ -337,6 +366,7 @@ KINDS = (
             Column("size", lambda c: prod(c.dims)),
             Column("rank", lambda c: len(c.dims)),
             Category("perm", lambda c: ",".join(map(str, c.perm))),
+            Category("unit", _unit),
             Column("one", lambda c: c.one),
             Column("keeps_last", lambda c: c.perm[-1] == len(c.dims) - 1),
             Column("last", lambda c: c.dims[-1]),
@@ -367,7 +397,7 @@ KINDS = (
         ("Slice",),
         CopyConfig,
         read_slice,
-        (*COPY, Category("way", lambda c: c.way)),
+        (*COPY, WAY),
         work_copy,
         build_slice,
         _space_slice,
@@ -377,7 +407,12 @@ KINDS = (
         _COPIES,
         CopyConfig,
         read_copy,
-        (*COPY, Column("over", lambda c: c.way == "over")),
+        (
+            *COPY,
+            Column("over", lambda c: c.way == "over"),
+            WAY,
+            Column("writes", lambda c: c.writes or c.out // max(c.run, 1)),
+        ),
         work_copy,
     ),
     KernelKind(

@@ -64,7 +64,8 @@ class GemmConfig:
 
 
 def read_gemm(op: Operator) -> GemmConfig:
-    """Config of Gemm, FusedGemm, MatMul, FusedMatMul."""
+    """Config of Gemm, FusedGemm, MatMul, FusedMatMul; by a vector each row is a product by itself, as ONNX Runtime
+    computes it (its ``MatMulComputeHelper``)."""
     a, b = (_batch_first(op.shape(i), op.int(f"transBatch{side}", 0)) for i, side in ((0, "A"), (1, "B")))
     trans_a, trans_b = bool(op.int("transA", 0)), bool(op.int("transB", 0))
     if len(a) == 1:
@@ -74,7 +75,9 @@ def read_gemm(op: Operator) -> GemmConfig:
     m, k = (a[-1], a[-2]) if trans_a else (a[-2], a[-1])
     n = b[-2] if trans_b else b[-1]
     batch = prod(a[:-2])
-    if prod(b[:-2]) == 1 and not trans_a:
+    if len(op.shape(1)) == 1:
+        m, batch = 1, m * batch
+    elif prod(b[:-2]) == 1 and not trans_a:
         # one right operand for the whole batch: a single product of more rows
         m, batch = m * batch, 1
     else:
@@ -99,12 +102,19 @@ def _intensity(c: GemmConfig) -> float:
     return done.flops / max(done.bytes, 1)
 
 
+def _vector(c: GemmConfig) -> str:
+    """Which operand is a row or a column: runtimes have other code for those, of constants and of what is computed."""
+    which = "both" if c.m == c.n == 1 else "row" if c.m == 1 else "column" if c.n == 1 else ""
+    return f"{which} by a constant" if which and c.weights else which
+
+
 COLUMNS: tuple[Column | Category | OnDevice, ...] = (
     Column("batch", lambda c: c.batch),
     Column("m", lambda c: c.m),
     Column("k", lambda c: c.k),
     Column("n", lambda c: c.n),
     Column("weights", lambda c: c.weights),
+    Category("vector", _vector),
     Column("trans_a", lambda c: c.trans[0]),
     Column("trans_b", lambda c: c.trans[1]),
     ACTIVATION,

@@ -22,6 +22,7 @@ from nn_meter.kernels.kinds._shared import (
     DTYPE,
     ITEM_BYTES,
     OP,
+    WAY,
     channels_first,
     pads_between,
     scale_and_zero,
@@ -203,7 +204,7 @@ def _space_gemm(rng: np.random.Generator) -> QuantisedGemmConfig:
 class PackedGemmConfig:
     """A product of ``m`` rows of floats with weights of ``bits`` each, (``k``, ``n``) in blocks of ``block`` along
     ``k``, each with a scale and, with ``zeros``, a zero point. ``level`` is the accuracy that is asked for: at 4 rows
-    may be quantised to int8, 0 leaves them as they are."""
+    may be quantised to int8, 0 leaves them as they are. ``format`` is another than that of whole numbers."""
 
     m: int
     k: int
@@ -213,6 +214,13 @@ class PackedGemmConfig:
     level: int
     zeros: bool
     dtype: str
+    format: str = ""
+
+    @property
+    def way(self) -> str:
+        """By what of all this ONNX Runtime chooses its code: a row has its own, 8 bits at level 0 become floats first,
+        in each inference, as those of ``format`` do (its ``MlasIsQNBitGemmAvailable``)."""
+        return (self.format or f"{self.bits} bits at {self.level}") + (", one row" if self.m == 1 else "")
 
     def describe(self) -> str:
         """Sizes in words."""
@@ -225,7 +233,8 @@ class PackedGemmConfig:
 
 
 def read_packed(op: Operator) -> PackedGemmConfig:
-    """Config of MatMulNBits."""
+    """Config of MatMulNBits and MatMulBnb4."""
+    bnb4 = op.op_type == "MatMulBnb4"
     k = op.int("K", op.shape(0)[-1])
     return PackedGemmConfig(
         prod(op.shape(0)[:-1]),
@@ -234,8 +243,9 @@ def read_packed(op: Operator) -> PackedGemmConfig:
         op.int("bits", 4),
         op.int("block_size", max(k, 1)),
         op.int("accuracy_level", 0),
-        len(op.inputs) > 3 and op.inputs[3] is not None,
+        not bnb4 and len(op.inputs) > 3 and op.inputs[3] is not None,
         op.dtype,
+        "bnb4" if bnb4 else "",
     )
 
 
@@ -249,6 +259,10 @@ def build_packed(c: PackedGemmConfig) -> Graph:
     """One product with packed weights."""
     b = GraphBuilder("packed_product")
     blocks = -(-c.k // c.block)
+    if c.format:
+        weights = b.weight((c.n * c.k // 2,), "uint8"), b.weight((c.n * blocks,), c.dtype)
+        attrs = {"K": c.k, "N": c.n, "block_size": c.block, "quant_type": 1}
+        return b.graph(b.op("MatMulBnb4", b.input((c.m, c.k), c.dtype), *weights, domain=_MICROSOFT, **attrs))
     inputs = [
         b.input((c.m, c.k), c.dtype),
         b.weight((c.n, blocks, c.block * c.bits // 8), "uint8"),
@@ -299,7 +313,7 @@ KINDS = (
     ),
     KernelKind(
         "matmul_nbits",
-        ("MatMulNBits",),
+        ("MatMulNBits", "MatMulBnb4"),
         PackedGemmConfig,
         read_packed,
         (
@@ -309,6 +323,7 @@ KINDS = (
             Category("bits", lambda c: str(c.bits)),
             Column("block", lambda c: c.block),
             Category("level", lambda c: str(c.level)),
+            WAY,
             Column("zeros", lambda c: c.zeros),
             Column("weight_bytes", lambda c: c.weight_bytes),
             ITEM_BYTES,

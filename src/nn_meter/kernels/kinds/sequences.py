@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from types import MappingProxyType
 
 import numpy as np
 
-from nn_meter.ir import Attr, Graph, GraphBuilder
+from nn_meter.ir import Attr, Graph, GraphBuilder, Tensor
 from nn_meter.kernels.kinds._shared import DTYPE, ITEM_BYTES, OP, some
 from nn_meter.kernels.schema import Category, Column, KernelKind, Operator, Work, item_bytes
 
@@ -96,6 +97,7 @@ def _space_recurrent(rng: np.random.Generator) -> RecurrentConfig:
 @dataclass(frozen=True, slots=True)
 class AttentionConfig:
     """Attention in one operator: ``heads`` of ``width`` over ``queries`` and ``keys``, those of the past included.
+    ``ways`` says what else it does to queries and scores: turns them, bounds them, forgets what lies far back.
 
     ``key_heads`` are shared by as many heads each; ``kept`` keys are written out again for the next step, ``projected``
     is the width of what the operator makes queries, keys and values of itself, 0 where it does not. ``mask`` is what
@@ -114,12 +116,19 @@ class AttentionConfig:
     projected: int
     dtype: str
     mask: str = ""
+    ways: str = ""
+
+    @property
+    def scores(self) -> int:
+        """Elements of the tables of queries and keys."""
+        return self.batch * self.heads * self.queries * self.keys
 
     def describe(self) -> str:
         """Sizes in words."""
         shared = f" ({self.key_heads} of keys)" if self.key_heads != self.heads else ""
         mask = f", mask {self.mask}" if self.mask else ""
-        return f"{self.heads} heads{shared} of {self.width}, {self.queries} x {self.keys}{mask}"
+        ways = f", {self.ways}" if self.ways else ""
+        return f"{self.heads} heads{shared} of {self.width}, {self.queries} x {self.keys}{mask}{ways}"
 
 
 _PAST: Mapping[str, int] = MappingProxyType({"Attention": 4, "MultiHeadAttention": 6, "GroupQueryAttention": 3})
@@ -148,7 +157,14 @@ def read_attention(op: Operator) -> AttentionConfig:
         keys = present[0]
     kept = present[0] if present else 0
     sizes = q[0], heads, key_heads, queries, keys, width, kept, projected
-    return AttentionConfig(op.op_type, *sizes, op.dtype, _mask(op, bool(projected), queries))
+    ways = " ".join(way for attribute, (none, way) in _WAYS.items() if op.attrs.get(attribute, none) != none)
+    return AttentionConfig(op.op_type, *sizes, op.dtype, _mask(op, bool(projected), queries), ways)
+
+
+_WAYS: Mapping[str, tuple[float, str]] = MappingProxyType(
+    {"softcap": (0.0, "bounded"), "do_rotary": (0, "turned"), "local_window_size": (-1, "local")}
+)
+"""Attribute to its value where it does nothing, and what it does otherwise."""
 
 
 def _mask(op: Operator, projected: bool, queries: int) -> str:
@@ -158,7 +174,13 @@ def _mask(op: Operator, projected: bool, queries: int) -> str:
     places = (4, 5) if op.op_type == "MultiHeadAttention" else (3, 5) if projected else (3,)
     given = [op.inputs[place] for place in places if place < len(op.inputs)]
     causal = op.int("is_causal", 0) or op.int("unidirectional", 0)
-    return " ".join([tensor.dtype for tensor in given if tensor is not None] + ["causal"] * bool(causal))
+    names = [_mask_of(tensor) for tensor in given if tensor is not None]
+    return " ".join(names + ["causal"] * bool(causal))
+
+
+def _mask_of(mask: Tensor) -> str:
+    """What is bool is made floats of first."""
+    return f"{mask.dtype} of each head" if mask.dtype == "bool" and mask.size > prod(mask.shape[-2:]) else mask.dtype
 
 
 def work_attention(c: AttentionConfig) -> Work:
@@ -210,7 +232,9 @@ KINDS = (
             Column("key_heads", lambda c: c.key_heads),
             Column("kept", lambda c: c.kept),
             Column("projected", lambda c: c.projected),
+            Column("scores", lambda c: c.scores),
             Category("mask", lambda c: c.mask),
+            Category("ways", lambda c: c.ways),
             ITEM_BYTES,
             DTYPE,
         ),

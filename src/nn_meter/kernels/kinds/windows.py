@@ -202,11 +202,12 @@ class ReduceConfig:
 
 
 def _axes(op: Operator, rank: int) -> set[int]:
+    """Those that go: all where none are named, unless they are none then, and the function alone is computed."""
     given: Iterable[int | float] = op.ints("axes", ())
     if len(op.inputs) > 1 and (axes := op.inputs[1]) is not None and axes.value is not None:
         given = axes.value
     found = {int(a) % rank for a in given} if rank else set()
-    return found or set(range(rank))
+    return found or set(range(0 if op.int("noop_with_empty_axes", 0) else rank))
 
 
 def read_reduce(op: Operator) -> ReduceConfig:

@@ -22,6 +22,7 @@ _LEAST = -80.0
 """The exponential of what lies farther below the largest is no normal number."""
 
 _MOVING = frozenset(("Cast", "Expand", "Identity", "Reshape", "Slice", "Squeeze", "Tile", "Transpose", "Unsqueeze"))
+_LEAVING = frozenset(("Mul", "Trilu"))  # a product: with which of the others there are
 _COMPARING = frozenset(("Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Trilu"))
 _FARTHEST, _MOST = 12, 60
 """Operators between what is put in a mask and the scores, and that say where, in files of transformers."""
@@ -58,8 +59,11 @@ class _InWork:
         return tensor.value is None or len(set(tensor.value)) > 1
 
     def least(self, name: str) -> float:
-        tensor = self.work.tensors[name]
-        return min(tensor.value, default=0.0) if tensor.const and tensor.value is not None else 0.0
+        tensor, made = self.work.tensors[name], self.work.folded.get(name)
+        if tensor.const and tensor.value is not None:
+            return min(tensor.value, default=0.0)
+        filled = made.attrs.get("value", 0) if made is not None and made.op_type == "ConstantOfShape" else 0
+        return float(filled) if isinstance(filled, int | float) else 0.0
 
     def shape(self, name: str) -> Sequence[int]:
         return self.work.shape(name)
@@ -85,14 +89,17 @@ def masked(name: str, shape: tuple[int, ...], known: Known) -> bool:
 
 
 def _is_mask(name: str, known: Known) -> bool:
+    """Whether it is far below other numbers in some places: a fill of which a triangle is left, or other places."""
+    part = False
     for _ in range(_FARTHEST):
         made = known.made(name)
         if known.least(name) <= _LEAST:
-            return known.differs(name) is True
+            return part or known.differs(name) is True
         if made is None or _fills(made, known):
             return made is not None
-        if made[0] not in _MOVING:
+        if made[0] not in _MOVING and made[0] not in _LEAVING:
             return False
+        part |= made[0] == "Trilu"
         name = made[1][0]
     return False
 

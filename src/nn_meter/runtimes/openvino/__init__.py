@@ -10,7 +10,16 @@ from nn_meter.ir import Graph
 from nn_meter.kernels.patterns import Pattern
 from nn_meter.kernels.rewriting import Work
 from nn_meter.kernels.rules import read_rules
-from nn_meter.kernels.spellings import BIAS, GELU, HARD_SWISH, LAYER_NORM, RMS_NORM, SWISH, TANH_GELU
+from nn_meter.kernels.spellings import (
+    BIAS,
+    GELU,
+    HARD_SWISH,
+    LAYER_NORM,
+    RMS_NORM,
+    SCALED_SWISH,
+    SWISH,
+    TANH_GELU,
+)
 from nn_meter.runtimes.base import Options, Pass, Runtime, rewriting
 from nn_meter.runtimes.equals import merge_equals
 from nn_meter.runtimes.openvino.joining import join
@@ -46,7 +55,7 @@ PASSES: tuple[Pass, ...] = (
     Pass("absorb_expand", absorb_expand, "BroadcastElementwiseFusion"),
     Pass(
         "spell",
-        rewriting(HARD_SWISH, GELU, TANH_GELU, _BLOOM_GELU, LAYER_NORM, RMS_NORM, BIAS, SWISH),
+        rewriting(HARD_SWISH, GELU, TANH_GELU, _BLOOM_GELU, LAYER_NORM, RMS_NORM, BIAS, SWISH, SCALED_SWISH),
         "HSwishFusion, GeluFusion, MVNFusion, RMSFusion, SwishFusion",
     ),
     Pass("group_convolutions", group_convolutions, "ConvToGroupConv: GroupConvolutionFusion"),
