@@ -322,8 +322,10 @@ _FLOPS_PER_PIXEL: Mapping[str, int] = MappingProxyType({"nearest": 1, "linear": 
 
 
 def read_resize(op: Operator) -> ResizeConfig:
-    """Config of Resize and Upsample."""
+    """Config of Resize and Upsample; where channels or the batch change, too, all axes are those of an image."""
     x, y = _image(op.shape(0)), _image(op.outputs[0].shape)
+    if x[:2] != y[:2]:
+        x, y = (1, 1, *x), (1, 1, *y)
     mode = op.attrs.get("mode", "nearest")
     return ResizeConfig(str(mode), x[0], x[1], x[2:], y[2:], op.layout or "nchw", op.dtype, _way_of_resize(op))
 
