@@ -486,12 +486,6 @@ VARIANTS: Mapping[str, Callable[[Operator], str]] = MappingProxyType(
 )
 """Operator to a second one."""
 
-CONDITIONS = "a condition for each"
-"""Of what a kernel reads: a choice for each element, which a processor foresees or not."""
-
-QUOTIENTS = "a quotient of long integers"
-"""Of what a kernel computes: a processor divides them digit by digit."""
-
 BY_DATA: Mapping[str, str] = MappingProxyType(
     {"NonMaxSuppression": "which boxes overlap decides how often two are compared (of 1,000 boxes 0.015 to 1.3 ms)"}
 )

@@ -15,7 +15,6 @@ from nn_meter.ir.shapes import DTYPES
 from nn_meter.kernels.kinds._shared import ITEM_BYTES, OP, cached, some, times
 from nn_meter.kernels.partition import Shape
 from nn_meter.kernels.schema import Category, Column, KernelKind, OnDevice, Operator, Work, item_bytes
-from nn_meter.kernels.work import CONDITIONS, QUOTIENTS
 
 UNARY = (
     "Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "BitwiseNot", "Cast", "Ceil", "Celu", "Clip", "Cos",
@@ -49,6 +48,12 @@ APIECE_NS: Mapping[str, float] = MappingProxyType(
 """Nanoseconds an element where ONNX Runtime computes them one by one, measured with 1.32 on a core of an Intel Xeon (64
 maps of 56 x 56 random numbers): what runtimes have no vectors for is rare, so that a build measures little of each, and
 some of all. The others take less than one."""
+
+CONDITIONS = "a condition for each"
+"""Of what a kernel reads: a choice for each element, which a processor foresees or not."""
+
+QUOTIENTS = "a quotient of long integers"
+"""Of what a kernel computes: a processor divides them digit by digit."""
 
 KNOWN_EXPONENTS = ("0.5", "2", "3")
 """Exponents that runtimes compute otherwise than the rest."""

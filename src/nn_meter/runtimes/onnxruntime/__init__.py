@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from nn_meter.kernels.kinds.elementwise import CONDITIONS, QUOTIENTS
 from nn_meter.kernels.spellings import SCALED_SWISH, SWISH
-from nn_meter.kernels.work import BY_DATA, CONDITIONS, QUOTIENTS
+from nn_meter.kernels.work import BY_DATA
 from nn_meter.runtimes.base import Pass, Runtime, rewriting
 from nn_meter.runtimes.equals import merge_equals
 from nn_meter.runtimes.onnxruntime import (
