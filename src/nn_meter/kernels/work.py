@@ -322,7 +322,6 @@ def _beyond(op: Operator) -> str:
 
 
 def _kernel_and_step(op: Operator) -> str:
-    """Of a window."""
     kernel = op.ints("kernel_shape", _shape(op, 1)[2:])
     return f"{'x'.join(map(str, kernel))} by {'x'.join(map(str, op.ints('strides', (1,) * len(kernel))))}"
 
@@ -463,8 +462,7 @@ DETAILS: Mapping[str, Callable[[Operator], str]] = MappingProxyType(
         "Einsum": _equation,
         "DFT": _power_of_two,
         "STFT": _power_of_two,
-        "MatMulNBits": _bits,
-        "GatherBlockQuantized": _bits,
+        **dict.fromkeys(("MatMulNBits", "GatherBlockQuantized"), _bits),
         **dict.fromkeys(("QuantizeLinear", "DequantizeLinear"), lambda op: op.inputs[0].dtype if op.inputs[0] else ""),
     }
 )
