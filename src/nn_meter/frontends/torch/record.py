@@ -149,15 +149,11 @@ class Recorder:
 
     def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Answer one ATen call, and write it down unless it is constant."""
-        import torch
-
         signature = signature_of(func)
         unknown = signature.name not in SHAPE_ONLY and signature.name not in OPERATORS
         if unknown and self._flows(tensors_in(args, kwargs)):
             return self._decomposed(func, signature, args, kwargs)
-        # ordinary tensors, which a view of the module's own may answer, and no gradients
-        with torch.inference_mode(False), torch.no_grad():
-            return self._answered(func, signature, args, kwargs)
+        return self._answered(func, signature, args, kwargs)
 
     def _answered(
         self, func: Any, signature: Signature, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -415,8 +411,11 @@ def _modes() -> tuple[Any, Any]:
             super().__init__()
             self._recorder = recorder
 
-        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            return self._recorder.call(func, args, kwargs or {})
+    def dispatched(self: Any, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return self._recorder.call(func, args, kwargs or {})
+
+    # one that stands in the class is wrapped by PyTorch, which imports its compiler for that: two seconds
+    Dispatch.__torch_dispatch__ = dispatched
 
     class Function(TorchFunctionMode):  # type: ignore[misc]
         def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -38,7 +38,9 @@ def record(
         with ExitStack() as stack:
             stack.enter_context(_paths(recorder, paths))
             stack.enter_context(_plain_attention())
-            stack.enter_context(torch.inference_mode())
+            stack.enter_context(torch.no_grad())
+            # as under inference_mode, but tensors stay ordinary ones
+            stack.enter_context(torch._C._AutoDispatchBelowAutograd())
             stack.enter_context(function)
             stack.enter_context(dispatch)
             result = module(*args, **kwargs)

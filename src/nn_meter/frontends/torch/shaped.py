@@ -55,11 +55,13 @@ def _linear(x: Any, weight: Any, bias: Any = None) -> Shape | None:
 
 
 def _convolution(
-    x: Any, weight: Any, bias: Any, strides: Sequence[int], pads: Sequence[int], dilations: Sequence[int], turned: bool,
-    _: Sequence[int], groups: int,
-) -> Shape | None:  # fmt: skip
-    n, windows = x.dim() - 2, (strides, pads, dilations)
-    if turned or n < 1 or groups < 1 or not min(*strides, *dilations) > 0 <= min(pads):
+    x: Any, weight: Any, bias: Any = None, strides: Any = 1, pads: Any = 0, dilations: Any = 1, groups: int = 1
+) -> Shape | None:
+    n = x.dim() - 2
+    if isinstance(pads, str) or n < 1 or groups < 1:
+        return None
+    windows = [spread(each, n) for each in (strides, pads, dilations)]
+    if not min(*windows[0], *windows[2]) > 0 <= min(windows[1]):
         return None
     whole = _plain(x) and x.numel() > 0 and x.shape[1] % groups == 0 and len(weight) % groups == 0
     of_weight, of_bias = (len(weight), x.shape[1] // groups, *weight.shape[2:]), weight.shape[:1]
@@ -67,9 +69,7 @@ def _convolution(
         return None
     sizes = [
         (size + 2 * pad - dilation * (kernel - 1) - 1) // stride + 1
-        for size, kernel, stride, pad, dilation in zip(
-            x.shape[2:], weight.shape[2:], *(spread(w, n) for w in windows), strict=True
-        )
+        for size, kernel, stride, pad, dilation in zip(x.shape[2:], weight.shape[2:], *windows, strict=True)
     ]
     return (len(x), len(weight), *sizes) if min(sizes) > 0 else None
 
@@ -86,7 +86,7 @@ RULES: Mapping[str, Rule] = {
     "layer_norm": _layer_norm,
     "group_norm": _group_norm,
     "linear": _linear,
-    "convolution": _convolution,
+    **each("conv1d conv2d conv3d", _convolution),
     "adaptive_avg_pool2d": _adaptive,
     "_grouped_mm": lambda rows, matrices, *_: (*rows.shape[:-1], matrices.shape[-1]),
 }  # fmt: skip
