@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from importlib.util import find_spec
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import nn_meter
 from nn_meter.errors import ModelError, UnsupportedOperatorError
 from nn_meter.frontends import torch as pytorch
+from nn_meter.frontends.torch import layers
 from nn_meter.ir.shapes import infer
 
 pytestmark = [
@@ -22,6 +24,7 @@ if find_spec("torch") is None:
     pytest.skip("torch is not installed", allow_module_level=True)
 
 import torch  # noqa: E402
+from torch.nn.utils import prune  # noqa: E402
 
 nn = torch.nn
 
@@ -270,3 +273,103 @@ def test_what_has_no_counterpart_says_so(module: Any, shapes: Any, text: str) ->
 def test_what_cannot_run_says_so(text: str, said: str) -> None:
     with pytest.raises(ModelError, match=said):
         pytorch.read(module_of(text), input_shapes=IMAGE)
+
+
+# Layers that tell what they are
+
+
+class Around(nn.Module):
+    """``use`` of layers and an image, as a forward."""
+
+    def __init__(self, use: Any, **layers: Any) -> None:
+        super().__init__()
+        self.use = use
+        for name, layer in layers.items():
+            setattr(self, name, layer)
+
+    def forward(self, x: Any) -> Any:
+        return self.use(self, x)
+
+
+class Doubled(nn.Conv2d):
+    def forward(self, x: Any) -> Any:
+        return super().forward(x) * 2
+
+
+def replaced() -> Any:
+    layer = nn.ReLU()
+    layer.forward = lambda x: torch.sigmoid(x)  # type: ignore[method-assign]
+    return layer
+
+
+def hooked() -> Any:
+    layer = nn.ReLU()
+    layer.register_forward_hook(lambda module, args, result: result + 1)
+    return layer
+
+
+def in_bfloat16(self: Any, x: Any) -> Any:
+    with torch.autocast("cpu", torch.bfloat16):
+        return self.conv(x)
+
+
+def copied(self: Any, x: Any) -> Any:
+    layer = copy.deepcopy(self.conv)
+    layer.stride = (2, 2)
+    return layer(x)
+
+
+TOLD = {
+    **{f"conv{n}d {args}": (lambda n=n, args=args: eval(f"nn.Conv{n}d(4, 8, {args})", {"nn": nn}), (1, 4, *(16,) * n))
+       for n in (1, 2, 3)
+       for args in ("3", "3, 2, 1", "3, 1, 2, 2, 2", "1, bias=False", "3, padding='same'",
+                    "3, padding=1, padding_mode='reflect'")},
+    "conv without a batch": (lambda: nn.Conv2d(4, 8, 3), (4, 16, 16)),
+    "line normalised": (lambda: nn.BatchNorm1d(4), LINE),
+    **{f"image normalised {args}": (lambda args=args: eval(f"nn.BatchNorm2d(4, {args})", {"nn": nn}), IMAGE)
+       for args in ("1e-3", "affine=False", "momentum=None", "track_running_stats=False")},
+    "volume normalised": (lambda: nn.BatchNorm3d(4), VOLUME),
+    **{f"{layer.__name__} {in_place}": (lambda layer=layer, in_place=in_place: nn.Sequential(
+        nn.Conv2d(4, 4, 1), layer(inplace=in_place)), IMAGE)
+       for layer in (nn.ReLU, nn.SiLU, nn.Hardswish) for in_place in (False, True)},
+    "a linear layer of rows": (lambda: nn.Linear(16, 8), ROWS),
+    "a linear layer of images": (lambda: nn.Linear(16, 8, bias=False), IMAGE),
+    "a view in place": (lambda: Around(lambda m, x: (m.relu(x[:, :2]), x)[1] + 1, relu=nn.ReLU(inplace=True)), IMAGE),
+    "weights pruned": (lambda: prune.random_unstructured(nn.Conv2d(4, 8, 3), "weight", 0.5), IMAGE),
+    "weights parametrised": (lambda: nn.utils.parametrizations.weight_norm(nn.Linear(16, 8)), ROWS),
+    "a class of one's own": (lambda: Doubled(4, 8, 3), IMAGE),
+    "a forward of one's own": (replaced, IMAGE),
+    "a hook": (hooked, IMAGE),
+    "vmap": (lambda: Around(lambda m, x: torch.vmap(m.linear)(x), linear=nn.Linear(16, 8)), LINE),
+    "autocast": (lambda: Around(in_bfloat16, conv=nn.Conv2d(4, 8, 3)), IMAGE),
+    "a copy": (lambda: Around(copied, conv=nn.Conv2d(4, 8, 3)), IMAGE),
+    "a constant": (lambda: Around(lambda m, x: x + m.relu(torch.ones(16)), relu=nn.ReLU()), IMAGE),
+    "by keyword": (lambda: Around(lambda m, x: m.conv(input=x), conv=nn.Conv2d(4, 8, 3)), IMAGE),
+    "weights shared": (lambda: Around(lambda m, x: nn.functional.linear(m.one(x), m.one.weight), one=nn.Linear(16, 16)),
+                       ROWS),
+}  # fmt: skip
+
+
+def read_or_refused(module: Any, shape: Any) -> Any:
+    try:
+        return pytorch.read(module, input_shapes=shape)
+    except ModelError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize(("make", "shape"), TOLD.values(), ids=TOLD)
+def test_layers_tell_what_running_them_would(make: Any, shape: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = make().train()
+    before = [dict(vars(part)) for part in module.modules()]
+    found = read_or_refused(module, shape)
+    assert [dict(vars(part)) for part in module.modules()] == before
+    monkeypatch.setattr(layers, "tell", lambda recorder, parts: None)
+    assert found == read_or_refused(module, shape)
+
+
+def test_common_layers_are_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = nn.Sequential(nn.Conv2d(4, 8, 3), nn.BatchNorm2d(8), nn.ReLU(True), nn.Flatten(), nn.Linear(8 * 14 * 14, 2))
+    for function in ("conv2d", "batch_norm", "relu", "linear"):
+        monkeypatch.delattr(nn.functional, function)
+    ops = [node.op_type for node in pytorch.read(told, input_shapes=IMAGE).nodes]
+    assert ops == ["Conv", "BatchNormalization", "Relu", "Flatten", "Gemm"]

@@ -107,6 +107,7 @@ def read(
     parts = dict(source.named_modules())
     weights = _weights(parts)
     _check_ready(source, weights)
+    from nn_meter.frontends.torch.layers import tell
     from nn_meter.frontends.torch.record import Recorder
     from nn_meter.frontends.torch.run import record
 
@@ -118,6 +119,7 @@ def read(
         recorder.input(tensor, key)
     paths = {id(part): f"/{path.replace('.', '/')}" if path else "" for path, part in parts.items()}
     with _evaluating(parts.values()):
+        tell(recorder, parts.values())
         return record(source, recorder, positional, named, paths)
 
 

@@ -1,8 +1,8 @@
 """Writes down the ATen operators of a module that runs without being computed, as ONNX nodes.
 
 The forward runs on tensors of the device ``meta``, which have a shape and no storage. A dispatch mode sees every
-operator; under ``inference_mode`` it sees the composite ones whole (``linear``, ``scaled_dot_product_attention``),
-as the ONNX exporters do. What depends on no input is folded: small constants are computed, so that Python code may
+operator; below autograd it sees the composite ones whole (``linear``, ``scaled_dot_product_attention``), as the ONNX
+exporters do. What depends on no input is folded: small constants are computed, so that Python code may
 branch on them; large ones and weights stay shapes.
 """
 
@@ -241,6 +241,10 @@ class Recorder:
             self._tensors[name] = replace(entry, dtype=dtype)
         self._flow[self._key(tensor)] = (tensor, name)
         self._kept.append(tensor)
+
+    def flows(self, tensor: Any) -> bool:
+        """Whether the tensor, if it is one, is known to depend on an input."""
+        return self._key(tensor) in self._flow
 
     def _flows(self, tensors: Iterable[Any]) -> bool:
         """Whether one of them depends on an input."""
