@@ -149,3 +149,20 @@ def test_attention_has_any_number_of_axes_before_its_rows(lead: tuple[int, ...],
     assert (kernel.kind, kernel.config.describe()) == ("attention", said)
     work = KINDS["attention"].work(kernel.config)
     assert work.flops == 4 * prod(lead) * 197 * 197 * 64
+
+
+def test_openvino_scales_what_has_no_axes() -> None:
+    b = GraphBuilder("scalar")
+    total = b.op("ReduceSum", b.input((2, 3)), keepdims=0)
+    y = b.op("Mul", total, b.const(0.5, "float32"))
+    assert [k.nodes for k in kernels(b.graph(y), rules(runtime="openvino"))] == [("ReduceSum_0", "Mul_0")]
+
+
+def test_a_kernel_that_shares_what_it_makes_reads_none_of_it_by_itself() -> None:
+    b = GraphBuilder("inside")
+    x = b.op("Add", b.input((4, 8)), b.input((4, 8)))
+    inner = b.op("Add", b.op("Relu", x), x)
+    graph = b.graph(b.op("Softmax", inner), b.op("Softmax", x))
+    partition = fuse(graph, rules("BF_add_relu", "BF_add_add", "MON"))
+    assert [k.nodes for k in partition.kernels][:1] == [("Add_0", "Relu_0", "Add_1")]
+    assert all(edge.kernels[0] != edge.kernels[1] for edge in partition.unfused)

@@ -23,12 +23,16 @@ class Refusal:
     reason: str
 
 
+_Members = tuple["str | _Members", ...]
+"""Names of nodes, or what several operators have of them."""
+
+
 class Op:
     """An operator while passes run; ``members`` are the graph's nodes that it stands for. ``core`` is what its
     config is read from, where that is not the operator as it stands. ``Work.add`` gives it its ``place``; only ``Work``
     changes its ``inputs``, as it knows where each is read."""
 
-    __slots__ = ("attrs", "core", "fused", "inputs", "layout", "members", "op_type", "outputs", "place")
+    __slots__ = ("attrs", "core", "fused", "inputs", "layout", "nested", "op_type", "outputs", "place")
 
     def __init__(
         self,
@@ -36,17 +40,32 @@ class Op:
         inputs: Sequence[str],
         outputs: Sequence[str],
         attrs: Mapping[str, Attr],
-        members: tuple[str, ...] = (),
+        members: _Members = (),
     ) -> None:
         self.op_type = op_type
         self.inputs = list(inputs)
         self.outputs = tuple(outputs)
         self.attrs = attrs
-        self.members = members
+        self.nested = members
         self.place: Place = ()
         self.fused: tuple[str, ...] = ()
         self.layout = ""
         self.core: Operator | None = None
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """What is ``nested`` in a row: not at each fusion, whose time would grow with what was fused before."""
+        if self.nested and isinstance(self.nested[0], tuple):
+            names: list[str] = []
+            left: list[str | _Members] = [self.nested]
+            while left:
+                each = left.pop()
+                if isinstance(each, str):
+                    names.append(each)
+                else:
+                    left += reversed(each)
+            self.nested = tuple(names)
+        return self.nested  # type: ignore[return-value]  # names alone by now
 
 
 _Readers = tuple[Op, int] | dict[Op, list[int]]
@@ -181,8 +200,10 @@ class Work:
             return None
         if isinstance(found, tuple):
             return found[0]
+        if len(found) > 1:
+            return None
         reader, places = next(iter(found.items()))
-        return reader if len(found) == len(places) == 1 else None
+        return reader if len(places) == 1 else None
 
     def folded_by(self, name: str, *op_types: str) -> Op | None:
         """The operator that a constant was computed by before inference, if it is of one of these types."""
@@ -307,7 +328,7 @@ class Work:
         ops = sorted(dict.fromkeys(ops), key=_place)
         for op in ops:
             self.remove(op)
-        members = tuple(m for op in ops for m in op.members)
+        members = tuple([op.nested for op in ops if op.nested])
         return self._put(Op(op_type, inputs, outputs, attrs, members), ops[-1].place)
 
     def refuse(self, ops: Iterable[Op], reason: str) -> None:

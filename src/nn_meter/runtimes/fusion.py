@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Mapping
 
 from nn_meter.ir import Graph
 from nn_meter.kernels.kinds import read_kernel
@@ -66,11 +66,14 @@ def _unfused(work: Work, rules: RuleSet) -> tuple[Unfused, ...]:
     for number, refusal in enumerate(work.refusals):
         for node in refusal.nodes:
             refused.setdefault(node, []).append(number)
+    told = {
+        op: {number for node in op.members for number in refused.get(node, ())} for op in work.ops() if refused
+    }
     return tuple(
         Unfused(
             _end(op),
             _end(reader),
-            _reason(work, rules, op, reader, name, refused),
+            _reason(work, rules, op, reader, name, told),
             (place[id(op)], place[id(reader)]),
             _moved_bytes(work, name),
         )
@@ -87,19 +90,17 @@ def _moved_bytes(work: Work, name: str) -> float:
 
 
 def _reason(
-    work: Work, rules: RuleSet, op: Op, reader: Op, name: str, refused: Mapping[str, Sequence[int]]
+    work: Work, rules: RuleSet, op: Op, reader: Op, name: str, told: Mapping[Op, set[int]]
 ) -> str:
-    """Why ``reader`` is not in the kernel of ``op``, whose result ``name`` it reads; ``refused`` are the refusals of a
-    node, by their places."""
+    """Why ``reader`` is not in the kernel of ``op``, whose result ``name`` it reads; ``told`` are the refusals of an
+    operator, by their places."""
     if not op.members or not reader.members:
         return "a change of layout stands between them"
     if (readers := len(work.readers(name))) > 1:
         return f"{readers} kernels read the result"
     if name in work.outputs:
         return "the result is an output of the model"
-    numbers = {number for member in op.members for number in refused.get(member, ())}
-    numbers &= {number for member in reader.members for number in refused.get(member, ())}
-    if numbers:
+    if told and (numbers := told[op] & told[reader]):
         return work.refusals[min(numbers)].reason
     pair = work.rule_name(op), work.rule_name(reader)
     if pair in rules.pairs and not rules.fuses(*pair):

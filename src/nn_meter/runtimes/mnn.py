@@ -50,8 +50,7 @@ def without_pads(work: Work, options: Options) -> None:
 
 def several_places(work: Work, op: Op) -> bool:
     """Whether it is a Gather of more than one part of its operand."""
-    operator = work.executed(op)
-    places = operator.inputs[1] if operator.op_type == "Gather" else None
+    places = work.executed(op).inputs[1] if op.op_type == "Gather" else None
     return places is not None and not (places.const and places.size == 1)
 
 

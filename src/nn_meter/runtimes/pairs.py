@@ -8,7 +8,8 @@ on that one, the last and the next one, goes before. What no rule names and what
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from math import prod
@@ -19,7 +20,7 @@ from nn_meter.kernels.kinds import ACTIVATIONS, KIND_OF, Operator, read_kernel
 from nn_meter.kernels.no_ops import eliminate_no_ops
 from nn_meter.kernels.partition import KernelConfig
 from nn_meter.kernels.patterns import Pattern
-from nn_meter.kernels.rewriting import Op, Work
+from nn_meter.kernels.rewriting import Op, Place, Work
 from nn_meter.kernels.spellings import (
     BIAS,
     GELU,
@@ -106,42 +107,202 @@ def spell(work: Work, options: Options) -> None:
             pattern.rewrite(work)
 
 
-Admits = Callable[[Sequence[Op], Sequence[Op]], bool]
-"""Whether the operators of a kernel admit those of another, which reads them."""
+class Growing:
+    """A kernel while it grows.
 
-Shares = Callable[[Op, Op], bool]
-"""Whether a kernel may draw in an operator that reads what others read, too."""
+    Attributes:
+        behind: its operators in the order in which they joined, but those of ``front``, which drew the others in later.
+        main: the operator that gives it its kind.
+        members: the nodes that it stands for, as the places of those that became one had them.
+        at: the operator whose place it takes; ``since`` is its earliest one.
+        types: of its operators.
+        reads: what it reads of what others compute or the model is given.
+        open: what it makes that others read or the model gives.
+        several: how many of its operators read several such tensors; ``ends`` is whether the last one does.
+    """
+
+    __slots__ = (
+        "_weight", "at", "behind", "ends", "front", "main", "members", "open", "reads", "several", "since", "types",
+    )  # fmt: skip
+
+    def __init__(self, work: Work, op: Op) -> None:
+        self.front: list[Op] = []  # the last one first
+        self.behind = [op]
+        self.main = self.at = self.since = op
+        self.members = op.nested
+        self.types = {op.op_type}
+        self.reads = {i: None for i in op.inputs if i and not work.const(i)}
+        self.open = dict.fromkeys(filter(None, op.outputs))
+        self.ends = operands(work, op) > 1
+        self.several = int(self.ends)
+        self._weight: tuple[int, int] | None = None
+
+    def __len__(self) -> int:
+        return len(self.front) + len(self.behind)
+
+    @property
+    def first(self) -> Op:
+        """The operator before all others."""
+        return self.front[-1] if self.front else self.behind[0]
+
+    @property
+    def last(self) -> Op:
+        """The operator behind all others."""
+        return self.behind[-1]
+
+    def ops(self) -> list[Op]:
+        """All of them."""
+        return [*reversed(self.front), *self.behind]
+
+    def weight(self, work: Work) -> tuple[int, int]:
+        """Of its main operator: rank and size."""
+        if self._weight is None:
+            self._weight = _weight(work, self.main)
+        return self._weight
+
+    def take(self, work: Work, other: Growing, front: bool) -> None:
+        """Put in the only operator of ``other``; what lies between the two is left to who asks."""
+        (op,) = other.behind
+        (self.front if front else self.behind).append(op)
+        earlier, later = sorted((self, other), key=lambda each: each.at.place)
+        self.members = earlier.members, later.members
+        mine, its = self.weight(work), other.weight(work)
+        if its > mine or (front and its == mine):
+            self.main, self._weight = other.main, its
+        self.types |= other.types
+        self.reads |= other.reads
+        self.open |= other.open
+        self.several += other.several
+        self.ends = self.ends if front else other.ends
+        self.since = min(self.since, other.since, key=_place)
 
 
-def join(
-    work: Work,
-    options: Options,
-    alone: Callable[[Work, Op], bool] | None = None,
-) -> None:
+STEPS = 500
+"""Of walks through a graph for each of its operators, all walks together: what they have not found by then is not
+there. Models need two, DenseNet-201 280 where all that several read may join."""
+
+Judge = Callable[[Growing, Growing], bool]
+"""What is asked of a kernel and of one that reads what it makes."""
+
+
+class Growth:
+    """Kernels while they grow. The graph stays as it is until all have grown, and of two that become one the single
+    operator is put to the other, so that time grows with the number of operators."""
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+        self._of: dict[Op, Growing] = {}
+        self._counts: dict[str, int] = {}  # kernels that read a tensor, where they are fewer than operators
+        self._left = 0
+
+    def join(self, admits: Judge, shares: Judge | None, early: bool = False) -> None:
+        """Let each operator join the kernel that computes what it reads, where that ``admits`` it and nobody else reads
+        it, or the kernel ``shares`` it. ``early``: a kernel that shares what it makes stands where it stood before, so
+        that all it reads has to be made by then."""
+        ops = list(self._work.ops())
+        self._left = STEPS * len(ops)
+        for op in ops:
+            kernel = self._kernel(op)
+            if len(kernel) == 1:
+                op.core = core(self._work, [op])
+                op.layout = op.core.layout
+                if len(self._grow(kernel, admits, shares, early)) == 1:
+                    del self._of[op]
+        for kernel in dict.fromkeys(self._of.values()):
+            if len(kernel) > 1:
+                _put_in(self._work, kernel)
+
+    def made_before(self, kernel: Growing, reader: Growing) -> bool:
+        """Whether all that ``reader`` reads beside what ``kernel`` makes is made before."""
+        for name in reader.reads:
+            self._left -= 1
+            maker = self._maker(name)
+            if maker is not None and maker is not kernel and not maker.at.place < kernel.at.place:
+                return False
+        return self._left > 0
+
+    def waits(self, kernel: Growing, reader: Growing) -> bool:
+        """Whether ``reader`` needs something that others compute from what ``kernel`` makes."""
+        names = [name for name in reader.reads if name not in kernel.open]
+        seen: set[Growing] = set()
+        while names and self._left > 0:
+            self._left -= 1
+            maker = self._maker(names.pop())
+            if maker is kernel:
+                return True
+            if maker is not None and maker not in seen and not maker.at.place < kernel.since.place:
+                seen.add(maker)
+                names += maker.reads
+        return bool(names) or self._left <= 0
+
+    def _kernel(self, op: Op) -> Growing:
+        found = self._of.get(op)
+        if found is None:
+            found = self._of[op] = Growing(self._work, op)
+        return found
+
+    def _maker(self, name: str) -> Growing | None:
+        op = self._work.producer.get(name)
+        return None if op is None else self._kernel(op)
+
+    def _count(self, name: str) -> int:
+        found = self._counts.get(name)
+        return len(self._work.readers(name)) if found is None else found
+
+    def _grow(self, kernel: Growing, admits: Judge, shares: Judge | None, early: bool) -> Growing:
+        """Ask who reads what ``kernel`` makes: when it is made, and again where the kernel's kind changes or one is
+        left."""
+        work = self._work
+        asked = deque(kernel.open)
+        while asked:
+            name = asked.popleft()
+            if shares is None and not self._alone(name):
+                continue
+            for reader in dict.fromkeys(map(self._kernel, work.readers(name))):
+                if reader is kernel or len(kernel) > 1 < len(reader):
+                    continue
+                if (self._alone(name) or (shares is not None and shares(kernel, reader))) and admits(kernel, reader):
+                    kernel, more = self._merged(kernel, reader, early)
+                    asked += more
+        return kernel
+
+    def _alone(self, name: str) -> bool:
+        return self._count(name) == 1 and name not in self._work.outputs
+
+    def _merged(self, kernel: Growing, reader: Growing, early: bool) -> tuple[Growing, Iterable[str]]:
+        """One of two, and the tensors whose readers are to be asked."""
+        front = len(reader) > 1
+        one, other = (kernel, reader) if front else (reader, kernel)
+        between = [name for name in one.open if name in reader.reads] if front else [
+            name for name in one.reads if name in kernel.open
+        ]
+        for name in (*between, *(name for name in one.reads if name in other.reads)):
+            self._counts[name] = self._count(name) - 1
+        for name in between:
+            del reader.reads[name]
+            if not self._counts[name] and name not in self._work.outputs:
+                del kernel.open[name]
+        at = kernel.at if early and kernel.open else max(kernel.at, reader.at, key=_place)
+        more, rank = [*(name for name in between if self._counts[name] == 1), *one.open], other.weight(self._work)[0]
+        other.take(self._work, one, front)
+        other.at = at
+        self._of[one.last] = other
+        return other, more if other.weight(self._work)[0] == rank else list(other.open)
+
+
+def join(work: Work, options: Options, alone: Callable[[Work, Op], bool] = lambda work, op: False) -> None:
     """Let each operator join the kernel that computes what it reads, where a rule admits it; those that are ``alone``
     join none, and none joins them."""
     rules = options.rules
     known: dict[tuple[str, ...], bool | None] = {**options.facts, **rules.chains}
     known |= {tuple(pair): obey for pair, obey in rules.pairs.items()}
-    join_where(
-        work,
-        lambda inside, joining: (
-            (alone is None or not any(alone(work, op) for op in (*inside, *joining)))
-            and _admits(work, inside, joining, known)
+    growth = Growth(work)
+    growth.join(
+        lambda kernel, reader: (
+            not alone(work, kernel.last) and not alone(work, reader.last) and _admits(work, kernel, reader, known)
         ),
-        lambda kernel, reader: rules.shares and not _waits(work, reader, kernel),
+        (lambda kernel, reader: not growth.waits(kernel, reader)) if rules.shares else None,
     )
-
-
-def join_where(work: Work, admits: Admits, shares: Shares, early: bool = False) -> None:
-    """Let each operator join the kernel that computes what it reads, where that admits it. ``early``: a kernel that
-    shares what it makes stands where it stood before, so that all it reads has to be made by then."""
-    parts = {op: [op] for op in work.ops()}
-    for op in list(parts):
-        if work.alive(op):
-            op.core = core(work, [op])
-            op.layout = op.core.layout
-            _grow(work, op, parts, admits, shares, early)
 
 
 PASSES = (Pass("eliminate", eliminate), Pass("spell", spell), Pass("join", join))
@@ -189,89 +350,38 @@ def read_groups(
     return found
 
 
-def _grow(
-    work: Work,
-    kernel: Op,
-    parts: dict[Op, list[Op]],
-    admits: Admits,
-    shares: Shares,
-    early: bool,
-) -> None:
-    """Let ``kernel`` draw in its readers as long as one is admitted."""
-    while True:
-        inside = parts[kernel]
-        reader = next(
-            (
-                reader
-                for reader in _candidates(work, kernel, shares)
-                if 1 in (len(inside), len(parts[reader])) and admits(inside, parts[reader])
-            ),
-            None,
-        )
-        if reader is None:
-            return
-        grown = [*inside, *parts[reader]]
-        kernel = _merge(work, kernel, reader, early)
-        kernel.core = core(work, grown)
-        kernel.op_type, kernel.attrs = kernel.core.op_type, dict(kernel.core.attrs)
-        kernel.layout = kernel.core.layout
-        main = main_of(work, grown)
-        kernel.fused = tuple(FUSED_NAMES.get(op.op_type, work.rule_name(op)) for op in grown if op is not main)
-        parts[kernel] = grown
-
-
-def _candidates(work: Work, kernel: Op, shares: Shares) -> Iterator[Op]:
-    """Readers that may join: the only one, or any that may share what it reads."""
-    seen: set[Op] = set()  # one may read thousands of results
-    for name in filter(None, kernel.outputs):
-        readers = list(work.readers(name))
-        alone = len(readers) == 1 and name not in work.outputs
-        for reader in readers:
-            if reader not in seen and (alone or shares(kernel, reader)):
-                seen.add(reader)
-                yield reader
-
-
-def _waits(work: Work, reader: Op, kernel: Op) -> bool:
-    """Whether ``reader`` needs something that is computed from ``kernel`` by others."""
-    open_ops = [p for i in reader.inputs if (p := work.producer.get(i)) is not None and p is not kernel]
-    seen: set[int] = set()
-    while open_ops:
-        op = open_ops.pop()
-        if op is kernel:
-            return True
-        if id(op) not in seen:
-            seen.add(id(op))
-            open_ops += [p for i in op.inputs if (p := work.producer.get(i)) is not None]
-    return False
-
-
-def _merge(work: Work, kernel: Op, reader: Op, early: bool) -> Op:
-    """One of two: reads and writes what both do, less what stays inside."""
-    made = [o for o in kernel.outputs if o]
-    inputs = [*kernel.inputs, *(i for i in reader.inputs if i and i not in made and not work.const(i))]
-    outside = [o for o in made if o in work.outputs or any(r is not reader for r in work.readers(o))]
-    first = kernel.place
-    merged = work.fuse((kernel, reader), kernel.op_type, inputs, [*outside, *reader.outputs])
-    if outside and early:
-        merged.place = first  # before whoever else reads what the kernel makes
-    return merged
+def _put_in(work: Work, kernel: Growing) -> None:
+    """Replace the operators of a kernel by one."""
+    ops = kernel.ops()
+    for op in ops:
+        work.remove(op)
+    made = {name for op in ops for name in op.outputs}
+    others = (name for op in ops[1:] for name in op.inputs if name and name not in made and not work.const(name))
+    outputs = [name for op in ops for name in op.outputs if name in kernel.open]
+    config = core(work, ops)
+    merged = Op(config.op_type, [*ops[0].inputs, *others], outputs, config.attrs, kernel.members)
+    merged.core, merged.layout = config, config.layout
+    merged.fused = tuple(FUSED_NAMES.get(op.op_type, work.rule_name(op)) for op in ops if op is not kernel.main)
+    work.add(merged, at=kernel.at)
 
 
 def _admits(
-    work: Work, inside: Sequence[Op], joining: Sequence[Op], known: Mapping[tuple[str, ...], bool | None]
+    work: Work, kernel: Growing, reader: Growing, known: Mapping[tuple[str, ...], bool | None]
 ) -> bool:
-    head, last = main_of(work, inside), inside[-1]
-    second = _names(work, main_of(work, joining))
-    if head.op_type in (*_CONVOLUTIONS, "Gemm") or (head.op_type == "MatMul" and work.const(head.inputs[1])):
-        counts = [operands(work, op) for op in (*inside, *joining) if op is not head]
-        if counts[-1] > 1 and sum(count > 1 for count in counts) > 1:
-            return False
-    if len(inside) > 1:
-        chain = _verdict(known, _names(work, head), _names(work, last), second)
+    head = kernel.main
+    second = _names(work, reader.main)
+    weighted = head.op_type in (*_CONVOLUTIONS, "Gemm") or (head.op_type == "MatMul" and work.const(head.inputs[1]))
+    if weighted and reader.ends and kernel.several - (operands(work, head) > 1) + reader.several > 1:
+        return False
+    if len(kernel) > 1:
+        chain = _verdict(known, _names(work, head), _names(work, kernel.last), second)
         if chain is not None:
             return chain
     return bool(_verdict(known, _names(work, head), second))
+
+
+def _place(op: Op) -> Place:
+    return op.place
 
 
 def operands(work: Work, op: Op) -> int:
@@ -321,15 +431,15 @@ def core(work: Work, ops: Sequence[Op]) -> Operator:
 
 def main_of(work: Work, ops: Sequence[Op]) -> Op:
     """The operator that gives a kernel of ``ops`` its kind."""
-    return max(ops, key=lambda op: (_rank(op), _size(work, op))) if len(ops) > 1 else ops[0]
+    return max(ops, key=lambda op: _weight(work, op)) if len(ops) > 1 else ops[0]
 
 
 def _rank(op: Op) -> int:
     return _RANK.get(KIND_OF.get(op.op_type, ""), _MIDDLE)
 
 
-def _size(work: Work, op: Op) -> int:
-    return sum(work.tensors[name].size for name in (*op.inputs, *op.outputs) if name)
+def _weight(work: Work, op: Op) -> tuple[int, int]:
+    return _rank(op), sum(work.tensors[name].size for name in (*op.inputs, *op.outputs) if name)
 
 
 def _fused(work: Work, others: Iterable[Op]) -> tuple[str, ...]:
@@ -347,7 +457,8 @@ def _others(work: Work, ops: Sequence[Op], main: Op) -> list[Tensor]:
     """What the other elementwise operators of a kernel read from outside; no constants of one element."""
     made = {o for op in ops for o in op.outputs}
     names = dict.fromkeys(i for op in ops if op is not main for i in op.inputs if i and i not in made)
-    return [work.tensors[n] for n in names if n not in main.inputs and work.tensors[n].size > 1]
+    mine = set(main.inputs)
+    return [work.tensors[n] for n in names if n not in mine and work.tensors[n].size > 1]
 
 
 def attention(work: Work, scores: Op, mixing: Op) -> Operator:

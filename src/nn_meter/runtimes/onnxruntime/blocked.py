@@ -268,7 +268,7 @@ class _Blocks:
                 reorder = next((r for r in work.readers(op.inputs[0]) if r.op_type == "ReorderInput"), None)
                 work.remove(op)
                 if reorder is not None:
-                    reorder.members += op.members
+                    reorder.nested = reorder.nested, op.nested
 
 
 def _resized(op: Op) -> bool:

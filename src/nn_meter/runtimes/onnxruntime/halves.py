@@ -72,7 +72,7 @@ def _fold_constants(work: Work) -> None:
             work.remove(op)
             work.constant(op.outputs[0])
             for reader in list(work.readers(op.outputs[0]))[:1]:
-                reader.members = (*op.members, *reader.members)
+                reader.nested = op.nested, reader.nested
 
 
 def _share_constants(work: Work, ops: Sequence[Op]) -> None:

@@ -55,8 +55,7 @@ def _only_asks(op: Op, name: str) -> bool:
 
 def gather_to_split(work: Work, options: Options) -> None:
     """Parts of a tensor along one axis, taken by Gather or Slice, become one Split, and views behind the Gathers."""
-    for first in work.ops("Gather", "Slice"):
-        source = first.inputs[0]
+    for source in dict.fromkeys(op.inputs[0] for op in work.ops("Gather", "Slice")):
         readers = list(work.readers(source))
         cutters = [op for op in readers if op.op_type in ("Gather", "Slice") and op.inputs[0] == source]
         cuts = [(c, op) for op in cutters if (c := _cut(work, op)) is not None]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from itertools import chain
 from math import prod
 
 from nn_meter.kernels.rewriting import Op, Work
@@ -14,7 +15,7 @@ from nn_meter.runtimes.openvino.operators import (
     SUM_ACTIVATIONS,
     is_view,
 )
-from nn_meter.runtimes.pairs import join_where, main_of, operands
+from nn_meter.runtimes.pairs import STEPS, Growing, Growth, operands
 
 _PRODUCTS = frozenset({"Gemm", "MatMul"})
 _REDUCTIONS = frozenset(
@@ -26,22 +27,17 @@ _LAST = -1
 def join(work: Work, options: Options) -> None:
     """Activations and constants of each channel join what computes; a sum a convolution; elements each other."""
     sums = _sums(work)
+    growth = Growth(work)
 
-    def admits(inside: Sequence[Op], joining: Sequence[Op]) -> bool:
-        return not _refused(work, inside[-1], main_of(work, joining), options) and _admits(work, inside, joining, sums)
+    def admits(kernel: Growing, reader: Growing) -> bool:
+        return not _refused(work, kernel.last, reader.main, options) and _admits(work, growth, kernel, reader, sums)
 
-    def shares(kernel: Op, reader: Op) -> bool:
-        if reader.op_type == "BatchNormalization":  # two operators, of which the second has the name
+    def shares(kernel: Growing, reader: Growing) -> bool:
+        if reader.main.op_type == "BatchNormalization":  # two operators, of which the second has the name
             return False
-        return {kernel.op_type, reader.op_type} <= ELEMENTWISE and _is_early(work, kernel, reader)
+        return {kernel.main.op_type, reader.main.op_type} <= ELEMENTWISE and growth.made_before(kernel, reader)
 
-    join_where(work, admits, shares, early=True)
-
-
-def _is_early(work: Work, kernel: Op, reader: Op) -> bool:
-    """Whether all that ``reader`` reads beside what ``kernel`` makes is made before."""
-    makers = [work.producer[i] for i in reader.inputs if i in work.producer]
-    return all(maker is kernel or maker.place < kernel.place for maker in makers)
+    growth.join(admits, shares, early=True)
 
 
 def _refused(work: Work, producer: Op, consumer: Op, options: Options) -> bool:
@@ -57,6 +53,7 @@ def _sums(work: Work) -> dict[str, str]:
     read that before (``FuseConvolutionSumAndConvolutionSumActivation``).
     """
     found: dict[str, str] = {}
+    uses = _Uses(work)
     for op in work.ops("Add"):
         if not _is_sum(work, op):
             continue
@@ -65,9 +62,39 @@ def _sums(work: Work) -> dict[str, str]:
         if place is None:
             continue
         conv, peer = convs[place], op.inputs[1 - place]
-        allowed = conv is not None and conv.inputs[0] != peer and _read_before(work, peer, op)
+        allowed = conv is not None and conv.inputs[0] != peer and uses.end_with(peer, op)
         found[op.outputs[0]] = conv.outputs[0] if conv is not None and allowed else ""
     return found
+
+
+class _Uses:
+    """Who reads a tensor, or what is made with it."""
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+        self._last: dict[str, Op] = {}
+        self._left = STEPS * sum(1 for _ in work.ops())
+
+    def end_with(self, name: str, last: Op) -> bool:
+        """Whether ``last`` reads it, and needs whatever else does."""
+        if name not in self._last:
+            self._last[name] = max(self._readers(name), key=lambda op: op.place)
+        if name in self._work.outputs or self._last[name] is not last:
+            return False
+        missing, open_ops, seen = {*self._readers(name)} - {last}, [last], {last}
+        first = min((op.place for op in missing), default=())
+        while open_ops and missing and self._left > 0:
+            for maker in map(self._work.producer.get, open_ops.pop().inputs):
+                self._left -= 1
+                if maker is not None and maker not in seen and not maker.place < first:
+                    seen.add(maker)
+                    missing.discard(maker)
+                    open_ops.append(maker)
+        return not missing
+
+    def _readers(self, name: str) -> Iterator[Op]:
+        maker = self._work.producer.get(name)
+        return chain.from_iterable(map(self._work.readers, filter(None, maker.outputs if maker else (name,))))
 
 
 def _convolution(work: Work, name: str) -> Op | None:
@@ -81,45 +108,21 @@ def _convolution(work: Work, name: str) -> Op | None:
     return None
 
 
-def _read_before(work: Work, name: str, last: Op) -> bool:
-    """Whether whatever else reads ``name``, or what is made with it, is needed for ``last``."""
-    maker = work.producer.get(name)
-    made = [name] if maker is None else [o for o in maker.outputs if o]
-    readers = [reader for each in made for reader in work.readers(each)]
-    return name not in work.outputs and all(r is last or _leads_to(work, r, last) for r in readers)
-
-
-def _leads_to(work: Work, first: Op, last: Op) -> bool:
-    open_ops, seen = [first], {id(first)}
-    while open_ops:
-        for name in open_ops.pop().outputs:
-            for reader in work.readers(name) if name else ():
-                if reader is last:
-                    return True
-                if id(reader) not in seen and reader.place < last.place:
-                    seen.add(id(reader))
-                    open_ops.append(reader)
-    return False
-
-
-def _admits(work: Work, inside: Sequence[Op], joining: Sequence[Op], sums: Mapping[str, str]) -> bool:
-    head, op = main_of(work, inside), joining[0]
+def _admits(work: Work, growth: Growth, kernel: Growing, reader: Growing, sums: Mapping[str, str]) -> bool:
+    head, op = kernel.main, reader.first
     if op.outputs[0] in sums:
-        return len(joining) == 1 and sums[op.outputs[0]] == head.outputs[0]
+        return len(reader) == 1 and sums[op.outputs[0]] == head.outputs[0]
     if head.op_type in ELEMENTWISE:
-        kernel = next(work.producer[o] for each in inside for o in each.outputs if o in work.producer)
-        reader = next(work.producer[o] for each in joining for o in each.outputs if o in work.producer)
-        early = len(kernel.outputs) == 1 or _is_early(work, kernel, reader)
-        return early and all(each.op_type in ELEMENTWISE for each in joining)
-    if len(joining) > 1:
+        return reader.types <= ELEMENTWISE and (len(kernel.open) == 1 or growth.made_before(kernel, reader))
+    if len(reader) > 1:
         return False
     if head.op_type == "Conv":
-        summed = _is_sum(work, inside[-1])
+        summed = _is_sum(work, kernel.last)
         if op.op_type in ARITHMETIC or op.op_type == "BatchNormalization":
             return _scales(work, op, 1)
         return op.op_type in (SUM_ACTIVATIONS if summed else ACTIVATIONS)
     if head.op_type == "ConvTranspose":
-        return len(inside) == 1 and _scales(work, op, 1)
+        return len(kernel) == 1 and _scales(work, op, 1)
     if head.op_type in _PRODUCTS:
         return op.op_type in ACTIVATIONS or _scales(work, op, _LAST)
     if head.op_type in _REDUCTIONS:
@@ -152,9 +155,11 @@ def _scales(work: Work, op: Op, axis: int) -> bool:
     shape = work.shape(op.outputs[0])
     if op.op_type == "BatchNormalization":
         return axis == 1 or len(shape) == 2
-    constants = [work.shape(i) for i in op.inputs if work.const(i)]
-    if op.op_type not in ARITHMETIC or len(constants) != 1:
+    constants = [work.shape(i) for i in op.inputs if work.const(i)] if op.op_type in ARITHMETIC else []
+    if len(constants) != 1:
         return False
     (constant,) = constants
+    if len(shape) <= max(axis, 0):
+        return prod(constant) == 1
     wide = (1,) * (len(shape) - len(constant)) + constant
     return prod(constant) in (1, wide[axis]) and wide[axis] in (1, shape[axis])

@@ -18,6 +18,7 @@ _IMAGES_FIRST = (0, 3, 1, 2)
 _ROWS = (0, 2, 1)
 
 
+_MOVING = ("Transpose", *VIEWS)
 _OF_SCORES = ELEMENTWISE | {"MatMul"}
 
 
@@ -130,20 +131,39 @@ def _turns_last(op: Op | None) -> bool:
 
 def move_up(work: Work, options: Options) -> None:
     """What is done to each element, with no operand or a scalar one, goes before views and transposes."""
-    for op in work.ops():
-        while work.alive(op) and is_scalar_step(work, op):
-            name = next(i for i in op.inputs if not work.const(i))
-            view = work.made_by(name, "Transpose", *VIEWS)
-            if view is None or work.only_reader(name) is not op or work.const(view.inputs[0]):
-                break
-            source = view.inputs[0]
-            moved = work.fresh("moved", work.shape(source), op.outputs[0])
-            inputs = [source if i == name else i for i in op.inputs]
-            work.remove(op)
-            work.remove(view)
-            last = work.add(Op(view.op_type, (moved, *view.inputs[1:]), op.outputs, view.attrs, view.members), at=op)
-            op = work.add(Op(op.op_type, inputs, (moved,), op.attrs, op.members), at=view)
-            last.core = view.core
+    seen: set[Op] = set()
+    for first in work.ops(*_MOVING):
+        if first not in seen and not work.const(first.inputs[0]):
+            run = _run(work, first)
+            seen.update(run)
+            steps = [op for op in run if op.op_type not in _MOVING]
+            views = [op for op in run[: run.index(steps[-1])] if op.op_type in _MOVING] if steps else []
+            _reorder(work, run[: len(steps) + len(views)], [*steps, *views], len(steps))
+
+
+def _run(work: Work, first: Op) -> list[Op]:
+    """A view or Transpose, and what follows it of these and of scalar steps, each the only reader of the one before."""
+    run = [first]
+    while (reader := work.only_reader(run[-1].outputs[0])) is not None:
+        if reader.inputs[0] != run[-1].outputs[0] if reader.op_type in _MOVING else not is_scalar_step(work, reader):
+            break
+        run.append(reader)
+    return run
+
+
+def _reorder(work: Work, run: Sequence[Op], ordered: Sequence[Op], steps: int) -> None:
+    """Let operators that follow one another do so in another order, of which the first ``steps`` keep their shape."""
+    made = run[0].inputs[0] if run else ""
+    for op in run:
+        work.remove(op)
+    for number, (op, place) in enumerate(zip(ordered, run, strict=True), 1):
+        like = op.outputs[0]
+        shape = work.shape(made if number <= steps else like)
+        out = run[-1].outputs[0] if number == len(run) else work.fresh("moved", shape, like)
+        inputs = list(op.inputs)
+        inputs[next(i for i, name in enumerate(inputs) if name and not work.const(name))] = made
+        work.add(Op(op.op_type, inputs, (out,), op.attrs, op.nested), at=place).core = op.core
+        made = out
 
 
 def fuse_attention(work: Work, options: Options) -> None:
