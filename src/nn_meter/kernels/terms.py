@@ -100,10 +100,6 @@ def _rows_size(c: RowsConfig) -> float:
     return float(c.rows * c.length)
 
 
-def _padded(c: ConvConfig | CopyConfig) -> float:
-    return float(c.out) if isinstance(c, CopyConfig) else float(c.n * c.cin * prod(c.size))
-
-
 def _summed(c: ConvConfig) -> int:
     """Products that one element is a sum of."""
     return c.cin // c.group * prod(c.kernel)
@@ -115,7 +111,7 @@ def _weights(c: ConvConfig) -> float:
 
 def _through(c: ConvConfig) -> float:
     """Elements that are read and written, without the weights."""
-    return _padded(c) + _written(c)
+    return float(c.n * c.cin * prod(c.size)) + _written(c)
 
 
 def _second(c: GemmConfig) -> float:
@@ -147,12 +143,6 @@ def _winograd(c: ConvConfig) -> bool:
     squares = prod(-(-out // 4) for out in c.out)
     plain = set(c.kernel) == {3} and max(c.strides) == 1 and c.group == 1
     return plain and squares >= 32 and min(-(-c.cin // 4), -(-c.cout // 4)) >= 16
-
-
-def _pads(c: ConvConfig) -> bool:
-    """Whether it reads beyond its input."""
-    each = zip(c.out, c.strides, c.kernel, c.dilations, c.size, strict=True)
-    return any((out - 1) * stride + (kernel - 1) * dilation + 1 > size for out, stride, kernel, dilation, size in each)
 
 
 def _attention_macs(c: AttentionConfig) -> float:
@@ -261,7 +251,7 @@ TERMS: Mapping[str, Term] = MappingProxyType(
         "winograd": Term("arithmetic", _macs, 1e6, (_CIN, _COUT, _PIXELS)),
         "wait": Term("", lambda c: float(4 * -(-c.cin // 4) * prod(c.kernel)), 1e3),
         "im2col": Term("memory", _patches, 1e6),
-        "pad": Term("memory", _padded, 1e5),
+        "pad": Term("memory", lambda c: float(c.out), 1e5),
         "fused_activation": Term("memory", _written, 1e5),
         "fused_hardswish": Term("memory", _written, 1e5),
         "fused_transcendental": Term("memory", _written, 1e5),
@@ -271,7 +261,7 @@ TERMS: Mapping[str, Term] = MappingProxyType(
         "clamp": Term("memory", lambda c: float(c.size), 1e5, (_ELEMENTS,)),
         "hardswish": Term("memory", lambda c: float(c.size), 1e5, (_ELEMENTS,)),
         "transcendental": Term("memory", lambda c: float(c.size), 1e5, (_ELEMENTS,)),
-        "bn": Term("memory", _rows_size, 1e5, (Size("elements", _rows_size, 1e5),)),
+        "bn": Term("memory", lambda c: 2 * _rows_size(c), 1e5, (Size("elements", _rows_size, 1e5),)),
         "norm": Term("memory", _rows_size, 1e5, (Size("length", lambda c: c.length, 196),)),
         "softmax": Term("memory", _rows_size, 1e5, (Size("length", lambda c: c.length, 196),)),
         "mean": Term(
@@ -304,8 +294,7 @@ def steps(kind: str, config: KernelConfig, staged: str = "") -> Iterator[str]:
 
     ``staged`` names the runtime that computes in stages of its own, if it is one of these:
 
-    - ``PROCESSOR``, TFLite's kernels: it writes out what a convolution reads, padded (``pad``) and patch by patch
-      (``im2col``), and multiplies matrices (``gemm``) that it packs (``gemm_in``) and writes (``gemm_out``: scaled
+    - ``PROCESSOR``, TFLite's kernels: it writes out what a convolution reads patch by patch (``im2col``), and multiplies matrices (``gemm``) that it packs (``gemm_in``) and writes (``gemm_out``: scaled
       anew, where they are integers); convolutions in groups run in a plain loop of one thread (its ``conv.cc`` left
       them to the reference kernel; RegNets and ResNeXts gain nothing by threads); depthwise ones of integers are quick
       where channels come in eights (``ragged``); no activation but a clamp is fused.
@@ -367,9 +356,6 @@ def _convolution(kind: str, c: ConvConfig, staged: str) -> Iterator[str]:
     if staged == TRAFFIC:
         yield from ("depthwise_traffic" if c.group > 1 and inner == 1 else "conv_traffic", "conv_weights")
     if staged == PROCESSOR and not vector:
-        if _pads(c):
-            yield LAUNCH
-            yield "pad"
         if c.group == 1 and (area > 1 or max(c.strides) > 1):
             yield "im2col"
     if slow and staged == PROCESSOR:
