@@ -14,8 +14,8 @@ import pytest
 import nn_meter
 from nn_meter.devices.device import Device
 from nn_meter.errors import BuildError, ModelError
-from nn_meter.fitting import LOWERINGS, adapt, default_name, fit
-from nn_meter.ir import Graph, GraphBuilder
+from nn_meter.fitting import LOWERINGS, Lowering, adapt, default_name, fit
+from nn_meter.ir import Graph, GraphBuilder, Node, Tensor
 from nn_meter.kernels.kinds import GemmConfig
 from nn_meter.kernels.rules import read_rules
 from nn_meter.kernels.terms import TERMS, rows
@@ -150,43 +150,71 @@ def test_the_next_to_measure_is_unlike_what_was_measured() -> None:
     assert found.next == ("net_96_6_48",)
 
 
-def terms_of(width: int, group: int = 1, pad: int = 1, size: int = 16, staged: str = TFLITE.staged) -> dict[str, float]:
+def terms_of(
+    width: int, group: int = 1, pad: int = 1, size: int = 16, lowering: Lowering = TFLITE, bias: bool = False
+) -> dict[str, float]:
     """Terms of a convolution of 3 by 3, and the logarithms of their work."""
     b = GraphBuilder("one")
     x = b.input((1, width, size, size), "float32")
-    weight = b.weight((width, width // group, 3, 3), "float32")
-    graph = b.graph(b.op("Conv", x, weight, kernel_shape=(3, 3), pads=(pad,) * 4, group=group))
-    (kernel,) = fuse(graph, read_rules(TFLITE.rules)).kernels
-    return {name: row[0] for name, row in rows(kernel.kind, kernel.config, staged)}
+    weights = [b.weight((width, width // group, 3, 3), "float32"), *[b.weight((width,), "float32")] * bias]
+    graph = b.graph(b.op("Conv", x, *weights, kernel_shape=(3, 3), pads=(pad,) * 4, group=group))
+    kernels = fuse(graph, read_rules(lowering.rules)).kernels
+    return {name: row[0] for k in kernels for name, row in rows(k.kind, k.config, lowering.staged)}
 
 
-def test_tflite_pads_where_a_convolution_reads_beyond_its_input_and_loops_over_groups() -> None:
-    product = ["launch", "gemm", "gemm_in", "gemm_out"]
-    assert list(terms_of(32)) == [*product, "pad", "im2col"]
-    assert list(terms_of(32, pad=0)) == [*product, "im2col"]
-    assert list(terms_of(32, 4)) == ["launch", "grouped_loop", "pad"]
-    assert list(terms_of(32, 32)) == ["launch", "depthwise", "pad"]
+def test_tflite_pads_before_a_convolution_without_a_normalisation_in_it_and_loops_over_groups() -> None:
+    product = ["gemm", "gemm_in", "gemm_out", "im2col"]
+    assert list(terms_of(32)) == ["launch", "pad", *product]
+    assert np.exp(terms_of(32)["pad"]) * 1e5 == pytest.approx(32 * 18 * 18)
+    assert list(terms_of(32, pad=0)) == list(terms_of(32, bias=True)) == ["launch", *product]
+    assert list(terms_of(32, 4)) == ["launch", "pad", "grouped_loop"]
+    assert list(terms_of(32, 4, bias=True)) == ["launch", "grouped_loop"]
+    assert list(terms_of(32, 32)) == list(terms_of(32, 32, bias=True)) == ["launch", "pad", "depthwise"]
+
+
+def padded(nodes: Sequence[tuple[str, tuple[str, ...], str]], weights: Sequence[str]) -> list[str]:
+    """Kinds of the kernels on a phone's processor of convolutions of 3 by 3, normalisations and ReLUs in a row."""
+    tensors = {"x": Tensor("x", (1, 8, 9, 9), "float32")}
+    for name in weights:
+        tensors[name] = Tensor(name, (8, 8, 3, 3) if name.endswith("weight") else (8,), "float32", const=True)
+    tensors |= {out: Tensor(out, (1, 8, 9, 9), "float32") for _, _, out in nodes}
+    attrs = {"Conv": {"kernel_shape": (3, 3), "pads": (1,) * 4}}
+    made = tuple(Node(f"/{out}/{op}", op, inputs, (out,), attrs.get(op, {})) for op, inputs, out in nodes)
+    graph = Graph("row", made, tensors, ("x",), (nodes[-1][2],))
+    return [k.kind for k in fuse(graph, read_rules(TFLITE.rules)).kernels]
+
+
+def test_a_file_pads_by_itself_where_a_network_normalises_before_or_not_at_all() -> None:
+    norm = ("scale", "shift", "mean", "spread")
+    after = [("Conv", ("x", "c.weight"), "c"), ("BatchNormalization", ("c", *norm), "n"), ("Relu", ("n",), "y")]
+    assert padded(after, ("c.weight", *norm)) == ["conv"]
+    before = [("BatchNormalization", ("x", *norm), "n"), ("Conv", ("n", "folded.weight", "bias"), "y")]
+    assert padded(before, ("folded.weight", *norm, "bias")) == ["bn", "copy", "conv"]
+    assert padded([("Conv", ("x", "folded.weight", "bias"), "y")], ("folded.weight", "bias")) == ["conv"]
+    assert padded([("Conv", ("x", "y.weight", "bias"), "y")], ("y.weight", "bias")) == ["copy", "conv"]
 
 
 def test_tflite_multiplies_in_tiles_of_eight_and_its_loop_skips_what_lies_outside() -> None:
     tiles = terms_of(31, size=7, pad=1)["gemm"]
     assert np.exp(tiles) * 1e6 == pytest.approx(9 * 31 * 32 * 56)
     inside = (3 * 7 - 2) ** 2 / (3 * 7) ** 2
-    work = np.exp(terms_of(32, 4, size=7)["grouped_loop"]) * 1e6
-    assert work == pytest.approx((8 + 4) * 9 * 32 * 49 * inside)
+    for bias, share in ((True, inside), (False, 1.0)):  # what was padded before has no outside
+        work = np.exp(terms_of(32, 4, size=7, bias=bias)["grouped_loop"]) * 1e6
+        assert work == pytest.approx((8 + 4) * 9 * 32 * 49 * share)
 
 
 def test_the_delegate_takes_winograds_convolutions_where_channels_and_squares_suffice() -> None:
     # kernels named so, and not, on Mali and Apple's GPUs
     ran = {(64, 28): True, (64, 222): True, (48, 56): False, (32, 56): False, (64, 14): False, (512, 7): False}
     for (width, size), winograd in ran.items():
-        terms = terms_of(width, size=size, staged=LOWERINGS["tflite", "gpu"].staged)
+        terms = terms_of(width, size=size, lowering=LOWERINGS["tflite", "gpu"])
         assert ("winograd" in terms, "conv" in terms) == (winograd, not winograd), (width, size)
 
 
 def test_pytorch_on_a_gpu_pays_for_what_it_reads_and_writes_beside_the_work() -> None:
-    staged = LOWERINGS["pytorch", "gpu"].staged
-    dense, depthwise = terms_of(64, size=28, pad=1, staged=staged), terms_of(64, 64, size=28, pad=1, staged=staged)
+    cards = LOWERINGS["pytorch", "gpu"]
+    staged = cards.staged
+    dense, depthwise = terms_of(64, size=28, lowering=cards), terms_of(64, 64, size=28, lowering=cards)
     elements = 2 * 64 * 28 * 28
     assert np.exp(dense["conv_traffic"]) * 1e5 == pytest.approx(elements)
     assert np.exp(depthwise["depthwise_traffic"]) * 1e5 == pytest.approx(elements)

@@ -191,7 +191,7 @@ TERMS: Mapping[str, Term] = MappingProxyType(
                 _PIXELS,
                 _AREA,
                 _STRIDE,
-                Size("ragged", lambda c: e if c.cin % 8 else 1, 1),
+                Size("ragged", lambda c: 1 if c.cin % 8 == 0 and set(c.kernel) == {3} else e, 1),
             ),
         ),
         "convtrans": Term("arithmetic", _macs, 1e6),
@@ -248,6 +248,7 @@ TERMS: Mapping[str, Term] = MappingProxyType(
         "conv_weights": Term("memory", _weights, 1e5),
         "gemm_traffic": Term("memory", lambda c: float(c.batch * c.m * (c.k + c.n)), 1e5),
         "gemm_weights": Term("memory", _second, 1e5),
+        "attention_traffic": Term("memory", lambda c: 2.0 * c.batch * c.heads * c.width * (c.queries + c.keys), 1e5),
         "winograd": Term("arithmetic", _macs, 1e6, (_CIN, _COUT, _PIXELS)),
         "wait": Term("", lambda c: float(4 * -(-c.cin // 4) * prod(c.kernel)), 1e3),
         "im2col": Term("memory", _patches, 1e6),
@@ -261,7 +262,7 @@ TERMS: Mapping[str, Term] = MappingProxyType(
         "clamp": Term("memory", lambda c: float(c.size), 1e5, (_ELEMENTS,)),
         "hardswish": Term("memory", lambda c: float(c.size), 1e5, (_ELEMENTS,)),
         "transcendental": Term("memory", lambda c: float(c.size), 1e5, (_ELEMENTS,)),
-        "bn": Term("memory", lambda c: 2 * _rows_size(c), 1e5, (Size("elements", _rows_size, 1e5),)),
+        "bn": Term("memory", _rows_size, 1e5, (Size("elements", _rows_size, 1e5),)),
         "norm": Term("memory", _rows_size, 1e5, (Size("length", lambda c: c.length, 196),)),
         "softmax": Term("memory", _rows_size, 1e5, (Size("length", lambda c: c.length, 196),)),
         "mean": Term(
@@ -294,16 +295,19 @@ def steps(kind: str, config: KernelConfig, staged: str = "") -> Iterator[str]:
 
     ``staged`` names the runtime that computes in stages of its own, if it is one of these:
 
-    - ``PROCESSOR``, TFLite's kernels: it writes out what a convolution reads patch by patch (``im2col``), and multiplies matrices (``gemm``) that it packs (``gemm_in``) and writes (``gemm_out``: scaled
-      anew, where they are integers); convolutions in groups run in a plain loop of one thread (its ``conv.cc`` left
-      them to the reference kernel; RegNets and ResNeXts gain nothing by threads); depthwise ones of integers are quick
-      where channels come in eights (``ragged``); no activation but a clamp is fused.
+    - ``PROCESSOR``, TFLite's kernels: it writes out what a convolution reads patch by patch (``im2col``), and
+      multiplies matrices (``gemm``) that it packs (``gemm_in``) and writes (``gemm_out``: scaled anew, where they are
+      integers); convolutions in groups run in a plain loop of one thread (its ``conv.cc`` left them to the reference
+      kernel; RegNets and ResNeXts gain nothing by threads); depthwise ones of integers are quick where they are 3x3
+      over channels in eights (others are ``ragged``); no activation but a clamp is fused; a batch normalisation by
+      itself is a product and a sum.
     - ``DELEGATE``, TFLite's kernels for GPUs: a kernel that does nothing takes a while by the GPU's own clock too
       (``start``; ``launch`` lies between kernels); each work item sums one group of elements in a loop, which takes its
       time (``wait``) where there are too few items to fill the GPU; some convolutions are Winograd's (``winograd``).
     - ``TRAFFIC``, PyTorch's kernels on GPUs: tensor cores multiply in less time than memory takes to bring what they
       multiply, so that what is read and written is paid for beside the work (``conv_traffic``, ``depthwise_traffic``,
-      ``gemm_traffic``), and the weights once a batch (``conv_weights``, ``gemm_weights``).
+      ``gemm_traffic``, ``attention_traffic``, whose scores stay inside), and the weights once a batch
+      (``conv_weights``, ``gemm_weights``).
     """
     if kind == "reshape":
         return
@@ -316,14 +320,17 @@ def steps(kind: str, config: KernelConfig, staged: str = "") -> Iterator[str]:
         yield "matmul" if not config.weights else "linear" if config.m > 1 else "linear_vector"
         if staged == TRAFFIC:
             yield from ("gemm_traffic", "gemm_weights")
+    elif isinstance(config, AttentionConfig):
+        yield "attention"
+        if staged == TRAFFIC:
+            yield "attention_traffic"
     elif isinstance(config, BroadcastConfig):
         yield _elementwise(config)
     elif isinstance(config, RowsConfig):
         if config.op.startswith("Batch"):
-            yield LAUNCH  # a product and a sum
-        yield (
-            "bn" if config.op.startswith("Batch") else "softmax" if "Softmax" in config.op else "norm"
-        )
+            yield from (LAUNCH, "bn", "bn") if staged == PROCESSOR else (LAUNCH, "bn")
+        else:
+            yield "softmax" if "Softmax" in config.op else "norm"
     elif isinstance(config, PoolConfig):
         whole = config.op.startswith("Global") or prod(config.out) == 1
         yield "mean" if whole else "maxpool" if config.op.startswith("Max") else "avgpool"
@@ -355,9 +362,8 @@ def _convolution(kind: str, c: ConvConfig, staged: str) -> Iterator[str]:
             yield "wait"
     if staged == TRAFFIC:
         yield from ("depthwise_traffic" if c.group > 1 and inner == 1 else "conv_traffic", "conv_weights")
-    if staged == PROCESSOR and not vector:
-        if c.group == 1 and (area > 1 or max(c.strides) > 1):
-            yield "im2col"
+    if staged == PROCESSOR and not vector and c.group == 1 and (area > 1 or max(c.strides) > 1):
+        yield "im2col"
     if slow and staged == PROCESSOR:
         yield LAUNCH
         yield "fused_hardswish" if "hardswish" in slow else "fused_transcendental"
@@ -375,7 +381,6 @@ def _elementwise(c: BroadcastConfig) -> str:
 
 _SIMPLE: Mapping[type, str] = MappingProxyType(
     {
-        AttentionConfig: "attention",
         RecurrentConfig: "recurrent",
         ReduceConfig: "reduce",
         TransposeConfig: "transpose",

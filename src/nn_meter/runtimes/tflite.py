@@ -5,8 +5,8 @@ elementwise to the kernel before it, one after another: the names of the kernels
 (``convolution_2d_20_linked_:_add_21_linked_:_mul_22_linked_:_add_23_linked_:_relu_24``).
 
 On a CPU a kernel of its own writes what a convolution reads beyond its input, where the model's file has it so (the
-delegate takes that into the convolution). Which files do say the input sizes of all convolutions of 70 networks, whatever
-they took: depthwise ones do, others where no batch normalisation is folded into them.
+delegate takes that into the convolution). The sizes of the inputs in the files of 70 networks say where, whatever they
+took: of depthwise convolutions, and of others where no batch normalisation is folded into them.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def write_pads(work: Work, options: Options) -> None:
 
 
 def _unfolded(conv: Op) -> bool:
-    """Whether no normalisation was folded into a convolution: it has no bias, or its weight bears the name of its module,
-    which PyTorch's exporter gives to none that it computed."""
+    """Whether no normalisation was folded into a convolution: it has no bias, or its weight bears the name of its
+    module, which PyTorch's exporter gives to none that it computed."""
     module = conv.members[0].strip("/").rpartition("/")[0].replace("/", ".")
     return len(conv.inputs) < 3 or conv.inputs[1] == f"{module}.weight"
 
