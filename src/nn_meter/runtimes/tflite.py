@@ -26,12 +26,13 @@ def write_pads(work: Work, options: Options) -> None:
     followed = {conv for conv in producers.values() if conv and work.only_reader(conv.outputs[0])}
     normalises_before = any(conv not in followed for conv in producers.values())
     for conv in list(work.ops("Conv")):
-        pads, source = conv.attrs.get("pads", ()), conv.inputs[0]
+        source, shape = conv.inputs[0], work.shape(conv.inputs[0])
+        pads = work.as_it_stands(conv).ints("pads", ()) if conv.attrs.get("auto_pad", "NOTSET") == "NOTSET" else ()
         bare = normalises_before or work.rule_name(conv) == "dwconv" or (conv not in followed and _unfolded(conv))
-        if bare and isinstance(pads, tuple) and any(pads):
-            half, (n, c, *size) = len(pads) // 2, work.shape(source)
-            wide = [s + a + b for s, a, b in zip(size, pads[:half], pads[half:], strict=True)]
-            written = work.fresh("padded", (n, c, *wide), source)
+        half = len(shape) - 2
+        if bare and len(pads) == 2 * half and any(pads) and min(pads) >= 0:
+            wide = [s + a + b for s, a, b in zip(shape[2:], pads[:half], pads[half:], strict=True)]
+            written = work.fresh("padded", (*shape[:2], *wide), source)
             work.add(Op("Pad", (source,), (written,), {"mode": "constant"}), before=conv)
             work.swap_place(conv, 0, written)
             conv.attrs = {**conv.attrs, "pads": (0,) * len(pads)}
