@@ -1,4 +1,4 @@
-"""How time and memory grow with the number of nodes: every source, ``predict`` and ``explain`` with its page.
+"""How time and memory grow with the number of nodes: each source and runtime, ``predict``, ``explain`` with its page.
 
 Run from the repository root: ``PYTHONPATH=src python bench/linear.py [--sizes 1000 10000 100000] [--sources ...]
 [--repeats 3]``. The sizes of each source run by turns so often, each time in a process of its own, after a small model
@@ -17,6 +17,7 @@ import sys
 import time
 import tracemalloc
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from math import inf, log, log10
 from pathlib import Path
@@ -163,6 +164,9 @@ def torch(count: int) -> Any:
     return nn.Sequential(*(nn.ReLU() for _ in range(count)))
 
 
+RUNTIMES = ("openvino", "mnn", "litert", "ncnn", "executorch", "pytorch_eager", "rules")
+"""What makes kernels of what is ``wide`` beside the default predictor's, whose regressors answer all the same."""
+
 SOURCES: dict[str, tuple[str, Callable[[int], Any]]] = {
     "onnx chain": ("onnx", chain),
     "onnx equal names": ("onnx", equal_names),
@@ -177,6 +181,7 @@ SOURCES: dict[str, tuple[str, Callable[[int], Any]]] = {
     "tflite equal names": ("tflite", tflite_equal_names),
     "tensorflow": ("pb", tensorflow),
     "torch": ("torch", torch),
+    **dict.fromkeys(RUNTIMES, ("onnx", wide)),
 }
 """Name to the model's type and what makes one of so many nodes."""
 
@@ -185,11 +190,13 @@ _WARM = 20
 
 def work(source: str, does: str, what: str) -> float:
     """Seconds or MB in this process of the pickled model on stdin."""
-    from nn_meter import load_latency_predictor
+    from nn_meter import Predictor, load_latency_predictor
     from nn_meter.report import html
 
     kind, make = SOURCES[source]
     predictor = load_latency_predictor()
+    if source in RUNTIMES:
+        predictor = Predictor(replace(predictor.bundle, rules={"runtime": source}))
     shape = {"input_shape": (1, 8, 4, 4)} if kind == "torch" else {}
 
     def ask(model: Any) -> None:

@@ -6,6 +6,7 @@ import io
 import json
 import math
 import re
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
@@ -23,6 +24,7 @@ from nn_meter.predictors.trees import TreeEnsemble
 from nn_meter.report import csv, html, text
 from nn_meter.report import json as documents
 from nn_meter.report.lines import result_line
+from nn_meter.runtimes import available
 from nn_meter.storage import legible
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "small_net.onnx"
@@ -48,9 +50,10 @@ def nnmeter_bundle() -> Bundle:
 
 @cache
 def predictors() -> tuple[Predictor, ...]:
-    """One of each schema."""
-    fitted = load(SHIPPED / "published.zip" / "a03s_1large_float_tflite")
-    return Predictor(load(SHIPPED / DEFAULT)), Predictor(nnmeter_bundle()), Predictor(fitted)
+    """One of each schema, and the default one as if it were of each runtime."""
+    default, fitted = load(SHIPPED / DEFAULT), load(SHIPPED / "published.zip" / "a03s_1large_float_tflite")
+    runtimes = (replace(default, rules={"runtime": name}) for name in available() if name != "nn-meter")
+    return tuple(map(Predictor, (default, nnmeter_bundle(), fitted, *runtimes)))
 
 
 def ask(source: Any, kind: str | None, turn: int) -> None:

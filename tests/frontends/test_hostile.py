@@ -428,3 +428,16 @@ def test_weights_packed_in_blocks_of_nothing_are_an_error(attrs: dict[str, int])
     node = helper.make_node("MatMulNBits", ["x", "w", "s"], ["y"], domain="com.microsoft", K=8, N=4, **attrs)
     with pytest.raises(GraphError, match=r"MatMulNBits\): blocks of"):
         reader.read(model([node], held=held))
+
+
+@pytest.mark.parametrize("op_type", ["QuantizeLinear", "DequantizeLinear"])
+def test_scales_along_an_axis_that_is_not_there_are_an_error(op_type: str) -> None:
+    scales = helper.make_tensor("s", FLOAT, [8], [1.0] * 8)
+    node = helper.make_node(op_type, ["x", "s"], ["y"], axis=10**15)
+    with pytest.raises(ShapeError, match=r"axis 10+ is outside a tensor of 2 dimensions"):
+        reader.read(model([node], held=[scales]))
+
+
+def test_an_axis_of_nn_meter_ir_that_is_not_there_costs_no_memory() -> None:
+    tree = ir("QuantizeLinear", {"axis": 10**15}, [[1, 8], [8]], [[1, 8]])
+    assert load_latency_predictor().predict(tree, "nnmeter-ir") > 0

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from math import prod
 
 import pytest
 
-from nn_meter.ir import Graph, GraphBuilder
+from nn_meter.ir import Graph, GraphBuilder, verify
 from nn_meter.kernels.kinds import KINDS, ConvConfig
 from nn_meter.kernels.partition import Kernel
 from nn_meter.kernels.rules import RuleSet, read_rules
+from nn_meter.runtimes import available
 from nn_meter.runtimes.fusion import fuse
 
 YES = (
@@ -166,3 +168,16 @@ def test_a_kernel_that_shares_what_it_makes_reads_none_of_it_by_itself() -> None
     partition = fuse(graph, rules("BF_add_relu", "BF_add_add", "MON"))
     assert [k.nodes for k in partition.kernels][:1] == [("Add_0", "Relu_0", "Add_1")]
     assert all(edge.kernels[0] != edge.kernels[1] for edge in partition.unfused)
+
+
+@pytest.mark.parametrize("runtime", available())
+def test_a_result_that_is_left_out_has_no_shape_on_any_runtime(runtime: str) -> None:
+    b = GraphBuilder("last state")
+    x = b.op("Relu", b.input((4, 1, 8)))
+    _, state, _ = b.multi("LSTM", [x, b.weight((1, 32, 8)), b.weight((1, 32, 8))], 3, hidden_size=8)
+    graph = b.graph(b.op("Relu", state))
+    recurrent = replace(graph.nodes[1], outputs=("", *graph.nodes[1].outputs[1:]))
+    tensors = {name: tensor for name, tensor in graph.tensors.items() if name != graph.nodes[1].outputs[0]}
+    graph = replace(graph, nodes=(graph.nodes[0], recurrent, graph.nodes[2]), tensors=tensors)
+    verify(graph)
+    assert {node for k in fuse(graph, rules(runtime=runtime)).kernels for node in k.nodes} == set(graph.node_by_name)

@@ -216,8 +216,8 @@ class Work:
         return op if op is not None and op.op_type in op_types else None
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Shape of a tensor."""
-        return self.tensors[name].shape
+        """Shape of a tensor; empty where it is left out."""
+        return self.tensors[name].shape if name else ()
 
     def const(self, name: str) -> bool:
         """Whether a tensor is constant."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nn_meter.ir.shapes._dtypes import dtype_of
-from nn_meter.ir.shapes._site import Out, Rule, ShapeError, Site, axis_in, broadcast
+from nn_meter.ir.shapes._site import Out, Rule, Shape, ShapeError, Site, axis_in, broadcast
 
 
 def same(s: Site) -> Sequence[Out]:
@@ -111,18 +111,26 @@ def _channel_norm(s: Site) -> Sequence[Out]:
     return ((x.shape, x.dtype),)
 
 
+def _scaled(s: Site) -> Shape:
+    """The shape of what is scaled; several scales are of places along an axis that it has."""
+    scales = s.optional(1)
+    if scales is not None and scales.size > 1:
+        axis_in(s.whole("axis", 1), len(s.shape(0)))
+    return s.shape(0)
+
+
 def _quantize(s: Site) -> Sequence[Out]:
     zero = s.optional(2)
     if zero is not None:
         dtype = zero.dtype
     else:
         dtype = dtype_of(s.whole("output_dtype", 0) or 2)
-    return ((s.shape(0), dtype),)
+    return ((_scaled(s), dtype),)
 
 
 def _dequantize(s: Site) -> Sequence[Out]:
     code = s.whole("output_dtype", 0)
-    return ((s.shape(0), dtype_of(code) if code else s.dtype(1)),)
+    return ((_scaled(s), dtype_of(code) if code else s.dtype(1)),)
 
 
 def _dynamic_quantize(s: Site) -> Sequence[Out]:

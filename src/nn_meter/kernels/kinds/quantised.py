@@ -76,8 +76,8 @@ def read_conversion(op: Operator) -> BroadcastConfig:
     """Config of what changes between floats and integers; the second operand are scales along an axis."""
     shape, scale = op.shape(0), op.shape(1) if op.op_type != "DynamicQuantizeLinear" else ()
     operands = [shape]
-    if len(scale) == 1 and scale[0] > 1:
-        axis = op.axis(len(shape), 1)
+    if len(scale) == 1 and scale[0] > 1 and shape:
+        axis = op.axis(len(shape), 1) % len(shape)  # nn-Meter's files may say any
         operands.append((1,) * axis + scale + (1,) * (len(shape) - axis - 1))
     dims, present = collapse(operands, op.outputs[0].shape)
     scales = "in blocks" if op.int("block_size", 0) else ""  # other code, a fifth as fast where it makes integers
