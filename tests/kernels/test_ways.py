@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from nn_meter import load_latency_predictor
 from nn_meter.ir import GraphBuilder
 from nn_meter.kernels.kinds import KINDS
 from nn_meter.kernels.kinds.einsums import EinsumConfig
@@ -158,3 +159,32 @@ def test_a_triangle_of_a_fill_is_a_mask(fill: float, leaves: bool, way: str) -> 
     kernels = fuse(b.graph(scores(b)), read_rules({"runtime": "onnxruntime"})).kernels
     (found,) = (k for k in kernels if k.kind == "softmax")
     assert KINDS["softmax"].names(found.config)["way"] == way
+
+
+@pytest.mark.parametrize(("least", "way"), [(0, ""), (1, "masked")])
+def test_a_comparison_of_constants_that_is_the_same_everywhere_masks_nothing(least: int, way: str) -> None:
+    """As files of encoders hold it, whose places are all compared to 0."""
+
+    def softmax(b: GraphBuilder) -> str:
+        places = b.const(tuple(range(64)), "int64", (1, 1, 64, 1))
+        seen = b.op("Expand", b.op("GreaterOrEqual", places, b.const(least)), b.const((1, 1, 64, 64)))
+        mask = b.op("Where", seen, b.const(0.0, "float32"), b.const(-1e9, "float32"))
+        return b.op("Softmax", b.op("Add", b.input((1, 8, 64, 64)), mask))
+
+    b = GraphBuilder()
+    kernels = fuse(b.graph(softmax(b)), read_rules({"runtime": "onnxruntime"})).kernels
+    (found,) = (k for k in kernels if k.kind == "softmax")
+    assert KINDS["softmax"].names(found.config)["way"] == way
+
+
+def test_what_denormal_numbers_decide_is_never_predicted() -> None:
+    """A session says whether they count as zero; those that are measured do."""
+    predictor = load_latency_predictor()
+
+    def status(**attrs: int) -> set[str]:
+        b = GraphBuilder()
+        y = b.op("Attention", *(b.input((1, 8, 64, 64)) for _ in range(3)), **attrs)
+        return {kernel.status for kernel in predictor.explain(b.graph(y)).kernels}
+
+    assert status(is_causal=1) == {"extrapolated"}
+    assert status() == {"predicted"}

@@ -287,8 +287,9 @@ class _InModel:
         found = self.values.get(name)
         return not found or len(set(found)) > 1
 
-    def least(self, name: str) -> float:
-        return min(self.values.get(name) or (0.0,))
+    def ends(self, name: str) -> tuple[float, float] | None:
+        values = self.values.get(name)
+        return (min(values), max(values)) if values else None
 
     def shape(self, name: str) -> tuple[int, ...]:
         return self.constants[name].shape

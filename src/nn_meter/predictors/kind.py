@@ -28,6 +28,7 @@ _NEVER_DRAWN: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "dtype": ("int32", "uint32", "int64", "uint64", "float64", "int8"),
         "way": (
             *("backwards", "dilated", "antialias", "RK", "RKR", "whole", "heap", "select", "masked", "pieces", "wrap"),
+            "kept",
             *("4 bits at 0, one row", "4 bits at 4, one row", "8 bits at 0", "8 bits at 0, one row"),
             *("8 bits at 4, one row", "bnb4", "bnb4, one row"),
         ),
@@ -198,7 +199,7 @@ class KindPredictor:
             row: values in the order of ``columns``.
             names: category column to the kernel's name. Where the names seen are not known, one is taken for seen whose
                 code lies in the trained range.
-            by_data: names of what its values decide, and how.
+            by_data: names of what its values decide, by themselves or behind their column's, and how.
         """
         found: list[OutOfRange | Unseen | Few | ByData] = [
             (low if row[place] < low.low else high).at(row[place])
@@ -214,7 +215,8 @@ class KindPredictor:
             low, high = self.trained_range.get(column, (code, code))
             if name not in self.seen.get(column, self.categories.get(column, {})) or not low <= code <= high:
                 found.append(Unseen(column, name))
-        found += [ByData(name, by_data[name]) for name in names.values() if name in by_data]
+        told = [key for column, name in names.items() for key in (name, f"{column} {name}") if key in by_data]
+        found += [ByData(key, by_data[key]) for key in told]
         least = _LEAVES * leaf_rows(self.rows)
         counts = [(column, name, self.seen[column].get(name)) for column, name in names.items() if column in self.seen]
         found += [Few(column, name, count, least) for column, name, count in counts if count and count < least]

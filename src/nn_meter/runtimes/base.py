@@ -96,8 +96,8 @@ class Runtime:
         laid: says of a graph's operators, but those of the nodes that it is given, how their data lies, where what they
             cost follows from that.
         few: element types that only these of its operators take; it refuses a model that has others of them.
-        by_data: names of kernels' categories, operators above all, whose time follows from the values by more than a
-            factor of two, and how: none of them is *predicted*.
+        by_data: names of kernels' categories, operators above all, by themselves or behind their column's, whose time
+            follows from the values by more than a factor of two, and how: none of them is *predicted*.
     """
 
     name: str

@@ -177,8 +177,9 @@ class ReduceConfig:
     """A reduction; ``dims`` alternate between kept and reduced, the first kept (1 where it is not).
 
     ``way`` says in ONNX Runtime's letters which neighbouring axes are kept and which reduced, as they were written,
-    axes of 1 too, where it has code for that; ``whole`` where other reductions leave one element, ten times as fast as
-    where there is an axis that is kept; ``last`` of a place where it is the last of equal ones, twice as long.
+    axes of 1 too, where it has code for that; ``kept`` where no axis goes; ``whole`` where other reductions leave one
+    element, ten times as fast as where there is an axis that is kept; ``last`` of a place where it is the last of equal
+    ones, twice as long.
     """
 
     op: str
@@ -230,6 +231,8 @@ def read_reduce(op: Operator) -> ReduceConfig:
 
 
 def _way_of_reduction(op_type: str, pattern: str) -> str:
+    if pattern == "K":
+        return "kept"
     if op_type in _BY_VECTORS:
         return "KR" if pattern == "R" else pattern if pattern in _PATTERNS else ""
     return "whole" if pattern == "R" and op_type not in _ARG else ""

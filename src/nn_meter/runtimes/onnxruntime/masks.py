@@ -37,8 +37,8 @@ class Known(Protocol):
     def differs(self, name: str) -> bool | None:
         """Whether a constant has several values, as one of unknown values is taken to; ``None`` where it is none."""
 
-    def least(self, name: str) -> float:
-        """The least value of a constant; 0 where that is unknown."""
+    def ends(self, name: str) -> tuple[float, float] | None:
+        """The least and the greatest value of a constant, where they are known."""
 
     def shape(self, name: str) -> Sequence[int]:
         """Of a constant."""
@@ -58,12 +58,12 @@ class _InWork:
             return None
         return tensor.value is None or len(set(tensor.value)) > 1
 
-    def least(self, name: str) -> float:
+    def ends(self, name: str) -> tuple[float, float] | None:
         tensor, made = self.work.tensors[name], self.work.folded.get(name)
-        if tensor.const and tensor.value is not None:
-            return min(tensor.value, default=0.0)
-        filled = made.attrs.get("value", 0) if made is not None and made.op_type == "ConstantOfShape" else 0
-        return float(filled) if isinstance(filled, int | float) else 0.0
+        if tensor.const and tensor.value:
+            return min(tensor.value), max(tensor.value)
+        filled = made.attrs.get("value", 0) if made is not None and made.op_type == "ConstantOfShape" else None
+        return (filled, filled) if isinstance(filled, int | float) else None
 
     def shape(self, name: str) -> Sequence[int]:
         return self.work.shape(name)
@@ -93,7 +93,7 @@ def _is_mask(name: str, known: Known) -> bool:
     part = False
     for _ in range(_FARTHEST):
         made = known.made(name)
-        if known.least(name) <= _LEAST:
+        if _far_below(name, known):
             return part or known.differs(name) is True
         if made is None or _fills(made, known):
             return made is not None
@@ -106,7 +106,20 @@ def _is_mask(name: str, known: Known) -> bool:
 
 def _fills(made: tuple[str, Sequence[str]], known: Known) -> bool:
     op_type, inputs = made
-    return op_type == "Where" and any(known.least(each) <= _LEAST for each in inputs[1:]) and _told(inputs[0], known)
+    return op_type == "Where" and any(_far_below(each, known) for each in inputs[1:]) and _told(inputs[0], known)
+
+
+def _far_below(name: str, known: Known) -> bool:
+    ends = known.ends(name)
+    return ends is not None and ends[0] <= _LEAST
+
+
+def _one_answer(op_type: str, inputs: Sequence[str], known: Known) -> bool:
+    """Whether a comparison of constants is the same everywhere: places are all 0 or more."""
+    a, b = (known.ends(each) for each in (inputs if op_type.startswith("Greater") else inputs[::-1]))
+    if a is None or b is None:
+        return False
+    return a[0] >= b[1] or a[1] < b[0] if op_type.endswith("OrEqual") else a[0] > b[1] or a[1] <= b[0]
 
 
 def _told(name: str, known: Known) -> bool:
@@ -119,8 +132,10 @@ def _told(name: str, known: Known) -> bool:
             if differs and (alone or sum(size > 1 for size in known.shape(name)[-2:]) > 1):
                 return True
         elif made is not None and made[0] in _COMPARING:
-            return True
+            if made[0] == "Trilu" or not _one_answer(*made, known):
+                return True
         elif made is not None and made[0] != "Gather":
             alone = alone and (made[0] in _MOVING or made[0] == "Not")
-            left += [(each, alone) for each in made[1] if each]
+            data = made[1][:1] if made[0] in _MOVING else made[1]  # what a shape is says nothing
+            left += [(each, alone) for each in data if each]
     return False
