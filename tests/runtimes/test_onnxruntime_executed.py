@@ -114,7 +114,10 @@ def _attention(b: GraphBuilder) -> str:
 
 
 def _parts(b: GraphBuilder, x: str, size: int, axis: int) -> list[str]:
-    ends = ((0, size), (size, 2 * size), (2 * size, 3 * size))
+    return _cut(b, x, axis, (0, size), (size, 2 * size), (2 * size, 3 * size))
+
+
+def _cut(b: GraphBuilder, x: str, axis: int, *ends: tuple[int, int]) -> list[str]:
     return [b.op("Slice", x, b.const((s,)), b.const((e,)), b.const((axis,))) for s, e in ends]
 
 
@@ -133,6 +136,13 @@ def _parts_of_a_part(b: GraphBuilder) -> str:
     for each in rest:
         first = b.op("Mul", first, each)
     return b.op("MatMul", x[1], b.op("Transpose", b.op("Concat", first, first, first, axis=2), perm=(0, 2, 1)))
+
+
+def _halves_of_a_part(b: GraphBuilder) -> str:
+    """As what is turned by its place is cut, of all tokens but the first."""
+    first, rest = _cut(b, b.op("Neg", b.input((1, 8, 17, 64))), 2, (0, 1), (1, 17))
+    left, right = _cut(b, rest, 3, (0, 32), (32, 64))
+    return b.op("Concat", first, b.op("Concat", b.op("Neg", right), left, axis=3), axis=2)
 
 
 def _keys_turned_back(b: GraphBuilder) -> str:
@@ -282,6 +292,7 @@ CASES: dict[str, Make] = {
     "attention as the file has it": _attention,
     "slices of a transposed value": _turned_parts,
     "slices of one part of several": _parts_of_a_part,
+    "halves of a part": _halves_of_a_part,
     "keys that are turned back": _keys_turned_back,
     "a padding before a pooling between transposes": _padded_and_pooled,
     "a mean beside what it is of": _mean_beside_all,

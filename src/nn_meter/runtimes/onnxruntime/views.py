@@ -54,7 +54,9 @@ def _only_asks(op: Op, name: str) -> bool:
 
 
 def gather_to_split(work: Work, options: Options) -> None:
-    """Parts of a tensor along one axis, taken by Gather or Slice, become one Split, and views behind the Gathers."""
+    """Parts of a tensor along one axis, taken by Gather or Slice, become one Split, and views behind the Gathers; those
+    of what has several results from before stay."""
+    of_several = {name for op in work.ops() if len(op.outputs) > 1 for name in op.outputs}
     for source in dict.fromkeys(op.inputs[0] for op in work.ops("Gather", "Slice")):
         readers = list(work.readers(source))
         cutters = [op for op in readers if op.op_type in ("Gather", "Slice") and op.inputs[0] == source]
@@ -62,8 +64,7 @@ def gather_to_split(work: Work, options: Options) -> None:
         parts = sorted(cuts, key=lambda part: part[0])
         if len(cuts) < max(2, len(cutters)) or len({c[0] for c, _ in parts}) != 1:
             continue
-        maker = work.producer.get(source)
-        if work.const(source) or (maker is not None and len(maker.outputs) > 1):
+        if work.const(source) or source in of_several:
             continue
         axis = parts[0][0][0]
         ends = [0, *(c[2] for c, _ in parts)]
