@@ -145,6 +145,14 @@ def _halves_of_a_part(b: GraphBuilder) -> str:
     return b.op("Concat", first, b.op("Concat", b.op("Neg", right), left, axis=3), axis=2)
 
 
+def _one_weight_of_two(b: GraphBuilder) -> str:
+    """As PyTorch's exporter writes a second layer whose weights are the first's: both normalise the same."""
+    x, weights = b.op("Relu", b.input((1, 8, 64))), (b.weight((64,)), b.weight((64,)))
+    left = b.op("LayerNormalization", x, *weights)
+    right = b.op("LayerNormalization", x, *(b.op("Identity", each) for each in weights))
+    return b.op("Add", b.op("Neg", left), b.op("Exp", right))
+
+
 def _keys_turned_back(b: GraphBuilder) -> str:
     """Positions last, as a convolution leaves them: the transposes of the keys cancel out, the others stay."""
     x = b.op("Transpose", b.op("Relu", b.input((1, 3, 6, 64, 196))), perm=(1, 0, 2, 4, 3))
@@ -293,6 +301,7 @@ CASES: dict[str, Make] = {
     "slices of a transposed value": _turned_parts,
     "slices of one part of several": _parts_of_a_part,
     "halves of a part": _halves_of_a_part,
+    "a weight that two layers have": _one_weight_of_two,
     "keys that are turned back": _keys_turned_back,
     "a padding before a pooling between transposes": _padded_and_pooled,
     "a mean beside what it is of": _mean_beside_all,

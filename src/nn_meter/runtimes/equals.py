@@ -48,7 +48,10 @@ def merge_equals(work: Work, options: Options) -> None:
 
 
 def value_of(work: Work, name: str) -> Hashable:
-    """What tells an input from others: of a small constant its elements, of what else its name."""
+    """What tells an input from others: of a small constant its elements, of what else its name; a weight that two
+    layers have is written as an Identity."""
+    while (made := work.folded.get(name)) is not None and made.op_type == "Identity":
+        name = made.inputs[0]
     tensor = work.tensors.get(name)
     if tensor is None or not tensor.const or tensor.value is None or tensor.size > _MOST_SHARED:
         return name
