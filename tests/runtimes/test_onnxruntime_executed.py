@@ -6,7 +6,9 @@ from collections import Counter
 from collections.abc import Callable
 
 import pytest
+from onnx import TensorProto, helper
 
+from nn_meter.frontends.onnx import read
 from nn_meter.ir import Attr, Graph, GraphBuilder
 from nn_meter.kernels.kinds.movement import CopyConfig
 from nn_meter.kernels.kinds.places import PlacesConfig
@@ -143,14 +145,6 @@ def _halves_of_a_part(b: GraphBuilder) -> str:
     first, rest = _cut(b, b.op("Neg", b.input((1, 8, 17, 64))), 2, (0, 1), (1, 17))
     left, right = _cut(b, rest, 3, (0, 32), (32, 64))
     return b.op("Concat", first, b.op("Concat", b.op("Neg", right), left, axis=3), axis=2)
-
-
-def _one_weight_of_two(b: GraphBuilder) -> str:
-    """As PyTorch's exporter writes a second layer whose weights are the first's: both normalise the same."""
-    x, weights = b.op("Relu", b.input((1, 8, 64))), (b.weight((64,)), b.weight((64,)))
-    left = b.op("LayerNormalization", x, *weights)
-    right = b.op("LayerNormalization", x, *(b.op("Identity", each) for each in weights))
-    return b.op("Add", b.op("Neg", left), b.op("Exp", right))
 
 
 def _keys_turned_back(b: GraphBuilder) -> str:
@@ -301,7 +295,6 @@ CASES: dict[str, Make] = {
     "slices of a transposed value": _turned_parts,
     "slices of one part of several": _parts_of_a_part,
     "halves of a part": _halves_of_a_part,
-    "a weight that two layers have": _one_weight_of_two,
     "keys that are turned back": _keys_turned_back,
     "a padding before a pooling between transposes": _padded_and_pooled,
     "a mean beside what it is of": _mean_beside_all,
@@ -325,6 +318,25 @@ def ours(graph: Graph) -> Counter[tuple[str, str]]:
 def executed(graph: Graph) -> Counter[tuple[str, str]]:
     found = read_all(OnnxRuntimeCpu().fused(graph), find("onnxruntime"), graph)
     return Counter((each.kind, repr(each.config)) for each in found)
+
+
+def test_a_weight_that_two_layers_have_is_one() -> None:
+    """As PyTorch's exporter writes a second layer whose weights are the first's: both normalise the same."""
+    node, value = helper.make_node, helper.make_tensor_value_info
+    nodes = [
+        node("Identity", ["w"], ["v"]),
+        node("LayerNormalization", ["x", "w"], ["left"], axis=-1),
+        node("LayerNormalization", ["x", "v"], ["right"], axis=-1),
+        node("Sub", ["left", "right"], ["y"]),
+    ]
+    weights = [helper.make_tensor("w", TensorProto.FLOAT, (64,), [0.5] * 64)]
+    x, y = value("x", TensorProto.FLOAT, (8, 64)), value("y", TensorProto.FLOAT, None)
+    model = helper.make_model(helper.make_graph(nodes, "g", [x], [y], weights), ir_version=8)
+    model.opset_import[0].version = 17
+    data = model.SerializeToString()
+    found = read_all(OnnxRuntimeCpu().fused(data), find("onnxruntime"), read(data))
+    assert ours(read(data)) == Counter((each.kind, repr(each.config)) for each in found)
+    assert [each.kind for each in found] == ["norm", "binary"]
 
 
 def test_a_view_that_is_a_result_of_the_model_is_a_copy() -> None:
