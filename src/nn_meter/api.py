@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 from nn_meter import frontends, settings
 from nn_meter.errors import DownloadError, GraphError, InputError, ModelError, NnMeterError, PredictorError
 from nn_meter.frontends import nnmeter_ir
+from nn_meter.frontends.sources import spelled
 from nn_meter.ir import Graph, uncollected
 from nn_meter.ir.size import model_size
 from nn_meter.kernels import terms
@@ -182,8 +183,9 @@ class Predictor:
         if not isinstance(subject, Graph):
             return found
         inputs = tuple(subject.tensors[name] for name in subject.inputs)
-        past = options.get("past")
-        return replace(found, past=past, assumed=subject.assumed, inputs=inputs, size=model_size(subject))
+        past, source = options.get("past"), spelled(model, _kind(model, model_type))
+        size = model_size(subject)
+        return replace(found, past=past, assumed=subject.assumed, inputs=inputs, size=size, source=source)
 
     def _subject(
         self,

@@ -152,6 +152,7 @@ def test_a_bundle_in_terms_of_onnx_answers_alike() -> None:
     explained = roofline.explain(EXAMPLE)
     assert explained.model == "small_net.onnx"
     assert explained.coverage["estimated"].share == pytest.approx(1)
+    assert explained.source == str(EXAMPLE)
     assert roofline.predict(EXAMPLE) == pytest.approx(explained.latency_ms)
     assert roofline.predict_many([EXAMPLE, ir()]) == pytest.approx([explained.latency_ms] * 2)
 

@@ -50,6 +50,16 @@ def test_the_list_says_which_predictor_is_the_default(
     assert default() == ["default:", "tiny_npu"]
 
 
+def test_what_the_list_says_of_predictors_fits_the_window(
+    run: Callable[..., object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = " ".join(run("-v", "--list-predictors").out.split())
+    monkeypatch.setenv("COLUMNS", "80")
+    narrow = run("-v", "--list-predictors").out
+    assert " ".join(narrow.split()) == words
+    assert max(len(line) for line in narrow.splitlines() if "https://" not in line) <= 80
+
+
 def test_what_is_no_predictor_is_not_chosen(run: Callable[..., object], tmp_path: Path) -> None:
     unknown = run("use", "tiny_gpu")
     assert (unknown.code, unknown.out) == (2, "")
@@ -342,7 +352,10 @@ def test_what_is_at_its_end_is_told_once(capsys: pytest.CaptureFixture[str]) -> 
     ]
 
 
-def test_predictors_say_device_runtime_error_and_day(run: Callable[..., object]) -> None:
+def test_predictors_say_device_runtime_error_and_day(
+    run: Callable[..., object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS")  # a line for each
     lines = run("-v", "--list-predictors").out.splitlines()
     said = lines[lines.index("(nn-Meter) [Predictor] zen4cpu_onnxruntime132: version=1.0") + 1]
     device, runtime, precision, error, interval, day = said.strip().split("; ")

@@ -11,7 +11,7 @@ import pytest
 from nn_meter import frontends
 from nn_meter.errors import InputError
 from nn_meter.frontends import nnmeter_ir, onnx
-from nn_meter.frontends.sources import models
+from nn_meter.frontends.sources import models, spelled
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "small_net.onnx"
 
@@ -73,3 +73,14 @@ def test_a_configuration_is_not_taken_for_nn_meter_ir(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "bert", "hidden_size": 32}')
     assert frontends.find(tmp_path / "config.json").name == "hf"
     assert frontends.find(tmp_path).name == "hf"
+
+
+@pytest.mark.parametrize(
+    ("model", "kind", "said"),
+    [
+        (EXAMPLE, "onnx", str(EXAMPLE)), (str(EXAMPLE), None, str(EXAMPLE)), ("resnet18", "timm", "timm:resnet18"),
+        ("timm:resnet18", "timm", "timm:resnet18"), ("hf:gpt2", None, "hf:gpt2"), (object(), "torch", ""),
+    ],
+)  # fmt: skip
+def test_a_model_is_spelled_as_every_command_takes_it(model: object, kind: str | None, said: str) -> None:
+    assert spelled(model, kind) == said

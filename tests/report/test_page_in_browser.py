@@ -169,6 +169,7 @@ def test_two_predictors_are_compared_layer_by_layer(page: browser.Page) -> None:
     rows = page.value(
         "[...document.querySelectorAll('.compare tbody tr')].map((row) => [...row.cells].map((cell) => cell.innerText))"
     )
+    assert page.texts("#compare [data-side='0'] option") == ["some_cpu 1.0", "other 1.0"]  # of one model
     assert rows[0] == ["total", "", "210.0", "315.0", "+105.0", "", "1.50×"]
     assert rows[1] == ["stages.1.conv9", "Conv-Relu", "20.00", "30.00", "+10.00", "", "1.50×"]
     assert len(rows) == 21
@@ -189,6 +190,7 @@ def test_variants_are_aligned_where_they_share_names(chromium: browser.Page, tmp
     other = chain((kernel("a", 1.0), kernel("c", 4.0)), model="wider.onnx")
     shown(chromium, tmp_path, one, other)
     ratios = chromium.texts(".compare tbody td:last-child")
+    assert chromium.texts("#compare [data-side='0'] option") == [one.model, "wider.onnx"]  # by one predictor
     assert sorted(ratios) == sorted(["1.67×", "1.00×", "only first", "only second"])
     assert chromium.errors == []
 

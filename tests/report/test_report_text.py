@@ -40,10 +40,10 @@ MIXED = Prediction(
 )
 
 
-def printed(content: RenderableType, width: int = 100) -> str:
+def printed(content: RenderableType, width: int = 100, crop: bool = True) -> str:
     console = Console(file=io.StringIO(), width=width, highlight=False)
     with console.capture() as caught:
-        console.print(content)
+        console.print(content, crop=crop)
     return "\n".join(line.rstrip() for line in caught.get().splitlines())
 
 
@@ -180,6 +180,14 @@ def test_an_answer_says_how_to_verify_it_where_a_backend_can(runtime: str, threa
     asked = replace(MIXED, model="my net.onnx", runtime=runtime, threads=threads)
     lines = [line for line in printed(text.answer(asked)).splitlines() if line.startswith("verify by")]
     assert lines == ([f"verify by    {said}"] if said else [])
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_the_command_that_measures_names_the_model_as_it_was_given(width: int) -> None:
+    path = f"/models/{'of_a_long_name/' * 4}net.onnx"
+    asked = replace(MIXED, model="net.onnx", source=path, runtime="onnxruntime 1.32.0", threads=1)
+    shown = printed(text.answer(asked), width, crop=False)
+    assert f"\nverify by    nn-meter measure {path} --backend onnxruntime_cpu\n" in shown
 
 
 def test_the_command_that_measures_asks_for_the_same_tokens() -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from textwrap import wrap
 from types import MappingProxyType
 
-from nn_meter.cli.output import OK
+from nn_meter.cli.output import OK, window
 from nn_meter.report.lines import LINE_LETTERS, PREFIX, predictor_line
 from nn_meter.storage import legible
 
@@ -22,11 +23,15 @@ def _predictors(verbose: bool) -> list[str]:
     from nn_meter.predictors.catalogue import default_predictor, list_predictors
 
     lines, default = [f"{PREFIX} Supported latency predictors:"], default_predictor()
+    wide, _ = window() or (LINE_LETTERS, 0)  # scripts get a line for each
     for each in list_predictors():
         lines.append(predictor_line(each.name, str(version_number(each.version))))
         if verbose and each.summary:
             which = "the default; " if each.name == default else ""
-            lines.append(f"    {which}{legible(each.summary, LINE_LETTERS)}")
+            said = f"{which}{legible(each.summary, LINE_LETTERS)}"
+            lines += [
+                f"    {line}" for line in wrap(said, wide - 4, break_long_words=False, break_on_hyphens=False)
+            ]
     hint = "" if verbose else "; -v says what each predicts for"
     return [*lines, "", f"default: {default} (nn-meter use NAME chooses another{hint})"]
 

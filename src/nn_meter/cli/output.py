@@ -64,13 +64,17 @@ def say(text: str) -> None:
     print(f"(nn-Meter) {legible(text, LINE_LETTERS)}")
 
 
+def window() -> tuple[int, int] | None:
+    """Columns and lines of the terminal, or as ``COLUMNS`` says; nothing where neither is there."""
+    return shutil.get_terminal_size(_PIPE_SIZE) if sys.stdout.isatty() or "COLUMNS" in os.environ else None
+
+
 def show(content: RenderableType) -> None:
-    """Print what ``nn_meter.report.text`` gives, as wide as the terminal (elsewhere as ``COLUMNS`` says, else 120);
-    in colour where a person watches and ``NO_COLOR`` is not set."""
+    """Print what ``nn_meter.report.text`` gives, as wide as the window (120 where there is none); in colour where a
+    person watches and ``NO_COLOR`` is not set."""
     from rich.console import Console
 
-    asked = sys.stdout.isatty() or "COLUMNS" in os.environ
-    width, height = shutil.get_terminal_size(_PIPE_SIZE) if asked else _PIPE_SIZE
+    width, height = window() or _PIPE_SIZE
     console = Console(width=min(width, LINE_LETTERS), height=height, highlight=False, markup=False, emoji=False)
     with console.capture() as caught:
         console.print(content, crop=False)

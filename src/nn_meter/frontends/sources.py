@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from nn_meter.errors import InputError
 from nn_meter.frontends import FrontEnd, available, front_end
@@ -14,6 +15,14 @@ _COMMON = (".json", ".json.gz")
 
 _NAMED = 3
 """So many files that are no models are named."""
+
+
+def spelled(model: Any, kind: str | None = None) -> str:
+    """The path of ``model``, or its name in the zoo ``kind``, as every command takes it; nothing for neither."""
+    if not isinstance(model, str | os.PathLike):
+        return ""
+    text = os.fspath(model)
+    return text if kind is None or text.startswith(f"{kind}:") or os.path.exists(text) else f"{kind}:{text}"
 
 
 def models(

@@ -71,7 +71,8 @@ class Prediction:
 
     ``runtime`` with its version, ``threads`` (0 where unknown) and ``dtype`` are the predictor's; ``inputs`` and
     ``size`` the model's, where it is a graph. ``past`` tokens were asked for in the cache of a language model;
-    ``assumed`` says what the data decides, and what was taken for it.
+    ``assumed`` says what the data decides, and what was taken for it. ``source`` is the path or the name that the model
+    was given as, where it was given as one.
     """
 
     model: str
@@ -92,6 +93,7 @@ class Prediction:
     call_ms: float = 0.0
     past: int | None = None
     assumed: tuple[str, ...] = ()
+    source: str = ""
 
     @classmethod
     def of(

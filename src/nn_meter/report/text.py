@@ -266,7 +266,7 @@ class Words:
             yield Text(line, no_wrap=True, overflow="ignore")
 
 
-def _facts(prediction: Prediction) -> Table:
+def _facts(prediction: Prediction) -> RenderableType:
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_column(no_wrap=True, style="dim")
     grid.add_column()
@@ -283,8 +283,8 @@ def _facts(prediction: Prediction) -> Table:
     kinds = [f"{each.name} {percent(each.share)}" for each in rows(prediction, "kind") if each.share >= _LEAST]
     if kinds:
         grid.add_row("by kind", _items(kinds))
-    if command := _measuring(prediction):
-        grid.add_row("verify by", Text(command))
+    if command := _measuring(prediction):  # in one line, to be copied
+        return Group(grid, Text.assemble(("verify by", "dim"), f"    {command}", no_wrap=True, overflow="ignore"))
     return grid
 
 
@@ -299,7 +299,8 @@ def _measuring(prediction: Prediction) -> str:
         lengths = (each.shape[1] for each in prediction.inputs if len(each.shape) == 2)
         tokens = f" --past {prediction.past}{''.join(f' --seq-len {length}' for length in list(lengths)[:1])}"
     there = _ELSEWHERE.get(runtime, "")
-    return f"nn-meter measure {legible(shlex.quote(prediction.model))}{tokens} --backend {runtime}_cpu{threads}{there}"
+    model = legible(shlex.quote(prediction.source or prediction.model))
+    return f"nn-meter measure {model}{tokens} --backend {runtime}_cpu{threads}{there}"
 
 
 _ELSEWHERE = {"tflite": " --device adb://SERIAL"}

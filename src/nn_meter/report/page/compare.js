@@ -41,7 +41,10 @@ function grouped(one, other, keyOf, nameOf) {
   });
 }
 
-const titled = (prediction) => `${prediction.model} on ${prediction.predictor} ${prediction.version}`;
+// What all have in common tells none from another, and a narrow window shows the beginning alone.
+const several = (part) => new Set(predictions.map(part)).size > 1;
+const [models, answerers] = [(each) => each.model, (each) => `${each.predictor} ${each.version}`];
+const titled = (each) => (several(models) ? (several(answerers) ? `${each.model} on ${answerers(each)}` : each.model) : answerers(each));
 
 // What is compared stays so when another prediction is shown; as long as nobody chose, layers where the two share some.
 const comparing = { sides: predictions.slice(0, 2), by: "", sort: "difference" };

@@ -56,7 +56,7 @@ function network(prediction) {
     boxes.forEach((element, index) => element.classList.toggle("marked", kernel !== null && index === kernel.index));
     if (kernel !== null && from !== "network") centre(scroll, boxes[kernel.index]);
   });
-  const hint = "From top to bottom as the runtime runs it. Operators in one outline were fused; the darker, the longer.";
+  const hint = "From top to bottom as the runtime runs it. Operators in one outline were fused; the stronger the colour, the longer.";
   return section("executed", "As executed", hint, scroll);
 }
 
