@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from nn_meter.networks.published import read_csv
+
 EXAMPLE = Path(__file__).parents[2] / "examples" / "small_net.onnx"
 Run = Callable[..., Any]
 
@@ -27,6 +29,22 @@ def test_measure_writes_one_document_and_goes_on_after_a_bad_model(run: Run, fol
     assert [each["model"] for each in document["measurements"]] == ["a", "c"]
     assert [each["model"] for each in document["failed"]] == ["b"]
     assert document["measurements"][0]["quiet_ms"] > 0
+
+
+def test_measure_writes_a_table_that_adapt_takes(run: Run, tmp_path: Path) -> None:
+    table = tmp_path / "results.csv"
+    result = run("measure", EXAMPLE, "--backend", "replay", "--seconds", "0.01", "--csv", table)
+    assert result.code == 0
+    (record,) = read_csv(table).records
+    assert (record.subject, record.circumstances.statistic) == (str(EXAMPLE), "quiet")
+    assert f"{record.whole.median_ms:.4f} ms quiet" in result.out
+
+
+def test_a_table_says_nothing_of_inputs(run: Run, tmp_path: Path) -> None:
+    table = tmp_path / "results.csv"
+    result = run("measure", EXAMPLE, "--backend", "replay", "--csv", table, "--batch-size", "2")
+    assert (result.code, table.exists()) == (2, False)
+    assert "leave out --csv" in result.err
 
 
 def test_measure_needs_time(run: Run) -> None:

@@ -58,6 +58,9 @@ def configure(parser: argparse.ArgumentParser, command: str) -> None:
     add_backend_arguments(parser, "the models")
     parser.add_argument("--seconds", type=float, default=3.0, metavar="S", help="time for each model (3)")
     parser.add_argument("--json", action="store_true", help="one JSON document instead of text")
+    parser.add_argument(
+        "--csv", metavar="FILE", help="also write a table that fit and adapt take, anew after each model"
+    )
     parser.set_defaults(run=run)
 
 
@@ -66,13 +69,19 @@ def run(args: argparse.Namespace) -> int:
     from nn_meter.evaluation import Bench, subjects
     from nn_meter.fleets import MEASURED_ON, links_to, measure_on
     from nn_meter.measuring import Failure, Plan, failed
+    from nn_meter.networks.published import as_table
     from nn_meter.report.json import dumps
+    from nn_meter.storage import write
 
     if not args.seconds > 0:
         raise InputError(f"--seconds {args.seconds:g}: give each model some time, as in --seconds 3")
-    wanted = subjects(args.models, lambda text: note(f"note: {text}"), input_options(args))
+    options = input_options(args)
+    if args.csv and options:
+        raise InputError("a table names models and nothing of their inputs: leave out --csv, or what changes inputs")
+    wanted = subjects(args.models, lambda text: note(f"note: {text}"), options)
     plan = Plan(rounds=math.ceil(args.seconds / Plan().turn_s), budget_s=args.seconds)
     rows: list[dict[str, Any]] = []
+    table: list[tuple[str, Measurement]] = []
     lost: list[dict[str, str]] = []
     code = OK
     backend = backend_of(args)
@@ -97,6 +106,9 @@ def run(args: argparse.Namespace) -> int:
                 f"{legible(subject.name)}: {taken.quiet_ms:.4f} ms quiet, {taken.median_ms:.4f} ms median of "
                 f"{len(taken.values_ms)} runs on {name}{f' of {device}' if device else ''}"
             )
+        table.append((str(subject.source), taken))
+        if args.csv:
+            write(args.csv, as_table(table))
         rows.append(
             {
                 "model": subject.name,

@@ -107,6 +107,21 @@ def read_csv(path: Path | str, circumstances: Circumstances | None = None) -> Pu
     return read_rows(path, record)
 
 
+_NOTED = {"device": "cpu", "runtime": "runtime", "runtime_version": "runtime_version", "threads": "threads"}
+"""Column to what a measurement notes of its environment."""
+
+
+def as_table(taken: Iterable[tuple[str, Measurement]]) -> str:
+    """Models, as paths or names, and how long each took when all was quiet, as ``read_csv`` reads them."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(("model", "latency_ms", *_NOTED, "statistic"))
+    for model, each in taken:
+        noted = (each.environment.get(name) for name in _NOTED.values())
+        writer.writerow((model, each.quiet_ms, *noted, "quiet"))
+    return out.getvalue()
+
+
 def header_of(path: Path, needed: Iterable[str] = ()) -> list[str]:
     """Column names of a table.
 
