@@ -14,7 +14,7 @@ import pytest
 import nn_meter
 from nn_meter.devices.device import Device
 from nn_meter.errors import BuildError, ModelError
-from nn_meter.fitting import LOWERINGS, Lowering, adapt, default_name, fit
+from nn_meter.fitting import LOWERINGS, Lowering, adapt, default_name, fit, shipped_bases
 from nn_meter.ir import Graph, GraphBuilder, Node, Tensor
 from nn_meter.kernels.kinds import GemmConfig
 from nn_meter.kernels.rules import read_rules
@@ -34,6 +34,7 @@ from nn_meter.networks import published_neusight, published_phones, published_ti
 from nn_meter.networks.published import read_csv
 from nn_meter.predictors import bundle as bundles
 from nn_meter.predictors import catalogue
+from nn_meter.predictors.bundle import load
 from nn_meter.runtimes.fusion import fuse
 
 TFLITE = LOWERINGS["tflite", "cpu"]
@@ -141,6 +142,38 @@ def test_kernels_alone_adapt_nothing(tmp_path: Path) -> None:
     records = read_csv(tmp_path / "kernels.csv", AROUND).records
     with pytest.raises(BuildError, match="no whole model among the measurements"):
         adapt(records, [fit(measured(), name="base", read=read)], read=read)
+
+
+KERNELS_KNOWN = ("zen4cpu_onnxruntime132", "xeoncpu_onnxruntime132")
+
+
+def test_predictors_of_kernels_are_adapted_and_the_nearest_is_taken() -> None:
+    here = Circumstances(Device("a desktop", kind="cpu"), "onnxruntime")
+    subjects = [f"net_{w}_{d}_{s}" for w in (16, 64) for d in (3, 6) for s in (32, 64)]
+    asked = read("net_48_5_48", 1)
+    for name in KERNELS_KNOWN:
+        known = nn_meter.load_latency_predictor(name)
+        records = [
+            Record(each, here, whole=Measurement((1.7 * known.predict(read(each, 1)),))) for each in subjects
+        ]
+        found = adapt(records, shipped_bases(records), name="mine", read=read, candidates=[subjects[0], "net_8_3_96"])
+        answer = nn_meter.Predictor(found.bundle).explain(asked)
+        assert answer.latency_ms == pytest.approx(1.7 * known.predict(asked), rel=0.05)
+        assert found.bundle.notes == (f"adapted from {name} 1.0 by {len(subjects)} measurements",)
+        assert (found.bundle.device, found.bundle.statistic, found.next) == ("a desktop", "quiet", ("net_8_3_96",))
+        assert answer.interval_ms is not None
+        assert answer.interval_ms[0] < answer.latency_ms < answer.interval_ms[1]
+
+
+def test_predictors_of_kernels_and_of_sums_are_not_mixed_and_a_model_that_is_none_is_named() -> None:
+    base = load(nn_meter.load_latency_predictor(KERNELS_KNOWN[0]).bundle.path)
+    around = replace(AROUND, runtime="onnxruntime", statistic="quiet")
+    with pytest.raises(BuildError, match="several runtimes or schemas"):
+        adapt(measured()[:2], [base, fit(measured(), read=read)], read=read)
+    with pytest.raises(BuildError, match=r"no whole model .* no_such\.onnx"):
+        adapt([Record("no_such.onnx", around, whole=Measurement((1.0,)))], [base])
+    with pytest.raises(BuildError, match="several environments"):
+        adapt([*measured()[:1], *measured(around=around)[1:2]], [base], read=read)
 
 
 def test_the_next_to_measure_is_unlike_what_was_measured() -> None:

@@ -19,6 +19,7 @@ from nn_meter.ir import Graph
 from nn_meter.kernels.partition import KernelConfig
 from nn_meter.kernels.rules import read_rules
 from nn_meter.kernels.terms import DELEGATE, PROCESSOR, SCHEMA, TRAFFIC
+from nn_meter.learning import rescaling
 from nn_meter.learning.sheets import from_sheet, is_base
 from nn_meter.learning.sums import (
     MIN_MODELS,
@@ -33,12 +34,14 @@ from nn_meter.learning.sums import (
     kernel_subject,
     leave_families_out,
     model_subject,
+    most_telling,
     terms_document,
 )
 from nn_meter.measuring.records import Circumstances, Record
 from nn_meter.predictors.bundle import Bundle, load
 from nn_meter.predictors.catalogue import list_predictors
-from nn_meter.predictors.parts import ByTerms, Interval
+from nn_meter.predictors.parts import ByTerms, Interval, Roofline
+from nn_meter.predictors.runtime import GraphEngine
 from nn_meter.predictors.sums import staging
 from nn_meter.runtimes import BY_RULES, pytorch, tflite
 from nn_meter.runtimes.fusion import fuse
@@ -278,8 +281,8 @@ def adapt(
 
     Args:
         records: latencies of whole models in one environment, one at least.
-        bases: predictors of schema ``terms-1`` with one lowering; the more, the more is known about how devices
-            differ.
+        bases: predictors of schema ``terms-1`` with one lowering: the more, the more is known about how devices
+            differ. Or predictors of kernels of one runtime, of which the one that fits best is taken.
         candidates: subjects that could be measured next.
         suggest: how many of them to name.
 
@@ -287,7 +290,9 @@ def adapt(
         BuildError: no measurements, of several environments, no base, or bases that lower differently.
     """
     if not bases:
-        raise BuildError("there is no predictor to adapt; name one with schema terms-1, such as those that ship")
+        raise BuildError("there is no predictor to adapt; name one, such as those that ship")
+    if any(each.schema != SCHEMA for each in bases):
+        return _rescaled(tuple(records), bases, name, version, read or read_subject, candidates, suggest)
     if len({(repr(sorted(each.rules)), staging(each.terms)) for each in bases}) > 1:
         raise BuildError("the base predictors are of runtimes that fuse differently; name those of one runtime")
     lowering = Lowering(bases[0].rules, staging(bases[0].terms))
@@ -329,6 +334,85 @@ def adapt(
     return Adapted(replace(bundle, version=version, notes=notes), order_named)
 
 
+def _rescaled(
+    records: Sequence[Record],
+    bases: Sequence[Bundle],
+    name: str | None,
+    version: str,
+    read: Reader,
+    candidates: Sequence[str],
+    suggest: int,
+) -> Adapted:
+    """As ``adapt``, from predictors of kernels."""
+    if len({(each.runtime, each.schema == SCHEMA) for each in bases}) > 1:
+        raise BuildError("the base predictors are of several runtimes or schemas; name those of one")
+    if odd := [each for each in bases if not isinstance(each.fallback, Roofline)]:
+        raise BuildError(f"{odd[0].name}: nn-Meter's own predictors know no kinds to adapt; name another base")
+    around = _one_environment(records)
+    graphs, left_out = {}, []
+    for record in records:
+        try:
+            graphs[record.subject] = read(record.subject, around.batch)
+        except ModelError as error:
+            left_out.append(f"left out: {error}")
+    taken = {each.subject: each.whole.median_ms for each in records if each.whole and each.subject in graphs}
+    if not taken:
+        raise BuildError("; ".join(["there is no whole model among the measurements that can be read", *left_out[:3]]))
+    asked = {each: read(each, around.batch) for each in candidates if each not in taken}
+    there = [*(graphs[subject] for subject in taken), *asked.values()]
+    found, base, models = min(
+        (_fitted(each, there, [*taken.values()]) for each in bases), key=lambda each: each[0].cost
+    )
+    along, measured = found.sensitivity(models), len(taken)
+    doubt = np.einsum("ij,jk,ik->i", along, found.covariance, along)
+    spread = 1.645 * float(np.sqrt(doubt.mean() + rescaling.NOISE**2))
+    known = base.interval or Interval(-0.1, 0.1)
+    order = most_telling(along, found.covariance, np.arange(measured, len(models)), suggest, rescaling.NOISE)
+    notes, facts = _told(around)
+    bundle = replace(
+        rescaling.rescaled(base, found),
+        name=name or default_name(around),
+        version=version,
+        device=around.device.name,
+        category=around.device.kind,
+        threads=around.threads,
+        statistic=around.statistic,
+        interval=Interval(round(known.low - spread, 4), round(known.high + spread, 4), models=measured),
+        notes=(*notes, f"adapted from {base.name} {base.version} by {measured} measurements", *left_out),
+        created=datetime.now(UTC).date().isoformat(),
+        environment=facts,
+        path=None,
+    )
+    return Adapted(bundle, tuple(list(asked)[each - measured] for each in order))
+
+
+def _fitted(
+    base: Bundle, graphs: Sequence[Graph], latencies_ms: Sequence[float]
+) -> tuple[rescaling.Rescaling, Bundle, list[dict[str, float]]]:
+    """Factors after the latencies of the first ``graphs``, the base, and what it predicts for the kinds of each."""
+    engine = GraphEngine(base)
+    models = []
+    for graph in graphs:
+        parts: dict[str, float] = {rescaling.CALL: base.call_ms}
+        for each in engine.explain(graph).kernels:
+            kind = each.kernel.kind if each.kernel.kind in base.kinds else rescaling.OTHERS
+            parts[kind] = parts.get(kind, 0.0) + each.latency_ms
+        models.append(parts)
+    kinds = (*base.kinds, rescaling.OTHERS, rescaling.CALL)
+    return rescaling.learn(models[: len(latencies_ms)], np.array(latencies_ms), kinds), base, models
+
+
+def _one_environment(records: Sequence[Record]) -> Circumstances:
+    """What all were measured in."""
+    if not records:
+        raise BuildError("there are no measurements to adapt to; see docs/measurements.md for the forms")
+    found = {(default_name(each.circumstances), each.circumstances.threads): each.circumstances for each in records}
+    if len(found) > 1:
+        named = ", ".join(name for name, _ in found)
+        raise BuildError(f"the measurements are of several environments ({named}); adapt to one at a time")
+    return next(iter(found.values()))
+
+
 def shipped_bases(records: Sequence[Record]) -> list[Bundle]:
     """All predictors that ship for the runtime and the kind of device of these measurements, those of their precision
     where there are any.
@@ -340,11 +424,10 @@ def shipped_bases(records: Sequence[Record]) -> list[Bundle]:
         raise BuildError("there are no measurements to adapt to; see docs/measurements.md for the forms")
     around = records[0].circumstances
     known = [load(each.location) for each in list_predictors() if each.origin == "shipped" and each.summary]
-    of_runtime = [
-        b for b in known if b.schema == SCHEMA and (b.runtime, b.category) == (around.runtime, around.device.kind)
-    ]
+    of_runtime = [b for b in known if (b.runtime, b.category) == (around.runtime, around.device.kind)]
+    of_runtime = [b for b in of_runtime if b.schema == SCHEMA] or of_runtime
     if not of_runtime:
-        there = ", ".join(sorted({f"{b.runtime} on a {b.category}" for b in known if b.schema == SCHEMA}))
+        there = ", ".join(sorted({f"{b.runtime} on a {b.category}" for b in known}))
         raise BuildError(
             f"no predictor ships for {around.runtime!r} on a {around.device.kind}; there are: {there}. "
             "Say which runtime was measured (--runtime, --category), or name a base (--base)"
@@ -424,14 +507,7 @@ def _bundle(
     errors: Errors | None,
     interval: Interval | None,
 ) -> Bundle:
-    notes = [f"measured by {around.source}, licence {around.licence or 'unknown'}"] if around.source else []
-    facts: dict[str, Any] = {
-        **{key: value for key, value in around.device.facts().items() if value is not None},
-        "maker": around.device.maker,
-        "batch": around.batch,
-        "source": around.source,
-        "licence": around.licence,
-    }
+    notes, facts = _told(around)
     if errors is not None:
         notes.append(
             f"on families of networks left out: median error {errors.median:.1%}, mean {errors.mean:.1%}, "
@@ -459,3 +535,15 @@ def _bundle(
         terms=document,
     )
 
+
+def _told(around: Circumstances) -> tuple[list[str], dict[str, Any]]:
+    """Notes and environment of a bundle: who measured, and on what."""
+    notes = [f"measured by {around.source}, licence {around.licence or 'unknown'}"] if around.source else []
+    facts: dict[str, Any] = {
+        **{key: value for key, value in around.device.facts().items() if value is not None},
+        "maker": around.device.maker,
+        "batch": around.batch,
+        "source": around.source,
+        "licence": around.licence,
+    }
+    return notes, facts
