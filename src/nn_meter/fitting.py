@@ -369,6 +369,9 @@ def _rescaled(
     known = base.interval or Interval(-0.1, 0.1)
     order = most_telling(along, found.covariance, np.arange(measured, len(models)), suggest, rescaling.NOISE)
     notes, facts = _told(around)
+    notes.append(f"adapted from {base.name} {base.version} by {measured} measurements")
+    if around.runtime != base.runtime:
+        notes.append(f"measured with {around.runtime}, kernels as {base.runtime} makes them")
     bundle = replace(
         rescaling.rescaled(base, found),
         name=name or default_name(around),
@@ -378,7 +381,7 @@ def _rescaled(
         threads=around.threads,
         statistic=around.statistic,
         interval=Interval(round(known.low - spread, 4), round(known.high + spread, 4), models=measured),
-        notes=(*notes, f"adapted from {base.name} {base.version} by {measured} measurements", *left_out),
+        notes=(*notes, *left_out),
         created=datetime.now(UTC).date().isoformat(),
         environment=facts,
         path=None,
