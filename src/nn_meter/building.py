@@ -131,12 +131,20 @@ def build(
         MeasurementError: the device, or every one of a fleet, was lost and did not come back; the journal can be gone
             on with.
         MissingDependencyError: scikit-learn is not installed.
-        BuildError: an unknown kind, a budget that is too small to train on, or a journal that cannot be used.
+        BuildError: an unknown kind, a budget that is too small to train on, a journal that cannot be used, or a
+            backend that tells no kernels.
     """
     if not plan.budget_s > 0:
         raise BuildError(f"a budget of {plan.budget_s:g} s measures nothing; give some minutes")
     check_kinds(plan.kinds)
-    runtime = base.runtime_of(plan.chosen.load())
+    backend = plan.chosen.load()
+    if not getattr(backend, "tells_kernels", True):
+        raise BuildError(
+            f"{backend.name} tells none of the kernels that a build learns from; measure some models "
+            f"(nn-meter measure MODELS --backend {backend.name} --csv measured.csv) and adapt a predictor that ships "
+            f"(nn-meter adapt --measured measured.csv --name {name})"
+        )
+    runtime = base.runtime_of(backend)
     there = _asked(plan)
     with Journal(journal) as book:  # from the start, so that a second build of this name is refused there
         shared = len(plan.addresses) > 1 or any(BOUND in each.item for each in (*book.pending(), *book.results()))

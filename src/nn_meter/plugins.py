@@ -91,6 +91,7 @@ GROUPS: Mapping[str, Group] = MappingProxyType(
                 "tflite_cpu": "nn_meter.backends.benchmark_model:BenchmarkModel",
                 "tflite_gpu": "nn_meter.backends.benchmark_model:BenchmarkModelOnGpu",
                 "pytorch_eager": "nn_meter.backends.pytorch:PyTorchEager",
+                "pytorch_compiled": "nn_meter.backends.pytorch.compiled:PyTorchCompiled",
                 "replay": "nn_meter.backends.replay:ReplayBackend",
             },
             section="backends",

@@ -53,12 +53,12 @@ def check_backend(backend: Backend) -> None:
         assert facts.get(key), f"{backend.name}: check() does not tell {key!r}"
 
     name = backend.name
-    graph = sample_graph()
-    executed = backend.fused(graph)
-    assert executed, f"{name}: fused() finds no kernel"
+    graph, tells = sample_graph(), getattr(backend, "tells_kernels", True)
+    executed = backend.fused(graph) if tells else []
+    assert executed or not tells, f"{name}: fused() finds no kernel"
     with backend.prepare(graph) as prepared:
         latencies_ms = prepared.run(3)
-        traces = prepared.trace(2)
+        traces = prepared.trace(2) if tells else []
     assert len(latencies_ms) == 3, f"{name}: run(3) gave {len(latencies_ms)} values"
     assert all(value > 0 for value in latencies_ms), f"{name}: run() gave a latency of zero or less"
     assert [trace.executed for trace in traces] == executed, f"{name}: trace() and fused() disagree"

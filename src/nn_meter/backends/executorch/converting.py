@@ -13,6 +13,7 @@ from nn_meter.backends.executorch.conversion import Converted, Step, read, write
 from nn_meter.backends.executorch.shortened import shorten
 from nn_meter.backends.in_process import Threads
 from nn_meter.backends.pytorch import Call, PyTorchPrepared
+from nn_meter.backends.pytorch.module import as_module
 from nn_meter.errors import NnMeterError
 from nn_meter.frontends import onnx as reader
 from nn_meter.frontends.tflite.flatbuffer import Table, root
@@ -69,7 +70,7 @@ def _convert(graph: Graph, model: bytes) -> Converted:
     inputs = tuple(prepared.values[prepared.place[name]] for name in graph.inputs)
     calls = tuple(call.executed for call in prepared.calls)
     with torch.no_grad():
-        exported = torch.export.export(_module(prepared, graph), inputs)
+        exported = torch.export.export(as_module(prepared, graph, _given), inputs)
         lowered = to_edge_transform_and_lower(
             exported,
             partitioner=[XnnpackPartitioner()],
@@ -89,44 +90,6 @@ def _convert(graph: Graph, model: bytes) -> Converted:
             for each in made.executorch_program.execution_plan[0].operators
         ),
     )
-
-
-def _module(prepared: PyTorchPrepared, graph: Graph) -> Any:
-    """The calls as a module, each of them one of its own, by whose name it is found again."""
-    import torch
-
-    class Called(torch.nn.Module):  # type: ignore[misc]
-        def __init__(self, function: Any) -> None:
-            super().__init__()
-            self.function = function
-
-        def forward(self, *values: Any) -> Any:
-            return self.function(*values)
-
-    class Calls(torch.nn.Module):  # type: ignore[misc]
-        def __init__(self) -> None:
-            super().__init__()
-            self.calls = torch.nn.ModuleList(Called(call.function) for call in prepared.calls)
-            written = {place for call in prepared.calls for place in call.writes}
-            given = {prepared.place[name] for name in graph.inputs}
-            needed = {place for call in prepared.calls for place in call.reads}
-            needed |= {prepared.place[name] for name in graph.outputs}
-            self.constants = {place: f"constant_{place}" for place in needed - written - given if place is not None}
-            for place, name in self.constants.items():
-                value: Any = prepared.values[place]
-                self.register_buffer(name, value.clone() if value.is_inference() else value)
-
-        def forward(self, *inputs: Any) -> tuple[Any, ...]:
-            values: dict[int | None, Any] = {place: getattr(self, name) for place, name in self.constants.items()}
-            values[None] = None
-            values |= {prepared.place[name]: value for name, value in zip(graph.inputs, inputs, strict=True)}
-            for call, module in zip(prepared.calls, self.calls, strict=True):
-                made = module(*_given(call, [values[place] for place in call.reads]))
-                values |= zip(call.writes, made if isinstance(made, tuple | list) else (made,), strict=False)
-                values[None] = None
-            return tuple(values[prepared.place[name]] for name in graph.outputs)
-
-    return Calls().eval()
 
 
 def _given(call: Call, values: list[Any]) -> list[Any]:
