@@ -22,7 +22,8 @@ import numpy as np
 import transfer
 from published import PHONES, TIMM, Source
 
-from nn_meter.fitting import Errors, Study, default_name
+from nn_meter.fitting import Errors, Study
+from nn_meter.learning.environments import default_name
 from nn_meter.measuring.records import Circumstances
 from nn_meter.networks.published_timm import predictor_name
 

@@ -14,11 +14,12 @@ import pytest
 import nn_meter
 from nn_meter.devices.device import Device
 from nn_meter.errors import BuildError, ModelError
-from nn_meter.fitting import LOWERINGS, Lowering, adapt, default_name, fit, shipped_bases
+from nn_meter.fitting import LOWERINGS, Lowering, adapt, fit, shipped_bases
 from nn_meter.ir import Graph, GraphBuilder, Node, Tensor
 from nn_meter.kernels.kinds import GemmConfig
 from nn_meter.kernels.rules import read_rules
 from nn_meter.kernels.terms import TERMS, rows
+from nn_meter.learning.environments import default_name
 from nn_meter.learning.sums import (
     Design,
     Environment,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ from nn_meter.kernels.partition import KernelConfig
 from nn_meter.kernels.rules import read_rules
 from nn_meter.kernels.terms import DELEGATE, PROCESSOR, SCHEMA, TRAFFIC
 from nn_meter.learning import rescaling
+from nn_meter.learning.environments import default_name, tags_of, told
 from nn_meter.learning.sheets import from_sheet, is_base
 from nn_meter.learning.sums import (
     MIN_MODELS,
@@ -41,7 +41,6 @@ from nn_meter.measuring.records import Circumstances, Record
 from nn_meter.predictors.bundle import Bundle, load
 from nn_meter.predictors.catalogue import list_predictors
 from nn_meter.predictors.parts import ByTerms, Interval, Roofline
-from nn_meter.predictors.runtime import GraphEngine
 from nn_meter.predictors.sums import staging
 from nn_meter.runtimes import BY_RULES, pytorch, tflite
 from nn_meter.runtimes.fusion import fuse
@@ -360,15 +359,13 @@ def _rescaled(
         raise BuildError("; ".join(["there is no whole model among the measurements that can be read", *left_out[:3]]))
     asked = {each: read(each, around.batch) for each in candidates if each not in taken}
     there = [*(graphs[subject] for subject in taken), *asked.values()]
-    found, base, models = min(
-        (_fitted(each, there, [*taken.values()]) for each in bases), key=lambda each: each[0].cost
-    )
+    found, base, models = rescaling.nearest(bases, there, [*taken.values()])
     along, measured = found.sensitivity(models), len(taken)
     doubt = np.einsum("ij,jk,ik->i", along, found.covariance, along)
     spread = 1.645 * float(np.sqrt(doubt.mean() + rescaling.NOISE**2))
     known = base.interval or Interval(-0.1, 0.1)
     order = most_telling(along, found.covariance, np.arange(measured, len(models)), suggest, rescaling.NOISE)
-    notes, facts = _told(around)
+    notes, facts = told(around)
     notes.append(f"adapted from {base.name} {base.version} by {measured} measurements")
     if around.runtime != base.runtime:
         notes.append(f"measured with {around.runtime}, kernels as {base.runtime} makes them")
@@ -387,22 +384,6 @@ def _rescaled(
         path=None,
     )
     return Adapted(bundle, tuple(list(asked)[each - measured] for each in order))
-
-
-def _fitted(
-    base: Bundle, graphs: Sequence[Graph], latencies_ms: Sequence[float]
-) -> tuple[rescaling.Rescaling, Bundle, list[dict[str, float]]]:
-    """Factors after the latencies of the first ``graphs``, the base, and what it predicts for the kinds of each."""
-    engine = GraphEngine(base)
-    models = []
-    for graph in graphs:
-        parts: dict[str, float] = {rescaling.CALL: base.call_ms}
-        for each in engine.explain(graph).kernels:
-            kind = each.kernel.kind if each.kernel.kind in base.kinds else rescaling.OTHERS
-            parts[kind] = parts.get(kind, 0.0) + each.latency_ms
-        models.append(parts)
-    kinds = (*base.kinds, rescaling.OTHERS, rescaling.CALL)
-    return rescaling.learn(models[: len(latencies_ms)], np.array(latencies_ms), kinds), base, models
 
 
 def _one_environment(records: Sequence[Record]) -> Circumstances:
@@ -473,26 +454,6 @@ def read_subject(subject: str, batch: int) -> Graph:
     return frontends.read(subject, input_shapes=shapes)
 
 
-def default_name(around: Circumstances) -> str:
-    """``pixel4_1large_float_tflite``: device, processors, precision, runtime."""
-    precision = {"float32": "float", "int8": "quant"}.get(around.precision, around.precision)
-    device = str(around.device.environment.get("short") or around.device.name)
-    parts = (device, around.device.processors, precision, around.runtime + around.runtime_version)
-    return re.sub(r"[^A-Za-z0-9_.+-]+", "-", "_".join(part for part in parts if part))
-
-
-def tags_of(around: Circumstances) -> tuple[str, ...]:
-    """What an environment shares with others: its device, kind of cores, number of threads; and all of these once
-    more for its precision, where that is not single."""
-    device = around.device
-    cores = re.sub(r"\d", "", device.processors)
-    tags = [f"device:{device.name}", f"cores:{device.name}:{cores}", f"threads:{min(around.threads, 4)}"]
-    tags += [f"kind:{re.sub('.*(?=large|med|small)', '', cores)}", f"maker:{device.maker}"]
-    if around.precision != "float32":
-        tags += [f"precision:{around.precision}", *(f"{tag}:{around.precision}" for tag in tags)]
-    return tuple(tags)
-
-
 def _lowered(read: Reader, lowering: Lowering) -> Callable[[str, int], Kernels]:
     rules = read_rules(lowering.rules, "rules of the runtime")
 
@@ -510,7 +471,7 @@ def _bundle(
     errors: Errors | None,
     interval: Interval | None,
 ) -> Bundle:
-    notes, facts = _told(around)
+    notes, facts = told(around)
     if errors is not None:
         notes.append(
             f"on families of networks left out: median error {errors.median:.1%}, mean {errors.mean:.1%}, "
@@ -537,16 +498,3 @@ def _bundle(
         environment=facts,
         terms=document,
     )
-
-
-def _told(around: Circumstances) -> tuple[list[str], dict[str, Any]]:
-    """Notes and environment of a bundle: who measured, and on what."""
-    notes = [f"measured by {around.source}, licence {around.licence or 'unknown'}"] if around.source else []
-    facts: dict[str, Any] = {
-        **{key: value for key, value in around.device.facts().items() if value is not None},
-        "maker": around.device.maker,
-        "batch": around.batch,
-        "source": around.source,
-        "licence": around.licence,
-    }
-    return notes, facts

@@ -17,9 +17,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from nn_meter.ir import Graph
 from nn_meter.predictors.bundle import Bundle
 from nn_meter.predictors.kind import KindPredictor
 from nn_meter.predictors.parts import CALL_MS_MOST, Roofline
+from nn_meter.predictors.runtime import GraphEngine
 
 Floats = NDArray[np.float64]
 
@@ -86,6 +88,25 @@ def learn(models: Sequence[Mapping[str, float]], latencies_ms: Floats, kinds: Se
         if np.abs(step).max() < 1e-6:
             break
     return Rescaling(tuple(kinds), factors, np.asarray(np.linalg.inv(hessian), np.float64), cost)
+
+
+def nearest(
+    bases: Sequence[Bundle], graphs: Sequence[Graph], latencies_ms: Sequence[float]
+) -> tuple[Rescaling, Bundle, list[dict[str, float]]]:
+    """Of the bases the one under which the latencies of the first ``graphs`` are likeliest: its factors after them, and
+    what it predicts for the kinds of each graph."""
+    tried = []
+    for base in bases:
+        engine, models = GraphEngine(base), []
+        for graph in graphs:
+            parts: dict[str, float] = {CALL: base.call_ms}
+            for each in engine.explain(graph).kernels:
+                kind = each.kernel.kind if each.kernel.kind in base.kinds else OTHERS
+                parts[kind] = parts.get(kind, 0.0) + each.latency_ms
+            models.append(parts)
+        found = learn(models[: len(latencies_ms)], np.array(latencies_ms), (*base.kinds, OTHERS, CALL))
+        tried.append((found, base, models))
+    return min(tried, key=lambda each: each[0].cost)
 
 
 _STEPS = 50

@@ -11,7 +11,7 @@ from time import perf_counter_ns
 from typing import Any
 
 from nn_meter.backends.base import Model
-from nn_meter.backends.in_process import both_forms
+from nn_meter.backends.in_process import InProcess, both_forms
 from nn_meter.backends.pytorch import PyTorchEager, PyTorchPrepared
 from nn_meter.backends.pytorch.module import as_module
 from nn_meter.errors import BackendError
@@ -19,11 +19,12 @@ from nn_meter.runtimes.trace import KernelTrace
 from nn_meter.storage import Closing, legible
 
 
-class PyTorchCompiled(PyTorchEager):
+class PyTorchCompiled(InProcess):
     """``Backend`` that compiles a model before it runs it, by ``torch.compile`` as it comes."""
 
     name = "pytorch_compiled"
     runtime = "pytorch"
+    package = PyTorchEager.package
     tells_kernels = False
 
     def prepare(self, model: Model) -> CompiledPrepared:
@@ -36,7 +37,8 @@ class PyTorchCompiled(PyTorchEager):
         torch = self.imported()
         graph, data = both_forms(model)
         called = PyTorchPrepared(graph, data, self.config)
-        inputs = tuple(called.values[called.place[name]].clone() for name in graph.inputs)
+        given: list[Any] = [called.values[called.place[name]] for name in graph.inputs]
+        inputs = tuple(each.clone() for each in given)  # else torch takes them for made in inference alone
         prepared = CompiledPrepared(torch, torch.compile(as_module(called, graph)), inputs, self.config.threads)
         try:
             prepared.run(1)
@@ -82,4 +84,4 @@ class CompiledPrepared(Closing):
 
     def close(self) -> None:
         """Free the module."""
-        self._module = self._inputs = None
+        self._module, self._inputs = None, ()
