@@ -25,6 +25,11 @@ ONES = "float h = {0.5}, float one = {1.0}"
 _TANH_GELU = """p = Mul(a, a) q = Mul(p, a) r = Mul(q, c1) u = Add(a, r) v = Mul(u, c2) t = Tanh(v)
  g = Add(t, one) k = Mul(a, g) y = Mul(k, h)"""
 _NORM = "d = Sub(x, m) q = {square} v = ReduceMean<axes=[{axis}]>(q) z = Add(v, e) s = Sqrt(z) n = Div(d, s)"
+_LAYER_NORM = """m = ReduceMean<axes=[-1]>(a) d = Sub(a, m) q = Pow(d, two) v = ReduceMean<axes=[-1]>(q) z = Add(v, e)
+ s = Sqrt(z) n = Div(d, s) o = Mul(n, wg) b = Add(o, wb)"""
+_CORNERS = "int64[1] i = {0}, int64[1] j = {1}, int64[1] r = {2}, int64[1] c = {3}, int64[1] t = {2}, int64[1] e = {99}"
+_FOCUS = """u = Slice(x, i, e, r, t) v = Slice(x, j, e, r, t) p0 = Slice(u, i, e, c, t) p1 = Slice(v, i, e, c, t)
+ p2 = Slice(u, j, e, c, t) p3 = Slice(v, j, e, c, t)"""
 _QDQ = (
     "a = QuantizeLinear(x, qs, qz) b = DequantizeLinear(a, qs, qz) {} e = QuantizeLinear(c, qs, qz) "
     "y = DequantizeLinear(e, qs, qz)"
@@ -115,6 +120,44 @@ MODELS: dict[str, tuple[int, str, str, str]] = {
                        "a = Clip(x, l, h) y = Clip(a, l, k)"),
     "transposes around a sum": (17, f"{IMAGE}, float[16] wc", "", "a = Transpose<perm=[0,2,3,1]>(x) b = Add(a, wc) "
                                 "y = Transpose<perm=[0,3,1,2]>(b)"),
+    **{
+        f"a norm between transposes in opset {opset}": (
+            opset, f"{IMAGE}, float[16] wg, float[16] wb", "float e = {0.00001}, float two = {2.0}",
+            f"a = Transpose<perm=[0,2,3,1]>(x) {_LAYER_NORM} y = Transpose<perm=[0,3,1,2]>(b)")
+        for opset in (11, 16, 17)
+    },
+    **{
+        f"halves of opset {opset}": (
+            opset, IMAGE, "int64[1] i = {0}, int64[1] h = {8}, int64[1] e = {16}, int64[1] c = {1}",
+            "a = Slice(x, i, h, c) b = Slice(x, h, e, c) y = Mul(a, b)")
+        for opset in (11, 12, 13)
+    },
+    # an image's corners beside each other
+    "corners as YOLO takes them": (17, IMAGE, _CORNERS, f"{_FOCUS} y = Concat<axis=1>(p0, p1, p2, p3)"),
+    "corners in the order of blocks": (11, IMAGE, _CORNERS, f"{_FOCUS} y = Concat<axis=1>(p0, p2, p1, p3)"),
+    "a corner that others read, too": (17, IMAGE, _CORNERS, f"{_FOCUS} y = Concat<axis=1>(p0, p1, p2, p3) z = Exp(p2)"),
+    "a row of corners that is read": (17, IMAGE, _CORNERS, f"{_FOCUS} y = Concat<axis=1>(p0, p1, p2, p3) z = Exp(u)"),
+    "a corner twice": (17, IMAGE, _CORNERS, f"{_FOCUS} y = Concat<axis=1>(p0, p1, p2, p2) z = Exp(p3)"),
+    "corners along rows": (17, IMAGE, _CORNERS, f"{_FOCUS} y = Concat<axis=2>(p0, p1, p2, p3)"),
+    "both steps at once": (
+        17, IMAGE, "int64[2] i = {0,0}, int64[2] j = {1,0}, int64[2] k = {0,1}, int64[2] l = {1,1}, "
+        "int64[2] e = {99,99}, int64[2] r = {2,3}, int64[2] t = {2,2}",
+        "p0 = Slice(x, i, e, r, t) p1 = Slice(x, j, e, r, t) p2 = Slice(x, k, e, r, t) p3 = Slice(x, l, e, r, t) "
+        "y = Concat<axis=1>(p0, p1, p2, p3)"),
+    "sums of lines": (17, "float[1,15,40] x, float[15,3,3] w, float[15] wb", "",
+                      "p = Exp(x) a = Conv<group=5, pads=[1,1]>(p, w, wb) b = Add(a, p) y = Relu(b)"),
+    "sums of images": (17, "float[1,15,9,9] x, float[15,3,3,3] w, float[15] wb", "",
+                       "p = Exp(x) a = Conv<group=5, pads=[1,1,1,1]>(p, w, wb) b = Add(a, p) y = Relu(b)"),
+    "sums of volumes": (17, "float[1,15,4,9,9] x, float[15,3,1,1,1] w, float[15] wb", "",
+                        "p = Exp(x) a = Conv<group=5>(p, w, wb) b = Add(a, p) y = Relu(b)"),
+    # known before inference, and computed all the same
+    **{
+        f"{op} of constants in opset {opset}": (
+            opset, "float[6] x", "int64[6] a = {0,1,2,3,4,5}, int64[1] b = {3}",
+            f"p = {op}(a, b) q = Cast<to=1>(p) y = Add(x, q)")
+        for op, opset in (("GreaterOrEqual", 12), ("LessOrEqual", 15), ("GreaterOrEqual", 16), ("Greater", 13))
+    },
+    "places of constants": (17, "float[6] x", "int64[6] a = {0,1,0,3,4,5}", "p = NonZero(a) y = Gather(x, p)"),
     "one product twice": (17, "float[16,64] x, float[64,64] w", "", "a = MatMul(x, w) b = MatMul(x, w) y = Add(a, b)"),
     "a scaled product": (17, "float[4,5,6] x, float[4,5,6] z", "float c = {0.125}",
                          "t = Transpose<perm=[0,2,1]>(z) a = MatMul(x, t) y = Mul(a, c)"),

@@ -119,10 +119,12 @@ def read_fused(work: Work, options: Options) -> None:
 
 
 def fuse_conv_add(work: Work, options: Options) -> None:
-    """What is left unblocked: a sum, and an activation behind it, into the convolution."""
+    """What is left unblocked: a sum, and an activation behind it, into the convolution of images."""
     for op in work.ops("Conv"):
         after = work.only_reader(op.outputs[0])
         if after is None or after.op_type != "Add" or op.fused or op.layout or len(op.inputs) != 3:
+            continue
+        if len(work.shape(op.outputs[0])) != 4:
             continue
         if options.denies(work, op, after):
             continue

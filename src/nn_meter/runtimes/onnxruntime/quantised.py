@@ -43,15 +43,6 @@ class _Quantised(NamedTuple):
     op: Op | None
 
 
-def keep_behind_dequantised(work: Work, options: Options) -> None:
-    """What is computed from dequantised weights runs in every inference: the runtime folds no DequantizeLinear."""
-    floats = {name for name, op in work.folded.items() if op.op_type == "DequantizeLinear"}
-    for op in list(dict.fromkeys(work.folded.values())):
-        if op.op_type not in ("DequantizeLinear", "Shape", "Size") and not floats.isdisjoint(op.inputs):
-            floats.update(o for o in op.outputs if o)
-            work.revive(op)
-
-
 def drop_clipping(work: Work, options: Options) -> None:
     """A Relu or Clip before a QuantizeLinear whose integers end where it does changes nothing."""
     for op in work.ops("Relu", "Clip"):

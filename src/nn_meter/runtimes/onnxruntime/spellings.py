@@ -7,6 +7,7 @@ from dataclasses import replace
 from nn_meter.kernels import spellings
 from nn_meter.kernels.patterns import Match, Pattern
 from nn_meter.kernels.rewriting import Work
+from nn_meter.runtimes.base import Options, Run, rewriting
 
 QUOTIENT = Pattern("Div", ("x", "d"), "y = Mul(x, Div(1.0, d))")
 """A product with a reciprocal; the norms below expect it done."""
@@ -87,6 +88,17 @@ def _of_sequences(work: Work, match: Match) -> str:
         return f"the sum before the normalisation has {len(shapes[0])} axes, not 3"
     last = match.ops["y"].attrs.get("axis", -1) in (-1, 2)
     return "" if last else "the normalisation is over more than the last axis"
+
+
+def fuse_norms(*, older: bool) -> Run:
+    """Norms that are written out: in files of opset 17 on before transposes move, in older ones behind that."""
+    fuse = rewriting(LAYER_NORM, RMS_NORM)
+
+    def run(work: Work, options: Options) -> None:
+        if older == any("opset" in op.attrs for op in work.ops("ReduceMean")):
+            fuse(work, options)
+
+    return run
 
 
 SKIP_LAYER_NORM = Pattern(

@@ -8,6 +8,20 @@ from nn_meter.kernels import no_ops
 from nn_meter.kernels.rewriting import Op, Work
 from nn_meter.runtimes.base import Options
 
+_UNFOLDED = frozenset(("Compress", "DequantizeLinear", "MeanVarianceNormalization", "NonZero"))
+"""What runs in every inference though all that it reads is constant (1.32, of single operators in every opset)."""
+
+
+def keep_unfolded(work: Work, options: Options) -> None:
+    """What the runtime does not compute before inference, among it dequantised weights, and what follows from that."""
+    kept: set[str] = set()
+    for op in list(dict.fromkeys(work.folded.values())):
+        begins = op.op_type in _UNFOLDED or ("opset" in op.attrs and op.op_type in ("GreaterOrEqual", "LessOrEqual"))
+        if begins or (op.op_type not in ("Shape", "Size") and not kept.isdisjoint(op.inputs)):
+            kept.update(o for o in op.outputs if o)
+            if op.op_type != "DequantizeLinear":
+                work.revive(op)
+
 
 def drop_unread(work: Work, options: Options) -> None:
     """What only its Shape is asked of, which is known before inference, and what leads to that. Other results that
@@ -88,9 +102,60 @@ def gather_to_split(work: Work, options: Options) -> None:
             work.add(view, at=op)
 
 
+def slices_to_blocks(work: Work, options: Options) -> None:
+    """Every second row and column of an image, taken four times and put beside each other (YOLO's Focus), is a
+    SpaceToDepth, and a Gather where the four are in another order."""
+    for join in work.ops("Concat"):
+        if len(join.inputs) != 4 or len(work.shape(join.inputs[0])) != 4 or join.attrs.get("axis") not in (1, -3):
+            continue
+        found = [_taken(work, name) for name in join.inputs]
+        parts = [each for each in found if each is not None]
+        source = parts[0][0] if parts else ""
+        corners = [corner for _, corner, _ in parts]
+        if len(set(corners)) != 4 or {name for name, _, _ in parts} != {source}:
+            continue
+        if work.tensors[source].dtype not in ("float32", "float64") or any(dim % 2 for dim in work.shape(source)[2:]):
+            continue
+        if any(work.only_reader(name) is not join for name in join.inputs):
+            continue
+        ordered = corners == sorted(corners)
+        blocks = join.outputs[0] if ordered else work.fresh("blocks", work.shape(join.outputs[0]), source)
+        cutters = [*(ops[0] for _, _, ops in parts), join]
+        for op in dict.fromkeys(op for _, _, ops in parts for op in ops[1:]):
+            if op.outputs[0] not in work.outputs and all(reader in cutters for reader in work.readers(op.outputs[0])):
+                cutters.append(op)
+        fused = work.fuse(cutters, "SpaceToDepth", [source], [blocks], {"blocksize": 2})
+        if not ordered:
+            order = work.integers("order", range(work.shape(blocks)[1]))
+            work.add(Op("Gather", [blocks, order], join.outputs, {"axis": 1}), behind=fused)
+
+
+def _taken(work: Work, name: str) -> tuple[str, tuple[int, int], tuple[Op, ...]] | None:
+    """Of an image's every second row and column: the image, where the first is, and the Slices that take them."""
+    starts: dict[int, int] = {}
+    ops: list[Op] = []
+    while len(starts) < 2:
+        op = work.made_by(name, "Slice")
+        values = [work.tensors[i].value if i else None for i in op.inputs[1:]] if op is not None else []
+        if op is None or len(values) != 4 or any(each is None for each in values):
+            return None
+        shape = work.shape(op.inputs[0])
+        for start, end, axis, step in zip(*map(tuple, values), strict=True):
+            at = int(axis) % len(shape)
+            if at not in (2, 3) or at in starts or step != 2 or not 0 <= start < 2 or end < shape[at]:
+                return None
+            starts[at] = int(start)
+        ops.append(op)
+        name = op.inputs[0]
+    return name, (starts[2], starts[3]), tuple(ops)
+
+
 def _cut(work: Work, op: Op) -> tuple[int, int, int] | None:
-    """Axis, start and end of what a Gather of one index or a Slice along one axis takes; ``None`` for all else."""
+    """Axis, start and end of what a Gather of one index or a Slice along one axis takes; ``None`` for all else, and
+    before opset 13."""
     rank = len(work.shape(op.inputs[0]))
+    if "opset" in op.attrs:
+        return None
     if op.op_type == "Gather" and len(op.inputs) > 1:  # nn-Meter's files leave constants out
         axis, index = op.attrs.get("axis", 0), work.scalar(op.inputs[1])
         if not isinstance(axis, int) or index is None:
