@@ -132,6 +132,15 @@ MODELS: dict[str, tuple[int, str, str, str]] = {
             "a = Slice(x, i, h, c) b = Slice(x, h, e, c) y = Mul(a, b)")
         for opset in (11, 12, 13)
     },
+    # what changes nothing, and gives an output
+    **{
+        f"{op.split('(')[0]} of nothing gives an output": (
+            17, "float[2,3] x",
+            "float o = {1.0}, int64[2] s = {2,3}, int64[1] b = {0}, int64[1] e = {9223372036854775807}",
+            f"a = Abs(x) y = {op}")
+        for op in ("Cast<to=1>(a)", "Identity(a)", "Dropout(a)", "Mul(a, o)", "Expand(a, s)", "Slice(a, b, e)")
+    },
+    "two casts of nothing": (17, "float[2,3] x", "", "a = Abs(x) b = Cast<to=1>(a) y = Cast<to=1>(b)"),
     # an image's corners beside each other
     "corners as YOLO takes them": (17, IMAGE, _CORNERS, f"{_FOCUS} y = Concat<axis=1>(p0, p1, p2, p3)"),
     "corners in the order of blocks": (11, IMAGE, _CORNERS, f"{_FOCUS} y = Concat<axis=1>(p0, p2, p1, p3)"),
@@ -176,6 +185,9 @@ MODELS: dict[str, tuple[int, str, str, str]] = {
                   "y = Slice(x, s, e, a, t)"),
     "Col2Im": (18, "float[1,9,16] x", "int64[2] i = {6,6}, int64[2] b = {3,3}", "y = Col2Im(x, i, b)"),
     "padded and cut": (18, "float[1,1,10,10] x", "int64[8] p = {0,0,2,-1,0,0,2,3}", "y = Pad(x, p)"),
+    "as often as one of some": (17, "float[3,2] x",
+                                "int64[1] i = {-1}, int64 d = {2}, int64[2] v = {1,3}, int64[1] s = {-1}",
+                                "p = OneHot(i, d, v) q = Reshape(p, s) y = Tile(x, q)"),
     "wrapped": (19, "float[1,1,10,10] x", "int64[2] p = {2,2}, int64[1] a = {3}", 'y = Pad<mode="wrap">(x, p, , a)'),
     "largest": (17, "float[4,170] x", "int64[1] k = {5}", "y, z = TopK<axis=1>(x, k)"),
     "a size asked for": (17, "float[1,4,5,5] x, float[4,2,3,3] w", "",

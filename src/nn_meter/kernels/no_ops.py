@@ -12,11 +12,14 @@ _ARITHMETIC = ("Mul", "Div", "Add", "Sub")
 _LOOKED_AT = frozenset((*_NO_OPS, "Cast", *_UNCHANGED, *_ARITHMETIC))
 
 
-def eliminate_no_ops(work: Work, kept: Collection[str] = (), of_inputs: bool = True) -> None:
+def eliminate_no_ops(
+    work: Work, kept: Collection[str] = (), of_inputs: bool = True, of_outputs: bool = True
+) -> None:
     """Identity, Dropout at inference, casts to the same type, slices and expansions that change nothing.
 
     A Reshape to the shape that is there already stays, unless a view stands before or behind it. Operators in ``kept``
-    are executed whatever they change, and without ``of_inputs`` so is arithmetic on an input of the model.
+    are executed whatever they change, without ``of_inputs`` so is arithmetic on an input of the model, and without
+    ``of_outputs`` all but an Identity that computes an output.
     """
     for op in work.ops():
         if op.op_type not in _LOOKED_AT:
@@ -24,7 +27,7 @@ def eliminate_no_ops(work: Work, kept: Collection[str] = (), of_inputs: bool = T
         source, out = op.inputs[0] if op.inputs else "", op.outputs[0]
         if not source or not _data(work, op):
             continue
-        if op.op_type in kept:
+        if op.op_type in kept or (out in work.outputs and not of_outputs and op.op_type != "Identity"):
             continue
         if op.op_type in _NO_OPS:
             if any(work.readers(mask) or mask in work.outputs for mask in op.outputs[1:]):

@@ -12,6 +12,7 @@ from nn_meter.errors import GraphError, InputError, UnsupportedOperatorError
 from nn_meter.frontends.onnx import control, sequences, wire
 from nn_meter.frontends.onnx.external import External
 from nn_meter.frontends.onnx.inputs import Asked, Inputs
+from nn_meter.frontends.onnx.older import OLDER_DEFAULTS
 from nn_meter.frontends.onnx.scope import NEWEST_OPSET, OLDEST_OPSET, Scope, fitting
 from nn_meter.ir import Attr, Graph, Node, ShapeError, Tensor, execution_order, infer, verify
 from nn_meter.ir.graph import NO_ATTRS
@@ -20,21 +21,6 @@ from nn_meter.limits import DIMENSION, ELEMENTS, LETTERS, NESTING, RANK, written
 
 _TRAINING_OUTPUTS = frozenset(("BatchNormalization", "Dropout"))
 """Operators whose further outputs exist for training; those that nothing reads are left out."""
-
-_OLDER_DEFAULTS: Mapping[str, tuple[int, Mapping[str, Attr]]] = MappingProxyType(
-    {
-        "AveragePool": (19, {"opset": 18}),  # ONNX Runtime has other code for those
-        "DFT": (20, {"axis": 1}),
-        **dict.fromkeys(("GreaterOrEqual", "LessOrEqual"), (16, {"opset": 15})),  # which ONNX Runtime does not fold
-        "GroupNormalization": (21, {"opset": 18}),  # scales and shifts groups, not channels
-        "MaxPool": (12, {"opset": 11}),  # of floats alone
-        "ReduceMean": (17, {"opset": 16}),  # ONNX Runtime finds norms in files of before later
-        "Resize": (11, {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}),
-        **dict.fromkeys(("Softmax", "LogSoftmax", "Hardmax"), (13, {"axis": 1})),
-        **dict.fromkeys(("Gather", "Slice"), (13, {"opset": 12})),  # which ONNX Runtime makes no Split of
-    }
-)
-"""Operator to the opset from which on its defaults are today's, and what they were."""
 
 _FLATTENING = frozenset(("Softmax", "LogSoftmax", "Hardmax"))
 """Before opset 13 they work on a matrix: all dimensions from the axis on are one row."""
@@ -248,8 +234,8 @@ class Reading:
         if op_type == "Identity" and inputs and inputs[0] in self.sequences:
             self.same(inputs[0], outputs[0], label)
             return
-        if not raw.domain and op_type in _OLDER_DEFAULTS:
-            opset, defaults = _OLDER_DEFAULTS[op_type]
+        if not raw.domain and op_type in OLDER_DEFAULTS:
+            opset, defaults = OLDER_DEFAULTS[op_type]
             if scope.opset < opset:
                 attrs = {**defaults, **attrs}
                 if op_type in _FLATTENING and self._flattened(raw, label, inputs, outputs, attrs):

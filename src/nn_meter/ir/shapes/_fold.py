@@ -106,6 +106,15 @@ def _tile(s: Site, arrays: Sequence[Array], outs: Sequence[Out]) -> Sequence[Arr
     return (np.tile(arrays[0], s.dims(1)),)
 
 
+def _one_hot(s: Site, arrays: Sequence[Array], outs: Sequence[Out]) -> Sequence[Array]:
+    indices, depth, (off, on) = arrays[0], int(arrays[1].item()), arrays[2]
+    axis = s.whole("axis", -1) % (indices.ndim + 1)
+    places = np.expand_dims(indices, axis)
+    places = np.where(places < 0, places + depth, places)
+    steps = np.arange(depth).reshape([-1 if each == axis else 1 for each in range(places.ndim)])
+    return (np.where(places == steps, on, off),)
+
+
 def _range(s: Site, arrays: Sequence[Array], outs: Sequence[Out]) -> Sequence[Array]:
     start, _, delta = (array.item() for array in arrays)
     return (np.asarray([start + i * delta for i in range(outs[0][0][0])]),)
@@ -194,6 +203,7 @@ FOLDS: dict[str, Fold] = {
     "Transpose": _transpose,
     "Expand": _broadcast,
     "Tile": _tile,
+    "OneHot": _one_hot,
     "Range": _range,
     "ConstantOfShape": _filled,
     "CumSum": _cumsum,

@@ -49,8 +49,9 @@ def one_softmax(work: Work, options: Options) -> None:
 
 
 def eliminate_no_ops(work: Work, options: Options) -> None:
-    """What changes nothing. A Tile or Transpose is executed all the same, and so is arithmetic on an input."""
-    no_ops.eliminate_no_ops(work, kept=("Tile", "Transpose"), of_inputs=False)
+    """What changes nothing. A Tile or Transpose is executed all the same, and so is arithmetic on an input, and what
+    computes an output."""
+    no_ops.eliminate_no_ops(work, kept=("Tile", "Transpose"), of_inputs=False, of_outputs=False)
 
 
 def drop_not(work: Work, options: Options) -> None:
@@ -136,11 +137,12 @@ def _taken(work: Work, name: str) -> tuple[str, tuple[int, int], tuple[Op, ...]]
     ops: list[Op] = []
     while len(starts) < 2:
         op = work.made_by(name, "Slice")
-        values = [work.tensors[i].value if i else None for i in op.inputs[1:]] if op is not None else []
-        if op is None or len(values) != 4 or any(each is None for each in values):
+        told = [work.value(op, place) for place in (1, 2, 3, 4)] if op is not None else []
+        values = [each for each in told if each is not None]
+        if op is None or len(values) != 4:
             return None
         shape = work.shape(op.inputs[0])
-        for start, end, axis, step in zip(*map(tuple, values), strict=True):
+        for start, end, axis, step in zip(*values, strict=True):
             at = int(axis) % len(shape)
             if at not in (2, 3) or at in starts or step != 2 or not 0 <= start < 2 or end < shape[at]:
                 return None
