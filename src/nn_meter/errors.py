@@ -27,6 +27,7 @@ Each message says what went wrong, where (file, node, kernel) and what to do abo
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from importlib import import_module
 from typing import Any
 
@@ -121,6 +122,14 @@ def needed(module: str, package: str, extra: str, purpose: str) -> Any:
         return import_module(module)
     except ImportError as error:
         raise MissingDependencyError(package, extra, purpose) from error
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Of an error about an unknown name: which of ``known`` are like it, as ``did you mean a or b? ``; else nothing."""
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, list(known))
+    return f"did you mean {' or '.join(near)}? " if near else ""
 
 
 class MeasurementError(NnMeterError):

@@ -24,7 +24,15 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from nn_meter import storage
-from nn_meter.errors import BackendError, DeviceError, InputError, ModelError, RegistrationError, RuleError
+from nn_meter.errors import (
+    BackendError,
+    DeviceError,
+    InputError,
+    ModelError,
+    RegistrationError,
+    RuleError,
+    did_you_mean,
+)
 from nn_meter.settings import data_folder
 
 _log = logging.getLogger(__name__)
@@ -228,11 +236,8 @@ def load(group: str, name: str) -> Any:
 
 def unknown(group: str, name: str, advice: str = "") -> InputError:
     """The error that says what there is in place of ``name``; ``advice`` follows."""
-    from difflib import get_close_matches
-
     row, there = GROUPS[group], names(group)
-    near = get_close_matches(name, there)
-    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    hint = did_you_mean(name, there)
     text = f"there is no {row.noun} {storage.shown(name)}; {hint}there are: {', '.join(there) or 'none'}"
     return row.error(f"{text}. {advice}" if advice else text)
 

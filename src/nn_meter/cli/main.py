@@ -11,12 +11,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from difflib import get_close_matches
 from importlib import import_module
 from typing import NoReturn
 
 from nn_meter.cli.output import FAILED, LINE_LETTERS, OK, exit_code, note, unexpected
-from nn_meter.errors import InputError, NnMeterError
+from nn_meter.errors import InputError, NnMeterError, did_you_mean
 from nn_meter.storage import legible
 
 
@@ -149,8 +148,7 @@ def _parser(arguments: Sequence[str] | None) -> argparse.ArgumentParser:
             )
             import_module(command.module).configure(inner, command.name)
     if asked is not None and asked not in commands.choices:
-        near = get_close_matches(asked, commands.choices, 2)
-        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        hint = did_you_mean(asked, commands.choices)
         raise InputError(f"there is no command {asked!r}; {hint}List them with: nn-meter --help")
     return parser
 

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Protocol
 
 from nn_meter import plugins
 from nn_meter.detection.drawings import DRAWINGS, USUAL, Drawing, Shape, Sizes, draw
-from nn_meter.errors import BuildError
+from nn_meter.errors import BuildError, did_you_mean
 from nn_meter.ir import Graph, GraphBuilder
 
 
@@ -285,9 +284,7 @@ def find_cases(names: Iterable[str]) -> Mapping[str, Case]:
                 f"here, its class needs {', '.join(_CASE)}"
             )
         else:
-            near = get_close_matches(name, known)
-            hint = f"did you mean {' or '.join(near)}? " if near else ""
             unknown = [each for each in operators if each not in drawn]
             what = f"no operator {unknown[0]!r} among {', '.join(drawn)}" if unknown else "see --list-testcases"
-            raise BuildError(f"no test case {name!r}; {hint}{what}")
+            raise BuildError(f"no test case {name!r}; {did_you_mean(name, known)}{what}")
     return MappingProxyType(found)

@@ -16,14 +16,13 @@ import sys
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from threading import Thread
 from time import monotonic
 from typing import IO, Protocol
 
 from nn_meter import plugins
 from nn_meter.devices.known import known
-from nn_meter.errors import DeviceError
+from nn_meter.errors import DeviceError, did_you_mean
 from nn_meter.limits import PRINTED_BYTES
 from nn_meter.storage import shown
 
@@ -110,8 +109,7 @@ def open_link(address: str) -> Link:
     found = next((each for each in plugins.listed("link") if each.name == scheme), None)
     if found is None:
         there = sorted({*plugins.names("link"), *names})
-        near = get_close_matches(scheme, there)
-        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        hint = did_you_mean(scheme, there)
         raise DeviceError(f"no link to a device {shown(address)}; {hint}known: {', '.join(there)}")
     opened: Link = found.load()(address)
     return opened

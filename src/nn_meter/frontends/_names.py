@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 
 class Names:
-    """Tells equal names apart by a number, in time that does not grow with how many are equal."""
+    """Tells equal names apart by a number, in time that does not grow with how many are equal. Those that are
+    ``reserved`` only who owns them gets."""
 
-    def __init__(self) -> None:
+    def __init__(self, reserved: Collection[str] = ()) -> None:
+        self._reserved = reserved
         self._taken: set[str] = set()
         self._counts: dict[str, int] = {}
 
-    def unique(self, name: str) -> str:
-        """``name``, or with a number behind it where it is taken."""
-        found, count = name, self._counts.get(name, 0)
-        while found in self._taken:
+    def unique(self, name: str, own: str = "") -> str:
+        """``name``, or with a number behind it where it is taken, or reserved and not ``own``: the first of equal names
+        keeps it."""
+        count = self._counts.get(name, 0)
+        found = f"{name}_{count}" if count else name
+        while found in self._taken or (found != own and found in self._reserved):
             count += 1
             found = f"{name}_{count}"
-        self._counts[name] = count
+        if count:
+            self._counts[name] = count
         self._taken.add(found)
         return found

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from nn_meter.errors import ModelError
+from nn_meter.errors import GraphError, ModelError
 
 HEAD_BYTES = 4096
 
@@ -72,6 +72,9 @@ def opened(path: Path) -> BinaryIO:
         raise ModelError(f"{path}: cannot be opened ({error.strerror}); allow reading it") from error
 
 
+Shapes = Mapping[str, Sequence[int]] | Sequence[int]
+"""Shape by input name, or the one shape of the only input."""
+
 Stated = Mapping[str, Sequence[int | str | None]]
 """Input to its dimensions as the model states them: a size, a name, or none (-1, 0, empty, ``None``)."""
 
@@ -88,22 +91,26 @@ def shapes_wanted(inputs: Stated) -> str:
     return f"{flags} (in Python input_shapes={{{', '.join(literals)}}})"
 
 
-def by_name(
-    stated: Stated, shapes: Mapping[str, Sequence[int]] | Sequence[int] | None, where: str
-) -> Mapping[str, Sequence[int]]:
+def by_name(stated: Stated, shapes: Shapes | None, where: str) -> dict[str, tuple[int, ...]]:
     """The shapes given, by input.
 
     Raises:
-        ModelError: one is given for several inputs.
+        GraphError: one is given for several inputs, for one that is not there, or is negative.
     """
     if shapes is None:
         return {}
-    if isinstance(shapes, Mapping):
-        return shapes
-    if len(stated) != 1:
-        each = f"; name each: {shapes_wanted(stated)}" if stated else ""
-        raise ModelError(f"{where}: one shape is given for {len(stated)} inputs ({', '.join(stated)}){each}")
-    return dict.fromkeys(stated, shapes)
+    if not isinstance(shapes, Mapping):
+        if len(stated) != 1:
+            each = f"; name each: {shapes_wanted(stated)}" if stated else ""
+            raise GraphError(f"{where}: one shape is given for {len(stated)} inputs ({', '.join(stated)}){each}")
+        shapes = dict.fromkeys(stated, shapes)
+    given = {name: tuple(shape) for name, shape in shapes.items()}
+    for name, shape in given.items():
+        if name not in stated:
+            raise GraphError(f"{where}: there is no input {name!r}; the inputs are {', '.join(stated)}")
+        if any(dim < 0 for dim in shape):
+            raise GraphError(f"{where}: the shape {shape} given for the input {name!r} is negative")
+    return given
 
 
 def title(source: Any) -> str:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nn_meter.errors import BuildError, RuleError
+from nn_meter.errors import BuildError, RuleError, did_you_mean
 from nn_meter.kernels.kinds import KINDS, ConvConfig
 from nn_meter.kernels.schema import SCHEMA, Codes, Speeds
 from nn_meter.learning.correction import ALIKE, COMMON, Corrected, Level, corrected
@@ -219,8 +218,7 @@ def check_kinds(kinds: Sequence[str] | None) -> None:
     """
     for kind in kinds or ():
         if kind not in KINDS:
-            near = get_close_matches(kind, KINDS)
-            hint = f"did you mean {' or '.join(near)}? " if near else ""
+            hint = did_you_mean(kind, KINDS)
             raise BuildError(f"no kernel kind {kind!r}; {hint}known kinds: {', '.join(sorted(KINDS))}")
 
 

@@ -11,10 +11,10 @@ from typing import Any
 
 from nn_meter.errors import ModelFormatError
 from nn_meter.frontends._protobuf import WireError
-from nn_meter.frontends._source import head, opened, path_of, title
+from nn_meter.frontends._source import Shapes, head, opened, path_of, title
 from nn_meter.frontends.onnx import wire
 from nn_meter.frontends.onnx.external import External
-from nn_meter.frontends.onnx.inputs import Asked, Shapes, Values
+from nn_meter.frontends.onnx.inputs import Asked, Values
 from nn_meter.frontends.onnx.reading import Reading
 from nn_meter.ir import Graph
 

@@ -46,7 +46,7 @@ def _branch(
     graph = bodies[taken]
     if len(graph.outputs) != len(outputs):
         raise GraphError(f"{reading.where}: node {label!r} (If): its {taken} has {len(graph.outputs)} outputs")
-    _written_out(reading, graph, {}, outputs, reading.unique(raw.name, label), scope)
+    _written_out(reading, graph, {}, outputs, reading.unique(label, raw.name), scope)
 
 
 def _loop(
@@ -65,7 +65,7 @@ def _loop(
     limit = min((each for each in (count, most) if each is not None), default=None)
     going = bool(start.value[0]) if start is not None and start.value else True
     early = start is not None and not start.value  # the data may end it before its count does
-    asked, label = label, reading.unique(raw.name, label)
+    asked, label = label, reading.unique(label, raw.name)
     collected: list[list[str]] = [[] for _ in range(width)]
     step = 0
     condition = given[1]
@@ -116,7 +116,7 @@ def _scan(
     if not isinstance(scanned, int) or not 0 < scanned <= len(inputs) or len(graph.inputs) != len(inputs):
         raise GraphError(f"{reading.where}: node {label!r} (Scan) says no count of scanned inputs that fits its body")
     carried, sources = list(inputs[:-scanned]), inputs[-scanned:]
-    asked, label = label, reading.unique(raw.name, label)
+    asked, label = label, reading.unique(label, raw.name)
     slices = []
     for index, source in enumerate(sources):
         axis = _listed(raw, "scan_input_axes", index)
@@ -156,7 +156,7 @@ def _map(
     first = reading.sequences.get(inputs[0]) if inputs else None
     if first is None or len(graph.inputs) != len(inputs) or len(graph.outputs) < len(outputs):
         raise GraphError(f"{reading.where}: node {label!r} (SequenceMap) maps no sequence that fits its body")
-    label = reading.unique(raw.name, label)
+    label = reading.unique(label, raw.name)
     collected: list[list[str]] = [[] for _ in graph.outputs]
     for step in range(len(first)):
         name = f"{label}/{step}"

@@ -10,16 +10,13 @@ from dataclasses import dataclass, field
 from numbers import Integral
 
 from nn_meter.errors import GraphError, InputError
-from nn_meter.frontends._source import DEFAULT_SEQ_LEN, shapes_wanted
+from nn_meter.frontends._source import DEFAULT_SEQ_LEN, Shapes, by_name, shapes_wanted
 from nn_meter.frontends.onnx import wire
 from nn_meter.ir import Tensor
 from nn_meter.limits import DIMENSION, RANK
 
 _TWO = (2, 3)
 """Sizes that advice shows for an input whose shape the file does not state."""
-
-Shapes = Mapping[str, Sequence[int]] | Sequence[int]
-"""Shape by input name, or the one shape of the only input."""
 
 Values = Mapping[str, float | Sequence[float]]
 """Values of tensors by name, one number or all elements in order."""
@@ -80,7 +77,8 @@ class Inputs:
             GraphError: a dimension that nothing settles, a shape that does not fit; says which.
             InputError: a length of text or of its past that the model does not take.
         """
-        given = self._given()
+        stated = {value.name: value.dims or _TWO for value in self._values}
+        given = by_name(stated, self._asked.shapes, self._where)
         for value in self._values:
             self._learn(value, given.get(value.name))
         if self._asked.text:
@@ -105,26 +103,6 @@ class Inputs:
             shape.append(size)
         return tuple(shape)
 
-    def _given(self) -> dict[str, tuple[int, ...]]:
-        names = [value.name for value in self._values]
-        shapes = self._asked.shapes
-        given: dict[str, tuple[int, ...]] = {}
-        if isinstance(shapes, Mapping):
-            given = {key: tuple(shape) for key, shape in shapes.items()}
-        elif shapes is not None:
-            if len(names) != 1:
-                raise GraphError(
-                    f"{self._where}: one shape is given for {len(names)} inputs ({', '.join(names)}); name each: "
-                    + shapes_wanted({value.name: value.dims or _TWO for value in self._values})
-                )
-            given = {names[0]: tuple(shapes)}
-        for key in given:
-            if key not in names:
-                raise GraphError(
-                    f"{self._where}: there is no input {key!r}; the inputs are {', '.join(names)}"
-                )
-        return given
-
     def _learn(self, value: wire.RawValue, shape: tuple[int, ...] | None) -> None:
         """What a given shape says of the symbols and of the batch."""
         if shape is None:
@@ -134,10 +112,6 @@ class Inputs:
             raise GraphError(
                 f"{self._where}: the input {value.name!r} has {len(value.dims)} dimensions, "
                 f"the given shape {shape}"
-            )
-        if any(dim < 0 for dim in shape):
-            raise GraphError(
-                f"{self._where}: the shape {shape} given for the input {value.name!r} is negative"
             )
         for dim, size in zip(value.dims or (), shape, strict=False):
             if isinstance(dim, str) and dim:

@@ -9,6 +9,7 @@ from math import prod
 from types import MappingProxyType
 
 from nn_meter.errors import GraphError, InputError, UnsupportedOperatorError
+from nn_meter.frontends._names import Names
 from nn_meter.frontends.onnx import control, sequences, wire
 from nn_meter.frontends.onnx.external import External
 from nn_meter.frontends.onnx.inputs import Asked, Inputs
@@ -56,9 +57,7 @@ class Reading:
         self._asked = asked
         self._unused = {*asked.values, *asked.counts}
         self._nodes: list[Node] = []
-        self._given = {node.name for node in raw.nodes if node.name}
-        self._taken: set[str] = set()
-        self._counts: dict[str, int] = {}
+        self.unique = Names({node.name for node in raw.nodes if node.name}).unique
         self._kept = self._inlined = self._letters = 0
         self._sizes: dict[int, int] = {}
         self._stated: dict[str, wire.RawValue] | None = None
@@ -240,7 +239,7 @@ class Reading:
                 attrs = {**defaults, **attrs}
                 if op_type in _FLATTENING and self._flattened(raw, label, inputs, outputs, attrs):
                     return
-        name = self.unique(f"{scope.prefix}{raw.name}" if raw.name else "", label)
+        name = self.unique(label, f"{scope.prefix}{raw.name}" if raw.name else "")
         given = MappingProxyType(attrs) if attrs else NO_ATTRS
         self._place(Node(name, op_type, tuple(inputs), tuple(outputs), given, raw.domain))
 
@@ -287,7 +286,7 @@ class Reading:
         rows, done = f"{label}/rows", f"{label}/done"
         empty = {"allowzero": 1} if 0 in x.shape else {}  # else a 0 would be taken from the input
         self.write("Reshape", rows, (x.name, matrix.name), (rows,), **empty)
-        name = self.unique(raw.name, label)
+        name = self.unique(label, raw.name)
         older = MappingProxyType({**attrs, "axis": -1, "opset": 12})
         self._place(Node(name, raw.op_type, (rows,), (done,), older))
         self.write("Reshape", done, (done, back.name), (outputs[0],), allowzero=1)
@@ -368,18 +367,6 @@ class Reading:
             fixed.append(replace(tensor, shape=tuple(shape)))
         return fixed
 
-    def unique(self, given: str, label: str) -> str:
-        """``label``, or with a number behind it where it is taken: the first of equal names keeps it."""
-        count = self._counts.get(label, 0)
-        found = f"{label}_{count}" if count else label
-        while found in self._taken or (found != given and found in self._given):
-            count += 1
-            found = f"{label}_{count}"
-        if count:
-            self._counts[label] = count
-        self._taken.add(found)
-        return found
-
     def _attrs(self, raw: wire.RawNode, label: str, scope: Scope) -> dict[str, Attr]:
         attrs: dict[str, Attr] = {}
         for key, stated in raw.attrs.items():
@@ -416,7 +403,7 @@ class Reading:
         """Put the nodes of a function of the model in the place of its call."""
         if len(raw.inputs) > len(function.inputs) or len(raw.outputs) > len(function.outputs):
             raise GraphError(f"{self.where}: node {label!r} gives its function {raw.op_type!r} too much")
-        label = self.unique(label if raw.name else "", label)
+        label = self.unique(label, label if raw.name else "")
         given = [scope[read] for read in raw.inputs]
         own = dict(zip(function.inputs, given + [""] * (len(function.inputs) - len(given)), strict=True))
         values = {**function.defaults}

@@ -12,10 +12,10 @@ from typing import Any
 
 from nn_meter.errors import GraphError, ModelFormatError
 from nn_meter.frontends._protobuf import WireError
-from nn_meter.frontends._source import existing_file, head, opened, path_of, title
+from nn_meter.frontends._source import Shapes, existing_file, head, opened, path_of, title
 from nn_meter.frontends.tensorflow import keras, wire
 from nn_meter.frontends.tensorflow.flow import flatten, value_key
-from nn_meter.frontends.tensorflow.graph import Shapes, build
+from nn_meter.frontends.tensorflow.graph import build
 from nn_meter.ir import Graph
 
 name = "tensorflow"

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from nn_meter.errors import GraphError, ModelError, ModelFormatError, UnsupportedOperatorError
-from nn_meter.frontends._source import by_name, shapes_wanted
+from nn_meter.frontends._source import Shapes, by_name, shapes_wanted
 from nn_meter.frontends.tensorflow.attrs import dimensions, text
 from nn_meter.frontends.tensorflow.dilation import dilated
 from nn_meter.frontends.tensorflow.flow import Flow, Op
@@ -14,9 +14,6 @@ from nn_meter.frontends.tensorflow.lowering import Lowering, Shape, image
 from nn_meter.frontends.tensorflow.operators import OPERATORS, Role
 from nn_meter.frontends.tensorflow.spatial import channels_last
 from nn_meter.ir import Graph, Node, Tensor, verify
-
-Shapes = Mapping[str, Sequence[int]] | Sequence[int]
-"""Shape by input name, or the one shape of the only input."""
 
 PLACEHOLDERS = frozenset({"Placeholder", "PlaceholderV2", "PlaceholderWithDefault"})
 
@@ -54,7 +51,9 @@ def build(
     lowering = Lowering(source, _images(ops))
     inputs = {op.name: input_names.get(op.name, op.name) for op in ops if _is_input(op)}
     stated = {inputs[op.name]: dimensions(op, "shape") or UNKNOWN for op in ops if op.name in inputs}
-    given = _given(stated, shapes, source)
+    if isinstance(shapes, Mapping):  # by the name of its value, too
+        shapes = {key if key in stated else key.removesuffix(":0"): shape for key, shape in shapes.items()}
+    given = by_name(stated, shapes, source)
     assumed = list(notes)
     for op in ops:
         if op.name in inputs:
@@ -125,18 +124,6 @@ def _images(ops: Sequence[Op]) -> frozenset[str]:
             marked.append(op.name)
     images = {find(name) for name in marked}
     return frozenset(op.name for op in ops if find(op.name) in images)
-
-
-def _given(names: Mapping[str, Shape], shapes: Shapes | None, source: str) -> dict[str, Shape]:
-    given = {}
-    for key, shape in by_name(names, shapes, source).items():
-        name = key if key in names else key.removesuffix(":0")
-        if name not in names:
-            raise ModelError(f"{source}: there is no input {key!r}; the inputs are {', '.join(names)}")
-        if any(dim < 0 for dim in shape):
-            raise ModelError(f"{source}: the shape {tuple(shape)} given for the input {key!r} is negative")
-        given[name] = tuple(shape)
-    return given
 
 
 def _add_input(lowering: Lowering, op: Op, name: str, given: Shape | None, notes: list[str]) -> None:

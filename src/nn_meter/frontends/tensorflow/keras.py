@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nn_meter.errors import GraphError, ModelError, ModelFormatError, needed
-from nn_meter.frontends._source import by_name, shapes_wanted
-
-Shapes = Mapping[str, Sequence[int]] | Sequence[int]
+from nn_meter.frontends._source import Shapes, by_name, shapes_wanted
 
 _PURPOSE = "reading a Keras model"
 
@@ -71,7 +69,7 @@ def trace(model: Any, where: str, shapes: Shapes | None) -> Traced:
             f"{where}: the Keras model is not built, so its inputs are unknown; call it once, or build it"
         )
     names = [str(tensor.name).partition(":")[0] for tensor in inputs]
-    given = _by_name(dict(zip(names, (tuple(tensor.shape) for tensor in inputs), strict=True)), shapes, where)
+    given = by_name({name: tuple(each.shape) for name, each in zip(names, inputs, strict=True)}, shapes, where)
     notes: list[str] = []
     specs = [
         tensorflow.TensorSpec(
@@ -117,16 +115,6 @@ def _shape(captured: Any) -> tuple[int, ...]:
 def _dtype(captured: Any) -> Any:
     data = getattr(captured, "_handle_data", None)
     return data.shape_and_type[0].dtype if data is not None and data.shape_and_type else captured.dtype
-
-
-def _by_name(
-    stated: Mapping[str, Sequence[int | None]], shapes: Shapes | None, where: str
-) -> dict[str, tuple[int, ...]]:
-    given = by_name(stated, shapes, where)
-    for key in given:
-        if key not in stated:
-            raise ModelError(f"{where}: there is no input {key!r}; the inputs are {', '.join(stated)}")
-    return {key: tuple(shape) for key, shape in given.items()}
 
 
 def _fixed(

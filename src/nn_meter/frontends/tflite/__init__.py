@@ -11,9 +11,9 @@ import numpy as np
 
 from nn_meter.errors import ModelFormatError, UnsupportedOperatorError
 from nn_meter.frontends._names import Names
-from nn_meter.frontends._source import head, opened, path_of, title
+from nn_meter.frontends._source import Shapes, head, opened, path_of, title
 from nn_meter.frontends.tensorflow.flow import Flow, Op
-from nn_meter.frontends.tensorflow.graph import Shapes, build
+from nn_meter.frontends.tensorflow.graph import build
 from nn_meter.frontends.tensorflow.wire import KEPT_ELEMENTS, Constant
 from nn_meter.frontends.tflite.flatbuffer import Table, root
 from nn_meter.frontends.tflite.operators import ACTIVATIONS, CODES, CONTROL_FLOW, OPERATORS, Row, attributes
