@@ -160,12 +160,7 @@ def connect_backend(backend_name: str) -> BaseBackend:
     return backend
 
 
-def _place(backend: plugins.Plugin) -> tuple[bool, str]:
-    ours = backend.origin != "registered"
-    return not ours, backend.name if ours else ""
-
-
 def list_backends() -> list[str]:
     """Names of all backends; a star marks those that were registered."""
-    every = sorted(plugins.listed("backend"), key=_place)
-    return [f"* {each.name}" if each.origin == "registered" else each.name for each in every]
+    ours = sorted(each.name for each in plugins.listed("backend") if each.origin != "registered")
+    return ours + [f"* {each.name}" for each in plugins.registered("backend")]

@@ -84,15 +84,9 @@ KERNELS: Mapping[str, BuilderKernel] = MappingProxyType(
 )
 """nn-Meter's sixteen predictors: what is built by default."""
 
+_ALL_CONVOLUTIONS = _convolutions("conv", _CONV, 10000) | _convolutions("dwconv", _DWCONV, 5000)
 OTHER_KERNELS: Mapping[str, BuilderKernel] = MappingProxyType(
-    {
-        name: kernel
-        for name, kernel in {
-            **_convolutions("conv", _CONV, 10000),
-            **_convolutions("dwconv", _DWCONV, 5000),
-        }.items()
-        if name not in KERNELS
-    }
+    {name: kernel for name, kernel in _ALL_CONVOLUTIONS.items() if name not in KERNELS}
 )
 """Kernels that nn-Meter builds on request."""
 

@@ -174,12 +174,9 @@ def build_predictor_for_kernel(
     for number in range(1, iteration):
         if not large:
             break
-        name = f"finegrained{number}{suffix}"
-        new = sample_and_profile_kernel_data(
-            kernel_type, finegrained_sample_num, backend, "finegrained", large, name
-        )
-        data = merge_info(new, data)
-        forest, _, large = _trained(kernel_type, data, backend, error_threshold, name, predict_label)
+        mark = f"finegrained{number}{suffix}"
+        data = _refined(kernel_type, data, backend, finegrained_sample_num, large, mark)
+        forest, _, large = _trained(kernel_type, data, backend, error_threshold, mark, predict_label)
     return forest, data
 
 
@@ -219,10 +216,7 @@ def build_adaptive_predictor_by_data(
         kernel_type, data, backend, error_threshold, predict_label=predict_label
     )
     if large:
-        new = sample_and_profile_kernel_data(
-            kernel_type, finegrained_sample_num, backend, "finegrained", large, name
-        )
-        data = merge_info(new, data)
+        data = _refined(kernel_type, data, backend, finegrained_sample_num, large, name)
         forest, _, _ = _trained(kernel_type, data, backend, error_threshold, name, predict_label)
     return forest, data
 
@@ -293,6 +287,13 @@ def _joined(source: Any) -> Models:
     for file in files:
         joined = merge_info(read_results(file), joined)
     return joined
+
+
+def _refined(
+    kernel: str, data: Models, backend: str, count: int, large: Sequence[Config], mark: str
+) -> Models:
+    """``data`` and what is sampled around its large errors."""
+    return merge_info(sample_and_profile_kernel_data(kernel, count, backend, "finegrained", large, mark), data)
 
 
 def _trained(

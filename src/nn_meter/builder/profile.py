@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +120,7 @@ def _each(
 ) -> int:
     """Work through the models that are not skipped, saving in between; how many succeeded."""
     count = 0
-    for name, model in _entries(models):
+    for name, model in (entry for module in models.values() for entry in module.items()):
         if skipped(model):
             continue
         try:
@@ -136,8 +136,3 @@ def _each(
             save()
     save()
     return count
-
-
-def _entries(models: Models) -> Iterator[tuple[str, dict[str, Any]]]:
-    for module in models.values():
-        yield from module.items()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import re
 import shlex
-from pathlib import Path
 
-from nn_meter.cli.measure import add_backend_arguments
+from nn_meter.cli.measure import add_backend_arguments, settings_of
+from nn_meter.cli.models import keep
 from nn_meter.cli.output import OK, progress, say, stoppable
 from nn_meter.errors import BuildError, RuleError
 
@@ -50,8 +50,6 @@ def run(args: argparse.Namespace) -> int:
     """Build, register, say what came out."""
     from nn_meter.building import BuildPlan, build
     from nn_meter.kernels.rules import load_rules
-    from nn_meter.predictors import bundle as bundles
-    from nn_meter.predictors.registration import register_bundle
     from nn_meter.settings import data_folder
     from nn_meter.storage import Fields, exists, plain_name, read_json
 
@@ -70,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     devices = args.device or ["local"]
     plan = BuildPlan(
         args.backend,
-        {} if args.threads is None else {"threads": args.threads},
+        settings_of(args),
         seconds(args.budget),
         seed=args.seed,
         kinds=tuple(args.kinds) if args.kinds else None,
@@ -87,18 +85,14 @@ def run(args: argparse.Namespace) -> int:
             rules=rules,
             progress=progress("building"),
         )
-    if args.output:
-        bundles.save(bundle, Path(args.output))
-    info = register_bundle(bundle)
-    for note in bundle.notes:
-        say(note)
+    kept = keep(bundle, args.output)
     for kind in bundle.kinds.values():
         error = (
             f", median error {kind.errors['median_ape']:.1f} % on held-out networks" if kind.errors else ""
         )
         say(f"[Kernel] {kind.kind}: {kind.rows} measurements{error}")
-    say(f"Successfully register predictor: {info.name}")
-    say(f"ask it: nn-meter predict --predictor {info.name} MODEL")
+    say(f"Successfully register predictor: {kept}")
+    say(f"ask it: nn-meter predict --predictor {kept} MODEL")
     if args.output:
         path = shlex.quote(args.output)
         say(f"on another machine: nn-meter predict --predictor {path} MODEL")

@@ -7,7 +7,7 @@ import json
 import re
 
 from nn_meter.cli.build import seconds
-from nn_meter.cli.measure import add_backend_arguments
+from nn_meter.cli.measure import add_backend_arguments, settings_of
 from nn_meter.cli.output import OK, progress, say, stoppable
 from nn_meter.errors import BuildError
 from nn_meter.storage import exists, plain_name, write
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
         )
     plan = DetectionPlan(
         args.backend,
-        {} if args.threads is None else {"threads": args.threads},
+        settings_of(args),
         seconds(args.budget),
         args.method,
         tuple(args.cases or ()),

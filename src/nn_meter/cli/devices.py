@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from nn_meter.cli.output import FAILED, OK, say
 from nn_meter.errors import InputError
-from nn_meter.storage import legible
+from nn_meter.report.lines import columns
 
 _CHECK_S = 120.0
 """Longest time for one runtime to answer: some import for half a minute on a small board."""
@@ -46,10 +46,7 @@ def _listed() -> int:
 
 
 def _print_table(rows: Sequence[Iterable[str]]) -> None:
-    legibly = [[legible(each) or "-" for each in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*legibly, strict=True)]
-    for row in legibly:
-        print("  ".join(each.ljust(width) for each, width in zip(row, widths, strict=True)).rstrip())
+    print("\n".join(columns([[each or "-" for each in row] for row in rows])))
 
 
 def _add(name: str, address: str) -> int:

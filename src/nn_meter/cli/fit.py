@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from nn_meter.cli.output import note, say
+from nn_meter.cli.models import keep
+from nn_meter.cli.output import OK, note, say
 
 
 def configure(parser: argparse.ArgumentParser, command: str) -> None:
@@ -46,10 +47,11 @@ def fit(args: argparse.Namespace) -> int:
     from nn_meter.devices.sheet import read_sheet
     from nn_meter.errors import BuildError
     from nn_meter.fitting import adapt, estimate, fit
+    from nn_meter.predictors.catalogue import load_predictor
 
     if bool(args.tables) == bool(args.sheet):
         raise BuildError("name tables of measurements to fit, or the data sheet of a GPU (--sheet): one of them")
-    bases = [_bundle(name) for name in args.base or ()]
+    bases = [load_predictor(name) for name in args.base or ()]
     if args.sheet:
         bundle = estimate(read_sheet(args.sheet), bases, name=args.name, version=args.predictor_version)
     elif bases:
@@ -57,20 +59,22 @@ def fit(args: argparse.Namespace) -> int:
         bundle = adapt(records, bases, name=args.name, version=args.predictor_version).bundle
     else:
         bundle = fit(_records(args, args.tables), name=args.name, version=args.predictor_version)
-    return _register(bundle, args.output)
+    say(f"Successfully register predictor: {keep(bundle, args.output)}")
+    return OK
 
 
 def adapt(args: argparse.Namespace) -> int:
     """Adapt, register, say what came out and what to measure next."""
     from nn_meter.errors import BuildError
     from nn_meter.fitting import adapt, shipped_bases
+    from nn_meter.predictors.catalogue import load_predictor
 
     if args.suggest < 0:
         raise BuildError(f"--suggest {args.suggest}: a number of models to name, 0 for none")
     records = _records(args, args.measured)
     if args.known:
         return _transfer(args, records)
-    bases = [_bundle(name) for name in args.base] if args.base else shipped_bases(records)
+    bases = [load_predictor(name) for name in args.base] if args.base else shipped_bases(records)
     found = adapt(
         records,
         bases,
@@ -79,10 +83,10 @@ def adapt(args: argparse.Namespace) -> int:
         candidates=args.candidates,
         suggest=args.suggest,
     )
-    code = _register(found.bundle, args.output)
+    say(f"Successfully register predictor: {keep(found.bundle, args.output)}")
     for each in found.next:
         say(f"measure next: {each}")
-    return code
+    return OK
 
 
 def _transfer(args: argparse.Namespace, records: Any) -> int:
@@ -106,13 +110,13 @@ def _transfer(args: argparse.Namespace, records: Any) -> int:
     found = Transfer(known)
     write(Path(args.output), found.table(measured))
     doubt = sorted(found.predict(measured)[1])[len(known.networks) // 2]
-    print(
-        f"(nn-Meter) {len(known.networks)} networks predicted from {len(measured)} measured and "
+    say(
+        f"{len(known.networks)} networks predicted from {len(measured)} measured and "
         f"{len(known.devices)} known devices; typical standard deviation {doubt:.1%}"
     )
     for number in found.most_telling(args.suggest, tuple(measured)):
         say(f"measure next: {known.networks[number]}")
-    return 0
+    return OK
 
 
 def _say_left_out(found: Any) -> None:
@@ -135,24 +139,3 @@ def _records(args: argparse.Namespace, tables: list[str]) -> Any:
         found += read_csv(Path(table), around)
     _say_left_out(found)
     return found.records
-
-
-def _bundle(name: str) -> Any:
-    from nn_meter.predictors.bundle import load
-    from nn_meter.predictors.catalogue import load_predictor
-    from nn_meter.storage import exists
-
-    return load(name) if exists(name) else load_predictor(name)
-
-
-def _register(bundle: Any, output: str | None) -> int:
-    from nn_meter.predictors.bundle import save
-    from nn_meter.predictors.registration import register_bundle
-
-    if output:
-        save(bundle, Path(output))
-    info = register_bundle(bundle)
-    for text in bundle.notes:
-        say(text)
-    say(f"Successfully register predictor: {info.name}")
-    return 0

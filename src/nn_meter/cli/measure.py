@@ -37,6 +37,11 @@ def add_backend_arguments(
         parser.add_argument("--device", default="local", metavar="ADDRESS", help=f"where it runs: {where}")
 
 
+def settings_of(args: argparse.Namespace) -> dict[str, Any]:
+    """The backend's settings that ``args`` name."""
+    return {} if args.threads is None else {"threads": args.threads}
+
+
 def backend_of(args: argparse.Namespace) -> Named:
     """The backend that ``args`` name.
 
@@ -45,7 +50,7 @@ def backend_of(args: argparse.Namespace) -> Named:
     """
     from nn_meter.backends import Named
 
-    named = Named(args.backend, {} if args.threads is None else {"threads": args.threads})
+    named = Named(args.backend, settings_of(args))
     named.load()
     return named
 

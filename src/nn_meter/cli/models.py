@@ -6,13 +6,15 @@ import argparse
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nn_meter.cli.output import OK, exit_code, note, progress, tracked, unexpected
+from nn_meter.cli.output import OK, exit_code, note, progress, say, tracked, unexpected
 from nn_meter.errors import InputError, NnMeterError
 
 if TYPE_CHECKING:
     from nn_meter.api import Predictor
+    from nn_meter.predictors.bundle import Bundle
     from nn_meter.predictors.prediction import Prediction
 
 _FILES = (
@@ -185,6 +187,20 @@ def load_predictor(name: str | None, version: str | None) -> Predictor:
     from nn_meter.api import load_latency_predictor
 
     return load_latency_predictor(name, version, progress=progress(f"fetching {name or 'the predictor'}"))
+
+
+def keep(bundle: Bundle, output: str | None) -> str:
+    """Register a predictor that was made, written to ``output`` too where that is asked for; says its notes, returns
+    its name."""
+    from nn_meter.predictors.bundle import save
+    from nn_meter.predictors.registration import register_bundle
+
+    if output:
+        save(bundle, Path(output))
+    name = register_bundle(bundle).name
+    for text in bundle.notes:
+        say(text)
+    return name
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from nn_meter.errors import InputError, StorageError
 from nn_meter.progress import Progress
+from nn_meter.report.lines import PREFIX
 from nn_meter.storage import legible
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def note(text: str) -> None:
 
 def say(text: str) -> None:
     """One line on stdout as nn-Meter's begin, whatever ``text`` holds."""
-    print(f"(nn-Meter) {legible(text, LINE_LETTERS)}")
+    print(f"{PREFIX} {legible(text, LINE_LETTERS)}")
 
 
 def window() -> tuple[int, int] | None:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from nn_meter.cli.output import OK
-from nn_meter.report.lines import PREFIX
-from nn_meter.storage import legible
+from nn_meter.cli.output import OK, say
 
 _MODULES = ("backend", "operator", "testcase", "kernel")
 _PER_IMPLEMENT = ("operator", "testcase")
@@ -39,7 +37,7 @@ def register(args: argparse.Namespace) -> int:
 
     kind, meta = _asked(args)
     name = registration.register(meta).name if kind == "predictor" else plugins.register(kind, meta).name
-    print(f"{PREFIX} Successfully register {kind}: {legible(name)}")
+    say(f"Successfully register {kind}: {name}")
     return OK
 
 
@@ -57,7 +55,7 @@ def unregister(args: argparse.Namespace) -> int:
     else:
         plugins.unregister(kind, asked)
         name = asked
-    print(f"{PREFIX} Successfully unregister {legible(name)}.")
+    say(f"Successfully unregister {name}.")
     return OK
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from nn_meter.cli.output import OK
-from nn_meter.report.lines import PREFIX
+from nn_meter.cli.output import OK, say
 
 
 def configure(parser: argparse.ArgumentParser, command: str) -> None:
@@ -35,8 +34,8 @@ def export(args: argparse.Namespace) -> int:
     bundle = load_predictor(args.predictor, args.predictor_version).bundle
     target = Path(args.output or f"{bundle.name}.zip")
     save(bundle, target)
-    print(f"{PREFIX} {bundle.name} {bundle.version} written to {target}")
-    print(f"{PREFIX} ask it: nn-meter predict --predictor {target} MODEL")
+    say(f"{bundle.name} {bundle.version} written to {target}")
+    say(f"ask it: nn-meter predict --predictor {target} MODEL")
     return OK
 
 
@@ -44,5 +43,5 @@ def use(args: argparse.Namespace) -> int:
     """Note the choice."""
     from nn_meter.predictors import catalogue
 
-    print(f"{PREFIX} {catalogue.choose(args.predictor)} answers where no predictor is named")
+    say(f"{catalogue.choose(args.predictor)} answers where no predictor is named")
     return OK

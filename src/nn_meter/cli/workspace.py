@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
+from nn_meter.cli.output import OK, say
 from nn_meter.errors import InputError
-from nn_meter.report.lines import PREFIX
 
 
 def configure(parser: argparse.ArgumentParser, command: str) -> None:
@@ -36,11 +36,11 @@ def create(args: argparse.Namespace) -> int:
         raise InputError(f"--{platform}-workspace: the path is empty; name a folder")
     config = PLATFORMS[platform] if platform in PLATFORMS else _registered_config(args.backend)
     workspace = create_workspace(path, config)
-    print(
-        f"{PREFIX} Workspace {workspace} for {platform} platform has been created. "
+    say(
+        f"Workspace {workspace} for {platform} platform has been created. "
         f"Users could edit experiment config in {workspace / 'configs'}/."
     )
-    return 0
+    return OK
 
 
 def connect(args: argparse.Namespace) -> int:
@@ -50,8 +50,8 @@ def connect(args: argparse.Namespace) -> int:
 
     builder_config.init(args.workspace)
     connect_backend(args.backend).test_connection()
-    print(f"{PREFIX} hello backend !")
-    return 0
+    say("hello backend !")
+    return OK
 
 
 def _registered_config(name: str | None) -> Mapping[str, Any] | None:

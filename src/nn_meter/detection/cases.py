@@ -190,22 +190,25 @@ BASIC: tuple[FusionCase, ...] = tuple(
 )
 """nn-Meter's pairs, in its order."""
 
-CHAINS: tuple[FusionCase, ...] = tuple(
-    FusionCase(tuple(text.split()), domain)
-    for domain, texts in {
+def _cases(texts_by_domain: Mapping[str, Iterable[str]]) -> tuple[FusionCase, ...]:
+    return tuple(
+        FusionCase(tuple(text.split()), domain) for domain, texts in texts_by_domain.items() for text in texts
+    )
+
+
+CHAINS = _cases(
+    {
         "map": (
             "conv bn relu", "conv bn add", "conv bn hswish", "conv add relu", "conv relu add",
             "dwconv bn relu", "dwconv bn hswish", "dwconv add relu",
         ),
         "vector": ("fc add relu", "fc relu add"),
-    }.items()
-    for text in texts
+    }
 )  # fmt: skip
 """Rules over three operators."""
 
-TODAY: tuple[FusionCase, ...] = tuple(
-    FusionCase(tuple(text.split()), domain)
-    for domain, texts in {
+TODAY = _cases(
+    {
         "map": (
             "conv Gelu", "conv HardSwish", "conv Swish", "conv maxpool", "conv mul", "conv Sigmoid",
             "convtrans bn", "dwconv Gelu", "dwconv HardSwish", "dwconv Swish", "bn add", "bn conv",
@@ -217,8 +220,7 @@ TODAY: tuple[FusionCase, ...] = tuple(
             "add Softmax", "add LayerNormalization", "LayerNormalization add", "LayerNormalization fc",
             "Softmax fc", "Gelu fc", "fc QuantizeLinear", "DequantizeLinear fc",
         ),
-    }.items()
-    for text in texts
+    }
 )  # fmt: skip
 """Pairs of transformers, of mobile and of quantised networks."""
 

@@ -156,12 +156,8 @@ def _halves(b: GraphBuilder, x: str, s: Sizes) -> tuple[str, ...]:
     return b.multi("Split", (x, b.const((half, b.shape(x)[1] - half))), 2, axis=1)
 
 
-def _quantize(b: GraphBuilder, x: str, s: Sizes) -> tuple[str, ...]:
-    return (b.op("QuantizeLinear", x, b.const(0.02, "float32"), b.const(128, "uint8")),)
-
-
-def _dequantize(b: GraphBuilder, x: str, s: Sizes) -> tuple[str, ...]:
-    return (b.op("DequantizeLinear", x, b.const(0.02, "float32"), b.const(128, "uint8")),)
+def _quantised(op_type: str) -> Drawing:
+    return lambda b, x, s: (b.op(op_type, x, b.const(0.02, "float32"), b.const(128, "uint8")),)
 
 
 DRAWINGS: Mapping[str, Drawing] = MappingProxyType(
@@ -186,11 +182,11 @@ DRAWINGS: Mapping[str, Drawing] = MappingProxyType(
         "se": _squeeze_excite,
         "sigmoid": _unary("Sigmoid"),
         "split": _halves,
-        "DequantizeLinear": _dequantize,
+        "DequantizeLinear": _quantised("DequantizeLinear"),
         "Gelu": _unary("Gelu"),
         "HardSwish": _unary("HardSwish"),
         "LayerNormalization": _layer_norm,
-        "QuantizeLinear": _quantize,
+        "QuantizeLinear": _quantised("QuantizeLinear"),
         "Sigmoid": _unary("Sigmoid"),
         "Softmax": _unary("Softmax"),
         "Swish": _silu,

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nn_meter.devices.device import Device, counted
-from nn_meter.devices.link import Finished, LocalLink, ProcessChannel, addressed
+from nn_meter.devices.link import Finished, LocalLink, ProcessChannel, addressed, unshelled
 from nn_meter.errors import DeviceError
 from nn_meter.settings import DEVICE
 from nn_meter.storage import legible
@@ -35,8 +35,6 @@ _GRACE_S = 5.0
 _AWAY = re.compile(r"device '.*' not found|no devices|device offline|device unauthorized")
 """What the client says before it did anything."""
 _TIMED_OUT = 124
-_SIGNALS = 128
-"""A shell's exit status for a program that died of signal n is 128 + n."""
 
 REFUSALS: tuple[tuple[str, str], ...] = (
     (
@@ -108,8 +106,7 @@ class AdbLink:
                 if (found := re.search(pattern, said)) is not None:
                     words = {"program": command[0], "name": Path(command[0]).name, "abi": self._abi()}
                     raise DeviceError(f"{command[0]} on {self}: {legible(found[0])}: {advice.format(**words)}")
-        status = _SIGNALS - done.status if done.status > _SIGNALS else done.status
-        return Finished(status, done.stdout, done.stderr)
+        return Finished(unshelled(done.status), done.stdout, done.stderr)
 
     def put(self, path: Path, folder: str = FOLDER) -> str:
         """Put a file into ``folder`` there; its path.

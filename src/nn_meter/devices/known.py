@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from nn_meter.devices.device import Device
 from nn_meter.errors import DeviceError
@@ -70,8 +71,7 @@ def name(called: str, address: str) -> Known:
                 f"{called!r} is {taken.address} already; choose another name, or first run nn-meter devices remove "
                 f"{called}"
             )
-        before = next((each for each in known() if each.address == address), Known(address))
-        return _put(replace(before, name=called))
+        return _put(address, name=called)
 
 
 def seen(address: str, device: Device) -> Known:
@@ -80,11 +80,11 @@ def seen(address: str, device: Device) -> Known:
     Raises:
         StorageError: it cannot be kept.
     """
+    now = datetime.now(UTC).isoformat(timespec="seconds")
     with locked(file().with_suffix(".lock")):
-        before = next((each for each in known() if each.address == address), Known(address))
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        facts = {"processor": device.processor or device.name, "cores": device.cores or 0, "system": device.system}
-        return _put(replace(before, seen=now, **facts))  # type: ignore[arg-type]
+        return _put(
+            address, processor=device.processor or device.name, cores=device.cores or 0, system=device.system, seen=now
+        )
 
 
 def forget(which: str) -> Known:
@@ -104,12 +104,12 @@ def forget(which: str) -> Known:
     return found
 
 
-def _put(row: Known) -> Known:
-    rows = known()
-    at = next((index for index, each in enumerate(rows) if each.address == row.address), len(rows))
-    _write([*rows[:at], row, *rows[at + 1 :]])
-    return row
+def _put(address: str, **told: Any) -> Known:
+    rows = {each.address: each for each in known()}
+    rows[address] = replace(rows.get(address, Known(address)), **told)
+    _write(rows.values())
+    return rows[address]
 
 
-def _write(rows: Sequence[Known]) -> None:
+def _write(rows: Iterable[Known]) -> None:
     write(file(), json.dumps([asdict(row) for row in rows], indent=2) + "\n")

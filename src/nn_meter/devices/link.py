@@ -43,6 +43,14 @@ class Finished:
     stderr: str
 
 
+_SIGNALS = 128
+
+
+def unshelled(status: int) -> int:
+    """The status of a program, as ``Finished`` has it, that a shell tells: 128 + n where signal n ended the program."""
+    return _SIGNALS - status if status > _SIGNALS else status
+
+
 class Channel(Protocol):
     """The standard streams of a program that runs on a device."""
 

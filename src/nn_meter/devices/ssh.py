@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nn_meter import __version__
-from nn_meter.devices.link import ProcessChannel, addressed
+from nn_meter.devices.link import ProcessChannel, addressed, unshelled
 
 _ADDRESS = re.compile(
     r"ssh://(?:(?P<user>[\w.+-]+)@)?(?P<host>[A-Za-z0-9_][\w.%-]*|\[[0-9A-Fa-f:.%\w]+\])(?::(?P<port>\d+))?"
@@ -31,8 +31,6 @@ _OPTIONS = (
 )
 
 _SSH_FAILED = 255
-_SIGNALS = 128
-"""A shell's exit status for a program that died of signal n is 128 + n."""
 
 _WORKER = (
     'd=$(mktemp -d "${TMPDIR:-/tmp}/nn-meter-XXXXXX") || exit 1; '
@@ -149,4 +147,4 @@ class SshChannel(ProcessChannel):
         status = super().wait(timeout_s)
         if status is None or status < 0 or status == _SSH_FAILED:
             return None
-        return _SIGNALS - status if status > _SIGNALS else status
+        return unshelled(status)

@@ -216,7 +216,7 @@ def read(source: object, *, input_shapes: object = None, name: str | None = None
             used = next((o for o in made if tensors[o].shape == wanted), made[0])
             uses.append(used)
         read_somewhere.update(uses)
-        if not uses and kind not in ("Const",):
+        if not uses and kind != "Const":
             for k, shape in enumerate(
                 shapes or ([_nchw(attr["output_shape"][0])] if attr["output_shape"] else [])
             ):

@@ -28,7 +28,7 @@ from nn_meter.kernels.kinds import KINDS
 from nn_meter.kernels.partition import KernelConfig
 from nn_meter.limits import FILE_BYTES, TABLE_ROWS
 from nn_meter.measuring.measure import Measurement
-from nn_meter.measuring.records import Circumstances, MeasuredKernel, Record
+from nn_meter.measuring.records import Circumstances, Record
 from nn_meter.storage import legible, read_bytes, shown
 
 UNITS: Mapping[str, float] = MappingProxyType({"latency_ms": 1.0, "latency_us": 1e-3, "latency_s": 1e3})
@@ -267,8 +267,3 @@ def _value(text: str, type_name: str) -> Any:
     if type_name == "bool":
         return text.lower() in ("yes", "true", "1")
     return whole(text, "a size") if type_name == "int" else text
-
-
-def kernel(kind: str, config: KernelConfig, latency_ms: float) -> MeasuredKernel:
-    """A kernel of a table, if its latency can be one."""
-    return MeasuredKernel(kind, config, plausible(latency_ms))

@@ -19,16 +19,7 @@ from nn_meter.kernels.kinds import ConvConfig, GemmConfig, PiecesConfig, PoolCon
 from nn_meter.kernels.partition import KernelConfig
 from nn_meter.measuring.measure import Measurement
 from nn_meter.measuring.records import Circumstances, MeasuredKernel, Record
-from nn_meter.networks.published import (
-    Published,
-    RowError,
-    header_of,
-    kernel,
-    number,
-    plausible,
-    read_rows,
-    refuse,
-)
+from nn_meter.networks.published import Published, RowError, header_of, number, plausible, read_rows, refuse
 
 SOURCE = "https://github.com/qed-usc/mobile-ml-benchmark (40ba833), arXiv 2210.02620"
 LICENCE = "MIT"
@@ -48,19 +39,16 @@ DEVICES: Mapping[str, tuple[str, str, str]] = MappingProxyType(
 
 _PRECISIONS: Mapping[str, str] = MappingProxyType({"float": "float32", "quant": "int8"})
 
-FAMILIES: tuple[tuple[str, str], ...] = tuple(
-    (prefix, prefix)
-    for prefix in (
-        "mobilenetv3", "mobilenetv2", "mobilenet", "preresnet", "seresnet", "resnext", "resnet", "regnet",
-        "proxylessnas", "efficientnet", "squeezenet", "hardnet", "cvt", "deit", "efficientformer", "mit", "mobilevit",
-        "swin", "vit",
-    )
+FAMILIES = (
+    "mobilenetv3", "mobilenetv2", "mobilenet", "preresnet", "seresnet", "resnext", "resnet", "regnet", "proxylessnas",
+    "efficientnet", "squeezenet", "hardnet", "cvt", "deit", "efficientformer", "mit", "mobilevit", "swin", "vit",
 )  # fmt: skip
+"""Beginnings of names, those before others that begin with them, too."""
 
 
 def family_of(model: str) -> str:
-    """Family of a network by the beginning of its name; the name where there is no row."""
-    return next((family for prefix, family in FAMILIES if model.startswith(prefix)), model)
+    """Family of a network by the beginning of its name; the name where there is none."""
+    return next((family for family in FAMILIES if model.startswith(family)), model)
 
 
 @cache
@@ -122,7 +110,7 @@ def read_gpu_kernels(path: Path) -> Published:
         if latency_ms == 0:
             return None  # below what the profiler resolves
         kind, config = _config(row["operation"], json.loads(row["features"]), row["kernel"])
-        one: MeasuredKernel = kernel(kind, config, latency_ms)
+        one = MeasuredKernel(kind, config, plausible(latency_ms))
         around = circumstances(row["device"], "gpu", "float")
         return Record(row["model"], around, kernels=(one,), family=family_of(row["model"]))
 

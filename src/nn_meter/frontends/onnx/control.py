@@ -74,9 +74,7 @@ def _loop(
         counter = reading.hold(f"{name}/{graph.inputs[0].name}", "int64", step)
         if not condition:
             condition = reading.hold(f"{name}/{graph.inputs[1].name}", "bool", 1)
-        bound = dict(zip((each.name for each in graph.inputs), (counter, condition, *carried), strict=True))
-        results = [f"{name}/result_{index}" for index in range(len(graph.outputs))]
-        _written_out(reading, graph, bound, results, name, scope)
+        results = _step(reading, graph, (counter, condition, *carried), name, scope)
         condition, *carried = results[: len(carried) + 1]
         for kept, result in zip(collected, results[len(carried) + 1 :], strict=True):
             kept.append(result)
@@ -134,9 +132,7 @@ def _scan(
     collected: list[list[str]] = [[] for _ in graph.outputs[len(carried) :]]
     for step, parts in enumerate(zip(*slices, strict=True)):
         name = f"{label}/{step}"
-        bound = dict(zip((each.name for each in graph.inputs), (*carried, *parts), strict=True))
-        results = [f"{name}/result_{index}" for index in range(len(graph.outputs))]
-        _written_out(reading, graph, bound, results, name, scope)
+        results = _step(reading, graph, (*carried, *parts), name, scope)
         carried = results[: len(carried)]
         for kept, result in zip(collected, results[len(carried) :], strict=True):
             kept.append(result)
@@ -161,9 +157,7 @@ def _map(
     for step in range(len(first)):
         name = f"{label}/{step}"
         elements = [reading.sequences[each][step] if each in reading.sequences else each for each in inputs]
-        bound = dict(zip((each.name for each in graph.inputs), elements, strict=True))
-        results = [f"{name}/result_{index}" for index in range(len(graph.outputs))]
-        _written_out(reading, graph, bound, results, name, scope)
+        results = _step(reading, graph, elements, name, scope)
         for kept, result in zip(collected, results, strict=True):
             kept.append(result)
     for kept, out in zip(collected, outputs, strict=False):
@@ -180,6 +174,14 @@ def _body(reading: Reading, raw: wire.RawNode, label: str, name: str) -> wire.Ra
     if not isinstance(body, wire.Subgraph):
         raise GraphError(f"{reading.where}: node {label!r} ({raw.op_type}) has no {name}")
     return reading.body(body.span)
+
+
+def _step(reading: Reading, graph: wire.RawGraph, given: Sequence[str], label: str, scope: Scope) -> list[str]:
+    """Add the nodes of a body once more, ``given`` as its inputs; its results."""
+    bound = dict(zip((each.name for each in graph.inputs), given, strict=True))
+    results = [f"{label}/result_{index}" for index in range(len(graph.outputs))]
+    _written_out(reading, graph, bound, results, label, scope)
+    return results
 
 
 def _given_on(reading: Reading, label: str, carried: Sequence[str], outputs: Sequence[str]) -> None:

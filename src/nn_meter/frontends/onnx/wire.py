@@ -114,14 +114,7 @@ ReadExternal = Callable[[dict[str, str], int], bytes | None]
 """Entries of ``external_data`` and a size in bytes to the bytes, or ``None`` where the file is absent."""
 
 _FORMATS = {
-    "float32": "f",
-    "uint8": "B",
-    "int8": "b",
-    "uint16": "H",
-    "int16": "h",
-    "int32": "i",
-    "int64": "q",
-    "bool": "?",
+    "float32": "f", "uint8": "B", "int8": "b", "uint16": "H", "int16": "h", "int32": "i", "int64": "q", "bool": "?",
     "float16": "e", "float64": "d", "uint32": "I", "uint64": "Q",
 }  # fmt: skip
 _NO_ATTRS: dict[str, AttrValue] = {}
@@ -438,18 +431,7 @@ class GraphReader:
 _OPAQUE = {0x52: "tensors", 0x72: "a type", 0x7A: "types", 0xBA: "sparse tensors"}
 _ABSENT: dict[int, AttrValue] = {1: 0.0, 2: 0, 3: ""}
 # float_data, int32_data, int64_data, double_data, uint64_data; packed and not; "" marks varints.
-_TYPED = {
-    0x22: "f",
-    0x25: "f",
-    0x2A: "",
-    0x28: "",
-    0x3A: "",
-    0x38: "",
-    0x52: "d",
-    0x51: "d",
-    0x5A: "",
-    0x58: "",
-}
+_TYPED = {0x22: "f", 0x25: "f", 0x2A: "", 0x28: "", 0x3A: "", 0x38: "", 0x52: "d", 0x51: "d", 0x5A: "", 0x58: ""}
 
 
 def _dtype(code: int) -> str:

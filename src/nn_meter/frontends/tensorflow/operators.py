@@ -280,10 +280,6 @@ def _local_response(lo: Lowering, op: Op) -> None:
     )  # fmt: skip
 
 
-def _approximation(op: Op) -> dict[str, Attr]:
-    return {"approximate": "tanh" if flag(op, "approximate") else "none"}
-
-
 def _reduction(op_type: str) -> Row:
     return Row(shaping.reduction(op_type), Role.FOLLOW, _FIRST, shaping.keeps_dims)
 
@@ -298,6 +294,16 @@ _AS_IN_ONNX: Final = """
 """
 """Operators over inputs that broadcast, which ONNX has under the same name."""
 
+_CALLED_IN_ONNX: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "AddV2": "Add", "AddN": "Sum", "RealDiv": "Div", "DivNoNan": "Div", "TruncateDiv": "Div", "FloorMod": "Mod",
+        "Maximum": "Max", "Minimum": "Min", "LessEqual": "LessOrEqual", "GreaterEqual": "GreaterOrEqual",
+        "LogicalAnd": "And", "LogicalOr": "Or", "LogicalNot": "Not", "Select": "Where", "SelectV2": "Where",
+        "Inv": "Reciprocal", "IsNan": "IsNaN",
+    }
+)  # fmt: skip
+"""Such operators, which ONNX has under another name."""
+
 OPERATORS: Final[Mapping[str, Row]] = MappingProxyType(
     {
         # what enters and what only names a value
@@ -308,15 +314,11 @@ OPERATORS: Final[Mapping[str, Row]] = MappingProxyType(
         "ZerosLike": Row(_like(0)),
         "OnesLike": Row(_like(1)),
         # convolutions, pools and what else slides over an image
-        "Conv2D": Row(spatial.convolution, Role.IMAGE, _FIRST),
-        "Conv3D": Row(spatial.convolution, Role.IMAGE, _FIRST),
+        **dict.fromkeys(("Conv2D", "Conv3D"), Row(spatial.convolution, Role.IMAGE, _FIRST)),
         "DepthwiseConv2dNative": Row(spatial.depthwise, Role.IMAGE, _FIRST),
-        "Conv2DBackpropInput": Row(spatial.transposed, Role.IMAGE, (2, 3)),
-        "Conv3DBackpropInputV2": Row(spatial.transposed, Role.IMAGE, (2, 3)),
-        "MaxPool": Row(spatial.pool("MaxPool"), Role.IMAGE, _FIRST),
-        "MaxPool3D": Row(spatial.pool("MaxPool"), Role.IMAGE, _FIRST),
-        "AvgPool": Row(spatial.pool("AveragePool"), Role.IMAGE, _FIRST),
-        "AvgPool3D": Row(spatial.pool("AveragePool"), Role.IMAGE, _FIRST),
+        **dict.fromkeys(("Conv2DBackpropInput", "Conv3DBackpropInputV2"), Row(spatial.transposed, Role.IMAGE, (2, 3))),
+        **dict.fromkeys(("MaxPool", "MaxPool3D"), Row(spatial.pool("MaxPool"), Role.IMAGE, _FIRST)),
+        **dict.fromkeys(("AvgPool", "AvgPool3D"), Row(spatial.pool("AveragePool"), Role.IMAGE, _FIRST)),
         "ResizeBilinear": Row(spatial.resize("linear"), Role.IMAGE, _FIRST),
         "ResizeNearestNeighbor": Row(spatial.resize("nearest"), Role.IMAGE, _FIRST),
         "ResizeBicubic": Row(spatial.resize("cubic"), Role.IMAGE, _FIRST),
@@ -324,8 +326,7 @@ OPERATORS: Final[Mapping[str, Row]] = MappingProxyType(
         "SpaceToDepth": Row(spatial.blocks("SpaceToDepth"), Role.IMAGE, _FIRST),
         "LRN": Row(_local_response, Role.IMAGE, _FIRST),
         **{f"FusedBatchNorm{version}": Row(_batch_norm, Role.IMAGE, _FIRST) for version in ("", "V2", "V3")},
-        "BiasAdd": Row(_bias, Role.FOLLOW, _FIRST),
-        "BiasAddV1": Row(_bias, Role.FOLLOW, _FIRST),
+        **dict.fromkeys(("BiasAdd", "BiasAddV1"), Row(_bias, Role.FOLLOW, _FIRST)),
         # products
         "MatMul": Row(_matmul),
         **{f"BatchMatMul{version}": Row(_batch_matmul) for version in ("", "V2", "V3")},
@@ -333,42 +334,25 @@ OPERATORS: Final[Mapping[str, Row]] = MappingProxyType(
         "FullyConnected": Row(_fully_connected),
         # element by element
         **{name: elementwise(name) for name in _AS_IN_ONNX.split()},
-        "AddV2": elementwise("Add"),
-        "AddN": elementwise("Sum"),
-        "RealDiv": elementwise("Div"),
-        "DivNoNan": elementwise("Div"),
+        **{name: elementwise(called) for name, called in _CALLED_IN_ONNX.items()},
         "FloorDiv": _then("Div", "Floor"),
-        "TruncateDiv": elementwise("Div"),
-        "FloorMod": elementwise("Mod"),
-        "Maximum": elementwise("Max"),
-        "Minimum": elementwise("Min"),
-        "SquaredDifference": Row(_squared_difference, Role.FOLLOW),
         "NotEqual": _then("Equal", "Not"),
-        "LessEqual": elementwise("LessOrEqual"),
-        "GreaterEqual": elementwise("GreaterOrEqual"),
-        "LogicalAnd": elementwise("And"),
-        "LogicalOr": elementwise("Or"),
-        "LogicalNot": elementwise("Not"),
-        "Select": elementwise("Where"),
-        "SelectV2": elementwise("Where"),
+        "SquaredDifference": Row(_squared_difference, Role.FOLLOW),
         "Relu6": clip(0.0, 6.0),
         "ReluN1To1": clip(-1.0, 1.0),
         "Relu0To1": clip(0.0, 1.0),
         "LeakyRelu": elementwise("LeakyRelu", lambda op: {"alpha": floating(op, "alpha", 0.2)}),
-        "Gelu": elementwise("Gelu", _approximation),
+        "Gelu": elementwise("Gelu", lambda op: {"approximate": "tanh" if flag(op, "approximate") else "none"}),
         "Erfc": Row(_complement, Role.FOLLOW),
         "Rsqrt": _power(-0.5),
         "Square": Row(_square, Role.FOLLOW),
-        "Inv": elementwise("Reciprocal"),
-        "IsNan": elementwise("IsNaN"),
         "Cast": Row(_cast, Role.FOLLOW),
         "Softmax": softmax("Softmax"),
         "LogSoftmax": softmax("LogSoftmax"),
         "FakeQuantWithMinMaxVars": Row(_fake_quant, Role.FOLLOW, _FIRST),
         "FakeQuantWithMinMaxArgs": Row(_fake_quant, Role.FOLLOW, _FIRST),
         "FakeQuantWithMinMaxVarsPerChannel": Row(_fake_quant, Role.FOLLOW, _FIRST),
-        "Quantize": Row(_quantize, Role.FOLLOW),
-        "Dequantize": Row(_quantize, Role.FOLLOW),
+        **dict.fromkeys(("Quantize", "Dequantize"), Row(_quantize, Role.FOLLOW)),
         # along axes
         "Mean": _reduction("ReduceMean"),
         "Sum": _reduction("ReduceSum"),
@@ -396,8 +380,7 @@ OPERATORS: Final[Mapping[str, Row]] = MappingProxyType(
         "EmbeddingLookup": Row(_embedding),
         "OneHot": Row(shaping.one_hot),
         # shapes
-        "Shape": Row(shaping.shape_of),
-        "ShapeN": Row(shaping.shape_of),
+        **dict.fromkeys(("Shape", "ShapeN"), Row(shaping.shape_of)),
         "Size": Row(shaping.size_of),
         "Rank": Row(shaping.rank_of),
         "Range": Row(shaping.number_range),

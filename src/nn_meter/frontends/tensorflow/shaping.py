@@ -40,12 +40,12 @@ def keeps_axes(op: Op) -> bool:
     return not (integer(op, "shrink_axis_mask") or integer(op, "new_axis_mask"))
 
 
-def _as_shape(lo: Lowering, op: Op, name: str, shape: Shape, suffix: str = "") -> None:
+def _as_shape(lo: Lowering, op: Op, name: str, shape: Shape) -> None:
     """Bind the result as ``shape``, reached by a ``Reshape``, which needs no other axes than the source's."""
     tensor = lo.tensors[name]
     wanted = plain(len(shape)) if tensor.const else lo.wanted(op.output(), len(shape))
-    target = lo.const(op, f"shape{suffix}", tuple(shape[axis] for axis in wanted))
-    lo.bind(op.output(), lo.emit(op, "Reshape", [name, target], suffix)[0], wanted)
+    target = lo.const(op, "shape", tuple(shape[axis] for axis in wanted))
+    lo.give(op, "Reshape", [name, target], wanted)
 
 
 def _squeeze(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from math import prod
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -200,9 +201,7 @@ def _constant(value: int | Bytes) -> Constant:
 def _elements(
     dtype: str, shape: tuple[int, ...], content: Bytes | None, listed: list[tuple[str, Bytes | int]]
 ) -> np.ndarray[Any, Any] | None:
-    size = 1
-    for dim in shape:
-        size *= dim
+    size = prod(shape)
     if size > KEPT_ELEMENTS or dtype in ("string", "resource", "variant", "bfloat16", "int4", "uint4"):
         return None
     kind = np.dtype(dtype)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import struct
 from collections.abc import Sequence
+from math import prod
 from typing import Any, Final
 
 import numpy as np
@@ -135,9 +136,7 @@ class _Reader:
         return self._keys[index]
 
     def _elements(self, tensor: Table, shape: tuple[int, ...], dtype: str) -> np.ndarray[Any, Any] | None:
-        size = 1
-        for dim in shape:
-            size *= dim
+        size = prod(shape)
         if size > KEPT_ELEMENTS or dtype not in np.sctypeDict or dtype.startswith(("str", "complex")):
             return None
         buffer = tensor.integer(2, "I")

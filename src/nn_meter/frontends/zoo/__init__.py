@@ -29,10 +29,6 @@ class Built:
     positions: int | None = None
 
 
-def _no_other(source: Any) -> bool:
-    return False
-
-
 @dataclass(frozen=True, slots=True)
 class Zoo:
     """The front end of one library.
@@ -44,7 +40,7 @@ class Zoo:
     name: str
     names: Callable[[], Sequence[str]]
     build: Callable[[Any], Built]
-    takes: Callable[[Any], bool] = _no_other
+    takes: Callable[[Any], bool] = lambda source: False
     texts: bool = False
     suffixes: tuple[str, ...] = ()
 
