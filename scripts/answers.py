@@ -16,11 +16,11 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import nn_meter
+from nn_meter.networks import FAMILIES
 
 SUFFIXES = (".onnx", ".json", ".gz", ".tflite", ".pb")
 SPREAD = 31
@@ -33,15 +33,9 @@ def models(folders: list[Path], generated: int) -> Iterator[tuple[str, Any]]:
         files = [folder] if folder.is_file() else sorted(p for p in folder.rglob("*") if p.suffix in SUFFIXES)
         yield from ((str(path), path) for path in files)
     if generated:
-        families = import_module(_networks()).FAMILIES
         for number in range(generated):
-            for name, family in families.items():
+            for name, family in FAMILIES.items():
                 yield f"{name}:{SPREAD * number}", family(SPREAD * number)
-
-
-def _networks() -> str:
-    package = Path(nn_meter.__file__).parent
-    return "nn_meter.networks" if (package / "networks").exists() else "nn_meter.datasets.networks"
 
 
 def answer(predictor: nn_meter.Predictor, model: Any) -> dict[str, Any]:

@@ -15,29 +15,19 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from importlib import import_module
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from nn_meter import load_latency_predictor
 from nn_meter.frontends import front_end
+from nn_meter.ir.shapes import infer
 
 SOURCES = ("timm", "torchvision", "hf")
 
 
-def load_predictor(name: str) -> Any | None:
-    """The latency predictor ``name``, or ``None`` where this build has no default one."""
-    try:
-        api = import_module("nn_meter.api")
-        return api.load_latency_predictor(name)
-    except (ImportError, AttributeError):
-        return None
-
-
 def cross_check(graph: Any) -> str:
     """The first node whose shape rule disagrees with what PyTorch computed, or nothing."""
-    from nn_meter.ir.shapes import infer
-
     for node in graph.nodes:
         for tensor in infer(node, graph.input_tensors(node)):
             if tensor.shape != graph.tensors[tensor.name].shape:
@@ -74,7 +64,7 @@ def examine(front: Any, title: str, predictor: Any | None) -> dict[str, Any]:
 def work(source: str, predictor_name: str, pipe: Connection) -> None:
     """Answer names with rows until the other end closes."""
     front = front_end(source)
-    predictor = load_predictor(predictor_name) if predictor_name else None
+    predictor = load_latency_predictor(predictor_name) if predictor_name else None
     pipe.send("ready")
     while (title := pipe.recv()) is not None:
         pipe.send(examine(front, title, predictor))

@@ -39,7 +39,6 @@ PROFILER_MS = 0.0018
 """What the profiler adds to each traced kernel (``nn_meter.backends.onnxruntime_cpu``)."""
 
 TRACED_RUNS = 12
-LAYOUTS = frozenset(("ReorderInput", "ReorderOutput"))
 
 
 @dataclass(frozen=True)

@@ -353,27 +353,19 @@ def test_a_file_is_recognised_by_its_content(tmp_path: Path) -> None:
 # Bad input
 
 
-def test_custom_operators_are_named_with_their_index() -> None:
+@pytest.mark.parametrize(
+    ("operator", "custom", "text"),
+    [
+        ("CUSTOM", "MyNorm", "operator 1 is the custom operator 'MyNorm'"),
+        ("WHILE", "", r"operator 1 is control flow \(WHILE\)"),
+        ("SVDF", "", r"operator 1 \(SVDF\) has no row"),
+    ],
+)
+def test_operators_that_are_not_read_are_named_with_their_index(operator: str, custom: str, text: str) -> None:
     file, x, y = stem()
     z = file.tensor("z", 1, 4, 4, 16)
-    file.op("CUSTOM", [y], [z], custom="MyNorm")
-    with pytest.raises(UnsupportedOperatorError, match="operator 1 is the custom operator 'MyNorm'"):
-        tflite.read(file.write([x], [z]))
-
-
-def test_control_flow_is_named_with_its_index() -> None:
-    file, x, y = stem()
-    z = file.tensor("z", 1, 4, 4, 16)
-    file.op("WHILE", [y], [z])
-    with pytest.raises(UnsupportedOperatorError, match=r"operator 1 is control flow \(WHILE\)"):
-        tflite.read(file.write([x], [z]))
-
-
-def test_operators_without_a_row_are_named_with_their_index() -> None:
-    file, x, y = stem()
-    z = file.tensor("z", 1, 4, 4, 16)
-    file.op("SVDF", [y], [z])
-    with pytest.raises(UnsupportedOperatorError, match=r"operator 1 \(SVDF\) has no row"):
+    file.op(operator, [y], [z], custom=custom)
+    with pytest.raises(UnsupportedOperatorError, match=text):
         tflite.read(file.write([x], [z]))
 
 

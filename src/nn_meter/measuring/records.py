@@ -112,6 +112,11 @@ class Record:
         """The record of one kernel that was measured by itself."""
         return cls(kind, circumstances, (MeasuredKernel(kind, config, latency_ms),))
 
+    @classmethod
+    def of_model(cls, subject: str, circumstances: Circumstances, latency_ms: float, family: str = "") -> Self:
+        """The record of a whole model of which one latency is known."""
+        return cls(subject, circumstances, whole=Measurement((latency_ms,)), family=family)
+
 
 def write_records(records: Iterable[Record], path: Path) -> None:
     """Write records to a file, a line of JSON each.

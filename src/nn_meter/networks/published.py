@@ -93,16 +93,13 @@ def read_csv(path: Path | str, circumstances: Circumstances | None = None) -> Pu
 
     def record(row: Mapping[str, str]) -> Record:
         around = _circumstances(row, given)
-        latency_ms = number(row, units[0]) * UNITS[units[0]]
-        plausible(latency_ms)
+        latency_ms = plausible(number(row, units[0]) * UNITS[units[0]])
         if form == "kind":
             kind = row["kind"]
             one = Record.of_kernel(kind, _config(kind, row), latency_ms, around)
             return replace(one, family=row.get("family", ""))
         subject = row[form] or refuse(f"no {form}")
-        return Record(
-            subject, around, whole=Measurement((latency_ms,)), family=row.get("family") or Path(subject).stem
-        )
+        return Record.of_model(subject, around, latency_ms, row.get("family") or Path(subject).stem)
 
     return read_rows(path, record)
 

@@ -15,9 +15,8 @@ from pathlib import Path
 from nn_meter.devices.device import Device
 from nn_meter.errors import BuildError
 from nn_meter.limits import TABLE_ROWS
-from nn_meter.measuring.measure import Measurement
 from nn_meter.measuring.records import Circumstances, Record
-from nn_meter.networks.published import Published, RowError, header_of, opened, plausible
+from nn_meter.networks.published import Published, header_of, opened, plausible
 
 _GPUS = ("1080ti", "2080ti", "titan_rtx", "titanx", "titanxp", "adreno640gpu", "adreno630gpu")
 """Devices of these tables that are GPUs; the number behind a GPU's name is the batch."""
@@ -59,9 +58,7 @@ def read_wide(path: Path) -> Published:
                     continue
                 TABLE_ROWS.check(len(records) + len(left_out) + 1, str(path), BuildError)
                 try:
-                    taken = Measurement((plausible(float(text)),))
-                except (ValueError, RowError) as error:
+                    records.append(Record.of_model(row[0].strip(), where, plausible(float(text))))
+                except ValueError as error:  # as RowError is
                     left_out.append(f"{path.name}:{reader.line_num}: {error}")
-                    continue
-                records.append(Record(row[0].strip(), where, whole=taken))
     return Published(tuple(records), tuple(left_out))

@@ -27,7 +27,6 @@ from nn_meter.errors import BuildError, ModelError
 from nn_meter.ir import Graph, GraphBuilder
 from nn_meter.kernels.kinds import BroadcastConfig, ConvConfig, GemmConfig, RowsConfig
 from nn_meter.kernels.partition import KernelConfig
-from nn_meter.measuring.measure import Measurement
 from nn_meter.measuring.records import Circumstances, Record
 from nn_meter.networks.published import Published, header_of, number, plausible, read_rows, refuse, whole
 from nn_meter.storage import Fields, read_json
@@ -232,8 +231,7 @@ def read_models(path: Path) -> Published:
         batch, tokens = whole(row["batch_size"], "batch_size"), whole(row["sequence_length"], "sequence_length")
         around = circumstances(short.get(row["device"], row["device"]), batch)
         latency_ms = plausible(number(row, "latency_ms"))
-        subject = f"{row['model']}@{tokens}"
-        return Record(subject, around, whole=Measurement((latency_ms,)), family=row["model"])
+        return Record.of_model(f"{row['model']}@{tokens}", around, latency_ms, row["model"])
 
     return read_rows(path, record)
 

@@ -17,7 +17,6 @@ from typing import Any
 from nn_meter.devices.device import Device
 from nn_meter.kernels.kinds import ConvConfig, GemmConfig, PiecesConfig, PoolConfig
 from nn_meter.kernels.partition import KernelConfig
-from nn_meter.measuring.measure import Measurement
 from nn_meter.measuring.records import Circumstances, MeasuredKernel, Record
 from nn_meter.networks.published import Published, RowError, header_of, number, plausible, read_rows, refuse
 
@@ -91,7 +90,7 @@ def read_models(path: Path) -> Published:
     def record(row: Mapping[str, str]) -> Record:
         around = circumstances(row["device"], row["processors"], row["precision"])
         latency_ms = plausible(number(row, "mean_ms"))
-        return Record(row["model"], around, whole=Measurement((latency_ms,)), family=family_of(row["model"]))
+        return Record.of_model(row["model"], around, latency_ms, family_of(row["model"]))
 
     return read_rows(path, record)
 

@@ -14,7 +14,6 @@ from types import MappingProxyType
 
 from nn_meter.devices.device import Device
 from nn_meter.errors import BuildError
-from nn_meter.measuring.measure import Measurement
 from nn_meter.measuring.records import Circumstances, Record
 from nn_meter.networks.published import Published, header_of, number, plausible, read_rows, whole
 
@@ -86,10 +85,7 @@ def read_table(path: Path) -> Published:
         batch, size = whole(row["batch_size"], "batch_size"), whole(row["image_size"], "image_size")
         if batch not in by_batch:
             by_batch[batch] = replace(around, batch=batch)
-        latency_ms = plausible(number(row, "batch_ms"))
-        subject = f"timm:{row['architecture']}@{size}"
-        return Record(
-            subject, by_batch[batch], whole=Measurement((latency_ms,)), family=family_of(row["architecture"])
-        )
+        latency_ms, name = plausible(number(row, "batch_ms")), row["architecture"]
+        return Record.of_model(f"timm:{name}@{size}", by_batch[batch], latency_ms, family_of(name))
 
     return read_rows(path, record)
