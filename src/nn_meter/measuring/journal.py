@@ -11,7 +11,7 @@ import json
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_args
@@ -114,7 +114,7 @@ class Journal(Closing):
         Raises:
             BuildError: the key is unknown, or its item is over already.
         """
-        self._finish(key, "failed", _canonical({"kind": failure.kind, "reason": failure.reason}))
+        self._finish(key, "failed", _canonical(asdict(failure)))
 
     def lost(self, failure: Failure) -> None:
         """Commit that the device was lost for a while, and when; ``losses`` counts these."""
@@ -122,7 +122,7 @@ class Journal(Closing):
         with self._guard(), self._transaction():
             self._db.execute(
                 "INSERT INTO work (key, item, state, result) VALUES (?, ?, 'failed', ?)",
-                (key_of(item), _canonical(item), _canonical({"kind": failure.kind, "reason": failure.reason})),
+                (key_of(item), _canonical(item), _canonical(asdict(failure))),
             )
 
     def losses(self) -> int:

@@ -9,7 +9,7 @@ import re
 import reprlib
 import stat
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NoReturn, cast
@@ -170,6 +170,15 @@ class Fields:
             self.refuse(key, wanted)
         return value
 
+    def _all(
+        self, key: str, kind: type, wanted: str, fits: Callable[[Any], bool], default: Any = _REQUIRED
+    ) -> Any:
+        """As ``take``, of a list or an object all of whose values fit."""
+        value = self.take(key, kind, wanted, default)
+        if not all(map(fits, value.values() if isinstance(value, dict) else value)):
+            self.refuse(key, wanted)
+        return value
+
     def text(self, key: str, wanted: str = "a text", default: Any = _REQUIRED) -> str:
         """A text."""
         return cast(str, self.take(key, str, wanted, default))
@@ -192,30 +201,21 @@ class Fields:
 
     def texts(self, key: str, wanted: str = "a list of texts", default: Any = _REQUIRED) -> tuple[str, ...]:
         """A list of texts."""
-        value = self.take(key, list, wanted, default)
-        if not all(isinstance(item, str) for item in value):
-            self.refuse(key, wanted)
-        return tuple(value)
+        return tuple(self._all(key, list, wanted, lambda item: isinstance(item, str), default))
 
     def numbers(self, key: str) -> Mapping[str, float]:
         """An object of finite numbers."""
-        value = self.take(key, dict, "an object of numbers")
-        if not all(map(is_number, value.values())):
-            self.refuse(key, "an object of numbers")
+        value = self._all(key, dict, "an object of numbers", is_number)
         return MappingProxyType({name: float(item) for name, item in value.items()})
 
     def ranges(self, key: str) -> Mapping[str, tuple[float, float]]:
         """An object of pairs, each of a lower and a higher number."""
-        value = self.take(key, dict, "an object of [lowest, highest]")
-        if not all(map(_is_pair, value.values())):
-            self.refuse(key, "an object of [lowest, highest]")
+        value = self._all(key, dict, "an object of [lowest, highest]", _is_pair)
         return MappingProxyType({name: (float(low), float(high)) for name, (low, high) in value.items()})
 
     def counts(self, key: str) -> Mapping[str, Mapping[str, int]]:
         """An object of objects of whole numbers; nothing where the key is absent."""
-        value = self.take(key, dict, "an object of objects of whole numbers", {})
-        if not all(isinstance(each, dict) and all(map(_is_count, each.values())) for each in value.values()):
-            self.refuse(key, "an object of objects of whole numbers")
+        value = self._all(key, dict, "an object of objects of whole numbers", _are_counts, {})
         return MappingProxyType({name: MappingProxyType(each) for name, each in value.items()})
 
     def ranges_by_name(self, key: str) -> Mapping[str, Mapping[str, Mapping[str, tuple[float, float]]]]:
@@ -243,6 +243,10 @@ def is_number(value: object) -> bool:
 
 def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _are_counts(value: object) -> bool:
+    return isinstance(value, dict) and all(map(_is_count, value.values()))
 
 
 def _is_pair(value: object) -> bool:
