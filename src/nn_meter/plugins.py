@@ -299,9 +299,7 @@ def registered(group: str) -> tuple[Plugin, ...]:
 
 def find(group: str, name: str, implement: str = "") -> Plugin | None:
     """What is registered under that name, for that ``implement`` where one is given; ``None`` where nothing is."""
-    return next(
-        (each for each in registered(group) if each.name == name and implement in ("", each.implement)), None
-    )
+    return next((each for each in registered(group) if each.name == name and implement in ("", each.implement)), None)
 
 
 def register(group: str, meta_path: Path | str) -> Plugin:
@@ -369,9 +367,7 @@ def _read_meta(group: str, path: Path) -> Plugin:
     if told["builtin_name"] in row.built_in:
         values.refuse("builtin_name", "a name that nn-Meter does not have itself")
     facts = MappingProxyType({key: told[key] for key in row.keys if key in told})
-    return Plugin(
-        group, told["builtin_name"], "registered", facts, told["implement"] if row.per_implement else ""
-    )
+    return Plugin(group, told["builtin_name"], "registered", facts, told["implement"] if row.per_implement else "")
 
 
 def _file() -> Path:

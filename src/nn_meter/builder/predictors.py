@@ -212,9 +212,7 @@ def build_adaptive_predictor_by_data(
     """One further round: find the large errors of ``kernel_data``, sample around them, train on both."""
     name = f"finegrained_{mark}" if mark else "finegrained"
     data = collect_kernel_data(kernel_data)
-    forest, _, large = build_predictor_by_data(
-        kernel_type, data, backend, error_threshold, predict_label=predict_label
-    )
+    forest, _, large = build_predictor_by_data(kernel_type, data, backend, error_threshold, predict_label=predict_label)
     if large:
         data = _refined(kernel_type, data, backend, finegrained_sample_num, large, name)
         forest, _, _ = _trained(kernel_type, data, backend, error_threshold, name, predict_label)
@@ -271,9 +269,7 @@ def collect_kernel_data(kernel_data: KernelData) -> Models:
     configs, labels = (_joined(source) for source in kernel_data)
     return read_profiled_results(
         {
-            module: {
-                name: {**model, **labels.get(module, {}).get(name, {})} for name, model in models.items()
-            }
+            module: {name: {**model, **labels.get(module, {}).get(name, {})} for name, model in models.items()}
             for module, models in configs.items()
         }
     )
@@ -289,9 +285,7 @@ def _joined(source: Any) -> Models:
     return joined
 
 
-def _refined(
-    kernel: str, data: Models, backend: str, count: int, large: Sequence[Config], mark: str
-) -> Models:
+def _refined(kernel: str, data: Models, backend: str, count: int, large: Sequence[Config], mark: str) -> Models:
     """``data`` and what is sampled around its large errors."""
     return merge_info(sample_and_profile_kernel_data(kernel, count, backend, "finegrained", large, mark), data)
 

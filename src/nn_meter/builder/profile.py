@@ -97,9 +97,7 @@ def profile_models(
         if have_converted:
             found = backend.profile(model["converted_model"], metrics, model["shapes"], **kwargs)
         else:
-            found = backend.profile_model_file(
-                model["model"], str(folder), model["shapes"], metrics, **kwargs
-            )
+            found = backend.profile_model_file(model["model"], str(folder), model["shapes"], metrics, **kwargs)
         model.update({metric: found[metric] for metric in metrics})
 
     def skipped(model: dict[str, Any]) -> bool:

@@ -87,9 +87,7 @@ def run(args: argparse.Namespace) -> int:
         )
     kept = keep(bundle, args.output)
     for kind in bundle.kinds.values():
-        error = (
-            f", median error {kind.errors['median_ape']:.1f} % on held-out networks" if kind.errors else ""
-        )
+        error = f", median error {kind.errors['median_ape']:.1f} % on held-out networks" if kind.errors else ""
         say(f"[Kernel] {kind.kind}: {kind.rows} measurements{error}")
     say(f"Successfully register predictor: {kept}")
     say(f"ask it: nn-meter predict --predictor {kept} MODEL")

@@ -37,9 +37,7 @@ def configure(parser: argparse.ArgumentParser, command: str) -> None:
     parser.add_argument(
         "-o", "--output", default="fusion_rules.json", help="file of the rules (default fusion_rules.json)"
     )
-    parser.add_argument(
-        "--report", metavar="FILE.html", help="also write the matrix and the evidence to this file"
-    )
+    parser.add_argument("--report", metavar="FILE.html", help="also write the matrix and the evidence to this file")
 
 
 def run(args: argparse.Namespace) -> int:

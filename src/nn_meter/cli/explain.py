@@ -11,9 +11,7 @@ from nn_meter.storage import write
 
 def configure(parser: argparse.ArgumentParser, command: str) -> None:
     """Arguments of ``explain``."""
-    parser.description = (
-        "Show a model's kernels, why neighbours did not fuse, and what the predicted latency rests on."
-    )
+    parser.description = "Show a model's kernels, why neighbours did not fuse, and what the predicted latency rests on."
     add_predictor_arguments(parser)
     add_model_arguments(parser)
     add_view_arguments(parser)

@@ -29,16 +29,14 @@ def configure(parser: argparse.ArgumentParser, command: str) -> None:
         parser.add_argument(
             "--known", nargs="+", metavar="CSV",
             help="latencies of the same networks on other devices; then --output is a table of all of them on this one",
-        )
+        )  # fmt: skip
         parser.add_argument("--candidates", nargs="*", default=[], help="models that could be measured next")
         parser.add_argument("--suggest", type=int, default=5, help="how many of them to name (default 5)")
     parser.add_argument("--name", required=True, help="name of the predictor")
     parser.add_argument("--predictor-version", default="1.0", help="version of the predictor (default 1.0)")
     parser.add_argument("--runtime", help="runtime, where the tables do not say it: tflite, pytorch ...")
     parser.add_argument("--device", help="device, where the tables do not say it")
-    parser.add_argument(
-        "--category", choices=("cpu", "gpu", "npu"), default="cpu", help="kind of device (default cpu)"
-    )
+    parser.add_argument("--category", choices=("cpu", "gpu", "npu"), default="cpu", help="kind of device (default cpu)")
     parser.add_argument("-o", "--output", help="also write the bundle to this folder or .zip")
 
 

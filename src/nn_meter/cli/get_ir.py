@@ -19,9 +19,7 @@ def configure(parser: argparse.ArgumentParser, command: str) -> None:
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--tensorflow", metavar="PATH", help="frozen TensorFlow graph (*.pb)")
     source.add_argument("--onnx", metavar="PATH", help="ONNX file (*.onnx)")
-    parser.add_argument(
-        "-o", "--output", metavar="PATH", help="where to write it; beside the model if left out"
-    )
+    parser.add_argument("-o", "--output", metavar="PATH", help="where to write it; beside the model if left out")
     parser.set_defaults(run=run)
 
 

@@ -69,8 +69,7 @@ def _named(plural: str, tag: str, names: Iterable[str], kind: str, spelled: str 
     for each in plugins.registered(kind):
         found.setdefault(each.name, []).extend(filter(None, [each.implement]))
     customized = (
-        f"* {name} ({', '.join(implements)})" if implements else f"* {name}"
-        for name, implements in found.items()
+        f"* {name} ({', '.join(implements)})" if implements else f"* {name}" for name, implements in found.items()
     )
     head = f"{PREFIX} Supported {plural}: ('*' indicates customized {spelled or plural})"
     return [head, *(f"{PREFIX} [{tag}] {legible(name)}" for name in (*names, *customized))]

@@ -35,14 +35,10 @@ class Command:
 
 COMMANDS: tuple[Command, ...] = (
     Command("predict", "nn_meter.cli.predict", "predict the latency of models", aliases=("lat_pred",)),
-    Command(
-        "explain", "nn_meter.cli.explain", "show a model's kernels and what its predicted latency rests on"
-    ),
+    Command("explain", "nn_meter.cli.explain", "show a model's kernels and what its predicted latency rests on"),
     Command("check", "nn_meter.cli.check", "hold models against a limit and a baseline, for continuous integration"),
     Command("get_ir", "nn_meter.cli.get_ir", "convert a model to an nn-Meter IR graph"),
-    Command(
-        "register", "nn_meter.cli.registry", "register a predictor, backend, kernel, operator or test case"
-    ),
+    Command("register", "nn_meter.cli.registry", "register a predictor, backend, kernel, operator or test case"),
     Command("unregister", "nn_meter.cli.registry", "forget what was registered"),
     Command("build", "nn_meter.cli.build", "measure a runtime on this machine and build its predictor"),
     Command("fit", "nn_meter.cli.fit", "fit a predictor to measurements that others took"),
@@ -143,9 +139,7 @@ def _parser(arguments: Sequence[str] | None) -> argparse.ArgumentParser:
         inner = commands.add_parser(command.name, aliases=command.aliases, help=command.help)
         if arguments is None or asked in (command.name, *command.aliases):
             # its own default would undo a -v before the command
-            inner.add_argument(
-                "-v", "--verbose", action="store_true", default=argparse.SUPPRESS, help="say more"
-            )
+            inner.add_argument("-v", "--verbose", action="store_true", default=argparse.SUPPRESS, help="say more")
             import_module(command.module).configure(inner, command.name)
     if asked is not None and asked not in commands.choices:
         hint = did_you_mean(asked, commands.choices)

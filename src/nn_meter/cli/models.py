@@ -56,9 +56,7 @@ def add_input_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--past", type=int, metavar="N", help="tokens before them whose keys and values are in the model's cache"
     )
-    parser.add_argument(
-        "--batch-size", type=int, metavar="N", help="samples per inference, for models from a zoo"
-    )
+    parser.add_argument("--batch-size", type=int, metavar="N", help="samples per inference, for models from a zoo")
     parser.add_argument(
         "--input-value", action="append", default=[], metavar="NAME=V[,V]",
         help="value of an input, or of another tensor, that decides a shape or a branch of an ONNX model",
@@ -170,9 +168,7 @@ def input_shapes(texts: Sequence[str]) -> Mapping[str, tuple[int, ...]] | tuple[
         if not name and len(texts) == 1:
             return shape
         if not name or name in named:
-            raise InputError(
-                f"--input-shape {text}: with several shapes, name each input once: input=1,3,224,224"
-            )
+            raise InputError(f"--input-shape {text}: with several shapes, name each input once: input=1,3,224,224")
         named[name] = shape
     return named
 

@@ -28,9 +28,7 @@ def configure(parser: argparse.ArgumentParser, command: str) -> None:
     add_view_arguments(parser)
     add_format_arguments(parser)
     parser.add_argument("-q", "--quiet", action="store_true", help="nn-Meter's line alone")
-    parser.add_argument(
-        "--strict", action="store_true", help="exit with 3 if a kernel is estimated, not predicted"
-    )
+    parser.add_argument("--strict", action="store_true", help="exit with 3 if a kernel is estimated, not predicted")
     parser.set_defaults(run=run)
 
 

@@ -61,6 +61,4 @@ def unregister(args: argparse.Namespace) -> int:
 
 def _asked(args: argparse.Namespace) -> tuple[str, Any]:
     """Which kind was named, and what of it; argparse saw to it that exactly one was."""
-    return next(
-        (kind, getattr(args, kind)) for kind in ("predictor", *_MODULES) if getattr(args, kind) is not None
-    )
+    return next((kind, getattr(args, kind)) for kind in ("predictor", *_MODULES) if getattr(args, kind) is not None)

@@ -62,9 +62,7 @@ def _registered_config(name: str | None) -> Mapping[str, Any] | None:
     entry = plugins.find("backend", name) if name else None
     if entry is None:
         known = ", ".join(each.name for each in plugins.registered("backend")) or "none"
-        raise InputError(
-            f"--customized-workspace needs --backend NAME of a registered backend; registered: {known}"
-        )
+        raise InputError(f"--customized-workspace needs --backend NAME of a registered backend; registered: {known}")
     file = entry.facts.get("defaultConfigFile")
     if file is None:
         return None

@@ -190,10 +190,9 @@ BASIC: tuple[FusionCase, ...] = tuple(
 )
 """nn-Meter's pairs, in its order."""
 
+
 def _cases(texts_by_domain: Mapping[str, Iterable[str]]) -> tuple[FusionCase, ...]:
-    return tuple(
-        FusionCase(tuple(text.split()), domain) for domain, texts in texts_by_domain.items() for text in texts
-    )
+    return tuple(FusionCase(tuple(text.split()), domain) for domain, texts in texts_by_domain.items() for text in texts)
 
 
 CHAINS = _cases(

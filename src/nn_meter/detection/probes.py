@@ -145,9 +145,7 @@ def tapped(graph: Graph, name: str) -> Graph:
         nodes.append(each)
         if name in each.outputs:
             nodes.append(added)
-    return verify(
-        Graph(graph.name, tuple(nodes), MappingProxyType(tensors), graph.inputs, (*graph.outputs, made))
-    )
+    return verify(Graph(graph.name, tuple(nodes), MappingProxyType(tensors), graph.inputs, (*graph.outputs, made)))
 
 
 def copies(graph: Graph, count: int) -> Graph:
@@ -181,9 +179,7 @@ def _with_inputs_of(other: Graph, graph: Graph) -> Graph:
     as little room in the caches."""
     more = tuple(name for name in other.inputs if name not in graph.inputs)
     tensors = {**graph.tensors, **{name: other.tensors[name] for name in more}}
-    return verify(
-        Graph(graph.name, graph.nodes, MappingProxyType(tensors), graph.inputs + more, graph.outputs + more)
-    )
+    return verify(Graph(graph.name, graph.nodes, MappingProxyType(tensors), graph.inputs + more, graph.outputs + more))
 
 
 def _operator(graph: Graph, name: str, role: str) -> tuple[str, Node, dict[str, Tensor]]:
@@ -194,9 +190,7 @@ def _operator(graph: Graph, name: str, role: str) -> tuple[str, Node, dict[str, 
         made += f":{role}"
     op_type, attrs, value, dtype = _filler(between, role)
     operand = Tensor(f"{made}:operand", (len(value),), dtype, const=True, value=value)
-    node = Node(
-        f"{made}:node", op_type, (name, operand.name) if value else (name,), (made,), MappingProxyType(attrs)
-    )
+    node = Node(f"{made}:node", op_type, (name, operand.name) if value else (name,), (made,), MappingProxyType(attrs))
     (behind,) = infer(node, [between, operand] if value else [between])
     return made, node, {**graph.tensors, made: behind, **({operand.name: operand} if value else {})}
 
@@ -210,9 +204,7 @@ def _filler(between: Tensor, role: str) -> tuple[str, dict[str, Attr], tuple[int
     rank, dtype = len(between.shape), between.dtype
     if role == "max":
         pooled = rank == 4 and dtype == "float32"
-        return (
-            ("GlobalMaxPool", {}, (), "") if pooled else ("ReduceMax", {"keepdims": 0}, (rank - 1,), "int64")
-        )
+        return ("GlobalMaxPool", {}, (), "") if pooled else ("ReduceMax", {"keepdims": 0}, (rank - 1,), "int64")
     if dtype != "float32":
         return ("Min", {}, (200,), dtype) if role == "q" else ("Max", {}, (3,), dtype)
     if role == "r":

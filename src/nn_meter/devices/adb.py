@@ -20,9 +20,7 @@ from nn_meter.errors import DeviceError
 from nn_meter.settings import DEVICE
 from nn_meter.storage import legible
 
-_ADDRESS = re.compile(
-    r"adb://(?P<serial>\w[\w.-]*(?::\d+)?)(?P<program>/[^?]+)?(?:\?cpus=(?P<cpus>[0-9A-Fa-f]+))?"
-)
+_ADDRESS = re.compile(r"adb://(?P<serial>\w[\w.-]*(?::\d+)?)(?P<program>/[^?]+)?(?:\?cpus=(?P<cpus>[0-9A-Fa-f]+))?")
 _STATUS = "nn-meter-status="
 FOLDER = "/data/local/tmp/nn-meter"
 """Where files of ours lie on a phone."""

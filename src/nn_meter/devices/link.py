@@ -280,6 +280,7 @@ def _pump(stream: IO[bytes] | None, take: Callable[[str], object], end: Callable
 
 def _collect(stream: IO[bytes] | None, into: bytearray, process: subprocess.Popen[bytes]) -> Thread:
     """Keep what a program prints, to a little more than is allowed, where it is stopped."""
+
     def work() -> None:
         assert stream is not None
         with stream:

@@ -41,9 +41,7 @@ class Source:
     values: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     @classmethod
-    def of(
-        cls, source: Any, attach: Callable[[Path], Path], options: Mapping[str, Any] = MappingProxyType({})
-    ) -> Self:
+    def of(cls, source: Any, attach: Callable[[Path], Path], options: Mapping[str, Any] = MappingProxyType({})) -> Self:
         """``source``: an ONNX file as it is, ``attach`` says where; anything else as the graph that a front end reads
         with ``options``.
 
@@ -194,9 +192,7 @@ class Bench(Closing):
         rest = iter(taken)
         return [next(rest) if isinstance(source, Source) else source for source in sources]
 
-    def _alone(
-        self, sources: Sequence[Source], plan: Plan, progress: Progress | None
-    ) -> list[Measurement | Failure]:
+    def _alone(self, sources: Sequence[Source], plan: Plan, progress: Progress | None) -> list[Measurement | Failure]:
         results: list[Measurement | Failure] = []
         for source in sources:
             taken = self._take([source], plan, None)
@@ -232,9 +228,7 @@ class Bench(Closing):
     ) -> list[Measurement | Failure] | Failure:
         if self._worker is None:
             assert not isinstance(self._backend, Named)
-            return _measure_models(
-                self._backend, None, sources, plan, self.facts, progress, self.clock, self.clock()
-            )
+            return _measure_models(self._backend, None, sources, plan, self.facts, progress, self.clock, self.clock())
         assert isinstance(self._backend, Named)
         return self._worker.call(measure_models, self._backend, sources, plan, self.facts, progress=progress)
 

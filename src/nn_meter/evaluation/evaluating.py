@@ -149,9 +149,7 @@ class _Course:
     turns: int
     progress: Progress | None
 
-    def measured(
-        self, weights: Mapping[Subject, int], budget_s: float
-    ) -> dict[Subject, list[Measurement | Failure]]:
+    def measured(self, weights: Mapping[Subject, int], budget_s: float) -> dict[Subject, list[Measurement | Failure]]:
         """The early and the late half of each model."""
         clock = self.bench.clock
         begin = clock()
@@ -172,9 +170,7 @@ class _Course:
             for group in _groups({s: size for s, size in weights.items() if (s, half) in todo}):
                 left, size = len(todo) - before // self.turns, len(group) * self.turns
                 share_s = (budget_s - (clock() - begin)) * len(group) / left
-                taken = self.bench.measure(
-                    group, Plan(rounds=self.turns, budget_s=max(0.0, share_s)), heard
-                )
+                taken = self.bench.measure(group, Plan(rounds=self.turns, budget_s=max(0.0, share_s)), heard)
                 for subject, result in zip(group, taken, strict=True):
                     if isinstance(result, Failure):
                         self.journal.fail(keys[subject, half], result)
@@ -231,9 +227,7 @@ def label(bundle: Bundle) -> str:
     return f"{bundle.name} {bundle.version}"
 
 
-def _score(
-    subject: Subject, bundle: Bundle, answer: Prediction, early: Measurement, late: Measurement
-) -> Score:
+def _score(subject: Subject, bundle: Bundle, answer: Prediction, early: Measurement, late: Measurement) -> Score:
     both = replace(early, values_ms=early.values_ms + late.values_ms, rounds=early.rounds + late.rounds)
     name = bundle.statistic if bundle.statistic in STATISTICS else DEFAULT_STATISTIC
     statistic = STATISTICS[name]

@@ -118,9 +118,7 @@ class Evaluation:
     def families(self, predictor: str) -> Mapping[str, Metrics]:
         """By family."""
         scores = self.of(predictor)
-        return by_group(
-            [s.predicted_ms for s in scores], [s.measured_ms for s in scores], [s.family for s in scores]
-        )
+        return by_group([s.predicted_ms for s in scores], [s.measured_ms for s in scores], [s.family for s in scores])
 
     def noise(self, predictor: str, q: float = 0.5) -> float:
         """The quantile ``q`` of the models' repeat noise, by the predictor's statistic."""

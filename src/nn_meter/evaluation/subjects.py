@@ -47,7 +47,4 @@ def subjects(
     if not found:
         raise InputError("no model is named; give files, or a folder of models")
     names = Counter(each.name for each in found)
-    return tuple(
-        replace(each, name=f"{each.family}/{each.name}") if names[each.name] > 1 else each
-        for each in found
-    )
+    return tuple(replace(each, name=f"{each.family}/{each.name}") if names[each.name] > 1 else each for each in found)

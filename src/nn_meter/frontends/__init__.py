@@ -88,8 +88,7 @@ def find(source: Any) -> FrontEnd:
     if path is not None:
         existing_file(path)
     raise ModelFormatError(
-        f"{title(source)}: not recognised as a model; tried {', '.join(names())}; "
-        "name its kind if it is one of these"
+        f"{title(source)}: not recognised as a model; tried {', '.join(names())}; name its kind if it is one of these"
     )
 
 

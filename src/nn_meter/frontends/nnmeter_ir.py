@@ -59,9 +59,7 @@ def load(source: object) -> dict[str, Any]:
         except (ValueError, OSError, EOFError, RecursionError, zlib.error) as error:
             raise ModelFormatError(f"{label}: no valid JSON, so no nn-Meter IR: {error}") from error
     if not isinstance(ir, dict) or not ir:
-        raise ModelFormatError(
-            f"{label}: nn-Meter IR is an object with at least one node, found {type(ir).__name__}"
-        )
+        raise ModelFormatError(f"{label}: nn-Meter IR is an object with at least one node, found {type(ir).__name__}")
     for node_name, node in ir.items():
         _check(label, node_name, node)
     return ir
@@ -75,11 +73,7 @@ def _unpacked(data: bytes) -> bytes:
 
 def _check(label: str, node_name: str, node: Any) -> None:
     attr = node.get("attr") if isinstance(node, dict) else None
-    if (
-        not isinstance(attr, dict)
-        or not isinstance(attr.get("type"), str)
-        or not isinstance(attr.get("attr"), dict)
-    ):
+    if not isinstance(attr, dict) or not isinstance(attr.get("type"), str) or not isinstance(attr.get("attr"), dict):
         raise ModelFormatError(
             f"{label}: node {node_name!r} needs an entry 'attr' with 'type', 'attr', 'input_shape' and 'output_shape'"
         )
@@ -90,9 +84,7 @@ def _check(label: str, node_name: str, node: Any) -> None:
         if not isinstance(shapes, list) or not all(
             isinstance(s, list) and all(type(d) is int for d in s) for s in shapes
         ):
-            raise GraphError(
-                f"{label}: node {node_name!r}: {key!r} must be a list of shapes, found {shapes!r:.80}"
-            )
+            raise GraphError(f"{label}: node {node_name!r}: {key!r} must be a list of shapes, found {shapes!r:.80}")
         _check_sizes(label, node_name, shapes)
 
 
@@ -205,9 +197,7 @@ def read(source: object, *, input_shapes: object = None, name: str | None = None
         uses: list[str] = []
         for i, parent in enumerate(node["inbounds"]):
             if parent not in ir:
-                notes.append(
-                    f"node {node_name!r} reads {parent!r}, which is not in the file; taken as a weight"
-                )
+                notes.append(f"node {node_name!r} reads {parent!r}, which is not in the file; taken as a weight")
                 continue
             wanted = shapes[i] if i < len(shapes) else None
             made = [f"{parent}:{k}" for k in range(len(ir[parent]["attr"]["output_shape"]))]
@@ -217,9 +207,7 @@ def read(source: object, *, input_shapes: object = None, name: str | None = None
             uses.append(used)
         read_somewhere.update(uses)
         if not uses and kind != "Const":
-            for k, shape in enumerate(
-                shapes or ([_nchw(attr["output_shape"][0])] if attr["output_shape"] else [])
-            ):
+            for k, shape in enumerate(shapes or ([_nchw(attr["output_shape"][0])] if attr["output_shape"] else [])):
                 uses.append(tensor(f"{node_name}:input{k}", shape))
                 inputs.append(uses[-1])
         outputs = tuple(f"{node_name}:{i}" for i in range(len(attr["output_shape"])))
@@ -230,9 +218,7 @@ def read(source: object, *, input_shapes: object = None, name: str | None = None
             raw["kernel_shape"] = raw.pop("ksize")
         try:
             check_attributes(_attrs(raw))
-            extra = _weights(
-                op, kind, attr["attr"], [tensors[u].shape for u in uses], tensors[outputs[0]].shape
-            )
+            extra = _weights(op, kind, attr["attr"], [tensors[u].shape for u in uses], tensors[outputs[0]].shape)
             if op in _WEIGHTED and len(uses) + len(extra) < 2:
                 raise ValueError("it has no input of a shape that it can work on")
         except (ValueError, TypeError, LookupError, GraphError) as error:
@@ -300,9 +286,7 @@ def write(graph: Graph) -> dict[str, Any]:
                 "output_shape": [_nhwc(tensors[o].shape) for o in outs],
             },
             "inbounds": [place(producer[i]) for i in data if i in producer],
-            "outbounds": [
-                place(reader) for o in outs for reader in consumers.get(o, ()) if place(reader) in written
-            ],
+            "outbounds": [place(reader) for o in outs for reader in consumers.get(o, ()) if place(reader) in written],
         }
         if len(together) > 1:
             result[node_name]["nodes"] = [n.name for n in together]

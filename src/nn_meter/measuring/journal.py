@@ -37,9 +37,7 @@ CREATE INDEX IF NOT EXISTS work_by_state ON work (state, position);
 PRAGMA application_id = {_APPLICATION_ID};
 PRAGMA user_version = {SCHEMA_VERSION};
 """
-_UNWRITABLE = frozenset(
-    (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
-)
+_UNWRITABLE = frozenset((sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN))
 _DAMAGED = "move the file away and begin anew, or put back a copy of it"
 _PATIENCE_S = 1.0
 """How long a journal that another process holds is waited for: one that was killed just now may still be ending."""
@@ -91,9 +89,7 @@ class Journal(Closing):
         """Note work to do; an item that is known already stays as it is. Returns the keys, in order."""
         rows = [(key_of(item), _canonical(item)) for item in items]
         with self._guard(), self._transaction():
-            self._db.executemany(
-                "INSERT INTO work (key, item) VALUES (?, ?) ON CONFLICT (key) DO NOTHING", rows
-            )
+            self._db.executemany("INSERT INTO work (key, item) VALUES (?, ?) ON CONFLICT (key) DO NOTHING", rows)
         return [key for key, _ in rows]
 
     def pending(self) -> list[Entry]:
@@ -207,9 +203,7 @@ class Journal(Closing):
                 (state, result, key),
             ).rowcount
         if changed != 1:
-            raise BuildError(
-                f"{self._path}: no pending item {key[:12]}; it is unknown, or was recorded before"
-            )
+            raise BuildError(f"{self._path}: no pending item {key[:12]}; it is unknown, or was recorded before")
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

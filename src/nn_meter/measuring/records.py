@@ -106,9 +106,7 @@ class Record:
             raise ValueError(f"the record of {self.subject!r} holds no latency")
 
     @classmethod
-    def of_kernel(
-        cls, kind: str, config: KernelConfig, latency_ms: float, circumstances: Circumstances
-    ) -> Self:
+    def of_kernel(cls, kind: str, config: KernelConfig, latency_ms: float, circumstances: Circumstances) -> Self:
         """The record of one kernel that was measured by itself."""
         return cls(kind, circumstances, (MeasuredKernel(kind, config, latency_ms),))
 

@@ -62,9 +62,7 @@ def circumstances(name: str, batch: int = 1) -> Circumstances:
     full = GPUS[name][0] if name in GPUS else name.replace("_", " ")
     maker = "AMD" if full.startswith("AMD") else "NVIDIA"
     device = Device(full, maker, "gpu", full, environment={"short": name})
-    return Circumstances(
-        device, "pytorch", "2.1", batch=batch, statistic="mean", source=SOURCE, licence=LICENCE
-    )
+    return Circumstances(device, "pytorch", "2.1", batch=batch, statistic="mean", source=SOURCE, licence=LICENCE)
 
 
 def predictor_name(around: Circumstances) -> str:
@@ -155,9 +153,7 @@ def _readers(operator: str) -> Iterator[tuple[tuple[str, ...], Config]]:
         raise BuildError(f"{operator}: no operator of NeuSight's tables")
 
 
-def _gemm(
-    batch: int, m: int, k: int, n: int, weights: bool, trans: tuple[bool, bool] = (False, False)
-) -> GemmConfig:
+def _gemm(batch: int, m: int, k: int, n: int, weights: bool, trans: tuple[bool, bool] = (False, False)) -> GemmConfig:
     return GemmConfig(batch, m, k, n, weights, trans, (), "float32")
 
 

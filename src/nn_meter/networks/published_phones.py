@@ -148,9 +148,7 @@ def _config(operation: str, features: Mapping[str, Any], name: str) -> tuple[str
         op = "MaxPool" if operation.startswith("MAX") else "AveragePool"
         c, size, out = value("Input_channel"), value("Input_shape"), value("Output_shape")
         area, stride = value("Kernel"), value("Stride")
-        return "pool", PoolConfig(
-            op, 1, c, (size,) * 2, (out,) * 2, (area,) * 2, (stride,) * 2, "", "float32"
-        )
+        return "pool", PoolConfig(op, 1, c, (size,) * 2, (out,) * 2, (area,) * 2, (stride,) * 2, "", "float32")
     if operation == "CONCATENATION":
         return "concat", PiecesConfig("Concat", 1, (value("Filter") * value("Output_shape") ** 2,), "float32")
     raise RowError(f"unknown operation {operation!r}")

@@ -49,9 +49,7 @@ def shown(value: object) -> str:
     return legible(_repr.repr(value), 2 * limits.SHOWN_LETTERS)
 
 
-def read_bytes(
-    path: Path | str, what: str, error: Error, advice: str = "", limit: Limit = limits.FILE_BYTES
-) -> bytes:
+def read_bytes(path: Path | str, what: str, error: Error, advice: str = "", limit: Limit = limits.FILE_BYTES) -> bytes:
     """The bytes of a file, which ``what`` names in the error and ``advice`` says what to do about.
 
     Raises:
@@ -75,9 +73,7 @@ def _advised(text: str, advice: str) -> str:
     return f"{text}; {advice}" if advice else text
 
 
-def parse_json(
-    stored: bytes | str, where: str, error: Error, advice: str = "", *, constants: bool = False
-) -> Any:
+def parse_json(stored: bytes | str, where: str, error: Error, advice: str = "", *, constants: bool = False) -> Any:
     """The value of a JSON text; ``where`` names it in the error. Python's own ``constants`` NaN and infinity are read
     only where asked for.
 
@@ -104,9 +100,7 @@ def _refused(constant: str) -> NoReturn:
 
 def read_json(path: Path | str, what: str, error: Error, advice: str = "") -> Any:
     """The value in a JSON file. Errors as of :func:`read_bytes` and :func:`parse_json`."""
-    return parse_json(
-        read_bytes(path, what, error, advice, limits.TEXT_BYTES), f"{path}: {what}", error, advice
-    )
+    return parse_json(read_bytes(path, what, error, advice, limits.TEXT_BYTES), f"{path}: {what}", error, advice)
 
 
 def read_yaml(path: Path | str, what: str, error: Error, advice: str = "") -> Any:
@@ -159,9 +153,7 @@ class Fields:
         found = f"is {shown(self.values[key])}" if key in self.values else "is missing"
         raise self._error(_advised(f"{self.where}: {name!r} {found}; it must be {wanted}", self._advice))
 
-    def take(
-        self, key: str, kind: type | tuple[type, ...], wanted: str, default: Any = _REQUIRED
-    ) -> Any:
+    def take(self, key: str, kind: type | tuple[type, ...], wanted: str, default: Any = _REQUIRED) -> Any:
         """The value of ``key``, of a type of ``kind``; ``default`` where the key is absent or empty."""
         value = self.values.get(key)
         if value is None and default is not _REQUIRED:
@@ -170,9 +162,7 @@ class Fields:
             self.refuse(key, wanted)
         return value
 
-    def _all(
-        self, key: str, kind: type, wanted: str, fits: Callable[[Any], bool], default: Any = _REQUIRED
-    ) -> Any:
+    def _all(self, key: str, kind: type, wanted: str, fits: Callable[[Any], bool], default: Any = _REQUIRED) -> Any:
         """As ``take``, of a list or an object all of whose values fit."""
         value = self.take(key, kind, wanted, default)
         if not all(map(fits, value.values() if isinstance(value, dict) else value)):

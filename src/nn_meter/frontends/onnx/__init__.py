@@ -116,9 +116,7 @@ def _serialised(proto: Any) -> bytes:
         return bytes(light.SerializeToString())
 
 
-def _read(
-    buffer: wire.Buffer, where: str, folder: Path | None, asked: Asked, name: str | None
-) -> Graph:
+def _read(buffer: wire.Buffer, where: str, folder: Path | None, asked: Asked, name: str | None) -> Graph:
     try:
         model = wire.read_model(buffer)
         if model.graph is None:

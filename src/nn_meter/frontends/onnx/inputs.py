@@ -110,8 +110,7 @@ class Inputs:
         RANK.check(len(shape), f"{self._where}: the input {value.name!r}", GraphError)
         if value.dims is not None and len(shape) != len(value.dims):
             raise GraphError(
-                f"{self._where}: the input {value.name!r} has {len(value.dims)} dimensions, "
-                f"the given shape {shape}"
+                f"{self._where}: the input {value.name!r} has {len(value.dims)} dimensions, the given shape {shape}"
             )
         for dim, size in zip(value.dims or (), shape, strict=False):
             if isinstance(dim, str) and dim:
@@ -152,9 +151,7 @@ class Inputs:
                 if rank > 2:
                     self._set_tokens(value, rank - 2, length, given)
 
-    def _set_tokens(
-        self, value: wire.RawValue, axis: int, size: int, given: Mapping[str, tuple[int, ...]]
-    ) -> None:
+    def _set_tokens(self, value: wire.RawValue, axis: int, size: int, given: Mapping[str, tuple[int, ...]]) -> None:
         dim = (value.dims or ())[axis]
         stated = given[value.name][axis] if value.name in given else dim
         if isinstance(stated, int):

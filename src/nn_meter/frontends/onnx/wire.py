@@ -396,9 +396,7 @@ class GraphReader:
         if letter is not None and size <= (MAX_FLOATS if dtype in _FLOATS else MAX_ELEMENTS):
             layout = f"<{size}{letter}"
             if location == EXTERNAL:
-                data = self._external(
-                    dict(_entry(buffer, *entry) for entry in entries), struct.calcsize(layout)
-                )
+                data = self._external(dict(_entry(buffer, *entry) for entry in entries), struct.calcsize(layout))
                 value = None if data is None else struct.unpack(layout, data)
             elif raw is not None:
                 if raw[1] - raw[0] != struct.calcsize(layout):

@@ -96,9 +96,7 @@ def read(source: Any, *, input_shapes: Shapes | None = None, name: str | None = 
         data = source.SerializeToString() if hasattr(source, "SerializeToString") else source
         data = data.read() if hasattr(data, "read") else data
         if not isinstance(data, bytes | bytearray | memoryview):
-            raise ModelFormatError(
-                f"{where}: no TensorFlow model; give a path, bytes, a GraphDef or a Keras model"
-            )
+            raise ModelFormatError(f"{where}: no TensorFlow model; give a path, bytes, a GraphDef or a Keras model")
         return _protobuf(memoryview(data), where, name or "model", input_shapes)
     stem = path.stem
     if path.is_dir():
@@ -155,13 +153,9 @@ def _saved(metas: Sequence[wire.MetaGraph], where: str, name: str, shapes: Shape
     if meta is None:
         raise ModelFormatError(f"{where}: the SavedModel holds no graph; the file is damaged")
     chosen = {key: signature for key, signature in meta.signatures.items() if signature.outputs}
-    signature = chosen.get(_SIGNATURE) or next(
-        (each for key, each in chosen.items() if not key.startswith("__")), None
-    )
+    signature = chosen.get(_SIGNATURE) or next((each for key, each in chosen.items() if not key.startswith("__")), None)
     if signature is None:
-        raise GraphError(
-            f"{where}: the SavedModel has no signature to call; export it with a signature {_SIGNATURE!r}"
-        )
+        raise GraphError(f"{where}: the SavedModel has no signature to call; export it with a signature {_SIGNATURE!r}")
     # the caller knows arguments by the signature's names, the graph by its own
     names = {value_key(tensor).rpartition(":")[0]: key for key, tensor in signature.inputs.items()}
     flow = flatten(meta.graph, tuple(signature.outputs.values()), where)

@@ -51,11 +51,7 @@ def _source(producer: Mapping[str, Op], op: Op) -> Op | None:
 def _numbers(producer: Mapping[str, Op], op: Op, index: int) -> tuple[int, ...]:
     source = producer.get(op.inputs[index].removesuffix(":0")) if index < len(op.inputs) else None
     value = source.attrs.get("value") if source is not None and source.kind == "Const" else None
-    return (
-        tuple(value.array.reshape(-1).tolist())
-        if isinstance(value, Constant) and value.array is not None
-        else ()
-    )
+    return tuple(value.array.reshape(-1).tolist()) if isinstance(value, Constant) and value.array is not None else ()
 
 
 def _merged(producer: Mapping[str, Op], first: Op, convolution: Op, last: Op) -> Op | None:

@@ -97,9 +97,7 @@ def flatten(graph: GraphDef, outputs: Sequence[str] | None, source: str) -> Flow
         read = {key.rpartition(":")[0] for op in ops for key in op.inputs}
         called = inliner.called
         results = [
-            op.output()
-            for op in ops
-            if op.name not in read and op.kind not in NO_RESULT and op.name not in called
+            op.output() for op in ops if op.name not in read and op.kind not in NO_RESULT and op.name not in called
         ]
         results += [inliner.target(f"{name}:0") for name in called if name not in inliner.read_calls]
     else:
@@ -122,9 +120,7 @@ class _Inliner:
 
     def add(self, nodes: Iterable[NodeDef]) -> None:
         for node in nodes:
-            self._place(
-                node, node.name, tuple(value_key(i) for i in node.inputs if not i.startswith("^")), ()
-            )
+            self._place(node, node.name, tuple(value_key(i) for i in node.inputs if not i.startswith("^")), ())
 
     def _place(self, node: NodeDef, name: str, inputs: tuple[str, ...], stack: tuple[str, ...]) -> None:
         self._placed += 1
@@ -134,9 +130,7 @@ class _Inliner:
             self._ops.append(Op(name, node.op, inputs, node.attrs))
             return
         if function.name in stack or len(stack) >= _DEEPEST_CALL:
-            raise ModelFormatError(
-                f"{self._source}: function {function.name!r} calls itself; the file is damaged"
-            )
+            raise ModelFormatError(f"{self._source}: function {function.name!r} calls itself; the file is damaged")
         self.called[name] = None
         scope = f"{name}/"
         self._letters += sum(len(scope) + len(each) for inner in function.nodes for each in (inner.name, *inner.inputs))
@@ -158,9 +152,7 @@ class _Inliner:
             self._place(inner, scope + inner.name, references, (*stack, function.name))
         for index, output in enumerate(function.outputs):
             if output not in function.returned:
-                raise ModelFormatError(
-                    f"{self._source}: function {function.name!r} does not return {output!r}"
-                )
+                raise ModelFormatError(f"{self._source}: function {function.name!r} does not return {output!r}")
             self._alias[f"{name}:{index}"] = resolve(function.returned[output])
 
     def _function(self, node: NodeDef) -> FunctionDef | None:
@@ -169,9 +161,7 @@ class _Inliner:
         target = node.attrs.get("f")
         wanted = target.name if isinstance(target, FunctionName) else ""
         if wanted not in self._functions:
-            raise ModelFormatError(
-                f"{self._source}: node {node.name!r} calls {wanted!r}, which the file does not hold"
-            )
+            raise ModelFormatError(f"{self._source}: node {node.name!r} calls {wanted!r}, which the file does not hold")
         return self._functions[wanted]
 
     def target(self, key: str) -> str:
@@ -189,9 +179,7 @@ class _Inliner:
             self.read_calls.update(key.rpartition(":")[0] for key in op.inputs)
         for key in self._alias.values():
             self.read_calls.add(key.rpartition(":")[0])
-        return [
-            Op(op.name, op.kind, tuple(self.target(key) for key in op.inputs), op.attrs) for op in self._ops
-        ]
+        return [Op(op.name, op.kind, tuple(self.target(key) for key in op.inputs), op.attrs) for op in self._ops]
 
 
 def _ancestors(results: Sequence[str], producer: Mapping[str, Op], source: str) -> set[str]:
@@ -203,9 +191,7 @@ def _ancestors(results: Sequence[str], producer: Mapping[str, Op], source: str) 
             continue
         op = producer.get(name)
         if op is None:
-            raise ModelFormatError(
-                f"{source}: {reader} read {name!r}, which is not in the graph; the file is damaged"
-            )
+            raise ModelFormatError(f"{source}: {reader} read {name!r}, which is not in the graph; the file is damaged")
         if op.kind in CONTROL_FLOW:
             raise UnsupportedOperatorError(
                 f"{source}: node {name!r} is control flow ({op.kind}), and how long that takes depends on "

@@ -69,8 +69,7 @@ def build(
             row.lower(lowering, op)
         except _MALFORMED as error:
             raise ModelFormatError(
-                f"{source}: node {op.name!r} ({op.origin or op.kind}): "
-                f"its inputs and attributes do not fit: {error}"
+                f"{source}: node {op.name!r} ({op.origin or op.kind}): its inputs and attributes do not fit: {error}"
             ) from error
         _set_dtypes(lowering, op)
     return _graph(lowering, flow, name, assumed)
@@ -160,8 +159,7 @@ def _fitted(lowering: Lowering, op: Op, name: str, stated: Shape | None, given: 
 def _fits(shape: Shape, stated: Shape) -> bool:
     # a batch of 1 is often what an export wrote for "any", so the first dimension is free
     return len(shape) == len(stated) and all(
-        axis == 0 or want < 0 or dim == want
-        for axis, (dim, want) in enumerate(zip(shape, stated, strict=True))
+        axis == 0 or want < 0 or dim == want for axis, (dim, want) in enumerate(zip(shape, stated, strict=True))
     )
 
 
@@ -177,15 +175,11 @@ def _graph(lowering: Lowering, flow: Flow, name: str, notes: Sequence[str]) -> G
             # an operator of several results that nothing reads gives them all
             stem = key.rpartition(":")[0]
             siblings = [
-                lowering.values[other].tensor.name
-                for other in lowering.values
-                if other.rpartition(":")[0] == stem
+                lowering.values[other].tensor.name for other in lowering.values if other.rpartition(":")[0] == stem
             ]
             outputs += siblings if key.endswith(":0") else [tensor.name]
     if not outputs:
-        raise GraphError(
-            f"{lowering.source}: no output depends on an input; this graph computes nothing at inference"
-        )
+        raise GraphError(f"{lowering.source}: no output depends on an input; this graph computes nothing at inference")
     nodes = _scale_and_shift(lowering)
     used = {tensor for node in nodes for tensor in (*node.inputs, *node.outputs) if tensor}
     used.update(lowering.inputs, outputs)

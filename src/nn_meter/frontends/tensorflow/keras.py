@@ -65,9 +65,7 @@ def trace(model: Any, where: str, shapes: Shapes | None) -> Traced:
     tensorflow = _tensorflow()
     inputs = getattr(model, "inputs", None)
     if not inputs:
-        raise GraphError(
-            f"{where}: the Keras model is not built, so its inputs are unknown; call it once, or build it"
-        )
+        raise GraphError(f"{where}: the Keras model is not built, so its inputs are unknown; call it once, or build it")
     names = [str(tensor.name).partition(":")[0] for tensor in inputs]
     given = by_name({name: tuple(each.shape) for name, each in zip(names, inputs, strict=True)}, shapes, where)
     notes: list[str] = []
@@ -89,8 +87,7 @@ def trace(model: Any, where: str, shapes: Shapes | None) -> Traced:
         raise ModelError(f"{where}: TensorFlow cannot trace the model: {error}") from error
     graph = concrete.graph
     weights = {
-        inner.op.name: (_shape(outer), tensorflow.as_dtype(_dtype(outer)).name)
-        for outer, inner in graph.captures
+        inner.op.name: (_shape(outer), tensorflow.as_dtype(_dtype(outer)).name) for outer, inner in graph.captures
     }
     outputs = tuple(tensor.name for tensor in tensorflow.nest.flatten(concrete.structured_outputs))
     return Traced(graph.as_graph_def().SerializeToString(), weights, outputs, tuple(notes))
@@ -122,13 +119,9 @@ def _fixed(
 ) -> tuple[int, ...]:
     if given is not None:
         for shape in (given, (*given[:1], *given[2:], *given[1:2])):
-            if len(shape) == len(stated) and all(
-                want in (None, dim) for dim, want in zip(shape, stated, strict=True)
-            ):
+            if len(shape) == len(stated) and all(want in (None, dim) for dim, want in zip(shape, stated, strict=True)):
                 return shape
-        raise ModelError(
-            f"{where}: the shape {given} given for the input {name!r} does not fit {tuple(stated)}"
-        )
+        raise ModelError(f"{where}: the shape {given} given for the input {name!r} does not fit {tuple(stated)}")
     if any(dim is None for dim in stated[1:]):
         raise GraphError(
             f"{where}: the input {name!r} has the shape {tuple(stated)}; "

@@ -148,11 +148,7 @@ class Lowering:
         value = self.value(key)
         rank = len(value.layout)
         layout = plain(rank) if layout is None else layout
-        if (
-            value.layout == layout
-            or rank == 0
-            or (layout == plain(len(layout)) and value.layout == plain(rank))
-        ):
+        if value.layout == layout or rank == 0 or (layout == plain(len(layout)) and value.layout == plain(rank)):
             return value.tensor.name
         shape = (1,) * (len(layout) - rank) + value.shape
         return self._view(key, tuple(shape[axis] for axis in layout), layout)
@@ -240,9 +236,7 @@ class Lowering:
             tensor = self.tensors[name]
         self.values[key] = Value(tensor, wanted)
 
-    def give(
-        self, op: Op, op_type: str, inputs: Sequence[str], layout: Layout | None = None, /, **attrs: Attr
-    ) -> None:
+    def give(self, op: Op, op_type: str, inputs: Sequence[str], layout: Layout | None = None, /, **attrs: Attr) -> None:
         """Add a node, whose one output, in ``layout``, is the operator's first result."""
         self.bind(op.output(), self.emit(op, op_type, inputs, **attrs)[0], layout)
 

@@ -146,13 +146,9 @@ def _alias(lo: Lowering, op: Op) -> None:
 def _const(lo: Lowering, op: Op) -> None:
     value = op.attrs.get("value")
     if not isinstance(value, Constant):
-        raise UnsupportedOperatorError(
-            f"{lo.source}: node {op.name!r} (Const) holds no tensor; the file is damaged"
-        )
+        raise UnsupportedOperatorError(f"{lo.source}: node {op.name!r} (Const) holds no tensor; the file is damaged")
     elements = None if value.array is None else tuple(value.array.reshape(-1).tolist())
-    lo.add_constant(
-        op.output(), op.name, value.shape, "str" if value.dtype == "string" else value.dtype, elements
-    )
+    lo.add_constant(op.output(), op.name, value.shape, "str" if value.dtype == "string" else value.dtype, elements)
 
 
 def _variable(lo: Lowering, op: Op) -> None:
@@ -170,9 +166,7 @@ def _like(value: int) -> Lower:
         tensor = lo.value(op.inputs[0]).tensor
         shape = lo.shape(op.inputs[0])
         size = tensor.size
-        lo.add_constant(
-            op.output(), lo.unique(op.name), shape, tensor.dtype, (value,) * size if size <= 256 else None
-        )
+        lo.add_constant(op.output(), lo.unique(op.name), shape, tensor.dtype, (value,) * size if size <= 256 else None)
 
     return lower
 
@@ -200,9 +194,7 @@ def _bias(lo: Lowering, op: Op) -> None:
 
 def _matmul(lo: Lowering, op: Op) -> None:
     a, b = (lo.tensor(key) for key in op.inputs[:2])
-    transposed = {
-        name: 1 for name, attr in (("transA", "transpose_a"), ("transB", "transpose_b")) if flag(op, attr)
-    }
+    transposed = {name: 1 for name, attr in (("transA", "transpose_a"), ("transB", "transpose_b")) if flag(op, attr)}
     lo.give(op, "Gemm" if transposed else "MatMul", [a, b], **transposed)
 
 

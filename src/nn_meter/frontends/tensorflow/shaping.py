@@ -150,9 +150,7 @@ def pad(lo: Lowering, op: Op) -> None:
     """Pad, PadV2 and MirrorPad: (begin, end) for each dimension."""
     x, axes = _follow(lo, op, op.inputs[0])
     listed = lo.ints(op, op.inputs[1])
-    pads = lo.const(
-        op, "pads", (*(listed[2 * axis] for axis in axes), *(listed[2 * axis + 1] for axis in axes))
-    )
+    pads = lo.const(op, "pads", (*(listed[2 * axis] for axis in axes), *(listed[2 * axis + 1] for axis in axes)))
     value = [lo.tensor(op.inputs[2])] if op.kind == "PadV2" else []
     # ONNX knows no mirror that repeats the edge (SYMMETRIC); it writes as much as one that does not
     mode = "reflect" if op.kind == "MirrorPad" else "constant"
@@ -166,9 +164,7 @@ def _sliced(
     if not parts:
         return x
     order = sorted(parts)
-    bounds = [
-        lo.const(op, label, [parts[axis][i] for axis in order]) for i, label in enumerate(("starts", "ends"))
-    ]
+    bounds = [lo.const(op, label, [parts[axis][i] for axis in order]) for i, label in enumerate(("starts", "ends"))]
     where = lo.const(op, "axes", [axes.index(axis) for axis in order])
     steps = lo.const(op, "steps", [parts[axis][2] for axis in order])
     return lo.emit(op, "Slice", [x, *bounds, where, steps], suffix)[0]
@@ -196,9 +192,7 @@ def strided_slice(lo: Lowering, op: Op) -> None:
     """StridedSlice with its masks (https://www.tensorflow.org/api_docs/python/tf/strided_slice)."""
     key = op.inputs[0]
     begin, end, strides = (lo.ints(op, i) for i in op.inputs[1:4])
-    masks = {
-        name: integer(op, f"{name}_mask") for name in ("begin", "end", "ellipsis", "new_axis", "shrink_axis")
-    }
+    masks = {name: integer(op, f"{name}_mask") for name in ("begin", "end", "ellipsis", "new_axis", "shrink_axis")}
     shape = lo.shape(key)
     consumed = sum(not (masks["new_axis"] >> i & 1 or masks["ellipsis"] >> i & 1) for i in range(len(begin)))
     parts: dict[int, tuple[int, int, int]] = {}
@@ -296,16 +290,12 @@ def shape_of(lo: Lowering, op: Op) -> None:
     """Shape and ShapeN: all shapes are known here."""
     for index, key in enumerate(op.inputs):
         shape = lo.shape(key)
-        lo.add_constant(
-            op.output(index), f"{op.name}/shape", (len(shape),), text(op, "out_type", "int32"), shape
-        )
+        lo.add_constant(op.output(index), f"{op.name}/shape", (len(shape),), text(op, "out_type", "int32"), shape)
 
 
 def size_of(lo: Lowering, op: Op) -> None:
     """Size."""
-    lo.add_constant(
-        op.output(), f"{op.name}/size", (), text(op, "out_type", "int32"), (prod(lo.shape(op.inputs[0])),)
-    )
+    lo.add_constant(op.output(), f"{op.name}/size", (), text(op, "out_type", "int32"), (prod(lo.shape(op.inputs[0])),))
 
 
 def rank_of(lo: Lowering, op: Op) -> None:
@@ -386,10 +376,7 @@ def pack(lo: Lowering, op: Op) -> None:
     """Pack: values of one shape along a new axis."""
     axis = _axis(integer(op, "axis"), lo.rank(op.inputs[0]) + 1)
     where = lo.const(op, "axes", (axis,))
-    parts = [
-        lo.emit(op, "Unsqueeze", [lo.tensor(key), where], f"/unsqueeze_{i}")[0]
-        for i, key in enumerate(op.inputs)
-    ]
+    parts = [lo.emit(op, "Unsqueeze", [lo.tensor(key), where], f"/unsqueeze_{i}")[0] for i, key in enumerate(op.inputs)]
     lo.give(op, "Concat", parts, axis=axis)
 
 

@@ -104,9 +104,7 @@ def transposed(lo: Lowering, op: Op) -> None:
     rank = len(axes)
     # ONNX's transposed filter is (in, out, H, W); TFLite stores (out, H, W, in)
     filter_axes = (
-        (rank - 1, 0, *range(1, rank - 1))
-        if text(op, "filter_format") == "OHWI"
-        else _filter_layout(op, rank)
+        (rank - 1, 0, *range(1, rank - 1)) if text(op, "filter_format") == "OHWI" else _filter_layout(op, rank)
     )
     weight = lo.tensor(op.inputs[1], filter_axes)
     bias = [lo.tensor(op.inputs[3])] if len(op.inputs) > 3 and op.inputs[3] else []

@@ -208,8 +208,7 @@ def _elements(
     if content:
         if len(content) != size * kind.itemsize:
             raise ModelFormatError(
-                f"a constant of shape {shape} and type {dtype} holds {len(content)} bytes; "
-                "the file is damaged"
+                f"a constant of shape {shape} and type {dtype} holds {len(content)} bytes; the file is damaged"
             )
         return np.frombuffer(content, kind).reshape(shape)
     if kind.kind == "c":
@@ -227,9 +226,7 @@ def _elements(
             if dtype == "float16" or kind.kind != "f":
                 raise ModelFormatError(f"a constant of type {dtype} lists {encoding}; the file is damaged")
     if len(values) > size:
-        raise ModelFormatError(
-            f"a constant of shape {shape} lists {len(values)} elements; the file is damaged"
-        )
+        raise ModelFormatError(f"a constant of shape {shape} lists {len(values)} elements; the file is damaged")
     # protobuf lists the last element once where all that follow are equal to it, and none where all are zero
     values += [values[-1] if values else 0] * (size - len(values))
     if dtype == "float16":
@@ -283,9 +280,7 @@ def _node(value: int | Bytes) -> NodeDef:
     names, ops, inputs, entries = _read(value, _NODE).values()
     name, op = (names or [""])[-1], (ops or [""])[-1]
     if not name or not op:
-        raise ModelFormatError(
-            f"a node without name or operator ({name!r}, {op!r}): this is no TensorFlow graph"
-        )
+        raise ModelFormatError(f"a node without name or operator ({name!r}, {op!r}): this is no TensorFlow graph")
     attrs = {key: _attr(content) for key, content in entries if not key.startswith("_")}
     return NodeDef(name, op, tuple(inputs), MappingProxyType(attrs))
 
@@ -297,9 +292,7 @@ def _function(value: int | Bytes) -> FunctionDef:
     signatures, nodes, returned = _read(value, {1: _op_def, 3: _node, 4: _entry}).values()
     names, arguments, outputs = signatures[-1] if signatures else ((), (), ())
     results = {key: _text(content) for key, content in returned}
-    return FunctionDef(
-        (names or [""])[-1], tuple(arguments), tuple(outputs), tuple(nodes), MappingProxyType(results)
-    )
+    return FunctionDef((names or [""])[-1], tuple(arguments), tuple(outputs), tuple(nodes), MappingProxyType(results))
 
 
 def _op_def(value: int | Bytes) -> tuple[list[Any], ...]:

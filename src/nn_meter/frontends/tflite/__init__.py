@@ -154,9 +154,7 @@ class _Reader:
     def _add(self, position: int, operator: Table) -> None:
         code = operator.integer(0, "I")
         if code >= len(self._codes):
-            raise ModelFormatError(
-                f"operator {position} has the code {code}; the file has {len(self._codes)}"
-            )
+            raise ModelFormatError(f"operator {position} has the code {code}; the file has {len(self._codes)}")
         title = self._codes[code][0]
         row = OPERATORS.get(title)
         if row is None:
@@ -171,16 +169,12 @@ class _Reader:
             raise ModelFormatError(f"operator {position} ({title}) computes a tensor that is already there")
         self._place(title, row, operator.table(4), inputs, outputs)
 
-    def _place(
-        self, title: str, row: Row, options: Table | None, inputs: list[str], outputs: Sequence[int]
-    ) -> None:
+    def _place(self, title: str, row: Row, options: Table | None, inputs: list[str], outputs: Sequence[int]) -> None:
         name = self._unique(self._tensor(outputs[0]).text(3) or f"{title}_{outputs[0]}")
         attrs = attributes(row, options)
         for each in row.appended:
             array = np.array(attrs[each])
-            constant = Op(
-                self._unique(f"{name}/{each}"), "Const", (), {"value": Constant("int64", array.shape, array)}
-            )
+            constant = Op(self._unique(f"{name}/{each}"), "Const", (), {"value": Constant("int64", array.shape, array)})
             self._ops.append(constant)
             inputs.append(constant.output())
         dtypes = tuple(self._dtype(index) for index in outputs)

@@ -69,9 +69,7 @@ class Table:
         self._vtable = at - file.number(at, "i")
         self._count = file.number(self._vtable, "H") // 2 - 2
         if self._count < 0:
-            raise ModelFormatError(
-                f"the flatbuffer table at byte {at} has no valid vtable; the file is damaged"
-            )
+            raise ModelFormatError(f"the flatbuffer table at byte {at} has no valid vtable; the file is damaged")
 
     def _field(self, slot: int) -> int:
         offset = self._file.number(self._vtable + 4 + 2 * slot, "H") if slot < self._count else 0
@@ -106,9 +104,7 @@ class Table:
         """A vector of bytes, without copying them."""
         start, count = self._vector(slot)
         if start + count > len(self._file.data):
-            raise ModelFormatError(
-                f"a flatbuffer vector at byte {start} reaches beyond the file; it is damaged"
-            )
+            raise ModelFormatError(f"a flatbuffer vector at byte {start} reaches beyond the file; it is damaged")
         return self._file.data[start : start + count]
 
     def text(self, slot: int) -> str:

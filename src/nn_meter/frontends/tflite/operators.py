@@ -89,8 +89,7 @@ def _read(option: Option, options: Table | None) -> AttrValue:
         return tuple(options.vector(option.slots[0], "i") or ()) if options is not None else ()
     kind = "b" if option.kind == "p" else option.kind
     values = [
-        options.number(slot, kind, option.default) if options is not None else option.default
-        for slot in option.slots
+        options.number(slot, kind, option.default) if options is not None else option.default for slot in option.slots
     ]
     if option.kind == "p":
         return _PADDING[1] if values[0] else _PADDING[0]

@@ -236,9 +236,7 @@ def build(source: Any) -> Built:
     row = ARCHITECTURES.get(title.rpartition("/")[2]) or ARCHITECTURES.get(title)
     if row is None:
         near = nearest(title.rpartition("/")[2], list(ARCHITECTURES))
-        raise ModelError(
-            f"no architecture {title!r} without a download; {near} Or give the path of its config.json"
-        )
+        raise ModelError(f"no architecture {title!r} without a download; {near} Or give the path of its config.json")
     config = getattr(transformers, row.config)(**row.values)
     config.architectures = [row.model]
     module = _module(transformers, config)
@@ -282,9 +280,7 @@ def inputs(module: Any, batch_size: int, seq_len: int) -> dict[str, Any]:
         spectrogram = (config.max_length, config.num_mel_bins) if hasattr(config, "num_mel_bins") else None
         shapes["input_values"] = (batch_size, *(spectrogram or (_AUDIO_SECOND,)))
     if not shapes:
-        raise ModelError(
-            f"{type(module).__name__} takes {main!r}, whose shape is not known; give input_shapes"
-        )
+        raise ModelError(f"{type(module).__name__} takes {main!r}, whose shape is not known; give input_shapes")
     if config.is_encoder_decoder and "decoder_input_ids" in signature(module.forward).parameters:
         shapes["decoder_input_ids"] = text
     return shapes

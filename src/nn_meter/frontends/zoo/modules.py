@@ -45,9 +45,7 @@ def without_weights(build: Callable[[], Any]) -> Any:
     import torch
     from torch.overrides import TorchFunctionMode
 
-    blank = frozenset(
-        (torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn, torch.empty_strided)
-    )
+    blank = frozenset((torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn, torch.empty_strided))
 
     class Blank(TorchFunctionMode):  # type: ignore[misc]
         def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
