@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from nn_meter import plugins
+from nn_meter.builder.backends import list_backends
 from nn_meter.builder.config import ConfigManager, add_json, builder_config, create_workspace, read_results
 from nn_meter.cli.main import main
 from nn_meter.errors import BuildError
@@ -101,3 +102,4 @@ def test_a_registered_backend_has_a_workspace_of_its_own(
     assert main(["create", "--customized-workspace", str(tmp_path / "w"), "--backend", "mine"]) == 0
     assert main(["connect", "--backend", "mine", "--workspace", str(tmp_path / "w")]) == 0
     assert builder_config.get("SPEED", "backend") == 3
+    assert [each for each in list_backends() if "mi" in each or "mnn" in each] == ["mnn", "* mine"]

@@ -85,12 +85,12 @@ def run(args: argparse.Namespace) -> int:
             rules=rules,
             progress=progress("building"),
         )
-    kept = keep(bundle, args.output)
+    registered = keep(bundle, args.output)
     for kind in bundle.kinds.values():
         error = f", median error {kind.errors['median_ape']:.1f} % on held-out networks" if kind.errors else ""
         say(f"[Kernel] {kind.kind}: {kind.rows} measurements{error}")
-    say(f"Successfully register predictor: {kept}")
-    say(f"ask it: nn-meter predict --predictor {kept} MODEL")
+    say(f"Successfully register predictor: {registered}")
+    say(f"ask it: nn-meter predict --predictor {registered} MODEL")
     if args.output:
         path = shlex.quote(args.output)
         say(f"on another machine: nn-meter predict --predictor {path} MODEL")
