@@ -119,9 +119,7 @@ def main() -> None:
         "--resume", action="store_true", help="skip what the journal has read; failures are tried again"
     )
     parser.add_argument("--timeout-s", type=float, default=60.0, help="limit for one architecture")
-    parser.add_argument(
-        "--budget-s", type=float, default=float("inf"), help="stop asking after so many seconds"
-    )
+    parser.add_argument("--budget-s", type=float, default=float("inf"), help="stop asking after so many seconds")
     options = parser.parse_args()
     journal: Path = options.journal or Path(f"coverage-{options.source}.jsonl")
     rows: dict[str, dict[str, Any]] = {}

@@ -69,8 +69,10 @@ def main() -> int:
             continue
         for study, seen in SOURCES[name](args.folder):
             start = time.monotonic()
-            print(f"{name}: {len(study.environments)} environments, {study.design.whole.sum()} models, "
-                  f"{(~study.design.whole).sum()} kernels; left out: {len(study.left_out)}")
+            print(
+                f"{name}: {len(study.environments)} environments, {study.design.whole.sum()} models, "
+                f"{(~study.design.whole).sum()} kernels; left out: {len(study.left_out)}"
+            )
             for text in study.left_out[:20]:
                 print("  left out", text)
             blind = None if args.no_errors else study.blind(FOLDS.get(name))

@@ -140,9 +140,7 @@ def encoder() -> Made:
 
 
 def _convolution(cin: int, cout: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(cin, cout, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(cout), nn.SiLU()
-    )
+    return nn.Sequential(nn.Conv2d(cin, cout, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(cout), nn.SiLU())
 
 
 class _CrossStage(nn.Module):
@@ -285,9 +283,7 @@ def exported(made: Made, exporter: Exporter) -> onnx.ModelProto:
             model: Any = program.model_proto
         else:
             target = io.BytesIO()
-            torch.onnx.export(
-                module, values, target, input_names=names, opset_version=OPSET[exporter], dynamo=False
-            )
+            torch.onnx.export(module, values, target, input_names=names, opset_version=OPSET[exporter], dynamo=False)
             model = onnx.load_from_string(target.getvalue())
     without_notes(model)
     return model

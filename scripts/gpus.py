@@ -87,9 +87,7 @@ def left_out(
     return told
 
 
-def _trained(
-    name: str, records: Sequence[Record], sheets: Mapping[str, Sheet], made: Mapping[str, Bundle]
-) -> Bundle:
+def _trained(name: str, records: Sequence[Record], sheets: Mapping[str, Sheet], made: Mapping[str, Bundle]) -> Bundle:
     """With the codes of those that are made, so that all can be merged."""
     around = records[0].circumstances
     codes = {k: p.categories for each in list(made.values())[:1] for k, p in each.kinds.items()}

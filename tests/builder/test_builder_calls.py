@@ -96,9 +96,7 @@ def latencies(first: float, second: float, block: float, std: float = 0.0) -> di
     [((2.0, 1.0, 2.1), True), ((2.0, 1.0, 2.9), False), ((2.0, 1.0, 2.4, 0.5), None)],
     ids=["fuses", "does not", "undecided"],
 )
-def test_a_pair_fuses_where_the_block_saves_time(
-    workspace: Path, times: tuple[float, ...], obey: bool | None
-) -> None:
+def test_a_pair_fuses_where_the_block_saves_time(workspace: Path, times: tuple[float, ...], obey: bool | None) -> None:
     assert detect_fusion_rule({"BF_conv_relu": latencies(*times)}) == {"BF_conv_relu": {"obey": obey}}
 
 

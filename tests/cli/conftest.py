@@ -38,9 +38,7 @@ def home(tiny: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         package = tmp_path / f"{bundle.name}.zip"
         save(bundle, package)
         meta = tmp_path / f"{bundle.name}.yaml"
-        meta.write_text(
-            f"name: {bundle.name}\nversion: {bundle.version}\ncategory: cpu\npackage_location: {package}\n"
-        )
+        meta.write_text(f"name: {bundle.name}\nversion: {bundle.version}\ncategory: cpu\npackage_location: {package}\n")
         register(meta)
     return home
 

@@ -57,9 +57,7 @@ def _saved() -> dict[str, Any]:
     net = tf.keras.Sequential([tf.keras.layers.Input(image[1:]), tf.keras.layers.Conv2D(4, 3, strides=8)])
     net.export("export", verbose=False)
     call = tf.function(lambda x: net(x)).get_concrete_function(tf.TensorSpec(image, tf.float32))
-    Path("mobilenet.pb").write_bytes(
-        convert_variables_to_constants_v2(call).graph.as_graph_def().SerializeToString()
-    )
+    Path("mobilenet.pb").write_bytes(convert_variables_to_constants_v2(call).graph.as_graph_def().SerializeToString())
     converter = tf.lite.TFLiteConverter.from_keras_model(net)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.representative_dataset = lambda: [[np.zeros(image, np.float32)], [np.ones(image, np.float32)]]

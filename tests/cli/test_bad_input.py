@@ -98,9 +98,7 @@ def test_arguments(run: Callable[..., object], arguments: list[object], texts: t
 
 def test_an_empty_folder(run: Callable[..., object], tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    refused(
-        run("predict", "--predictor", "tiny_cpu", "--onnx", tmp_path / "empty"), "holds no model", "*.onnx"
-    )
+    refused(run("predict", "--predictor", "tiny_cpu", "--onnx", tmp_path / "empty"), "holds no model", "*.onnx")
 
 
 def test_an_unknown_predictor_suggests_near_names(run: Callable[..., object]) -> None:

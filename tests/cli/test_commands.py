@@ -117,9 +117,7 @@ echo "${COMPREPLY[@]}"
         (["completion", "--he"], "--help"),
     ],
 )
-def test_bash_completes_words(
-    run: Callable[..., object], tmp_path: Path, words: list[str], expected: str
-) -> None:
+def test_bash_completes_words(run: Callable[..., object], tmp_path: Path, words: list[str], expected: str) -> None:
     script = tmp_path / "completion.bash"
     script.write_text(run("completion", "bash").out)
     line = ["bash", "-c", _ASK, "bash", str(script), *words]
@@ -161,16 +159,12 @@ def test_modules_are_registered_listed_and_forgotten(run: Callable[..., object],
     (tmp_path / "swish_of_mine.py").write_text("class Swish:\n    pass\n")
     meta = tmp_path / "swish.yaml"
     meta.write_text(
-        "{builtin_name: swish, implement: mine, package_location: ., "
-        "class_module: swish_of_mine, class_name: Swish}"
+        "{builtin_name: swish, implement: mine, package_location: ., class_module: swish_of_mine, class_name: Swish}"
     )
     registered = run("register", "--operator", meta)
     assert (registered.code, registered.out) == (0, "(nn-Meter) Successfully register operator: swish\n")
     assert run("--list-operators").out.endswith("(nn-Meter) [Operator] * swish (mine)\n")
-    assert (
-        run("unregister", "--operator", "swish", "mine").out
-        == "(nn-Meter) Successfully unregister swish (mine).\n"
-    )
+    assert run("unregister", "--operator", "swish", "mine").out == "(nn-Meter) Successfully unregister swish (mine).\n"
     assert "*" not in run("--list-operators").out.partition("\n")[2]
 
 

@@ -159,9 +159,7 @@ def test_a_page_does_what_it_says(page: Path, run: Run, sshd_path: str, monkeypa
 @pytest.mark.heavy
 @pytest.mark.parametrize("page", [page for page in PAGES if _takes_minutes(page)], ids=_named)
 @pytest.mark.usefixtures("place")
-def test_a_page_does_what_takes_minutes(
-    page: Path, run: Run, sshd_path: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_page_does_what_takes_minutes(page: Path, run: Run, sshd_path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", f"{sshd_path}{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     _told(page, run, sshd_path, long=True)
 

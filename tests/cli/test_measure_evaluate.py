@@ -70,9 +70,7 @@ def test_a_backend_without_a_setting_says_which_it_has(run: Run) -> None:
         assert "backend 'replay' has no setting 'threads'; it has recorded_ms" in result.err
 
 
-def test_evaluate_writes_its_files_before_it_prints(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_evaluate_writes_its_files_before_it_prints(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*args: object, file: object = None) -> None:
         if file is None:
             raise KeyboardInterrupt

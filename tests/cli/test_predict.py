@@ -152,9 +152,7 @@ def test_a_folders_json_says_what_failed(run: Callable[..., object], folder: Pat
     assert "not an ONNX model" in failed["error"]
 
 
-def test_several_predictors_are_compared(
-    run: Callable[..., object], golden: Callable[[str, str], None]
-) -> None:
+def test_several_predictors_are_compared(run: Callable[..., object], golden: Callable[[str, str], None]) -> None:
     result = run("predict", "--predictor", "tiny_cpu", "--predictor", "tiny_npu", EXAMPLE)
     assert result.code == 0
     golden("compare.txt", result.out)
@@ -171,9 +169,7 @@ def test_strict_wants_no_estimates(run: Callable[..., object]) -> None:
     ]
 
 
-def test_an_unset_batch_becomes_one_and_the_answer_says_so(
-    run: Callable[..., object], tmp_path: Path
-) -> None:
+def test_an_unset_batch_becomes_one_and_the_answer_says_so(run: Callable[..., object], tmp_path: Path) -> None:
     model = onnx.load(EXAMPLE)
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "batch"
     onnx.save(model, tmp_path / "small_net.onnx")

@@ -131,7 +131,6 @@ def test_a_name_nobody_knows_is_explained(package: Path, name: str, text: str) -
         find_cases([name])
 
 
-
 def test_nn_meters_pairs_are_all_there() -> None:
     names = [case.name for case in BASIC]
     assert len(names) == len(set(names)) == 79

@@ -107,9 +107,7 @@ def shape_of(
     return [{name: float(values[i]) for name, values in taken.items()} for i in range(rounds)], unit_ms
 
 
-def session(
-    seed: int, fuses: bool, noise: Noise, false_saving: Mapping[Witness, float] = {}
-) -> Conclusion:
+def session(seed: int, fuses: bool, noise: Noise, false_saving: Mapping[Witness, float] = {}) -> Conclusion:
     """As the measuring does it: a look every few rounds, until one is clear; the barrier only once the reader saw
     something."""
     rng = np.random.default_rng(seed)

@@ -61,21 +61,15 @@ EXPECTED = {
 @pytest.mark.parametrize("method", ["timing", "graph", "both"])
 def test_known_rules_are_found(method: str, tmp_path: Path) -> None:
     cases = ("BF_conv_add", "BF_conv_relu", *EXPECTED)
-    rules = detect_rules(
-        plan(*dict.fromkeys(cases), method=method), journal=tmp_path / "j.sqlite", backend=pretender()
-    )
+    rules = detect_rules(plan(*dict.fromkeys(cases), method=method), journal=tmp_path / "j.sqlite", backend=pretender())
     assert {name: rules[name]["obey"] for name in EXPECTED} == EXPECTED
 
 
 def test_the_runtime_is_asked_for_every_graph_before_anything_is_timed(tmp_path: Path) -> None:
-    detect_rules(
-        plan("BF_conv_relu", "BF_relu_conv", "BF_fc_add"), journal=tmp_path / "j.sqlite", backend=pretender()
-    )
+    detect_rules(plan("BF_conv_relu", "BF_relu_conv", "BF_fc_add"), journal=tmp_path / "j.sqlite", backend=pretender())
     with Journal(tmp_path / "j.sqlite") as book:
         order = [(entry.item["what"], entry.item["case"]) for entry in book.results()]
-    assert order[:6] == [
-        ("graph", name) for name in ("BF_conv_relu", "BF_relu_conv", "BF_fc_add") for _ in SHAPES
-    ]
+    assert order[:6] == [("graph", name) for name in ("BF_conv_relu", "BF_relu_conv", "BF_fc_add") for _ in SHAPES]
     assert {what for what, _ in order[6:]} == {"timing"}
 
 
@@ -116,9 +110,7 @@ def test_rules_carry_their_evidence_and_can_be_read(tmp_path: Path) -> None:
 
 
 def test_a_pair_that_does_not_fuse_is_denied_by_the_first_witness(tmp_path: Path) -> None:
-    rules = detect_rules(
-        plan("BF_relu_conv", method="timing"), journal=tmp_path / "j.sqlite", backend=pretender()
-    )
+    rules = detect_rules(plan("BF_relu_conv", method="timing"), journal=tmp_path / "j.sqlite", backend=pretender())
     evidence = rules["BF_relu_conv"]["evidence"]
     assert (rules["BF_relu_conv"]["obey"], set(evidence["witnesses"])) == (False, {"reader"})
 
@@ -138,9 +130,7 @@ def test_rules_of_a_noisy_runtime_are_found_or_left_open(seed: int, tmp_path: Pa
 
 def test_a_chain_is_not_measured_where_its_beginning_does_not_fuse(tmp_path: Path) -> None:
     backend = pretender()
-    rules = detect_rules(
-        plan("BF_conv_add", "BF_conv_add_relu"), journal=tmp_path / "j.sqlite", backend=backend
-    )
+    rules = detect_rules(plan("BF_conv_add", "BF_conv_add_relu"), journal=tmp_path / "j.sqlite", backend=backend)
     evidence = rules["BF_conv_add_relu"]["evidence"]
     assert (evidence["reason"], evidence["runs"]) == ("not measured: BF_conv_add does not hold", 0)
 
@@ -224,9 +214,7 @@ def counted(first: int, second: int, saved: int) -> dict[str, int]:
         (1, 3, 1, 0, True, "fuses"),
     ],
 )
-def test_executed_kernels_decide(
-    first: int, second: int, saved: int, inputs: int, partly: bool, verdict: str
-) -> None:
+def test_executed_kernels_decide(first: int, second: int, saved: int, inputs: int, partly: bool, verdict: str) -> None:
     assert executed_decision(counted(first, second, saved), inputs, partly=partly).verdict == verdict
 
 
@@ -258,9 +246,7 @@ def test_the_reports_show_each_rule(tmp_path: Path) -> None:
     lines = matrix(rules).splitlines()
     assert lines[1].split() == ["conv", "-", "+"] or lines[1].split() == ["conv", "+", "-"]
     assert "MON: does not" in lines
-    assert summary(rules) == (
-        "4 rules: 2 fuse, 2 do not, 0 undecided; timing agrees with the executed graph in 4 of 4"
-    )
+    assert summary(rules) == ("4 rules: 2 fuse, 2 do not, 0 undecided; timing agrees with the executed graph in 4 of 4")
     text = page(rules)
     assert all(name in text for name in ("BF_conv_relu", "BF_conv_conv", "MON"))
     assert re.search(r"reader [+-]\d\.\d\d, barrier [+-]\d\.\d\d", text)

@@ -258,7 +258,9 @@ def test_a_backend_in_python_is_refused_on_a_phone(phone: Phone, worker: Worker)
     assert not known.known()
 
 
-@pytest.mark.parametrize("address", ["adb://", "adb://-s", "adb://a b", "adb://x?cpus=zz", "adb://x;reboot", "adb://x\n"])
+@pytest.mark.parametrize(
+    "address", ["adb://", "adb://-s", "adb://a b", "adb://x?cpus=zz", "adb://x;reboot", "adb://x\n"]
+)
 def test_what_is_no_address_is_refused(address: str) -> None:
     with pytest.raises(DeviceError, match="write it as adb://SERIAL"):
         AdbLink.at(address)
@@ -313,9 +315,7 @@ def test_a_workspace_measures_on_its_phone(phone: Phone, tmp_path: Path) -> None
 
 @pytest.mark.heavy
 @needs_adb
-def test_a_build_on_a_phone_ends_in_a_bundle(
-    phone: Phone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_build_on_a_phone_ends_in_a_bundle(phone: Phone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ai_edge_litert", reason="no LiteRT here")
     small = {name: family.weight for name, family in FAMILIES.items() if name.startswith("micro_")}
     monkeypatch.setattr("nn_meter.building.weights_for", lambda precisions: small)

@@ -242,9 +242,7 @@ def test_another_version_there_is_refused(tmp_path: Path) -> None:
         worker.call(wait, 0.0)
 
 
-def test_a_slow_link_is_waited_for_no_longer_than_its_limit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_slow_link_is_waited_for_no_longer_than_its_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Worker(timeout_s=LONG_S, link=FarLink(tmp_path, delay_s=0.1)) as worker:
         assert worker.call(wait, 0.1) == 0.1
         monkeypatch.setattr(worker, "_timeout_s", 1.0)

@@ -94,7 +94,8 @@ def test_an_address_says_whom_to_log_in_as(address: str, command: list[str], tmp
 
 
 @pytest.mark.parametrize(
-    "address", ["ssh://", "ssh://-oProxyCommand=x", "ssh://a@-x", "ssh://a b", "ssh://x:port", "ssh://x;reboot", "ssh://x\n"]
+    "address",
+    ["ssh://", "ssh://-oProxyCommand=x", "ssh://a@-x", "ssh://a b", "ssh://x:port", "ssh://x;reboot", "ssh://x\n"],
 )
 def test_what_is_no_address_is_refused(address: str) -> None:
     with pytest.raises(DeviceError, match="write it as ssh://user@host"):

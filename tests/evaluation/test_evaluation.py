@@ -38,9 +38,7 @@ MODELS = tuple(Subject(f"net{width}", "small" if width < 20 else "wide", net(f"n
 def predictor(statistic: str = "quiet", **facts: str) -> Predictor:
     speeds = Roofline(1e10, 1e10, 0.001)
     rules = {"runtime": "onnxruntime_cpu"}
-    return Predictor(
-        Bundle("roof", "1", {}, rules, "onnx-1", statistic=statistic, fallback=speeds, environment=facts)
-    )
+    return Predictor(Bundle("roof", "1", {}, rules, "onnx-1", statistic=statistic, fallback=speeds, environment=facts))
 
 
 def replay(**settings: object) -> tuple[ReplayBackend, FakeClock]:
@@ -151,9 +149,7 @@ def test_a_budget_holds_for_tracing_too_the_largest_miss_first(monkeypatch: pyte
     monkeypatch.setattr(Bench, "trace", slow)
     with Journal(Path(":memory:")) as journal:
         for budget_s, traced in ((4.0, {"net16"}), (0.0, {"net16"}), (9.0, {"net8", "net16", "net32"})):
-            result = evaluate(
-                [predictor()], backend, MODELS, rounds=2, budget_s=budget_s, journal=journal, clock=clock
-            )
+            result = evaluate([predictor()], backend, MODELS, rounds=2, budget_s=budget_s, journal=journal, clock=clock)
             assert {each.model for each in result.scores if each.blamed} == traced
             unsaid = {each.model for each in result.scores if "not traced: the budget was spent" in each.warnings}
             assert unsaid == {each.name for each in MODELS} - traced

@@ -51,9 +51,7 @@ def tiny(shape=(1, 3, 8, 8), **options):
 @pytest.mark.parametrize("path", CORPUS, ids=lambda path: f"{path.parent.name}-{path.name}")
 def test_shapes_of_the_corpus_are_onnx_own(path):
     graph = read(path)
-    stated = onnx.shape_inference.infer_shapes(
-        onnx.load(path, load_external_data=False), data_prop=True
-    ).graph
+    stated = onnx.shape_inference.infer_shapes(onnx.load(path, load_external_data=False), data_prop=True).graph
     compared = 0
     for info in (*stated.value_info, *stated.output):
         kind = info.type.tensor_type
@@ -232,9 +230,7 @@ def test_outputs_for_training_that_nothing_reads_go():
 def test_functions_are_inlined():
     body = [helper.make_node("Relu", ["a"], ["t"]), helper.make_node("Neg", ["t"], ["b"])]
     function = helper.make_function("mine", "Flip", ["a"], ["b"], body, [helper.make_opsetid("", 17)])
-    proto = model(
-        [helper.make_node("Flip", ["x"], ["y"], domain="mine")], [value("x", (2,))], functions=[function]
-    )
+    proto = model([helper.make_node("Flip", ["x"], ["y"], domain="mine")], [value("x", (2,))], functions=[function])
     proto.opset_import.append(helper.make_opsetid("mine", 1))
     assert [node.op_type for node in read(proto).nodes] == ["Relu", "Neg"]
 
@@ -269,9 +265,7 @@ def test_an_operator_without_a_rule_takes_the_shapes_that_the_file_states():
     node = helper.make_node("Frobnicate", ["x"], ["y"], "odd", domain="mine")
     graph = read(model([node], [value("x", (2,))], [value("y", (3, 4))]))
     assert graph.tensors["y"].shape == (3, 4)
-    with pytest.raises(
-        UnsupportedOperatorError, match=r"node 'odd': the operator mine\.Frobnicate has no shape rule"
-    ):
+    with pytest.raises(UnsupportedOperatorError, match=r"node 'odd': the operator mine\.Frobnicate has no shape rule"):
         read(model([node], [value("x", (2,))]))
 
 
@@ -319,9 +313,7 @@ def test_weights_beyond_two_gigabytes_are_skipped(tmp_path):
         return bytes([number << 3 | 2]) + length + bytes([size])
 
     raw_bytes = 4 * (1 << 29) + 4096
-    tensor = TensorProto(dims=[raw_bytes // 4], data_type=1, name="huge").SerializeToString() + field(
-        9, raw_bytes
-    )
+    tensor = TensorProto(dims=[raw_bytes // 4], data_type=1, name="huge").SerializeToString() + field(9, raw_bytes)
     proto = tiny()
     graph = proto.graph.SerializeToString() + field(5, len(tensor) + raw_bytes) + tensor
     proto.ClearField("graph")

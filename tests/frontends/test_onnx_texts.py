@@ -90,9 +90,7 @@ def test_the_shapes_are_those_that_onnx_runtime_computes() -> None:
     session = runtime.InferenceSession(decoder().SerializeToString(), providers=["CPUExecutionProvider"])
     for options in ({"past": 5}, {"past": 0, "seq_len": 3}, {"past": 4, "seq_len": 2}):
         graph = read(decoder(), **options)
-        feeds = {
-            name: np.zeros(graph.tensors[name].shape, graph.tensors[name].dtype) for name in graph.inputs
-        }
+        feeds = {name: np.zeros(graph.tensors[name].shape, graph.tensors[name].dtype) for name in graph.inputs}
         computed = session.run(list(graph.outputs), feeds)
         assert [each.shape for each in computed] == [graph.tensors[name].shape for name in graph.outputs]
 

@@ -162,9 +162,7 @@ def test_a_bias_is_an_add_of_a_constant() -> None:
 @pytest.mark.parametrize("version", ["FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"])
 def test_fused_batch_normalisation(version: str) -> None:
     vectors = [weight(name, 16) for name in ("g", "b", "m", "v")]
-    graph = read(
-        *STEM, *vectors, node("bn", version, "conv", "g", "b", "m", "v", is_training=False, epsilon=0.001)
-    )
+    graph = read(*STEM, *vectors, node("bn", version, "conv", "g", "b", "m", "v", is_training=False, epsilon=0.001))
     assert kinds(graph) == ["Conv", "BatchNormalization"]
     assert graph.nodes[1].attrs["epsilon"] == pytest.approx(0.001)
     assert graph.outputs == ("bn",)
@@ -429,9 +427,7 @@ def test_unset_dimensions_are_asked_for() -> None:
 
 
 def test_a_shape_that_does_not_fit_is_refused() -> None:
-    with pytest.raises(
-        ModelError, match=r"\(1, 4, 4, 4\) given for the input 'x' does not fit \(\?, 8, 8, 3\)"
-    ):
+    with pytest.raises(ModelError, match=r"\(1, 4, 4, 4\) given for the input 'x' does not fit \(\?, 8, 8, 3\)"):
         read(*STEM, input_shapes=(1, 4, 4, 4))
     with pytest.raises(ModelError, match="there is no input 'y'; the inputs are x"):
         read(*STEM, input_shapes={"y": (1, 8, 8, 3)})
@@ -443,9 +439,7 @@ def test_an_unknown_operator_is_named_with_its_node() -> None:
 
 
 def test_control_flow_is_refused_by_name() -> None:
-    with pytest.raises(
-        UnsupportedOperatorError, match=r"node 'join' is control flow \(Merge\).*export the model"
-    ):
+    with pytest.raises(UnsupportedOperatorError, match=r"node 'join' is control flow \(Merge\).*export the model"):
         read(
             *STEM,
             const("p", 1),
@@ -520,9 +514,7 @@ SEED = b"".join(
     st.lists(st.tuples(st.integers(0, len(SEED) - 1), st.integers(0, 255)), max_size=4),
     st.integers(0, len(SEED)),
 )
-def test_any_bytes_end_in_a_graph_or_in_an_error_of_the_tree(
-    changes: list[tuple[int, int]], end: int
-) -> None:
+def test_any_bytes_end_in_a_graph_or_in_an_error_of_the_tree(changes: list[tuple[int, int]], end: int) -> None:
     data = bytearray(SEED)
     for at, value in changes:
         data[at] = value

@@ -81,9 +81,7 @@ class Doors:
             del self.files["h5"]
         else:
             self.model.save(self.files["h5"])
-        self.files["tflite"].write_bytes(
-            tf.lite.TFLiteConverter.from_saved_model(str(self.files["saved"])).convert()
-        )
+        self.files["tflite"].write_bytes(tf.lite.TFLiteConverter.from_saved_model(str(self.files["saved"])).convert())
         if name in QUANTISED:
             self._quantise(tf, side)
         self.graphs = {door: frontends.read(path) for door, path in self.files.items()}
@@ -128,9 +126,7 @@ def _macs(graph: Graph, node: Node) -> int:
     if node.op_type == "Einsum":
         terms = str(node.attrs["equation"]).partition("->")[0].split(",")
         sizes = {
-            c: d
-            for t, i in zip(terms, node.inputs, strict=True)
-            for c, d in zip(t, _shape(graph, i), strict=True)
+            c: d for t, i in zip(terms, node.inputs, strict=True) for c, d in zip(t, _shape(graph, i), strict=True)
         }
         return prod(sizes.values())
     return 0
@@ -197,9 +193,7 @@ def test_no_door_inserts_a_transpose_for_the_layout(doors: Doors) -> None:
 
 def test_convolutions_products_and_pools_are_the_same_by_every_door(doors: Doors) -> None:
     if doors.name not in IMAGES:
-        pytest.skip(
-            "the converter to TFLite rewrites the products of attention; their work is compared below"
-        )
+        pytest.skip("the converter to TFLite rewrites the products of attention; their work is compared below")
     expected = _work(doors.graphs["frozen"])
     for door, graph in doors.graphs.items():
         assert _work(graph) == expected, door

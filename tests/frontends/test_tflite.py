@@ -85,9 +85,7 @@ class File:
     def ints(self, name: str, *values: int) -> int:
         return self.tensor(name, len(values), dtype=INT32, data=struct.pack(f"<{len(values)}i", *values))
 
-    def op(
-        self, name: str, inputs: list[int], outputs: list[int], options: Any = None, custom: str = ""
-    ) -> None:
+    def op(self, name: str, inputs: list[int], outputs: list[int], options: Any = None, custom: str = "") -> None:
         number = CODES.index(name)
         code: dict[int, tuple[str, Any]] = {0: ("b", min(number, 127)), 3: ("i", number)}
         if custom:
@@ -158,9 +156,7 @@ def stem(dtype: int = FLOAT32, activation: int = 3) -> tuple[File, int, int]:
     return file, x, y
 
 
-def one(
-    name: str, shape: tuple[int, ...], out: tuple[int, ...], *more: tuple[int, ...], options: Any = None
-) -> Graph:
+def one(name: str, shape: tuple[int, ...], out: tuple[int, ...], *more: tuple[int, ...], options: Any = None) -> Graph:
     """The graph of one operator; ``more`` are constant vectors that it also reads."""
     file = File()
     x, y = file.tensor("x", *shape), file.tensor("y", *out)
@@ -224,8 +220,7 @@ def test_quantised_tensors_keep_their_types() -> None:
 def test_depthwise_convolution_has_groups() -> None:
     file = File()
     x, w, y = (
-        file.tensor(name, *shape)
-        for name, shape in (("x", (1, 8, 8, 4)), ("w", (1, 3, 3, 8)), ("y", (1, 6, 6, 8)))
+        file.tensor(name, *shape) for name, shape in (("x", (1, 8, 8, 4)), ("w", (1, 3, 3, 8)), ("y", (1, 6, 6, 8)))
     )
     file.op("DEPTHWISE_CONV_2D", [x, w, -1], [y], {0: ("b", 1), 1: ("i", 1), 2: ("i", 1), 3: ("i", 2)})
     graph = tflite.read(file.write([x], [y]))
@@ -335,9 +330,7 @@ def test_shapes_may_be_given() -> None:
     data = file.write([x], [y])
     for shape in ((4, 8, 8, 3), (4, 3, 8, 8)):
         assert out_shape(tflite.read(data, input_shapes={"x": shape})) == (4, 16, 4, 4)
-    with pytest.raises(
-        ModelError, match=r"\(1, 9, 9, 3\) given for the input 'x' does not fit \(\?, 8, 8, 3\)"
-    ):
+    with pytest.raises(ModelError, match=r"\(1, 9, 9, 3\) given for the input 'x' does not fit \(\?, 8, 8, 3\)"):
         tflite.read(data, input_shapes=(1, 9, 9, 3))
 
 
@@ -418,9 +411,7 @@ SEED = _seed()
     st.lists(st.tuples(st.integers(0, len(SEED) - 1), st.integers(0, 255)), max_size=4),
     st.integers(0, len(SEED)),
 )
-def test_any_bytes_end_in_a_graph_or_in_an_error_of_the_tree(
-    changes: list[tuple[int, int]], end: int
-) -> None:
+def test_any_bytes_end_in_a_graph_or_in_an_error_of_the_tree(changes: list[tuple[int, int]], end: int) -> None:
     data = bytearray(SEED)
     for at, value in changes:
         data[at] = value

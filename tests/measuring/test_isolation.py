@@ -99,9 +99,7 @@ def test_failures_come_back_as_values_and_the_next_task_goes_on() -> None:
         killed = worker.call(die, signal.SIGKILL)
         assert isinstance(killed, Failure)
         assert killed.kind == "memory"
-        assert worker.call(leave) == Failure(
-            "crash", "the process ended with exit status 3; it said: the last words"
-        )
+        assert worker.call(leave) == Failure("crash", "the process ended with exit status 3; it said: the last words")
         assert worker.call(add, 2, 2) == 4
 
 

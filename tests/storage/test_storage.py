@@ -213,9 +213,7 @@ def _many(archive: zipfile.ZipFile) -> None:
         (_overlong, "'long' claims to be larger than the zip"),
     ],
 )
-def test_a_hostile_archive_is_refused(
-    tmp_path: Path, change: Callable[[zipfile.ZipFile], None], words: str
-) -> None:
+def test_a_hostile_archive_is_refused(tmp_path: Path, change: Callable[[zipfile.ZipFile], None], words: str) -> None:
     path = _archive(tmp_path / "a.zip", change)
     with pytest.raises(InputError, match=words):
         storage.Archive(path, "a.zip", InputError)
