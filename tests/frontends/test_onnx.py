@@ -176,6 +176,8 @@ def test_unset_shapes_name_the_input_and_the_option():
     assert read(flat, input_shapes={"x": (2, 3)}).tensors["y"].shape == (2, 3)
     with pytest.raises(GraphError, match=r"there is no input 'z'; the inputs are x"):
         read(tiny(), input_shapes={"z": (1,)})
+    with pytest.raises(GraphError, match=r"the shape \(1, -3, 8, 8\) given for the input 'x' is negative"):
+        read(tiny(), input_shapes=(1, -3, 8, 8))
     with pytest.raises(GraphError, match=r"'x' has 4 dimensions, the given shape \(1, 3\)"):
         read(tiny(), input_shapes=(1, 3))
     two = model([helper.make_node("Add", ["a", "b"], ["y"])], [value("a", ("n",)), value("b", ("n",))])

@@ -431,6 +431,8 @@ def test_a_shape_that_does_not_fit_is_refused() -> None:
         read(*STEM, input_shapes=(1, 4, 4, 4))
     with pytest.raises(ModelError, match="there is no input 'y'; the inputs are x"):
         read(*STEM, input_shapes={"y": (1, 8, 8, 3)})
+    with pytest.raises(ModelError, match=r"the shape \(1, 8, 8, -3\) given for the input 'x' is negative"):
+        read(*STEM, input_shapes={"x:0": (1, 8, 8, -3)})
 
 
 def test_an_unknown_operator_is_named_with_its_node() -> None:
