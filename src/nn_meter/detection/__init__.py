@@ -20,8 +20,8 @@ from nn_meter.detection.survey import MOST_SWEEPS, DetectionPlan, Method, Survey
 from nn_meter.devices.here import here
 from nn_meter.devices.link import open_link
 from nn_meter.errors import BuildError, NnMeterError
-from nn_meter.measuring.asking import ask
-from nn_meter.measuring.isolation import RECONNECTS_S, Failure, Worker
+from nn_meter.measuring.asking import measurer
+from nn_meter.measuring.isolation import Failure
 from nn_meter.measuring.journal import Journal
 from nn_meter.progress import Progress
 
@@ -62,15 +62,8 @@ def detect_rules(
         if plan.isolated:
             chosen = base.Named(plan.backend, plan.settings)
             device = chosen.load()
-            link = open_link(plan.device)
-            with Worker(timeout_s=plan.timeout_s, link=link) as asked:
-                where = ask(asked, chosen)
-            worker = stack.enter_context(
-                Worker(
-                    timeout_s=plan.timeout_s, processors=where.threads, link=link, waits_s=RECONNECTS_S, lost=book.lost
-                )
-            )
-            survey = Survey(plan, chosen, book, worker.call, cases, where.settings)
+            where, worker = measurer(chosen, open_link(plan.device), plan.timeout_s, book.lost)
+            survey = Survey(plan, chosen, book, stack.enter_context(worker).call, cases, where.settings)
             facts = where.facts()
         else:
             device = backend or base.load(plan.backend, **plan.settings)

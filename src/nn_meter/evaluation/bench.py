@@ -19,7 +19,8 @@ from nn_meter.devices.link import Link, LocalLink
 from nn_meter.errors import NnMeterError
 from nn_meter.evaluation.subjects import Subject
 from nn_meter.ir import Graph
-from nn_meter.measuring import RECONNECTS_S, Failure, Measurement, Plan, Worker, ask, measure
+from nn_meter.measuring import Failure, Measurement, Plan, Worker, measure
+from nn_meter.measuring.asking import measurer
 from nn_meter.measuring.fixed import PROBE, PROBED, prober
 from nn_meter.progress import Progress
 from nn_meter.runtimes.executed import read_all
@@ -168,13 +169,9 @@ class Bench(Closing):
         self._backend = backend
         self._worker: Worker | None = None
         if isinstance(backend, Named):
-            with Worker(timeout_s=TIMEOUT_S, link=self.link) as asked:
-                where = ask(asked, backend)
+            where, self._worker = measurer(backend, self.link, TIMEOUT_S, lost)
             self.settings: Mapping[str, Value] = where.settings
             self.facts: Mapping[str, Value] = where.facts()
-            self._worker = Worker(
-                timeout_s=TIMEOUT_S, processors=where.threads, link=self.link, waits_s=RECONNECTS_S, lost=lost
-            )
         else:
             self.settings = backend.check()
             self.facts = {**here().facts(), **self.settings}

@@ -1,13 +1,12 @@
 """Measures well: the loop, its records, the process it runs in, the journal of what is done."""
 
 from nn_meter.measuring.asking import ask, failed
-from nn_meter.measuring.isolation import RECONNECTS_S, Failure, Worker
+from nn_meter.measuring.isolation import Failure, Worker
 from nn_meter.measuring.journal import Entry, Journal, key_of
 from nn_meter.measuring.measure import STATISTIC, Measurement, Plan, Runner, measure
 from nn_meter.measuring.records import Circumstances, MeasuredKernel, Record, read_records, write_records
 
 __all__ = [
-    "RECONNECTS_S",
     "STATISTIC",
     "Circumstances",
     "Entry",

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from nn_meter.backends.base import Named
 from nn_meter.devices import known
 from nn_meter.devices.device import Device, Value
 from nn_meter.devices.here import here
+from nn_meter.devices.link import Link
 from nn_meter.errors import BackendError, MeasurementError, NnMeterError
-from nn_meter.measuring.isolation import Failure, Worker
+from nn_meter.measuring.isolation import RECONNECTS_S, Failure, Worker
 from nn_meter.measuring.records import Circumstances
 
 
@@ -37,6 +39,16 @@ def ask(worker: Worker, backend: Named) -> Circumstances:
         threads=threads if isinstance(threads, int) else 1,
         settings=settings,
     )
+
+
+def measurer(
+    backend: Named, link: Link, timeout_s: float, lost: Callable[[Failure], None] | None
+) -> tuple[Circumstances, Worker]:
+    """The circumstances where ``backend`` runs, and a worker there that measures: on as many processors as the runtime
+    has threads, and with patience for a lost link, of which ``lost`` hears. Errors as of ``ask``."""
+    with Worker(timeout_s=timeout_s, link=link) as worker:
+        where = ask(worker, backend)
+    return where, Worker(timeout_s=timeout_s, processors=where.threads, link=link, waits_s=RECONNECTS_S, lost=lost)
 
 
 def tell(backend: Named) -> tuple[Device, dict[str, Value]]:
