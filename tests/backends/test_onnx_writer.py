@@ -98,7 +98,6 @@ def _of_opset(opset: int, *nodes: onnx.NodeProto, initializers: Sequence[onnx.Te
     ("opset", "op_type", "attrs"),
     [
         (9, "Clip", {"min": 0.0, "max": 6.0}),
-        (9, "Slice", {"starts": (0, 1), "ends": (2, 3), "axes": (0, 1)}),
         (9, "TopK", {"k": 2}),
         (10, "Pad", {"pads": (0, 0, 1, 0, 0, 1), "value": 0.5}),
         (11, "ReduceSum", {"axes": (1,)}),
@@ -120,13 +119,38 @@ def test_what_was_read_in_an_older_opset_is_written_in_todays(
     assert np.array_equal(before[0], after[0])
 
 
-def test_what_computes_otherwise_in_older_opsets_is_written_in_one() -> None:
-    pool = helper.make_node("AveragePool", ["x"], ["y"], kernel_shape=[3])
-    graph = read(_of_opset(11, pool))
-    assert to_onnx(graph).opset_import[0].version == 18
-    assert to_onnx(read(_of_opset(19, pool))).opset_import[0].version == 21
+@pytest.mark.parametrize(
+    ("opset", "written", "op_type", "attrs"),
+    [
+        (9, 12, "Slice", {"starts": (0, 1), "ends": (2, 3), "axes": (0, 1)}),
+        (11, 18, "AveragePool", {"kernel_shape": (3,)}),
+        (19, 21, "AveragePool", {"kernel_shape": (3,)}),
+    ],
+)
+def test_what_is_executed_otherwise_in_older_opsets_is_written_in_one(
+    opset: int, written: int, op_type: str, attrs: dict[str, Any]
+) -> None:
+    older = _of_opset(opset, helper.make_node(op_type, ["x"], ["y"], **attrs))
+    graph = read(older)
+    assert to_onnx(graph).opset_import[0].version == written
     x = {"x": np.linspace(-4, 9, 48, dtype=np.float32).reshape(2, 3, 8)}
-    before, after = (run(onnx.load_from_string(each), x) for each in (_of_opset(11, pool), as_bytes(graph)))
+    before, after = (run(onnx.load_from_string(each), x) for each in (older, as_bytes(graph)))
+    assert np.allclose(before[0], after[0])
+
+
+def test_a_slice_of_an_older_opset_stands_beside_what_was_spelled_otherwise() -> None:
+    nodes = [
+        helper.make_node("Slice", ["x"], ["a"], starts=[0], ends=[2], axes=[1]),
+        helper.make_node("Unsqueeze", ["a"], ["b"], axes=[0]),
+        helper.make_node("Squeeze", ["b"], ["c"], axes=[0]),
+        helper.make_node("ReduceSum", ["c"], ["d"], axes=[2]),
+        helper.make_node("Softmax", ["d"], ["e"], axis=1),
+        helper.make_node("Split", ["c"], ["s", "t"], axis=2, split=[3, 5]),
+        helper.make_node("Add", ["s", "e"], ["y"]),
+    ]
+    older = _of_opset(9, *nodes)
+    x = {"x": np.linspace(-4, 9, 48, dtype=np.float32).reshape(2, 3, 8)}
+    before, after = (run(onnx.load_from_string(each), x) for each in (older, as_bytes(read(older))))
     assert np.allclose(before[0], after[0])
 
 

@@ -234,9 +234,7 @@ def _space(blocks: bool, depthwise: bool) -> Callable[[np.random.Generator], Con
                 group = cin = cout = 2 * cin + 1
         known = [each for each in ACTIVATIONS.values() if blocks or each != "hardswish"]  # plain ones do not take it
         named = str(rng.choice(["", *known]))
-        fused = tuple(name for name in ("sum" if rng.random() < 0.2 else "", named) if name)
-        if layout == "nchw" and "sum" in fused:
-            fused = ("sum", "relu") if named == "relu" else ("sum",)
+        fused = tuple(name for name in ("sum" if blocks and rng.random() < 0.2 else "", named) if name)
         ones = (1,) * len(kernel)
         return ConvConfig(some(rng, 1, 8), cin, size, cout, out, kernel, strides, ones, group, fused, layout, "float32")
 
