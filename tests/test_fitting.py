@@ -14,7 +14,7 @@ import pytest
 import nn_meter
 from nn_meter.devices.device import Device
 from nn_meter.errors import BuildError, ModelError
-from nn_meter.fitting import LOWERINGS, Lowering, adapt, fit, shipped_bases
+from nn_meter.fitting import LOWERINGS, Lowering, adapt, fit, shipped_bases, study
 from nn_meter.ir import Graph, GraphBuilder, Node, Tensor
 from nn_meter.kernels.kinds import GemmConfig
 from nn_meter.kernels.rules import read_rules
@@ -259,6 +259,28 @@ def test_pytorch_on_a_gpu_pays_for_what_it_reads_and_writes_beside_the_work() ->
         traffic = [found["gemm_traffic"][0], found["gemm_weights"][0]]
         assert np.exp(traffic) * 1e5 == pytest.approx([8 * 10 * (20 + 30), second])
     assert not {"conv_traffic", "gemm_traffic"} & {name for name, _ in rows("matmul", product, "")}
+
+
+def test_what_waits_for_memory_on_a_card_is_not_slower_for_being_larger() -> None:
+    """Networks that take means over larger pictures are slow for what else is in them."""
+
+    def subject(size: int) -> Graph:
+        b = GraphBuilder(f"mean_{size}")
+        return b.graph(b.op("GlobalAveragePool", b.input((1, 32, size, size), "float32")))
+
+    sizes = (7, 14, 28, 56)
+    around = Circumstances(Device("a card", kind="gpu"), "pytorch")
+    records = [Record(f"m_{s}", around, whole=Measurement((1e-6 * s**4 + 0.01,)), family=str(s)) for s in sizes]
+    made = {}
+    for bounded in (True, False):
+        found = study(
+            records,
+            lambda name, batch: subject(int(name[2:])),
+            lowering=replace(LOWERINGS["pytorch", "gpu"], bounded=bounded),
+        )
+        made[bounded] = found.bundles(None, lambda around: "card")[0].terms["learned"]["mean"]["slopes"]
+    assert max(made[True]) <= 0 < max(made[False])
+    assert LOWERINGS["pytorch", "gpu"].bounded
 
 
 def test_kernels_that_a_profiler_saw_faster_than_they_run_in_models_tell_by_how_much() -> None:

@@ -54,12 +54,12 @@ Kernels = Sequence[tuple[str, KernelConfig]]
 
 @dataclass(frozen=True, slots=True)
 class Lowering:
-    """What a runtime makes of a graph, as far as rules say; ``staged`` as in ``kernels.terms``. ``noise`` is what a fit
-    takes for the standard deviation of the logarithm of a model's latency."""
+    """What a runtime makes of a graph by its rules; ``staged`` as in ``kernels.terms``, the others as in ``Design``."""
 
     rules: Mapping[str, Any]
     staged: str = ""
     noise: float = NOISE
+    bounded: bool = False
 
 
 _COMMON = 0.05
@@ -71,7 +71,7 @@ LOWERINGS: Mapping[tuple[str, str], Lowering] = MappingProxyType(
         ("tflite", "cpu"): Lowering(tflite.CPU_RULES, PROCESSOR, _COMMON),
         ("tflite", "gpu"): Lowering(tflite.GPU_RULES, DELEGATE, _COMMON),
         ("pytorch", "cpu"): Lowering(pytorch.RULES),
-        ("pytorch", "gpu"): Lowering(pytorch.RULES, TRAFFIC),
+        ("pytorch", "gpu"): Lowering(pytorch.RULES, TRAFFIC, bounded=True),
     }
 )
 """Runtime and kind of device to its lowering; what has no row is lowered node by node."""
@@ -212,9 +212,8 @@ def study(
         values[list(found)] = list(found.values())
         environments.append(Environment(default_name(around), tags_of(around), values))
     return Study(
-        Design(subjects, lowering.noise), tuple(names), tuple(environments), tuple(around_of[w] for w in latencies),
-        lowering, left_out,
-        tuple(subjects),
+        Design(subjects, lowering.noise, lowering.bounded),
+        tuple(names), tuple(environments), tuple(around_of[w] for w in latencies), lowering, left_out, tuple(subjects),
         tuple(tuple(sorted(batches[w])) for w in latencies),
     )
 
