@@ -19,8 +19,6 @@ from nn_meter.ir import GraphBuilder
 from nn_meter.networks.published import read_csv
 from nn_meter.testing import sample_graph
 
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # of what torch itself imports
-
 
 def test_a_build_says_at_once_what_to_do_instead(tmp_path: Path) -> None:
     with pytest.raises(BuildError, match=r"tells none of the kernels .*nn-meter adapt --measured .* --name x"):

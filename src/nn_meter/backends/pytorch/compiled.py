@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from time import perf_counter_ns
 from typing import Any
+from warnings import catch_warnings, simplefilter
 
 from nn_meter.backends.base import Model
 from nn_meter.backends.in_process import InProcess, both_forms
@@ -39,9 +40,13 @@ class PyTorchCompiled(InProcess):
         called = PyTorchPrepared(graph, data, self.config)
         given: list[Any] = [called.values[called.place[name]] for name in graph.inputs]
         inputs = tuple(each.clone() for each in given)  # else torch takes them for made in inference alone
-        prepared = CompiledPrepared(torch, torch.compile(as_module(called, graph)), inputs, self.config.threads)
         try:
-            prepared.run(1)
+            with catch_warnings():
+                simplefilter("ignore")  # of torch about what it imports itself
+                # processes that compile by themselves would stay, beside what is measured
+                module = torch.compile(as_module(called, graph), options={"compile_threads": 1})
+                prepared = CompiledPrepared(torch, module, inputs, self.config.threads)
+                prepared.run(1)
         except Exception as error:  # whatever its passes, or the compiler of C++, say
             said = legible(" ".join((str(error).strip() or repr(error)).splitlines()[:2]))
             raise BackendError(
