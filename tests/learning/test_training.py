@@ -13,14 +13,18 @@ import pytest
 
 from nn_meter.devices.device import Device
 from nn_meter.errors import BuildError
+from nn_meter.kernels.kinds import GemmConfig
 from nn_meter.kernels.rules import read_rules
+from nn_meter.kernels.schema import Speeds
 from nn_meter.learning import fit
 from nn_meter.learning.correction import CALL, corrected
-from nn_meter.learning.fit import spent_on_fits
-from nn_meter.learning.training import train, worst_families
+from nn_meter.learning.fit import Network, spent_on_fits
+from nn_meter.learning.training import interval, train, worst_families
 from nn_meter.measuring import Circumstances, Journal, MeasuredKernel, Measurement, Record
 from nn_meter.networks import FAMILIES
 from nn_meter.predictors import bundle as bundles
+from nn_meter.predictors.bundle import Bundle
+from nn_meter.predictors.parts import LOG_RATIO_MOST, Part, Roofline
 from nn_meter.predictors.runtime import GraphEngine
 from nn_meter.runtimes.fusion import fuse
 
@@ -221,3 +225,17 @@ def test_training_takes_so_many_rows_at_most(monkeypatch: pytest.MonkeyPatch) ->
     bundle = train(records(60), name="taught")
     assert max(sizes) == 150
     assert max(kind.rows for kind in bundle.kinds.values()) > 150
+
+
+def test_an_interval_of_sums_stays_within_what_a_bundle_holds(tmp_path: Path) -> None:
+    """Of few networks those that repeat themselves make a spread of next to nothing, of which errors are any number."""
+    config = GemmConfig(1, 8, 8, 8, True, (False, False), (), "float32")
+    networks = [Network((MeasuredKernel("fc", config, 1.0 + number % 5),)) for number in range(60)]
+    held = {number: [Part("fc", number, 1.0, 1e-3)] for number in range(60)}
+    found = interval(networks, held, Speeds(1e9, 1e9, 0.0))
+    assert found is not None
+    assert found.sums is not None
+    assert found.sums[1] == LOG_RATIO_MOST
+    bundle = Bundle("few", "1.0", {}, {}, "onnx-2", fallback=Roofline(1e9, 1e9, 0.0), interval=found)
+    bundles.save(bundle, tmp_path / "few.zip")
+    assert bundles.load(tmp_path / "few.zip").interval == found

@@ -27,7 +27,7 @@ from nn_meter.measuring.fixed import PROBE
 from nn_meter.measuring.journal import Journal
 from nn_meter.measuring.records import Circumstances, Record
 from nn_meter.predictors.bundle import Bundle
-from nn_meter.predictors.parts import Interval, Part, Roofline, spread
+from nn_meter.predictors.parts import LOG_RATIO_MOST, Interval, Part, Roofline, spread
 from nn_meter.progress import Progress
 from nn_meter.runtimes import BY_RULES, find
 
@@ -191,14 +191,15 @@ def interval(networks: Sequence[Network], held: Mapping[int, Sequence[Part]], sp
 
     share = min(_SHARES, key=unlikely)
     low, high = _central(ratios)
-    lower, upper = _central(ratios / spreads[share])
+    # of few networks one may be off by any number of spreads, which a bundle does not hold
+    lower, upper = np.clip(np.multiply(WIDER, _central(ratios / spreads[share])), -LOG_RATIO_MOST, LOG_RATIO_MOST)
     return Interval(
         low,
         high,
         LEVEL,
         networks=len(ratios),
         estimated=fallback_spread(networks, speeds),
-        sums=(WIDER * lower, WIDER * upper),
+        sums=(float(lower), float(upper)),
         share=share,
     )
 

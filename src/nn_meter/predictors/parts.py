@@ -15,7 +15,7 @@ from nn_meter.kernels.schema import Speeds
 from nn_meter.storage import Fields
 
 _SLOWEST_PER_S = 1.0
-_FACTOR_MOST, _LOG_RATIO_MOST = 1e6, 20.0
+_FACTOR_MOST, LOG_RATIO_MOST = 1e6, 20.0
 CALL_MS_MOST = 1e9
 """No device that a network runs on is slower, takes longer to begin, and no correction is larger; each keeps answers
 finite."""
@@ -206,5 +206,5 @@ def spread(parts: Iterable[Part], share: float) -> float:
 
 
 def _ends(stored: Fields, low: str, high: str) -> tuple[float, float]:
-    least = stored.number(low, low=-_LOG_RATIO_MOST, high=_LOG_RATIO_MOST)
-    return least, stored.number(high, low=least, high=_LOG_RATIO_MOST)
+    least = stored.number(low, low=-LOG_RATIO_MOST, high=LOG_RATIO_MOST)
+    return least, stored.number(high, low=least, high=LOG_RATIO_MOST)
