@@ -37,6 +37,9 @@ _LONG_S = 3600.0
 """What has not come to its end by then never does, however busy the machine is."""
 
 _REFUSED = 2
+_ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+"""Threads that wait for each other on processors that others use took ten times as long to train."""
+
 _WAITS = (0.5, 8.0)
 """A kill comes after so many times what a command takes that does next to nothing, on the machine as it is then."""
 
@@ -114,7 +117,7 @@ class Sessions:
         self.tag = tag or f"{os.getpid()}-{time.time_ns()}"
         self._paced, self._pace_s = -math.inf, 0.0
         self._env = {
-            **os.environ, "NN_METER_HOME": str(self.home), _TAG: self.tag, "OPENBLAS_NUM_THREADS": "1",
+            **os.environ, "NN_METER_HOME": str(self.home), _TAG: self.tag, **_ONE_THREAD,
             "PYTHONPATH": str(ROOT / "src"), "PATH": f"{path}{os.environ['PATH']}",
         }  # fmt: skip
 
@@ -349,7 +352,7 @@ def campaign(counts: dict[str, int], folder: Path, seed: int = 0) -> dict[str, T
         if not counts.get(name):
             continue
         tally = tallies[name] = Tally()
-        far = {"PYTHONPATH": str(ROOT / "src"), _TAG: sessions.tag, "OPENBLAS_NUM_THREADS": "1"}
+        far = {"PYTHONPATH": str(ROOT / "src"), _TAG: sessions.tag, **_ONE_THREAD}
         with loopback.sshd(folder / f"sshd_{name}", far) as server:
             sessions = Sessions(folder, f"{server.bin}:", sessions.tag)
             killed(far_job(sessions, server, name), sessions, counts[name], draw, tally)
