@@ -29,6 +29,7 @@ from nn_meter.learning.sums import (
     Floats,
     Prior,
     Subject,
+    doubt,
     fit_together,
     interval_of,
     kernel_subject,
@@ -311,23 +312,18 @@ def adapt(
     design = Design([*found.subjects, *asked.values()])
     latencies = np.concatenate([measured.latencies_ms, np.full(len(asked), np.nan)])
     prior = Prior.of([each.terms["learned"] for each in bases], design.parameters)
-    parameters, doubt = prior.fit(design, latencies)
+    parameters, covariance = prior.fit(design, latencies)
     used = ~np.isnan(latencies)
     document = terms_document(design, parameters, used, staged=lowering.staged, batches=[around.batch])
     _keep_known(document, bases)
-    unsure = np.sqrt(design.doubt(parameters, doubt))
-    spread = 1.645 * float(np.sqrt(np.mean(unsure**2)))
-    known = [each.interval for each in bases if each.interval]
-    low = float(np.mean([i.low for i in known])) if known else -0.1
-    high = float(np.mean([i.high for i in known])) if known else 0.1
-    interval = Interval(round(low - spread, 4), round(high + spread, 4), models=count)
+    interval = _widened(bases, design.doubt(parameters, covariance), count)
     bundle = _bundle(name or default_name(around), around, lowering, document, None, interval)
     notes = (
         *bundle.notes,
         f"adapted from {len(bases)} predictors by {count} measurements",
         *(f"left out: {text}" for text in found.left_out),
     )
-    order = design.most_telling(parameters, doubt, np.flatnonzero(~used), suggest)
+    order = design.most_telling(parameters, covariance, np.flatnonzero(~used), suggest)
     order_named = tuple(list(asked)[i - len(found.subjects)] for i in order)
     return Adapted(replace(bundle, version=version, notes=notes), order_named)
 
@@ -347,22 +343,19 @@ def _rescaled(
     if odd := [each for each in bases if not isinstance(each.fallback, Roofline)]:
         raise BuildError(f"{odd[0].name}: nn-Meter's own predictors know no kinds to adapt; name another base")
     around = _one_environment(records)
+    taken = {each.subject: each.whole.median_ms for each in records if each.whole}
     graphs, left_out = {}, []
-    for record in records:
+    for subject in tuple(taken):
         try:
-            graphs[record.subject] = read(record.subject, around.batch)
+            graphs[subject] = read(subject, around.batch)
         except ModelError as error:
             left_out.append(f"left out: {error}")
-    taken = {each.subject: each.whole.median_ms for each in records if each.whole and each.subject in graphs}
+            del taken[subject]
     if not taken:
         raise BuildError("; ".join(["there is no whole model among the measurements that can be read", *left_out[:3]]))
     asked = {each: read(each, around.batch) for each in candidates if each not in taken}
-    there = [*(graphs[subject] for subject in taken), *asked.values()]
-    found, base, models = rescaling.nearest(bases, there, [*taken.values()])
+    found, base, models = rescaling.nearest(bases, [*graphs.values(), *asked.values()], [*taken.values()])
     along, measured = found.sensitivity(models), len(taken)
-    doubt = np.einsum("ij,jk,ik->i", along, found.covariance, along)
-    spread = 1.645 * float(np.sqrt(doubt.mean() + rescaling.NOISE**2))
-    known = base.interval or Interval(-0.1, 0.1)
     order = most_telling(along, found.covariance, np.arange(measured, len(models)), suggest, rescaling.NOISE)
     notes, facts = told(around)
     notes.append(f"adapted from {base.name} {base.version} by {measured} measurements")
@@ -376,13 +369,21 @@ def _rescaled(
         category=around.device.kind,
         threads=around.threads,
         statistic=around.statistic,
-        interval=Interval(round(known.low - spread, 4), round(known.high + spread, 4), models=measured),
+        interval=_widened([base], doubt(along, found.covariance) + rescaling.NOISE**2, measured),
         notes=(*notes, *left_out),
         created=datetime.now(UTC).date().isoformat(),
         environment=facts,
         path=None,
     )
     return Adapted(bundle, tuple(list(asked)[each - measured] for each in order))
+
+
+def _widened(bases: Sequence[Bundle], doubts: Floats, models: int) -> Interval:
+    """The mean interval of the bases, or 10 % where they have none, wider by variances of logarithms, float64 (n,)."""
+    known = [each.interval for each in bases if each.interval] or [Interval(-0.1, 0.1)]
+    spread = 1.645 * float(np.sqrt(np.mean(doubts)))  # of a normal distribution 90 % lie within
+    low, high = (float(np.mean(ends)) for ends in zip(*((each.low, each.high) for each in known), strict=True))
+    return Interval(round(low - spread, 4), round(high + spread, 4), models=models)
 
 
 def _one_environment(records: Sequence[Record]) -> Circumstances:

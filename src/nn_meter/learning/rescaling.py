@@ -40,6 +40,9 @@ _ALL, _GROUP, _OWN = 1.0, 0.2, 0.2
 two processors whose ONNX Runtime predictors ship, kinds that compute differ by 0.67 to 0.9, those that move data by 1.1
 to 1.6, and within these groups by 0.2 on the logarithm."""
 
+_STEPS = 50
+"""Of Newton's method; five to ten suffice."""
+
 
 @dataclass(frozen=True)
 class Rescaling:
@@ -107,10 +110,6 @@ def nearest(
         found = learn(models[: len(latencies_ms)], np.array(latencies_ms), (*base.kinds, OTHERS, CALL))
         tried.append((found, base, models))
     return min(tried, key=lambda each: each[0].cost)
-
-
-_STEPS = 50
-"""Of Newton's method; five to ten suffice."""
 
 
 def rescaled(base: Bundle, found: Rescaling) -> Bundle:

@@ -225,9 +225,7 @@ class Design:
 
     def doubt(self, parameters: Floats, covariance: Floats) -> Floats:
         """Variance of the logarithm of each subject's predicted latency, float64 (subjects,)."""
-        along = self.sensitivity(parameters)
-        found: Floats = np.maximum(np.einsum("ij,jk,ik->i", along, covariance, along), 0.0)
-        return found
+        return doubt(self.sensitivity(parameters), covariance)
 
     def most_telling(
         self, parameters: Floats, covariance: Floats, asked: NDArray[np.intp], count: int
@@ -235,6 +233,13 @@ class Design:
         """Subjects of ``asked`` whose latencies would tell most, the first first."""
         along = self.sensitivity(parameters)
         return most_telling(along, covariance, asked, count)
+
+
+def doubt(along: Floats, covariance: Floats) -> Floats:
+    """Variance, float64 (subjects,), of what follows parameters by ``along`` (subjects, parameters), of which
+    ``covariance`` is not known."""
+    found: Floats = np.maximum(np.einsum("ij,jk,ik->i", along, covariance, along), 0.0)
+    return found
 
 
 def most_telling(
