@@ -30,7 +30,7 @@ from nn_meter.ir.shapes import FOUND
 from nn_meter.kernels.kinds import KIND_OF
 from nn_meter.kernels.work import FLOPS, GENERATING
 from nn_meter.measuring import Plan, measure
-from nn_meter.predictors.prediction import DOUBTFUL, Prediction
+from nn_meter.predictors.prediction import DOUBTFUL, KernelPrediction
 from nn_meter.runtimes.trace import ExecutedKernel
 
 OPSET = 25
@@ -43,10 +43,11 @@ TRACED_RUNS = 12
 
 @dataclass(frozen=True)
 class Pair:
-    """Milliseconds predicted and measured."""
+    """Milliseconds predicted and measured; ``status`` is the least sure of the kernels that were predicted."""
 
     predicted_ms: float
     measured_ms: float
+    status: str
 
     @property
     def ratio(self) -> float:
@@ -62,7 +63,6 @@ class Row:
     work: str
     executed: tuple[str, ...] = ()
     shape: str = ""
-    status: str = ""
     alone: Pair | None = None
     context: Pair | None = None
     failed: str = ""
@@ -124,13 +124,12 @@ def examined(operator: str, predictor: Predictor, backend: OnnxRuntimeCpu, budge
         graph = model if isinstance(model, Graph) else frontends.read(model)
         kernels = backend.fused(model)
         answer = predictor.explain(graph)
-        alone = Pair(answer.latency_ms, _quiet_ms(backend, model, budget_s / 2))
+        alone = Pair(answer.latency_ms, _quiet_ms(backend, model, budget_s / 2), _status(answer.charged, graph))
         return Row(
             operator,
             row.work,
             tuple(_name(each) for each in kernels),
             _shapes(graph, kernels),
-            _status(answer, graph),
             alone,
             _in_context(operator, case, predictor, backend) if case else None,
         )
@@ -155,10 +154,10 @@ def _in_context(operator: str, case: Case, predictor: Predictor, backend: OnnxRu
         traces = prepared.trace(TRACED_RUNS)
     own = [trace for trace in traces if trace.executed.op_type != around]
     measured_ms = sum(max(0.0, median(trace.latencies_ms[2:]) - PROFILER_MS) for trace in own)
-    kernels = predictor.explain(graph).charged
-    predicted_ms = sum(each.latency_ms for each in kernels if each.kernel.label != around)
+    charged = [each for each in predictor.explain(graph).charged if each.kernel.label != around]
+    predicted_ms = sum(each.latency_ms for each in charged)
     # a profiler that tells whole microseconds says nothing of less than a few of them
-    return Pair(predicted_ms, measured_ms) if measured_ms > 2 * PROFILER_MS else None
+    return Pair(predicted_ms, measured_ms, _status(charged, graph)) if measured_ms > 2 * PROFILER_MS else None
 
 
 def _name(kernel: ExecutedKernel) -> str:
@@ -186,9 +185,9 @@ def _data_decides(graph: Graph) -> bool:
     return any(node.op_type in FOUND for node in graph.nodes)
 
 
-def _status(answer: Prediction, graph: Graph) -> str:
+def _status(charged: Sequence[KernelPrediction], graph: Graph) -> str:
     """The least sure of its kernels'; where the data decides how much there is to do, *assumed*: the most is."""
-    found = {each.status for each in answer.charged}
+    found = {each.status for each in charged}
     if found == {"predicted"} and _data_decides(graph):
         return "assumed"
     return next((status for status in reversed(DOUBTFUL) if status in found), "predicted" if found else "free")
@@ -214,16 +213,17 @@ def page(found: Found, predictor: str, command: str) -> str:
     ]
     for where in ("alone", "context"):
         for status in ("predicted", "assumed", *DOUBTFUL):
-            ratios = [pair.ratio for row in told if row.status == status and (pair := getattr(row, where)) is not None]
+            pairs = [pair for row in told if (pair := getattr(row, where)) is not None]
+            ratios = [pair.ratio for pair in pairs if pair.status == status]
             if ratios:
                 off = [sum(not 1 / times <= ratio <= times for ratio in ratios) for times in (2, 4)]
                 shares = [f"{count} ({count / len(ratios):.1%})" for count in off]
                 lines.append(f"| {where} | {status} | {len(ratios)} | {' | '.join(shares)} | {median(ratios):.2f} |")
     lines += [
         "",
-        "| operator | shape | work | executed as | status | alone, ms: predicted, measured, ratio "
-        "| in context, ms: predicted, measured, ratio |",
-        "|---|---|---|---|---|---|---|",
+        "| operator | shape | work | executed as | alone, ms: predicted, measured, ratio, status "
+        "| in context, ms: predicted, measured, ratio, status |",
+        "|---|---|---|---|---|---|",
         *(_line(row) for row in found.rows),
     ]
     return "\n".join(lines) + "\n"
@@ -231,14 +231,16 @@ def page(found: Found, predictor: str, command: str) -> str:
 
 def _line(row: Row) -> str:
     if row.failed:
-        return f"| {row.operator} | | {row.work} | | not measured: {row.failed.replace('|', '/')} | | |"
+        return f"| {row.operator} | | {row.work} | | not measured: {row.failed.replace('|', '/')} | |"
     executed = " + ".join(row.executed) or "nothing"
     pairs = (_pair(row.alone), _pair(row.context))
-    return f"| {row.operator} | {row.shape} | {row.work} | {executed} | {row.status} | {' | '.join(pairs)} |"
+    return f"| {row.operator} | {row.shape} | {row.work} | {executed} | {' | '.join(pairs)} |"
 
 
 def _pair(pair: Pair | None) -> str:
-    return f"{pair.predicted_ms:.4g}, {pair.measured_ms:.4g}, {pair.ratio:.2f}" if pair is not None else "-"
+    if pair is None:
+        return "-"
+    return f"{pair.predicted_ms:.4g}, {pair.measured_ms:.4g}, {pair.ratio:.2f}, {pair.status}"
 
 
 def rows(names: Iterable[str], predictor: Predictor, budget_s: float) -> Iterator[Row]:

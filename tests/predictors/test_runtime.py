@@ -179,8 +179,12 @@ def _chosen_integers() -> Graph:
         (elementwise("Tan"), "Tan: how large its values are decides"),
         (elementwise("Shrink"), "Shrink: how often values leave the middle decides"),
         (_chosen_integers(), "QLinearWhere: how often its condition changes decides"),
+        (elementwise("Cosh"), "Cosh: how large its values are decides"),
+        (_reduced("ReduceProd", 1), "ReduceProd: whether its products become denormal numbers decides"),
         (_chosen(16, 64, 64), "a condition for each: how often it changes decides"),
+        (_chosen(64, 64), "a condition for each: how often it changes decides"),  # the same of each of 16
         (_chosen(16, 1, 1), ""),  # whole rows are chosen
+        (_chosen(64, 1), ""),
     ],
 )
 def test_what_its_values_decide_by_more_than_twice_is_not_predicted(graph: Graph, why: str) -> None:

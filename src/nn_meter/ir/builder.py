@@ -37,6 +37,10 @@ class GraphBuilder:
         """Shape of the tensor ``name``."""
         return self._tensors[name].shape
 
+    def dtype(self, name: str) -> str:
+        """Element type of the tensor ``name``."""
+        return self._tensors[name].dtype
+
     def input(self, shape: Sequence[int], dtype: str = "float32", name: str = "") -> str:
         """A tensor that the caller provides; returns its name."""
         name = name or self.fresh("input")

@@ -129,12 +129,14 @@ def binary(pen: Pen) -> str:
         elif name == "PRelu":
             made.append(pen.op("PRelu", operand(pen, *shape), pen.weight(shape[1], *(1,) * (len(shape) - 2))))
         elif name in SEVERAL:
-            made.append(pen.op(name, *(operand(pen, *shape) for _ in range(pen.integer(2, 4)))))
+            repeated = pen.chance(0.3)  # along axes of which each operand lacks others
+            shapes = [tuple(d if pen.chance(0.6) else 1 for d in shape) if repeated else shape for _ in range(3)]
+            made.append(pen.op(name, *(operand(pen, *each) for each in (shape, *shapes)[-pen.integer(2, 4) :])))
         elif name == "Where":
             pair = (operand(pen, *shape), _partner(pen, shape))
             made.append(pen.op("Where", _partner(pen, shape, "bool"), *(pair if pen.chance(0.5) else pair[::-1])))
         else:
-            pair = _outer(pen, shape) if pen.chance(0.15) else (operand(pen, *shape), _partner(pen, shape))
+            pair = _outer(pen, shape) if pen.chance(0.25) else (operand(pen, *shape), _partner(pen, shape))
             made.append(pen.op(op_type, *(pair if pen.chance(0.6) else pair[::-1])))
     return answers(pen, made)
 
@@ -156,10 +158,11 @@ def reductions(pen: Pen) -> str:
         low = pen.integer(1, max(1, rank - 2))
         high = pen.integer(low + 1, max(low + 1, rank - 1))
         axes = {
+            "first": tuple(range(low)),
             "neighbours": tuple(range(begin, end)),
             "around": (*range(low), *range(high, rank)),
             "every other": tuple(range(pen.integer(0, 1), rank, 2)),
-        }[pen.pick("neighbours", "neighbours", "around", "every other")]
+        }[pen.pick("first", "neighbours", "neighbours", "around", "every other")]
         made.append(pen.reduce(op_type, x, axes or (pen.integer(0, rank - 1),), pen.integer(0, 1)))
     return answers(pen, made)
 
@@ -264,7 +267,9 @@ def einsums(pen: Pen) -> str:
         terms = equation.split("->")[0].split(",")
         labels = sorted(set("".join(terms)))
         sizes = {label: max(1, round(pen.log_uniform(3, 2000 if pen.chance(0.2) else 200))) for label in labels}
-        sizes |= {"b": pen.batch} | ({"h": pen.pick(2, 4, 8, 12)} if "h" in sizes else {})
+        if pen.chance(0.5):  # else rows of an image, which are as many as may be
+            sizes |= {"h": pen.pick(2, 4, 8, 12)}
+        sizes |= {"b": pen.batch if pen.chance(0.5) else round(pen.log_uniform(2, 64))}  # or windows
         while math.prod(sizes[label] for label in labels) > 6e7:
             sizes = {label: max(1, size * 3 // 4) for label, size in sizes.items()}
         operands = [pen.input(*(sizes[label] for label in term)) for term in terms]
@@ -273,12 +278,23 @@ def einsums(pen: Pen) -> str:
     return answers(pen, made)
 
 
+def _thin(pen: Pen) -> str:
+    inner, many = round(pen.log_uniform(2, 24)), pen.pick(1, 1, 4, 8, 16)
+    rows, columns = (round(pen.log_uniform(20, 1000 if many == 1 else 300)) for _ in range(2))
+    pen.macs += float(many * rows * inner * columns)
+    held = (many,) * (many > 1)
+    return pen.op("MatMul", operand(pen, *held, rows, inner), operand(pen, *held, inner, columns))
+
+
 def vectors(pen: Pen) -> str:
     """Products of a row or a column, as steps of a decoder and scores are: of weights, and of what is computed."""
     made = []
     for _ in range(how_many(pen, 4, 12)):
         inner, other = round(pen.log_uniform(8, 3000)), round(pen.log_uniform(2, 2000))
-        sort = pen.pick("row", "row", "column", "column", "list", "both")
+        sort = pen.pick("row", "row", "column", "column", "list", "both", "thin")
+        if sort == "thin":  # a few numbers for each, as scores of narrow heads and of points
+            made.append(_thin(pen))
+            continue
         rows, columns = {"row": (1, other), "both": (1, 1)}.get(sort, (other, 1))
         many = pen.pick(1, 1, 1, 4, 12) if max(inner, other) < 600 else 1
         second = (inner,) if sort == "list" else (*(many,) * (many > 1), inner, columns)

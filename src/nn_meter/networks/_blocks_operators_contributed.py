@@ -119,7 +119,7 @@ def _packed(pen: Pen, sort: str) -> Sequence[str]:
     if sort == "MatMulFpQ4":  # blocks of 32 weights: 16 bytes, a scale and an offset
         blocks = pen.b.weight((k * n // 32 * 21,), "uint8")
         return own_node(pen, sort, x, blocks, pen.b.const((k, n)), blk_quant_type=1)
-    bits, block = pen.pick(4, 4, 8), pen.pick(16, 32, 32, 64, 128)
+    bits, block = pen.pick(4, 4, 8), pen.pick(16, 32, 32, 64, 128, 256)
     block = block if k % block == 0 else 64
     weights = (pen.b.weight((n, k // block, block * bits // 8), "uint8"), pen.weight(n, k // block))
     zeros = [pen.b.weight((n, -(-(k // block) * bits // 8)), "uint8")] if pen.chance(0.4) else []
@@ -352,7 +352,7 @@ LINEAR = ("LinearAttention", "GatedDeltaNet", "LinearAttentionGate")
 
 CONTRIBUTED: Mapping[str, Row] = {
     "Attention": _projected_attention,
-    **{f"GroupQueryAttention {number}": _grouped for number in range(3)},
+    **{f"GroupQueryAttention {number}": _grouped for number in range(4)},
     **{f"MultiHeadAttention {number}": _multi_head for number in range(2)},
     "DecoderMaskedMultiHeadAttention": _decoded,
     "SkipSimplifiedLayerNormalization": _skipped_norm,
@@ -366,7 +366,7 @@ CONTRIBUTED: Mapping[str, Row] = {
     "SampleOp": of_any_shape("SampleOp", MICROSOFT),
     "TransposeMatMul": _turned_product,
     **{sort: partial(_packed, sort=sort) for sort in ("MatMulNBits", "MatMulBnb4", "MatMulFpQ4")},
-    "GatherBlockQuantized": _packed_rows,
+    **{f"GatherBlockQuantized {number}": _packed_rows for number in range(2)},
     "MatMulIntegerToFloat": _integer_product,
     "MatMulInteger16": _wide_product,
     "DynamicQuantizeLSTM": _quantised_lstm,
@@ -382,14 +382,14 @@ CONTRIBUTED: Mapping[str, Row] = {
     **{sort: partial(_linear_attention, sort=sort) for sort in LINEAR},
     "CropAndResize": _cropped,
     "UnfoldTensor": _unfolded,
-    "MaxpoolWithMask": _masked_pool,
+    **{f"MaxpoolWithMask {number}": _masked_pool for number in range(2)},
     "NhwcMaxPool": _whole_pool,
     "MoEGroupRouter": _routed,
     "NGramRepeatBlock": _repeats,
     "MurmurHash3": of_a_list("MurmurHash3", 100, 1e5, MICROSOFT, "int32"),
     "DynamicTimeWarping": _warped,
     "MRotaryEmbedding": _rotated_by_three,
-    "AttnLSTM": _attended_lstm,
+    **{f"AttnLSTM {number}": _attended_lstm for number in range(2)},
     "QEmbedLayerNormalization": _quantised_embedded,
     "ConvTransposeWithDynamicPads": _transposed_conv,
     "WordConvEmbedding": _embedded_words,

@@ -57,11 +57,13 @@ def pools(pen: Pen) -> str:
         rank = pen.pick(1, 2, 2, 3)
         width = pen.width(4, 512) if pen.chance(0.6) else pen.integer(1, 40)
         kernel = tuple(round(pen.log_uniform(1.6, {1: 64, 2: 15, 3: 4}[rank])) for _ in range(rank))
+        if pen.chance(0.5):  # as most are
+            kernel = (pen.pick(2, 3, 3, 5),) * rank
         elements = size(pen, 2e3, 3e5) * min(1.0, 30 / math.prod(kernel))
         side = max(2, round((elements / width / pen.batch) ** (1 / rank)))
         x = operand(pen, pen.batch, width, *(side,) * rank)
         kernel = tuple(min(side, k) for k in kernel)
-        stride = tuple(1 if pen.chance(0.5) else k for k in kernel)
+        stride = (pen.pick(1, 2),) * rank if pen.chance(0.4) else tuple(1 if pen.chance(0.5) else k for k in kernel)
         pads = tuple((k - 1) // 2 if s == 1 else 0 for k, s in zip(kernel, stride, strict=True)) * 2
         op_type = pen.pick("MaxPool", "MaxPool", "AveragePool", "AveragePool", "LpPool")
         attrs: dict[str, Attr] = {"kernel_shape": kernel, "strides": stride, "pads": pads}
@@ -178,8 +180,8 @@ _MOST_TILED = 1e7
 
 
 _MOVES = (
-    "Trilu", "Pad", "Pad", "Tile", "Expand", "Repeat", "OneHot", "ReverseSequence", "Slice", "Concat", "Depth",
-    "Pieces", "View", "View",
+    "Trilu", "Trilu", "Pad", "Pad", "Pad", "Tile", "Tile", "Expand", "Repeat", "Repeat", "OneHot", "ReverseSequence",
+    "Slice", "Concat", "Depth", "Pieces", "View",
 )  # fmt: skip
 
 
@@ -192,9 +194,15 @@ def movements(pen: Pen) -> str:
         sort = pen.pick(*_MOVES)
         x = "" if sort in ("Expand", "Repeat", "OneHot", "Depth", "Pieces") else operand(pen, *shape)
         if sort == "Trilu":
+            if pen.chance(0.5):  # masks and scores: as many rows as columns
+                side, many = round(size(pen, 20, 500)), pen.pick(1, 1, 4, 12)
+                x = operand(pen, *(many,) * (many > 1), side, side)
             made.append(pen.op("Trilu", x, upper=pen.integer(0, 1)))
         elif sort == "Pad":
             most = pen.pick(4, 4, 0)  # or the last axis alone
+            if pen.chance(0.25):  # of a few numbers each
+                shape = (*shape[:-1], pen.integer(1, 12))
+                x = operand(pen, *shape)
             edge = [pen.integer(0, most if axis < rank - 1 else 4) for axis in (*range(rank), *range(rank))]
             mode = pen.pick("constant", "edge", "reflect", "wrap")
             if mode in ("reflect", "wrap") and any(e >= d for e, d in zip(edge, shape * 2, strict=True)):

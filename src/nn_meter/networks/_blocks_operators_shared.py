@@ -120,6 +120,9 @@ def of_squares(op_type: str, domain: str = "") -> Row:
 
 
 def answers(pen: Pen, parts: Sequence[str]) -> str:
-    """The answers of a network that has several: all but the last are kept beside it."""
+    """The answers of a network that has several: all but the last are kept beside it. A single one is, in half of all
+    cases, read by another operator: a model's own results have memory that is theirs alone, and others share it."""
+    if len(parts) == 1 and pen.b.dtype(parts[0]) == pen.dtype and pen.chance(0.5):
+        return pen.op("Neg", parts[0])
     pen.also(*parts[:-1])
     return parts[-1]

@@ -72,6 +72,14 @@ def _function(pen: Pen) -> Sequence[str]:
     return node(pen, pen.pick("Add", "Mul", "Sub", "Max", "Min", "Equal", "Less"), *ends)
 
 
+def _pool(pen: Pen) -> Sequence[str]:
+    """The largest of images and of what is quantised, every window of it."""
+    kernel, stride = pen.pick(2, 3, 3, 5), pen.pick(1, 1, 2)
+    width, side = pen.integer(1, 64), round(size(pen, 8, 64))
+    x = pen.b.input((pen.batch, width, side, side), pen.pick("uint8", "int8"))
+    return node(pen, "MaxPool", x, kernel_shape=(kernel, kernel), strides=(stride, stride))
+
+
 def _movement(pen: Pen) -> Sequence[str]:
     """Of masks, places and images."""
     shape, dtype = any_shape(pen, 3), pen.pick(LONG, LONG, "bool", "uint8", "float16", DOUBLE)
@@ -145,6 +153,7 @@ ROWS: Mapping[str, Row] = {
     **{f"Transpose {number}": _transposed for number in range(4)},
     "Softmax again": _over_an_axis("Softmax"),
     **{name: partial(_linear, sort=name.split()[0]) for name in ("QLinearMatMul", "QLinearConv", "QLinearConv again")},
+    **{f"MaxPool {number}": _pool for number in range(2)},
     "Resize": _resized,
     "Resize again": _resized,
 }

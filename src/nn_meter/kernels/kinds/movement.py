@@ -187,14 +187,15 @@ class CopyConfig:
 
 
 def read_copy(op: Operator) -> CopyConfig:
-    """Config of Pad, Expand, Tile, DepthToSpace ...: runs are the axes at the end that stay whole."""
+    """Config of Pad, Expand, Tile, DepthToSpace ...: runs are the axes at the end that stay whole, of a triangle its
+    rows."""
     found = _copied(op, frozenset())
+    if op.op_type == "Trilu":
+        return replace(found, run=op.shape(0)[-1], way="over" if op.over else "")
     if op.op_type in _REPEATING:
         writes = _writes(op.shape(0), op.outputs[0].shape, doubling=op.op_type == "Expand")
         return replace(found, way="pieces" if found.out < _PIECE * writes else "", writes=writes)
-    if op.attrs.get("mode") == "wrap":
-        return replace(found, way="wrap")
-    return replace(found, way="over") if op.over and op.op_type in _IN_PLACE else found
+    return replace(found, way="wrap") if op.attrs.get("mode") == "wrap" else found
 
 
 _PIECE = 8
@@ -353,7 +354,6 @@ def work_reorder(c: ReorderConfig) -> Work:
 
 
 _COPIES = ("Pad", "Expand", "Tile", "DepthToSpace", "SpaceToDepth", "Trilu")
-_IN_PLACE = ("Trilu",)
 _REPEATING = ("Expand", "Tile")
 
 KINDS = (

@@ -131,6 +131,7 @@ POOL = (
     Column("stride_w", lambda c: c.strides[-1]),
     Column("spatial", lambda c: len(c.kernel)),
     Column("inside", lambda c: inside(c.size, c.out, c.kernel, c.strides, (1,) * len(c.size))),
+    Column("taps_a_byte", lambda c: work_pool(c).flops / max(c.in_bytes + c.out_bytes, 1)),
     LAYOUT,
     WAY,
     Column("in_bytes", lambda c: c.in_bytes),
