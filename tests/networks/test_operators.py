@@ -113,8 +113,16 @@ def test_a_build_holds_what_real_models_have_beyond_the_usual_sizes_and_types() 
     }
 
 
-def test_half_of_the_networks_of_an_operator_are_of_it_alone() -> None:
+def test_half_of_the_networks_of_an_operator_are_of_it_alone_or_among_a_few() -> None:
     """What a model of a few operators touches stays in the nearest cache: of many it was measured alone three times."""
     for sort in ("elementwise", "gathers", "movements", "rare", "contributed", "softmaxes"):
         sizes = [len(FAMILIES[f"operators_{sort}"](seed).nodes) for seed in range(SEEDS)]
-        assert 0.2 * SEEDS < sum(size <= 4 for size in sizes) < 0.6 * SEEDS
+        assert 0.2 * SEEDS < sum(size <= 4 for size in sizes) < 0.7 * SEEDS
+
+
+def test_a_single_result_is_that_of_the_model_or_read_by_another_operator() -> None:
+    """Results have memory of their own: 200,000 elements of Abs take 24 microseconds there and 36 between others."""
+    drawn = [FAMILIES["operators_softmaxes"](seed) for seed in range(SEEDS)]
+    alone = [graph for graph in drawn if len(graph.outputs) == 1]
+    read = [graph.nodes[-1].op_type == "Neg" for graph in alone]
+    assert 0.2 * len(alone) < sum(read) < 0.8 * len(alone)

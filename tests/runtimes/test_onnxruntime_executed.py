@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, parser
 
 from nn_meter.frontends.onnx import read
 from nn_meter.ir import Attr, Graph, GraphBuilder
@@ -247,6 +247,16 @@ def _pooled(op_type: str, make: Make = lambda b: b.input(MAP), **attrs: Attr) ->
     return lambda b: b.op(op_type, make(b), domain="", **attrs)
 
 
+GEMM_ACTIVATIONS = (
+    *("Elu", "HardSigmoid", "LeakyRelu", "Relu", "Selu", "Sigmoid", "Softplus", "Softsign", "Tanh", "ThresholdedRelu"),
+    *("Celu", "Gelu", "HardSwish"),  # which stay by themselves
+)
+
+
+def _activated(op_type: str) -> Make:
+    return lambda b: b.op(op_type, b.op("Gemm", b.input((8, 64)), b.weight((64, 32)), b.weight((32,))))
+
+
 CASES: dict[str, Make] = {
     "a global pool of an input": _pooled("GlobalAveragePool"),
     "global maxima of an input, and a convolution": lambda b: _conv(b, _pooled("GlobalMaxPool")(b)),
@@ -300,6 +310,7 @@ CASES: dict[str, Make] = {
     "a mean beside what it is of": _mean_beside_all,
     "a mask that is read": _masked,
     "convolutions between transposes": _channels_last,
+    **{f"a product and {name}": _activated(name) for name in GEMM_ACTIVATIONS},
 }
 
 
@@ -318,6 +329,21 @@ def ours(graph: Graph) -> Counter[tuple[str, str]]:
 def executed(graph: Graph) -> Counter[tuple[str, str]]:
     found = read_all(OnnxRuntimeCpu().fused(graph), find("onnxruntime"), graph)
     return Counter((each.kind, repr(each.config)) for each in found)
+
+
+def test_a_loop_over_sequences_is_read_as_it_is_executed() -> None:
+    """None of what goes into one kernel and out of it is a tensor."""
+    model = parser.parse_model(
+        """<ir_version: 9, opset_import: ["": 21]> m (float[4, 8] x, int64 n) => (float[a, 8] y) <bool go = {1}> {
+        e = SequenceEmpty ()
+        s = Loop <body = b (int64 i, bool c, seq(float[4, 8]) t) => (bool d, seq(float[4, 8]) u) {
+            d = Identity (c) v = Abs (x) u = SequenceInsert (t, v) }> (n, go, e)
+        y = ConcatFromSequence <axis = 0> (s) }"""
+    ).SerializeToString()
+    b = GraphBuilder()
+    unrolled = b.graph(b.op("Abs", b.input((4, 8))))
+    found = read_all(OnnxRuntimeCpu().fused(model), find("onnxruntime"), unrolled)
+    assert [getattr(each.config, "op", "") for each in found] == ["SequenceEmpty", "Loop", "ConcatFromSequence"]
 
 
 def test_a_weight_that_two_layers_have_is_one() -> None:

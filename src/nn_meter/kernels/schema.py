@@ -136,8 +136,8 @@ class Operator:
 
     @property
     def dtype(self) -> str:
-        """Element type of the first input, else of the output."""
-        return next((t.dtype for t in self.inputs if t is not None), "") or self.outputs[0].dtype
+        """Element type of the first input, else of the output; empty where there are sequences alone."""
+        return next((t.dtype for t in (*self.inputs, *self.outputs) if t is not None and t.dtype), "")
 
 
 @quickly_made

@@ -122,7 +122,8 @@ def binary(pen: Pen) -> str:
             made.append(pen.op(op_type, whole, whole if name == "Div whole" else _partner(pen, shape, dtype), **turn))
         elif name.startswith("Pow"):
             base = pen.op("Abs", pen.input(*shape))
-            by = pen.scalar(pen.pick(2.0, 3.0, 0.5, 1.5)) if name != "Pow" else base
+            others = (lambda: base, lambda: _partner(pen, shape))
+            by = pen.scalar(pen.pick(2.0, 3.0, 0.5, 1.5)) if name != "Pow" else pen.pick(*others)()
             made.append(pen.op("Pow", base, by))
         elif name == "Mod":
             made.append(pen.op("Mod", operand(pen, *shape), _partner(pen, shape), fmod=1))
@@ -278,6 +279,10 @@ def einsums(pen: Pen) -> str:
     return answers(pen, made)
 
 
+BEHIND = ("Elu", "Selu", "Softplus", "Softsign", "ThresholdedRelu")
+"""Functions that become part of a Gemm, and that no family of networks has there."""
+
+
 def _thin(pen: Pen) -> str:
     inner, many = round(pen.log_uniform(2, 24)), pen.pick(1, 1, 4, 8, 16)
     rows, columns = (round(pen.log_uniform(20, 1000 if many == 1 else 300)) for _ in range(2))
@@ -290,7 +295,8 @@ def vectors(pen: Pen) -> str:
     """Products of a row or a column, as steps of a decoder and scores are: of weights, and of what is computed."""
     made = []
     for _ in range(how_many(pen, 4, 12)):
-        inner, other = round(pen.log_uniform(8, 3000)), round(pen.log_uniform(2, 2000))
+        inner = round(pen.log_uniform(8, 3000))
+        other = round(pen.log_uniform(2, min(40_000, 6e6 / inner)))  # as many as there are words
         sort = pen.pick("row", "row", "column", "column", "list", "both", "thin")
         if sort == "thin":  # a few numbers for each, as scores of narrow heads and of points
             made.append(_thin(pen))
@@ -302,7 +308,11 @@ def vectors(pen: Pen) -> str:
         pen.macs += float(many * rows * inner * columns)
         by = pen.weight(*second) if pen.chance(0.5) else pen.input(*second)
         flat = many == 1 and sort != "list" and pen.chance(0.3)
-        made.append(pen.op("Gemm", x, by, pen.weight(columns)) if flat else pen.op("MatMul", x, by))
+        if not flat:
+            made.append(pen.op("MatMul", x, by))
+            continue
+        product = pen.op("Gemm", x, by, pen.weight(columns))
+        made.append(pen.op(pen.pick(*BEHIND), product) if pen.chance(0.5) else product)
     return answers(pen, made)
 
 

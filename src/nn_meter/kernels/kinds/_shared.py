@@ -27,7 +27,10 @@ ACTIVATIONS: Mapping[str, str] = MappingProxyType(
 )
 """Activation operators that runtimes fuse into the kernel before them, and how a config calls them."""
 
-_NAMES = ("relu", "clip", "leakyrelu", "hardsigmoid", "hardswish", "sigmoid", "tanh", "swish", "gelu")
+_NAMES = (
+    *("relu", "clip", "leakyrelu", "hardsigmoid", "hardswish", "sigmoid", "tanh", "swish", "gelu"),
+    *("elu", "selu", "softplus", "softsign", "thresholdedrelu"),
+)
 
 OP = Category("op", lambda c: c.op)
 WAY = Category("way", lambda c: c.way)

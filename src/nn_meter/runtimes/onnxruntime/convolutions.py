@@ -9,7 +9,9 @@ from nn_meter.kernels.rewriting import Op, Work
 from nn_meter.runtimes.base import Options, Run
 
 _CONV_ACTIVATIONS = tuple(each for each in ACTIVATIONS if each != "HardSwish")  # which only blocked ones take
-_GEMM_ACTIVATIONS = ("Relu", "Sigmoid", "Tanh", "LeakyRelu", "HardSigmoid")
+_GEMM_ACTIVATIONS = (
+    *("Elu", "HardSigmoid", "LeakyRelu", "Relu", "Selu", "Sigmoid", "Softplus", "Softsign", "Tanh", "ThresholdedRelu"),
+)
 
 
 def fold_into_conv(work: Work, options: Options) -> None:
@@ -106,7 +108,11 @@ def fuse_activation(work: Work, options: Options) -> None:
         if options.denies(work, op, after):
             continue
         fused = work.fuse((op, after), op.op_type, op.inputs, after.outputs, op.attrs)
-        fused.fused = (ACTIVATIONS[after.op_type],)
+        fused.fused = (_called(after.op_type),)
+
+
+def _called(activation: str) -> str:
+    return ACTIVATIONS.get(activation, activation.lower())
 
 
 def read_fused(work: Work, options: Options) -> None:
@@ -115,7 +121,7 @@ def read_fused(work: Work, options: Options) -> None:
         name, conv = op.attrs.get("activation"), op.op_type == "FusedConv"
         summed = ("sum",) if conv and len(op.inputs) > 3 and op.inputs[3] else ()
         plain = work.fuse((op,), "Conv" if conv else "Gemm", op.inputs, op.outputs, op.attrs)
-        plain.fused = (*summed, *((ACTIVATIONS.get(name, name.lower()),) if isinstance(name, str) and name else ()))
+        plain.fused = (*summed, *((_called(name),) if isinstance(name, str) and name else ()))
 
 
 def fuse_conv_add(work: Work, options: Options) -> None:
