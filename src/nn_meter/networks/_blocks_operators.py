@@ -122,8 +122,10 @@ def binary(pen: Pen) -> str:
             made.append(pen.op(op_type, whole, whole if name == "Div whole" else _partner(pen, shape, dtype), **turn))
         elif name.startswith("Pow"):
             base = pen.op("Abs", pen.input(*shape))
-            others = (lambda: base, lambda: _partner(pen, shape))
-            by = pen.scalar(pen.pick(2.0, 3.0, 0.5, 1.5)) if name != "Pow" else pen.pick(*others)()
+            if name == "Pow":
+                by = base if pen.chance(0.5) else _partner(pen, shape)
+            else:
+                by = pen.scalar(pen.pick(2.0, 3.0, 0.5, 1.5))
             made.append(pen.op("Pow", base, by))
         elif name == "Mod":
             made.append(pen.op("Mod", operand(pen, *shape), _partner(pen, shape), fmod=1))
