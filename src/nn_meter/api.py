@@ -80,8 +80,7 @@ def load_latency_predictor(
         PredictorError, RuleError: its files cannot be used.
         StorageError: the data folder cannot be written.
     """
-    return Predictor(catalogue.load_predictor(
-            predictor_name or catalogue.default_predictor(), predictor_version, progress=progress))
+    return Predictor(catalogue.load_predictor(predictor_name or None, predictor_version, progress=progress))
 
 
 class Predictor:

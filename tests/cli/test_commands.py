@@ -50,6 +50,39 @@ def test_the_list_says_which_predictor_is_the_default(
     assert default() == ["default:", "tiny_npu"]
 
 
+def test_use_without_a_name_says_what_answers_and_what_chose_it(
+    run: Callable[..., object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answers() -> list[str]:
+        return run("use").out.splitlines()
+
+    assert answers() == [
+        "(nn-Meter) xeoncpu_onnxruntime132 answers where no predictor is named",
+        "(nn-Meter) choose another: nn-meter use NAME, of those that nn-meter --list-predictors names",
+    ]
+    run("use", "tiny_cpu")
+    assert answers()[0] == "(nn-Meter) tiny_cpu answers where no predictor is named (chosen by nn-meter use)"
+    monkeypatch.setenv("NN_METER_PREDICTOR", "tiny_npu")  # goes before what is chosen, which is said
+    assert run("use", "tiny_cpu").out == (
+        "(nn-Meter) tiny_npu answers where no predictor is named (chosen by NN_METER_PREDICTOR)\n"
+    )
+
+
+def test_a_chosen_predictor_that_is_gone_is_one_that_somebody_chose(
+    run: Callable[..., object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "mine.zip"
+    run("export", "tiny_cpu", "-o", file)
+    run("use", file)
+    file.unlink()
+    gone = run("predict", EXAMPLE)
+    assert (gone.code, gone.out) == (2, "")
+    assert "nn-meter use chose it, and may choose another" in gone.err
+    monkeypatch.setenv("NN_METER_PREDICTOR", "tiny_gpu")
+    assert "NN_METER_PREDICTOR chose it, and may choose another" in run("predict", EXAMPLE).err
+    assert run("predict", "--predictor", "tiny_cpu", EXAMPLE).code == 0
+
+
 def test_what_the_list_says_of_predictors_fits_the_window(
     run: Callable[..., object], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -60,7 +60,7 @@ ADVICES = [
     Advice("get_ir", 'run "nn-meter get_ir --help"', (("get_ir --help", 0), ("get_ir --onnx NET -o ir.json", 0))),
     Advice(
         "predict --predictor none NET",
-        "List them with: nn-meter --list-predictors",
+        "list them with: nn-meter --list-predictors",
         (("--list-predictors", 0),),
     ),
     Advice(

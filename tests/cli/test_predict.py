@@ -34,7 +34,7 @@ def test_names_compare_without_case(run: Callable[..., object]) -> None:
 
 def test_estimates_are_said_on_stderr(run: Callable[..., object]) -> None:
     assert run("predict", "--predictor", "tiny_cpu", EXAMPLE).err == (
-        "nn-meter: note: small_net.onnx on tiny_cpu: 1 of 29 kernels (5% of the total) are extrapolated, 4 of 29 "
+        "nn-meter: note: small_net.onnx on tiny_cpu: 1 of 29 kernels (5.0% of the total) are extrapolated, 4 of 29 "
         "kernels (they count 0 ms, which is too little) are estimated, not predicted; nn-meter explain says which and "
         "why\n"
     )

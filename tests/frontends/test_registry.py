@@ -68,3 +68,14 @@ def test_what_nothing_recognises_lists_what_was_tried(plugins, tmp_path):
         frontends.read(tmp_path / "missing.bin")
     with pytest.raises(ModelFormatError, match=r"<object>: not recognised"):
         frontends.read(object())
+
+
+def test_a_name_that_is_no_file_may_be_one_of_a_library():
+    with pytest.raises(ModelError) as refused:
+        frontends.read("resnet18")
+    assert str(refused.value) == (
+        "resnet18: no such file; check the path, or name the library of an architecture: "
+        "torchvision:resnet18, timm:resnet18, hf:resnet18"
+    )
+    with pytest.raises(ModelError, match=r"resnet18\.onnx: no such file; check the path$"):
+        frontends.read("resnet18.onnx")

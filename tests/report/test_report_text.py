@@ -110,7 +110,7 @@ def test_caution_is_silent_without_estimates() -> None:
     sure = Prediction("net.onnx", "some_cpu", "1.0", "", "", 3.0, (conv(3.0, "a"), FREE))
     assert sure.caution == ""
     assert MIXED.caution.startswith(
-        "net.onnx on some_cpu: 1 of 3 kernels (25% of the total) are estimated, not predicted"
+        "net.onnx on some_cpu: 1 of 3 kernels (25.0% of the total) are estimated, not predicted"
     )
 
 

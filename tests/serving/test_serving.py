@@ -23,6 +23,9 @@ import jsonschema
 import pytest
 from waiting import LONG_S, until
 
+from nn_meter.predictors.bundle import save
+from nn_meter.predictors.catalogue import load_predictor
+
 pytest.importorskip("starlette", reason="the extra serve is not installed")
 pytest.importorskip("uvicorn", reason="the extra serve is not installed")
 pytestmark = pytest.mark.heavy
@@ -343,6 +346,17 @@ def test_the_gallery_shows_models_by_every_predictor(tmp_path: Path) -> None:
     with serving(tmp_path) as server:  # of what another showed nothing is left
         page = server.ask("GET", "/gallery")[1]
         assert (b"0 of 0 models" in page, b"one.onnx" in page) == (True, False)
+
+
+def test_the_default_answers_here_too_where_it_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = str(tmp_path / "mine.zip")
+    save(load_predictor(ZEN), Path(file))
+    monkeypatch.setenv("NN_METER_PREDICTOR", file)
+    with serving(tmp_path) as server:
+        listed = json.loads(server.ask("GET", "/predictors")[1])["predictors"]
+        assert [each["name"] for each in listed if each["default"]] == [file]
+        status, told = server.predict()
+        assert (status, [each["predictor"] for each in told["predictions"]]) == (200, [ZEN])
 
 
 def test_openapi_names_every_route_and_status(server: Server) -> None:

@@ -143,7 +143,7 @@ def _parser(arguments: Sequence[str] | None) -> argparse.ArgumentParser:
             import_module(command.module).configure(inner, command.name)
     if asked is not None and asked not in commands.choices:
         hint = did_you_mean(asked, commands.choices)
-        raise InputError(f"there is no command {asked!r}; {hint}List them with: nn-meter --help")
+        raise InputError(f"there is no command {asked!r}; {hint}{'L' if hint else 'l'}ist them with: nn-meter --help")
     return parser
 
 

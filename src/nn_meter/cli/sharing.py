@@ -10,13 +10,16 @@ from nn_meter.cli.output import OK, say
 
 def configure(parser: argparse.ArgumentParser, command: str) -> None:
     """Arguments of ``export`` or ``use``."""
-    parser.add_argument("predictor", metavar="NAME", help="name of a predictor, or path of its bundle")
+    what = "name of a predictor, or path of its bundle"
     if command == "use":
         parser.description = (
-            "Choose the predictor that answers where none is named; NN_METER_PREDICTOR goes before this choice."
+            "Choose the predictor that answers where none is named, or say which that is; NN_METER_PREDICTOR goes "
+            "before this choice."
         )
+        parser.add_argument("predictor", nargs="?", metavar="NAME", help=what)
         parser.set_defaults(run=use)
         return
+    parser.add_argument("predictor", metavar="NAME", help=what)
     parser.description = (
         "Write a predictor to one file, to hand on. predict --predictor FILE asks it, register --predictor FILE "
         "keeps it."
@@ -40,8 +43,12 @@ def export(args: argparse.Namespace) -> int:
 
 
 def use(args: argparse.Namespace) -> int:
-    """Note the choice."""
+    """Note the choice, and say what answers then."""
     from nn_meter.predictors import catalogue
 
-    say(f"{catalogue.choose(args.predictor)} answers where no predictor is named")
+    chosen = catalogue.choose(args.predictor) if args.predictor else ""
+    name, by = catalogue.appointed()
+    say(f"{name} answers where no predictor is named{f' (chosen by {by})' if by and name != chosen else ''}")
+    if not chosen:
+        say("choose another: nn-meter use NAME, of those that nn-meter --list-predictors names")
     return OK

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import inspect
 import logging
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol, cast
 
@@ -86,10 +88,19 @@ def find(source: Any) -> FrontEnd:
     if by_suffix is not None:
         return by_suffix
     if path is not None:
-        existing_file(path)
+        existing_file(path, _in_libraries(path))
     raise ModelFormatError(
         f"{title(source)}: not recognised as a model; tried {', '.join(names())}; name its kind if it is one of these"
     )
+
+
+def _in_libraries(path: Path) -> str:
+    """How ``path`` is written where it is meant as the name of an architecture; nothing for what can be none."""
+    from nn_meter.frontends.zoo import Zoo
+
+    if re.fullmatch(r"[\w-]+", str(path)) is None:
+        return ""
+    return ", ".join(f"{each.name}:{path}" for each in available() if isinstance(each, Zoo))
 
 
 _FLAGS = {

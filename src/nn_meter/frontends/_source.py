@@ -41,11 +41,12 @@ def head(source: Any) -> bytes:
     return b""
 
 
-def existing_file(path: Path) -> Path:
+def existing_file(path: Path, otherwise: str = "") -> Path:
     """``path`` if it is a file.
 
     Raises:
-        ModelError: it is not; says whether it is missing, a folder, or no file that can be read from its beginning.
+        ModelError: it is not; says whether it is missing (and what else it may mean, ``otherwise``), a folder, or no
+            file that can be read from its beginning.
     """
     try:
         if path.is_file():
@@ -57,7 +58,8 @@ def existing_file(path: Path) -> Path:
         raise ModelError(f"{path}: is a folder, not a model file; name a file in it")
     if found:
         raise ModelError(f"{path}: no regular file but a pipe or a device; write the model to a file and name that")
-    raise ModelError(f"{path}: no such file; check the path")
+    meant = f", or name the library of an architecture: {otherwise}" if otherwise else ""
+    raise ModelError(f"{path}: no such file; check the path{meant}")
 
 
 def opened(path: Path) -> BinaryIO:

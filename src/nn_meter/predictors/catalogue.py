@@ -198,9 +198,9 @@ def pick(known: list[PredictorInfo], name: str, version: str | float | None) -> 
     if not named:
         names = {each.name.lower(): each.name for each in known}
         near = [names[match] for match in difflib.get_close_matches(name.lower(), names, cutoff=0.4)]
-        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        hint = f"did you mean {' or '.join(near)}? List" if near else "list"
         raise UnknownPredictorError(
-            f"there is no predictor named {shown(name)}; {hint}List them with: nn-meter --list-predictors"
+            f"there is no predictor named {shown(name)}; {hint} them with: nn-meter --list-predictors"
         )
     named.sort(key=lambda each: version_key(each.version))
     if version is None:
@@ -221,11 +221,18 @@ def is_path(name: str | Path) -> bool:
 def default_predictor() -> str:
     """What answers where no predictor is named: ``NN_METER_PREDICTOR``, else the choice of ``nn-meter use``, else the
     one that is shipped."""
+    return appointed()[0]
+
+
+def appointed() -> tuple[str, str]:
+    """``default_predictor()``, and what chose it; nothing where it is the one that is shipped."""
+    if named := settings.predictor():
+        return named, "NN_METER_PREDICTOR"
     try:
         chosen = read_bytes(_choice(), "the choice", UnknownPredictorError).decode().strip()
     except (UnknownPredictorError, UnicodeDecodeError):
         chosen = ""
-    return settings.predictor() or chosen or DEFAULT
+    return (chosen, "nn-meter use") if chosen else (DEFAULT, "")
 
 
 def choose(name: str) -> str:
@@ -250,9 +257,10 @@ def _choice() -> Path:
 
 
 def load_predictor(
-    name: str | Path, version: str | float | None = None, *, progress: Progress | None = None
+    name: str | Path | None = None, version: str | float | None = None, *, progress: Progress | None = None
 ) -> Bundle:
     """Open the bundle of a predictor, or the one at a path; a published one is fetched and converted at first use.
+    Where none is named it is the default one.
 
     ``progress`` hears of bytes.
 
@@ -262,6 +270,12 @@ def load_predictor(
         PredictorError: its files are damaged, hostile or do not fit.
         StorageError: the data folder cannot be written.
     """
+    if name is None:
+        name, by = appointed()
+        try:
+            return load_predictor(name, version, progress=progress)
+        except (UnknownPredictorError, BundleError) as error:
+            raise type(error)(f"{error}; {by} chose it, and may choose another" if by else str(error)) from None
     if is_path(name):
         bundle = load(name)
         if version is not None and version_key(bundle.version) != version_key(str(version)):

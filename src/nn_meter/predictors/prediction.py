@@ -205,7 +205,7 @@ class Prediction:
         said = []
         for status, part in self.coverage.items():
             if status in DOUBTFUL and part.kernels:
-                share = f"{part.share:.0%} of the total" if part.latency_ms else "they count 0 ms, which is too little"
+                share = f"{part.share:.1%} of the total" if part.latency_ms else "they count 0 ms, which is too little"
                 kernels = f"{len(self.kernels)} kernel{'s' if len(self.kernels) > 1 else ''}"
                 said.append(f"{part.kernels} of {kernels} ({share}) are {status}")
         which = ", ".join(said)

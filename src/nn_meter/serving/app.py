@@ -26,7 +26,7 @@ from starlette.routing import Route
 from nn_meter.errors import StorageError
 from nn_meter.limits import DOWNLOAD_BYTES_PER_S, DOWNLOAD_START_S
 from nn_meter.measuring.isolation import Failure
-from nn_meter.predictors.catalogue import default_predictor, list_predictors
+from nn_meter.predictors.catalogue import default_predictor, list_predictors, load_predictor, summary
 from nn_meter.report import desk
 from nn_meter.serving.history import Entry, History, now
 from nn_meter.serving.openapi import description
@@ -152,6 +152,8 @@ class _Desk:
         self._history = History(folder / "history.sqlite")
         self._shown: dict[Path, dict[str, float]] = {}
         self._known = {each.name: each.summary for each in list_predictors() if each.origin != "published"}
+        if (default := default_predictor()) not in self._known:  # a path, or one that is fetched before it is asked
+            self._known[default] = summary(load_predictor())
 
     @asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
