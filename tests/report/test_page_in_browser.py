@@ -205,6 +205,13 @@ def test_models_that_share_no_layers_are_compared_by_kind(chromium: browser.Page
     assert chromium.texts(".compare tbody td:first-child") == ["total", "d", "b", "a", "c"]
 
 
+def test_ratios_of_a_hundredth_are_told_apart(chromium: browser.Page, tmp_path: Path) -> None:
+    slow, fast = (chain(tuple(kernel(name, ms) for name, ms in rows)) for rows in (
+        (("a", 20.0), ("b", 10.0)), (("a", 0.092), ("b", 0.011))))  # fmt: skip
+    shown(chromium, tmp_path, slow, replace(fast, predictor="other"))
+    assert chromium.texts(".compare tbody td:last-child") == ["0.0034×", "0.0046×", "0.0011×"]
+
+
 def test_of_many_reasons_the_dearest_are_shown_first(chromium: browser.Page, tmp_path: Path) -> None:
     kernels = tuple(kernel(str(n), 1.0 + n) for n in range(12))
     unfused = tuple(Unfused(str(n), str(n + 1), f"reason {n}", (n, n + 1), 0.0) for n in range(11))

@@ -9,11 +9,13 @@ from itertools import product
 from pathlib import Path
 from types import MappingProxyType
 
+import numpy as np
 import pytest
 
 import nn_meter
 from nn_meter import frontends, runtimes
 from nn_meter.ir import Attr, Graph, GraphBuilder
+from nn_meter.kernels.kinds import KINDS
 from nn_meter.kernels.partition import KernelConfig
 from nn_meter.kernels.rules import RuleSet, read_rules
 from nn_meter.networks import FAMILIES
@@ -151,9 +153,22 @@ def test_every_runtime_fuses_the_same_the_second_time(runtime: str) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_generated_networks_come_out_the_same_the_second_time(family: str) -> None:
     graph = FAMILIES[family](3)
-    plain, shared = Fusing(), Structures(Fusing(), pair)
+    plain, fusing = Fusing(), Fusing()
+    shared = Structures(fusing, pair)
     for _ in range(3):
         assert outcome(lambda: shared.items(graph)) == outcome(lambda: plain(graph))
+    assert fusing.asked == 2, "the passes know what to do with sizes"
+
+
+@pytest.mark.parametrize("kind", [name for name, kind in KINDS.items() if kind.build and kind.space])
+def test_kernels_of_every_kind_are_filled_in(kind: str) -> None:
+    build, space = KINDS[kind].build, KINDS[kind].space
+    rng = np.random.default_rng(0)
+    for graph in [build(space(rng)) for _ in range(8)]:
+        fusing = Fusing()
+        shared = Structures(fusing, pair)
+        assert shared.items(graph) == shared.items(graph) == shared.items(graph)
+        assert fusing.asked == 2, "what reads the config knows what to do with sizes"
 
 
 def test_numbers_of_another_type_are_another_structure() -> None:

@@ -175,18 +175,18 @@ def _dft_length(op: Operator) -> int:
         return int(given[0])
     before, after = _shape(op, 0), op.outputs[0].shape
     axis = int(op.value(2)[0]) if op.value(2) else op.int("axis", -2)
-    return max(shape[axis % len(shape)] if shape else 1 for shape in (before, after))
+    return int(max(shape[axis % len(shape)] if shape else 1 for shape in (before, after)))  # its bits decide
 
 
 def _stft(op: Operator) -> float:
     frames = prod(op.outputs[0].shape[:2])
     window = _shape(op, 2)
-    length = window[0] if window else 2 * (op.outputs[0].shape[-2] - 1)
+    length = int(window[0] if window else 2 * (op.outputs[0].shape[-2] - 1))
     return frames * (2.0 * length + _fourier(length))
 
 
 def _rfft(op: Operator) -> float:
-    length = max(_last(_shape(op, 0)), _last(op.outputs[0].shape[:-1]))
+    length = int(max(_last(_shape(op, 0)), _last(op.outputs[0].shape[:-1])))
     return max(_in(op), _out(op)) / max(1, length) * _fourier(length)
 
 
@@ -338,7 +338,7 @@ def _equation(op: Operator) -> str:
 
 
 def _power_of_two(op: Operator) -> str:
-    length = max(op.outputs[0].shape[-2:-1] or (1,)) if op.op_type == "STFT" else _dft_length(op)
+    length = int(max(op.outputs[0].shape[-2:-1] or (1,)) if op.op_type == "STFT" else _dft_length(op))
     return "radix 2" if length & (length - 1) == 0 else "any length"
 
 

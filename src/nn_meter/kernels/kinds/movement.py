@@ -209,7 +209,7 @@ def _writes(shape: Shape, out: Shape, *, doubling: bool) -> int:
     repeated = [axis for axis, (a, b) in enumerate(zip(given, out, strict=False)) if a < b]
     behind = repeated[-1] + 1 if repeated else 0
     copies = max(1, prod(given) // max(1, prod(given[behind:])))
-    more = {axis: out[axis] // max(1, given[axis]) - 1 for axis in repeated}
+    more = {axis: int(out[axis] // max(1, given[axis])) - 1 for axis in repeated}
     return copies + sum(prod(given[:axis]) * (n.bit_length() if doubling else n) for axis, n in more.items())
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import prod
+from math import log2, prod
 
 import numpy as np
 
@@ -162,7 +162,7 @@ _HEAP_MOST, _HEAP_SHARE = 4, 0.725
 def _way_of_largest(length: int, kept: int) -> str:
     if kept == 1:
         return "one"
-    heap = kept < _HEAP_MOST or np.log2(kept) < _HEAP_SHARE * np.log2(length)
+    heap = kept < _HEAP_MOST or log2(kept) < _HEAP_SHARE * log2(max(1, length))
     return "heap" if heap else "select"
 
 

@@ -74,6 +74,7 @@ function ms(value) {
 }
 const signed = (value) => (value > 0 ? "+" : "") + ms(value);
 const percent = (share) => `${(100 * share).toFixed(1)} %`;
+const times = (ratio) => `${ratio < 0.1 ? Number(ratio.toPrecision(2)) : ratio.toFixed(2)}×`;
 const counted = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
 const sum = (numbers) => numbers.reduce((total, each) => total + each, 0);
 const range = (interval) => (interval ? `${ms(interval[0])} – ${ms(interval[1])}` : "–");

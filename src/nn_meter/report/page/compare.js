@@ -95,7 +95,7 @@ function compare() {
     const half = most ? Math.min(50, (50 * Math.abs(row.more)) / most) : 0; // a call may differ by more than any layer
     bar.style.width = `${half}%`;
     bar.style.marginLeft = `${row.more > 0 ? 50 : 50 - half}%`;
-    const ratio = row.a && row.b !== null ? `${(row.b / row.a).toFixed(2)}×` : row.a === null ? "only second" : row.b === null ? "only first" : "–";
+    const ratio = row.a && row.b !== null ? times(row.b / row.a) : row.a === null ? "only second" : row.b === null ? "only first" : "–";
     const shown = row.sides.flat().find((kernel) => looking.at.kernels[kernel.index] === kernel);
     return make("tr", { class: kind, onclick: shown ? () => look(shown, "compare") : () => {} },
       make("td", { class: "name" }, ...broken(row.name)), ...(by === "layer" ? [make("td", { class: "wide" }, row.label)] : []),
