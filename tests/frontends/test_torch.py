@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from nn_meter.backends.onnx_writer import to_onnx
 from nn_meter.errors import ModelError, ModelFormatError, UnsupportedOperatorError
 from nn_meter.frontends import front_end, onnx
 from nn_meter.frontends import torch as pytorch
@@ -528,6 +529,60 @@ class Masked(nn.Module):
 def test_a_mask_that_places_values_is_noted() -> None:
     graph = pytorch.read(Masked(), input_shapes=[(4, 4), (7,)])
     assert graph.notes == ("index_put: a mask was taken to select as many elements as there are values",)
+
+
+class Applied(nn.Module):
+    def __init__(self, function: Any) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Any) -> Any:
+        return self.function(x)
+
+
+ROWS = torch.tensor([2, 0])
+COMPUTED: dict[str, Any] = {
+    "index_add": lambda x: x.index_add(0, ROWS, x[:2], alpha=2),
+    "index_copy": lambda x: x.index_copy(1, ROWS, x[:, :2]),
+    **{
+        f"scatter_reduce {how}, {'with' if kept else 'without'} what was there": lambda x, how=how, kept=kept: (
+            x.scatter_reduce(1, torch.tensor([[0, 0, 2, 2, 2, 5, 5, 5]] * 4), x, how, include_self=kept)
+        )
+        for how in ("sum", "prod", "amax", "amin")
+        for kept in (True, False)
+    },
+    "lerp": lambda x: torch.lerp(x, x.flip(0), 0.3),
+    "logaddexp": lambda x: torch.logaddexp(x, -x),
+    **{f"cdist of order {p}": lambda x, p=p: torch.cdist(x, x[:3], p=p) for p in (1.0, 2.0, 3.0, float("inf"))},
+    "bucketize": lambda x: torch.bucketize(x, torch.tensor([-0.5, 0.0, 0.7])),
+    "bucketize to the right": lambda x: torch.bucketize(x, torch.tensor([-0.5, 0.0, 0.7]), right=True),
+    "searchsorted": lambda x: torch.searchsorted(torch.sort(x, dim=1)[0], x[:, :3]),
+    "median": lambda x: torch.median(x, 1)[0],
+    "median of all": lambda x: torch.median(x),
+    "kthvalue": lambda x: torch.kthvalue(x, 3, 0, keepdim=True)[0],
+}
+
+
+@pytest.mark.parametrize("name", COMPUTED)
+def test_what_is_written_computes_what_pytorch_does(name: str) -> None:
+    runtime = pytest.importorskip("onnxruntime")
+    module, x = Applied(COMPUTED[name]), torch.randn(4, 8, generator=torch.Generator().manual_seed(1))
+    file = to_onnx(pytorch.read(module, input_shapes=(4, 8)), seed=0).SerializeToString()
+    session = runtime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    torch.testing.assert_close(torch.from_numpy(found), module(x), rtol=1e-4, atol=1e-5, check_dtype=False)
+
+
+def test_a_mean_of_what_falls_together_is_a_sum_over_a_count() -> None:
+    graph = pytorch.read(Applied(lambda x: x.scatter_reduce(0, (x > 0).long(), x, "mean")), input_shapes=(4, 8))
+    assert ops(graph)[-4:] == ["ScatterElements", "ScatterElements", "Max", "Div"]
+
+
+def test_running_products_and_what_is_put_where_a_mask_says_are_read() -> None:
+    assert ops(pytorch.read(Applied(lambda x: torch.cumprod(x, 1)), input_shapes=(4, 8))) == ["CumProd"]
+    graph = pytorch.read(Applied(lambda x: x.masked_scatter(x > 0, x[:2])), input_shapes=(4, 8))
+    assert ops(graph)[-1] == "ScatterND"
+    assert graph.notes == ("masked_scatter: a mask was taken to select as many elements as there are values",)
 
 
 # Mixtures of experts

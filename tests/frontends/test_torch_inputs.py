@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ast
+import re
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from nn_meter.errors import InputError, ModelError
-from nn_meter.frontends import front_end
+from nn_meter.errors import InputError, ModelError, UnsupportedOperatorError
+from nn_meter.frontends import front_end, onnx
 from nn_meter.frontends import torch as pytorch
 from nn_meter.frontends.zoo.modules import imported
 
@@ -73,6 +76,52 @@ def test_the_advice_for_an_embedding_that_gets_floats_works() -> None:
         pytorch.read(nn.Embedding(100, 8), input_shapes=(1, 10))
     graph = pytorch.read(nn.Embedding(100, 8), input_shapes=[((1, 10), "int64")])
     assert graph.tensors[graph.outputs[0]].shape == (1, 10, 8)
+
+
+class OfItems(nn.Module):
+    """An embedding beside features, which come first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.items, self.rest = nn.Embedding(50, 8), nn.Linear(3, 8)
+
+    def forward(self, features: Any, items: Any) -> Any:
+        return self.items(items) + self.rest(features)
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_the_advice_names_all_inputs_and_the_one_that_holds_whole_numbers(named: bool) -> None:
+    shapes: list[Any] = [(4, 3), (4,)]
+    given = dict(zip(("features", "items"), shapes, strict=True)) if named else shapes
+    with pytest.raises(ModelError) as caught:
+        pytorch.read(OfItems(), input_shapes=given)
+    listed, by_name = re.search(r"input_shapes=(\[.*\]), or by name as in (\{.*\})$", str(caught.value)).groups()  # type: ignore[union-attr]
+    for advised in (listed, by_name):
+        graph = pytorch.read(OfItems(), input_shapes=ast.literal_eval(advised))
+        assert [graph.tensors[name].dtype for name in graph.inputs] == ["float32", "int64"]
+
+
+class OfSpectra(nn.Module):
+    """Windowed spectra, whose window is made as they are."""
+
+    def forward(self, x: Any) -> Any:
+        window = torch.hann_window(16)
+        return torch.stft(x, n_fft=16, hop_length=4, window=window, return_complex=True).abs()
+
+
+class OfFrequencies(nn.Module):
+    def forward(self, x: Any) -> Any:
+        return torch.fft.rfft(x).abs()
+
+
+@pytest.mark.parametrize("module", [OfSpectra, OfFrequencies])
+def test_the_advice_for_fourier_transforms_works(module: Any, tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    with pytest.raises((ModelError, UnsupportedOperatorError), match="dynamo=True, opset_version=18"):
+        pytorch.read(module(), input_shapes=(1, 64))
+    file = tmp_path / "model.onnx"
+    torch.onnx.export(module(), (torch.rand(1, 64),), file, dynamo=True, opset_version=18, verbose=False)
+    assert {"STFT", "DFT"} & {node.op_type for node in onnx.read(file).nodes}
 
 
 # A cache

@@ -206,6 +206,16 @@ def _where(w: Writer, c: Call) -> str:
     )
 
 
+def _lerp(w: Writer, c: Call) -> str:
+    begin, end = w.value(c["self"]), operand(w, c["end"], c.dtype)
+    return w.op("Add", begin, w.op("Mul", w.op("Sub", end, begin), operand(w, c["weight"], c.dtype)))
+
+
+def _logaddexp(w: Writer, c: Call) -> str:
+    powers = [w.op("Exp", operand(w, c[each], c.dtype)) for each in ("self", "other")]
+    return w.op("Log", w.op("Add", *powers))
+
+
 def _masked_fill(w: Writer, c: Call) -> str:
     return w.op("Where", w.value(c["mask"]), operand(w, c["value"], c.dtype), w.value(c["self"]))
 
@@ -266,5 +276,7 @@ ROWS: Mapping[str, Row] = {
     **each("logical_xor bitwise_xor __xor__", logical("Xor")),
     "where": _where,
     "masked_fill": _masked_fill,
+    "lerp": _lerp,
+    "logaddexp": _logaddexp,
 }  # fmt: skip
 """ATen operator to what writes it."""

@@ -102,6 +102,50 @@ def _scatter(reduction: str) -> Row:
     return row
 
 
+_REDUCTIONS = {"sum": "add", "mean": "add", "prod": "mul", "amax": "max", "amin": "min"}
+_NEUTRAL = {"sum": 0.0, "mean": 0.0, "prod": 1.0, "amax": float("-inf"), "amin": float("inf")}
+
+
+def _scatter_reduce(w: Writer, c: Call) -> str:
+    """A mean is a sum over a count; where what was there before does not count, what changes nothing is put first."""
+    x, index, update, how = w.value(c["self"]), w.value(c["index"]), operand(w, c["src"], c.dtype), c["reduce"]
+    axis, shape = axis_of(c["dim"], c.first.dim()), w.const(w.shape(index))
+    if c["include_self"] is False:
+        nothing = w.const(_NEUTRAL[how], c.dtype) if "float" in c.dtype else w.weight((), c.dtype)
+        x = w.op("ScatterElements", x, index, w.op("Expand", nothing, shape), axis=axis, reduction="none")
+    found = w.op("ScatterElements", x, index, update, axis=axis, reduction=_REDUCTIONS[how])
+    if how != "mean":
+        return found
+    one = w.op("Expand", w.const(1, c.dtype), shape)
+    before = w.op("Expand", w.const(int(c["include_self"] is not False), c.dtype), w.const(w.shape(x)))
+    counts = w.op("ScatterElements", before, index, one, axis=axis, reduction="add")
+    return w.op("Div", found, w.op("Max", counts, w.const(1, c.dtype)))  # some are met by none
+
+
+def _indexed(reduction: str) -> Row:
+    """Whole slices along an axis, each put to a place of it."""
+
+    def row(w: Writer, c: Call) -> str:
+        update, axis = operand(w, c["source"], c.dtype), axis_of(c["dim"], c.first.dim())
+        if c["alpha"] not in (None, 1):
+            update = w.op("Mul", update, w.const(c["alpha"], c.dtype))
+        shape = w.shape(update)
+        index = reshaped(w, w.value(c["index"]), [-1 if each == axis else 1 for each in range(len(shape))])
+        return w.op(
+            "ScatterElements", w.value(c["self"]), expanded(w, index, shape), update, axis=axis, reduction=reduction
+        )
+
+    return row
+
+
+def _masked_scatter(w: Writer, c: Call) -> str:
+    """As images are put between the words of a text."""
+    x, update = w.value(c["self"]), operand(w, c["source"], c.dtype)
+    flat = reshaped(w, update, (math.prod(w.shape(update)),))
+    w.note(f"{c.name}: a mask was taken to select as many elements as there are values")
+    return w.op("ScatterND", x, w.weight((*w.shape(flat), len(w.shape(x))), "int64"), flat)
+
+
 def _embedding(w: Writer, c: Call) -> str:
     return w.op("Gather", w.value(c["weight"]), w.value(c["indices"]), axis=0)
 
@@ -155,6 +199,10 @@ ROWS: Mapping[str, Row] = {
     "gather": _gather,
     "scatter": _scatter("none"),
     "scatter_add": _scatter("add"),
+    "scatter_reduce": _scatter_reduce,
+    "index_add": _indexed("add"),
+    "index_copy": _indexed("none"),
+    "masked_scatter": _masked_scatter,
     "embedding": _embedding,
     "embedding_renorm": _renormalised,
     **each("_embedding_bag _embedding_bag_forward_only", _embedding_bag),

@@ -86,6 +86,22 @@ def _einsum(w: Writer, c: Call) -> str:
     return w.op("Einsum", *(w.value(t) for t in c["tensors"]), equation=c["equation"].replace(" ", ""))
 
 
+def _distances(w: Writer, c: Call) -> str:
+    """Of every row to every other, as differences and their norms."""
+    rank = len(c.shape)
+    off = w.op(
+        "Sub", w.op("Unsqueeze", w.value(c["x1"]), w.const((rank - 1,))),
+        w.op("Unsqueeze", w.value(c["x2"]), w.const((rank - 2,))),
+    )  # fmt: skip
+    order = {1: "ReduceL1", 2: "ReduceL2"}.get(c["p"])
+    if order is not None:
+        return reduced(w, order, off, (rank,), False)
+    if math.isinf(c["p"]):
+        return reduced(w, "ReduceMax", w.op("Abs", off), (rank,), False)
+    total = reduced(w, "ReduceSum", w.op("Pow", w.op("Abs", off), w.const(float(c["p"]), c.dtype)), (rank,), False)
+    return w.op("Pow", total, w.const(1 / c["p"], c.dtype))
+
+
 def _attention(w: Writer, c: Call) -> str:
     query, key, value = (w.value(c[part]) for part in ("query", "key", "value"))
     dtype, depth = w.dtype(query), w.shape(query)[-1]
@@ -157,6 +173,7 @@ ROWS: Mapping[str, Row] = {
     "addmm": _addmm,
     "baddbmm": _baddbmm,
     "einsum": _einsum,
+    "_cdist_forward": _distances,
     "bilinear": _bilinear,
     "_grouped_mm": _grouped_mm,
     "scaled_dot_product_attention": _attention,

@@ -37,6 +37,12 @@ MAX_COMPUTED = 1 << 18
 MAX_HELD = 64
 """Elements up to which a constant's values go into the graph."""
 
+FOURIER = (
+    "Fourier transforms compute with complex numbers, which the graphs here do not hold; export the module to ONNX, "
+    "which writes them as DFT and STFT, and read that file: torch.onnx.export(module, inputs, 'model.onnx', "
+    "dynamo=True, opset_version=18)"
+)
+
 _READS_VALUES = frozenset(
     ("_local_scalar_dense", "item", "is_nonzero", "equal", "nonzero", "unique2", "masked_select")
 )
@@ -56,6 +62,7 @@ class Recorder:
         self.name = name
         self.scope: list[tuple[int, str]] = []
         self.notes: dict[str, None] = {}
+        self.asked: Sequence[Any] = ()  # what the last operator reads, which one that fails may be told by
         self._weights = weights
         self._nodes: list[Node] = []
         self._tensors: dict[str, Tensor] = {}
@@ -158,7 +165,7 @@ class Recorder:
     def _answered(
         self, func: Any, signature: Signature, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        tensors = tuple(tensors_in(args, kwargs))
+        self.asked = tensors = tuple(tensors_in(args, kwargs))
         if signature.name in SHAPE_ONLY:
             return self._made_of_shapes(func, signature, args, kwargs)
         if not self._flows(tensors):
@@ -295,6 +302,8 @@ class Recorder:
                     f"{signature.label} of a quantised module has no counterpart; read the module before it was "
                     "quantised, or an ONNX or TFLite file of the quantised model"
                 )
+            if decomposition is None and signature.name.startswith("_fft"):
+                raise UnsupportedOperatorError(FOURIER)
             if decomposition is None:
                 raise UnsupportedOperatorError(
                     f"no row for the PyTorch operator {signature.label}; add one to OPERATORS in "

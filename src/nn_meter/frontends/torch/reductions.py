@@ -14,10 +14,12 @@ from nn_meter.frontends.torch.call import (
     axes_of,
     axis_of,
     cast,
+    dtype_of,
     each,
     operand,
     reduced,
     reshaped,
+    slice_of,
 )
 
 
@@ -115,6 +117,33 @@ def _cumsum(w: Writer, c: Call) -> str:
     return w.op("CumSum", operand(w, c.first, c.dtype), w.const(axis_of(c["dim"], c.first.dim())))
 
 
+def _cumprod(w: Writer, c: Call) -> str:
+    return w.op("CumProd", operand(w, c.first, c.dtype), w.const(axis_of(c["dim"], c.first.dim())))
+
+
+def _nth_smallest(w: Writer, c: Call) -> Written:
+    """The median, the lower one of two, or the ``k``-th: the last of so many smallest."""
+    x, axis = w.value(c.first), axis_of(c["dim"] or 0, c.first.dim())
+    if c["dim"] is None and c.name == "median":
+        x = reshaped(w, x, (math.prod(w.shape(x)),))
+    count = c["k"] if c["k"] is not None else (w.shape(x)[axis] - 1) // 2 + 1
+    found = w.multi("TopK", (x, w.const((count,))), 2, axis=axis, largest=0)
+    last = [slice_of(w, each, axis, count - 1, count) for each in found]
+    return tuple(last if c["keepdim"] else [reshaped(w, each, c.shape) for each in last])
+
+
+def _bucket(w: Writer, c: Call) -> str:
+    """How many bounds lie before each value: all are compared with it, and counted."""
+    bounds = c["boundaries"] if c["boundaries"] is not None else c["sorted_sequence"]
+    value, ends = operand(w, c["self"], dtype_of(bounds)), w.value(bounds)
+    rank, ranks = len(w.shape(value)), len(w.shape(ends))
+    if ranks > 1:
+        ends = w.op("Unsqueeze", ends, w.const((ranks - 1,)))
+    right = bool(c["right"]) or c["side"] == "right"
+    before = w.op("LessOrEqual" if right else "Less", ends, w.op("Unsqueeze", value, w.const((rank,))))
+    return reduced(w, "ReduceSum", cast(w, before, c.dtype), (rank,), False)
+
+
 def _topk(w: Writer, c: Call) -> Written:
     axis = axis_of(c["dim"], c.first.dim())
     return w.multi("TopK", (w.value(c.first), w.const((c["k"],))), 2, axis=axis, largest=int(c["largest"]))
@@ -146,6 +175,9 @@ ROWS: Mapping[str, Row] = {
     "std_mean": _variance(root=True, mean_too=True),
     **each("linalg_vector_norm norm", _norm),
     "cumsum": _cumsum,
+    "cumprod": _cumprod,
+    **each("median kthvalue", _nth_smallest),
+    **each("bucketize searchsorted", _bucket),
     "topk": _topk,
     "sort": _sort,
 }  # fmt: skip

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from nn_meter.errors import ModelError, UnsupportedOperatorError
-from nn_meter.frontends.torch.record import Recorder, ValueNeeded, modes
+from nn_meter.frontends.torch.record import FOURIER, Recorder, ValueNeeded, modes
 from nn_meter.ir import Graph
 
 _ASKS_VALUES = ("meta tensor", "meta device type tensor")
@@ -119,17 +119,32 @@ def _explained(recorder: Recorder, error: Exception) -> str:
             f"{where}: the code asks for the value of a tensor ({text}), which is not known before running; "
             "make it depend on shapes only, or read an ONNX file of the model"
         )
+    if "stft" in text:
+        return f"{where}: {FOURIER}"
     if "indices" in text and "Long" in text:
-        shape = next((recorder.shape(name) for name in recorder._inputs if "float" in recorder.dtype(name)), (1, 128))
+        stated = _stated(recorder)
+        by_name = ", ".join(f"{name!r}: {each}" for name, each in stated.items())
         return (
             f"{where}: the code looks something up by whole numbers and gets others; say so of that input: "
-            f"input_shapes=[({shape}, 'int64')], or by name as in {{'ids': ({shape}, 'int64')}}"
+            f"input_shapes=[{', '.join(stated.values())}], or by name as in {{{by_name}}}"
         )
     inputs = ", ".join(f"{name} {recorder.dtype(name)}{recorder.shape(name)}" for name in recorder._inputs)
     return (
         f"{where}: {type(error).__name__}: {text}; the inputs were {inputs}: "
         "give input_shapes that fit the model"
     )
+
+
+def _stated(recorder: Recorder) -> dict[str, str]:
+    """Each input as ``input_shapes`` takes it; of floats what was asked last as whole numbers, else the first."""
+    floats = [name for name in recorder._inputs if "float" in recorder.dtype(name)]
+    asked = {recorder.value(tensor) for tensor in recorder.asked if recorder.flows(tensor)}
+    wrong = next((name for name in floats if name in asked), next(iter(floats), ""))
+    told = {name: "int64" if name == wrong else recorder.dtype(name) for name in recorder._inputs}
+    return {
+        name: f"({recorder.shape(name)}, {dtype!r})" if dtype != "float32" else str(recorder.shape(name))
+        for name, dtype in told.items()
+    }
 
 
 def _leaves(value: Any) -> Iterator[Any]:

@@ -246,7 +246,7 @@ def _scores(s: Site) -> Sequence[Out]:
 def _warping(s: Site) -> Sequence[Out]:
     """The path through a matrix of costs, as long as it may be."""
     rows, columns = s.shape(0)[-2:]
-    return (((2, rows + columns - 1), "int32"),)
+    return (((2, max(0, rows + columns - 1)), "int32"),)
 
 
 def _merged_tokens(s: Site) -> Sequence[Out]:
