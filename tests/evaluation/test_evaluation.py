@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import sqlite3
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from nn_meter.ir import Graph, GraphBuilder
 from nn_meter.measuring import Journal, Measurement, Plan
 from nn_meter.measuring.fixed import PROBE
 from nn_meter.predictors.bundle import EVALUATED, Bundle
-from nn_meter.predictors.parts import Roofline
+from nn_meter.predictors.parts import Interval, Roofline
 from nn_meter.predictors.prediction import Prediction
 from nn_meter.predictors.trust import trust
 from nn_meter.report import evaluation as report
@@ -215,6 +216,21 @@ def test_intervals_are_quantiles_corrected_for_the_number_of_models() -> None:
     assert interval.high == pytest.approx(0.1655, abs=1e-4)
     with pytest.raises(InputError, match="18 models are too few for intervals of 90%; measure at least 19"):
         calibrate(scores[:18])
+
+
+def test_calibrated_intervals_stay_wider_for_what_is_not_predicted() -> None:
+    """Half of the models rest on twice the spread and err twice as far: so do their intervals, before and after."""
+    known = Interval(-0.3, 0.3, networks=50, estimated=(-1.0, 2.0), sums=(-3.0, 3.0), share=0.4)
+    scores = []
+    for spread in (0.1, 0.2):
+        ends = math.exp(-3 * spread), math.exp(3 * spread)
+        scores += [replace(score(math.exp(spread * i / 10), 1.0), interval_ms=ends) for i in range(-10, 11)]
+    found = calibrate(scores, known)
+    assert found.sums == pytest.approx((-1.0, 1.0))
+    assert (found.low, found.high) == pytest.approx((-0.18, 0.18))
+    assert (found.estimated, found.share, found.models, found.networks) == (known.estimated, known.share, 42, 0)
+    unsure = replace(known, sums=None)
+    assert calibrate(scores, unsure).estimated == known.estimated
 
 
 def test_errors_by_family_go_into_the_bundle_and_are_found_by_a_models_name() -> None:

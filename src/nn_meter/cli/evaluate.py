@@ -92,7 +92,8 @@ def run(args: argparse.Namespace) -> int:
     if args.calibrated:
         first, known = result.predictors[0], predictors[0].bundle
         facts = {**known.environment, bundles.EVALUATED: result.errors(first)}
-        found = replace(known, interval=calibrate(result.of(first)), environment=facts)
+        looked = [score for score in result.of(first) if not score.kept]
+        found = replace(known, interval=calibrate(looked, known.interval), environment=facts)
         bundles.save(found, Path(args.calibrated))
     print(report.table(result))
     return FAILED if result.failed else OK
