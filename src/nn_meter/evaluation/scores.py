@@ -156,7 +156,7 @@ def calibrate(scores: Sequence[Score], known: Interval | None = None, level: flo
     """The interval that holds a new model's log(measured / predicted) with probability ``level``.
 
     Split conformal prediction (Vovk et al., 2005): of n scores in order, the floor((n + 1) a / 2)-th and the
-    ceil((n + 1) (1 - a / 2))-th, where a is 1 - level. What the interval ``known``, with which they were predicted, says
+    ceil((n + 1) (1 - a / 2))-th, where a is 1 - level. What ``known``, the interval that they were predicted with, says
     of estimates stays; where it follows from the spread of sums, so does this one: the same quantiles of the logarithm
     over that spread (normalised conformal prediction, Papadopoulos et al., 2008).
 
