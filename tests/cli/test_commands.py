@@ -132,6 +132,16 @@ def test_help_shows_where_to_begin(run: Callable[..., object]) -> None:
         assert command in shown
 
 
+@pytest.mark.parametrize("command", [each.name for each in COMMANDS])
+def test_help_fits_a_narrow_window(
+    run: Callable[..., object], command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = run(command, "--help").out
+    assert f"nn-meter {command}" in shown, "argparse breaks no line of alternatives: such a command says its own usage"
+    assert max(map(len, shown.splitlines())) <= 80
+
+
 _ASK = """
 source "$1"; shift
 COMP_WORDS=(nn-meter "$@"); COMP_CWORD=$(( ${#COMP_WORDS[@]} - 1 ))

@@ -32,6 +32,7 @@ _ZOOS = (
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """Where models come from, and what is to be known to read them."""
+    parser.usage = "%(prog)s [options] [PATH ...]"
     parser.add_argument("paths", nargs="*", metavar="PATH", help="models of any kind, or folders of them")
     source = parser.add_mutually_exclusive_group()
     for option, _, text in _FILES:

@@ -14,6 +14,8 @@ _PER_IMPLEMENT = ("operator", "testcase")
 def configure(parser: argparse.ArgumentParser, command: str) -> None:
     """Arguments of ``register`` or ``unregister``, as nn-Meter has them."""
     what = parser.add_mutually_exclusive_group(required=True)
+    name = "META" if command == "register" else "NAME"
+    parser.usage = f"%(prog)s --{{{','.join(('predictor', *_MODULES))}}} {name}"
     if command == "register":
         parser.description = "Register what a meta file (YAML) describes."
         for each in ("predictor", *_MODULES):

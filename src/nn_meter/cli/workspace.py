@@ -19,8 +19,10 @@ def configure(parser: argparse.ArgumentParser, command: str) -> None:
         parser.set_defaults(run=connect)
         return
     parser.description = "Create a workspace folder for the builder; files that are there already are kept."
+    platforms = ("tflite", "openvino", "onnxruntime", "customized")
+    parser.usage = f"%(prog)s --{{{','.join(platforms)}}}-workspace PATH"
     platform = parser.add_mutually_exclusive_group(required=True)
-    for each in ("tflite", "openvino", "onnxruntime", "customized"):
+    for each in platforms:
         platform.add_argument(f"--{each}-workspace", metavar="PATH", help=f"where to create one for {each}")
     parser.add_argument("--backend", metavar="NAME", help="the registered backend of a customized workspace")
     parser.set_defaults(run=create)
