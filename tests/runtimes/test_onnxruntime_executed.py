@@ -247,6 +247,23 @@ def _pooled(op_type: str, make: Make = lambda b: b.input(MAP), **attrs: Attr) ->
     return lambda b: b.op(op_type, make(b), domain="", **attrs)
 
 
+def _batch_between(batch: int) -> Make:
+    """Attention of ``torch.nn.TransformerEncoder`` as the newer exporter writes it: tokens first, then the batch."""
+
+    def make(b: GraphBuilder) -> str:
+        x = b.op("Relu", b.input((16, batch, 64)))
+        query, key, value = (
+            b.op("Transpose", b.op("Reshape", b.op(op, x), b.const((16, 4 * batch, 16))), perm=(1, 0, 2))
+            for op in ("Neg", "Abs", "Exp")
+        )
+        turned = b.op("Transpose", key, perm=(0, 2, 1))
+        query, key, value = (b.op("Reshape", each, b.const((batch, 4, 16, 16))) for each in (query, turned, value))
+        seen = b.op("Softmax", b.op("MatMul", query, key), axis=-1)
+        return b.op("Reshape", b.op("Transpose", b.op("MatMul", seen, value), perm=(2, 0, 1, 3)), b.const((-1, 64)))
+
+    return make
+
+
 GEMM_ACTIVATIONS = (
     *("Elu", "HardSigmoid", "LeakyRelu", "Relu", "Selu", "Sigmoid", "Softplus", "Softsign", "Tanh", "ThresholdedRelu"),
     *("Celu", "Gelu", "HardSwish"),  # which stay by themselves
@@ -310,6 +327,8 @@ CASES: dict[str, Make] = {
     "a mean beside what it is of": _mean_beside_all,
     "a mask that is read": _masked,
     "convolutions between transposes": _channels_last,
+    "attention whose batch lies between": _batch_between(2),
+    "attention of one sample, tokens first": _batch_between(1),
     **{f"a product and {name}": _activated(name) for name in GEMM_ACTIVATIONS},
 }
 

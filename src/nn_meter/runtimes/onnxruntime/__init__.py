@@ -69,6 +69,7 @@ PASSES: tuple[Pass, ...] = (
     Pass("gather_to_split", views.gather_to_split, "GatherSliceToSplitFusion"),
     Pass("push_transpose_through_split", transposes.push_transpose_through_split, "TransposeOptimizer"),
     Pass("push_transpose_again", pushes.push_transpose, "TransposeOptimizer"),
+    Pass("merge_neighbouring_transposes", transposes.merge_transposes, "TransposeOptimizer"),
     Pass("push_transpose_through_view", transposes.push_transpose_through_view, "TransposeOptimizer"),
     Pass("merge_views", views.merge_views, "ReshapeFusion"),
     Pass("merge_transposes", transposes.merge_transposes, "TransposeOptimizer"),

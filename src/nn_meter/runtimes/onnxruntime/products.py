@@ -95,19 +95,26 @@ def fuse_matmul_scale(work: Work, options: Options) -> None:
 
 
 def fuse_matmul_transpose(work: Work, options: Options) -> None:
-    """A Transpose of the last two axes before a MatMul becomes its ``transA`` or ``transB``."""
+    """A Transpose of the last two axes before a MatMul becomes its ``transA`` or ``transB``, one that brings the batch
+    from between rows and columns to the front its ``transBatchA`` or ``transBatchB``, one that does both both."""
     for op in work.ops("MatMul", "FusedMatMul"):
-        for position, name in ((0, "transA"), (1, "transB")):
+        for position, side in ((0, "A"), (1, "B")):
             before = work.made_by(op.inputs[position], "Transpose")
             perm = before.attrs.get("perm") if before is not None else None
             if before is None or not isinstance(perm, tuple) or len(perm) < 2:
                 continue
             rank = len(perm)
-            if tuple(perm) != (*range(rank - 2), rank - 1, rank - 2):
+            turns = {
+                (*range(1, rank), 0): {f"trans{side}": 1, f"transBatch{side}": 1},
+                (*range(1, rank - 1), 0, rank - 1): {f"transBatch{side}": 1},
+                (*range(rank - 2), rank - 1, rank - 2): {f"trans{side}": 1},  # of a matrix this alone
+            }
+            turn = turns.get(tuple(perm))
+            if turn is None:
                 continue
             inputs = list(op.inputs)
             inputs[position] = before.inputs[0]
             alone = work.only_reader(before.outputs[0]) is op
             op = work.fuse(
-                (before, op) if alone else (op,), "FusedMatMul", inputs, op.outputs, {**op.attrs, name: 1}
+                (before, op) if alone else (op,), "FusedMatMul", inputs, op.outputs, {**op.attrs, **turn}
             )
