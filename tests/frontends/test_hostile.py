@@ -347,9 +347,18 @@ def test_nn_meter_ir_whose_product_reads_a_vector_is_counted_without_it() -> Non
 
 
 @pytest.mark.parametrize("steps", ["strides", "dilations"])
-@pytest.mark.parametrize("op_type", ["Conv", "ConvTranspose", "AveragePool"])
-def test_a_window_that_does_not_move_is_an_error(op_type: str, steps: str) -> None:
-    reads, more = (["x"], {"kernel_shape": [3, 3]}) if op_type == "AveragePool" else (["x", "w"], {})
+@pytest.mark.parametrize(
+    ("op_type", "reads", "more"),
+    [
+        ("Conv", ["x", "w"], {}),
+        ("ConvTranspose", ["x", "w"], {}),
+        ("ConvTranspose", ["x", "w"], {"output_shape": [16, 16]}),
+        ("AveragePool", ["x"], {"kernel_shape": [3, 3]}),
+    ],
+)
+def test_a_window_that_does_not_move_is_an_error(
+    op_type: str, reads: list[str], more: dict[str, list[int]], steps: str
+) -> None:
     weights = helper.make_tensor("w", TensorProto.FLOAT, [4, 4, 3, 3], [0.0] * 144)
     node = helper.make_node(op_type, reads, ["y"], auto_pad="SAME_UPPER", **more, **{steps: [1, 0]})
     with pytest.raises(ShapeError, match=f"attribute '{steps}' is .1, 0.; each is at least 1"):

@@ -100,13 +100,12 @@ def _conv_transpose(s: Site) -> Sequence[Out]:
     rank, group = len(x.shape) - 2, s.whole("group", 1)
     if rank < 1 or len(w) != len(x.shape) or x.shape[1] != w[0] or group < 1 or w[0] % group:
         raise ShapeError(f"input {x.shape} and weight {w} do not fit in {group} groups")
+    strides, dilations = _steps(s, "strides", rank), _steps(s, "dilations", rank)
     space = s.ints("output_shape")
     if space:
         return (((x.shape[0], w[1] * group, *space[-rank:]), x.dtype),)
-    strides = _steps(s, "strides", rank)
     extra = _spatial(s, "output_padding", rank, 0)
     kernel = s.ints("kernel_shape") or w[2:]
-    dilations = _steps(s, "dilations", rank)
     auto_pad = s.text("auto_pad", "NOTSET")
     pads = _pads(s, rank) if auto_pad == "NOTSET" else (0,) * (2 * rank)
     whole = [
