@@ -65,7 +65,7 @@ def test_readers_and_their_places_are_those_of_the_inputs_whatever_was_swapped(s
             case "turn":
                 wanted[0], wanted[place] = wanted[place], wanted[0]
                 work.turn(op, 0, place)
-        assert op.inputs == wanted
+        assert [*op.inputs] == wanted
         for name in names:
             counts = {each: each.inputs.count(name) for each in sums if name in each.inputs}
             assert {each: len(work.places(each, name)) for each in work.readers(name)} == counts
@@ -76,10 +76,10 @@ def test_readers_and_their_places_are_those_of_the_inputs_whatever_was_swapped(s
 def test_of_operators_that_compute_the_same_the_first_is_left() -> None:
     work = Work(gathered(5))
     merge_equals(work, Options(read_rules({}, "none")))
-    assert [(op.op_type, op.inputs) for op in work.ops()] == [
-        ("Sigmoid", ["x"]),
-        ("Identity", ["a0"]),
-        ("Sum", ["b0"] * 5),
+    assert [(op.op_type, *op.inputs) for op in work.ops()] == [
+        ("Sigmoid", "x"),
+        ("Identity", "a0"),
+        ("Sum", *["b0"] * 5),
     ]
     assert len(work.free) == 8
     assert [op.op_type for op in work.readers("a0")] == ["Identity"]

@@ -25,7 +25,7 @@ the other families."""
 def executed(family: str, seed: int) -> set[str]:
     """Operators of the nodes of a network and of the kernels that they become."""
     graph = FAMILIES[family](seed)
-    labels = (kernel.label for kernel in fuse(graph, RULES, reasons=False).kernels)
+    labels = (kernel.label for kernel in fuse(graph, RULES).kernels)
     return {node.op_type for node in graph.nodes} | {label.split("-")[0].split(" ")[0] for label in labels}
 
 
@@ -56,7 +56,7 @@ def test_a_build_holds_what_is_computed_in_ways_of_its_own() -> None:
     sorts = ("recurrences", "orders", "pools", "newest", "contributed", "types", "reductions", "softmaxes", "samplings")
     sorts += ("vectors", "attentions", "packed", "movements", "einsums")
     graphs = [FAMILIES[f"operators_{sort}"](seed) for seed, sort in product(range(SEEDS), sorts)]
-    kernels = [k for graph in graphs for k in fuse(graph, RULES, reasons=False).kernels if not k.free]
+    kernels = [k for graph in graphs for k in fuse(graph, RULES).kernels if not k.free]
     found = {(k.kind, *name) for k in kernels for name in KINDS[k.kind].names(k.config).items()}
     asked = {
         "recurrent": {"activations": ("", "relu", "sigmoid", "hardsigmoid tanh", "sigmoid relu relu")},

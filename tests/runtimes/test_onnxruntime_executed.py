@@ -341,7 +341,7 @@ def test_what_becomes_of_it_is_what_is_executed(name: str) -> None:
 
 
 def ours(graph: Graph) -> Counter[tuple[str, str]]:
-    kernels = fuse(graph, read_rules({"runtime": "onnxruntime"}), reasons=False).kernels
+    kernels = fuse(graph, read_rules({"runtime": "onnxruntime"})).kernels
     return Counter((each.kind, repr(each.config)) for each in kernels if not each.free)
 
 

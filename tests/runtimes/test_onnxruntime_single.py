@@ -268,7 +268,7 @@ def test_a_small_model_is_what_onnxruntime_makes_of_it(name: str, tmp_path: Path
     computed = session.run(None, {each.name: dice.random(each.shape, np.float32) for each in session.get_inputs()})
     graph = read(model)
     assert [graph.tensors[each].shape for each in graph.outputs] == [each.shape for each in computed]
-    kernels = fuse(graph, RULES, reasons=False).kernels
+    kernels = fuse(graph, RULES).kernels
     ours = Counter(kernel.label.split("-")[0].split(" ")[0] for kernel in kernels if not kernel.free)
     executed = onnx.load(tmp_path / "executed.onnx").graph.node
     fused = {"FusedConv": "Conv", "FusedGemm": "Gemm", "Upsample": "Resize" if opset > 9 else "Upsample"}

@@ -55,7 +55,7 @@ def compare(path: Path, rules: RuleSet = ALONE) -> Agreement:
 
     data = as_trained(with_random_weights(path))
     graph = reader.read(data)
-    return agreement(fuse(graph, rules, reasons=False).kernels, OpenVinoCpu().fused(data), "openvino_cpu", graph)
+    return agreement(fuse(graph, rules).kernels, OpenVinoCpu().fused(data), "openvino_cpu", graph)
 
 
 @pytest.mark.parametrize("folder", ["models", "parity/onnx"])

@@ -35,7 +35,7 @@ def ran(node: str) -> ExecutedKernel:
 
 
 def test_channels_that_lie_last_are_split_and_joined_by_places_and_brought_first_before_views() -> None:
-    kernels = {kernel.nodes[0]: kernel for kernel in fuse(GRAPH, OPENVINO, reasons=False).kernels}
+    kernels = {kernel.nodes[0]: kernel for kernel in fuse(GRAPH, OPENVINO).kernels}
     names = {node.outputs[0]: node.name for node in GRAPH.nodes}
     told = {out: (kernels[names[out]].kind, kernels[names[out]].config) for out in "ayzpv"}
     assert (told["a"][1].outer, told["a"][1].pieces) == (256, (4, 4))  # type: ignore[union-attr]

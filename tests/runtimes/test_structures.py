@@ -19,7 +19,7 @@ from nn_meter.kernels.kinds import KINDS
 from nn_meter.kernels.partition import KernelConfig
 from nn_meter.kernels.rules import RuleSet, read_rules
 from nn_meter.networks import FAMILIES
-from nn_meter.runtimes.fusion import fuse
+from nn_meter.runtimes.fusion import charged
 from nn_meter.runtimes.structures import FILLED, Charged, Structures
 
 CORPUS = sorted((Path(__file__).parents[1] / "corpus" / "models").glob("*.onnx"))
@@ -40,7 +40,7 @@ class Fusing:
 
     def __call__(self, graph: Graph) -> Charged:
         self.asked += 1
-        return [(k.kind, k.config) for k in fuse(graph, self.rules, reasons=False).kernels if not k.free]
+        return charged(graph, self.rules, runtimes.find(self.rules.runtime))
 
 
 def pair(kind: str, config: KernelConfig) -> tuple[str, KernelConfig]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from nn_meter.ir import Attr, Graph, Node, Tensor
 from nn_meter.ir.shapes import RULES
@@ -30,9 +31,9 @@ _Members = tuple["str | _Members", ...]
 class Op:
     """An operator while passes run; ``members`` are the graph's nodes that it stands for. ``core`` is what its
     config is read from, where that is not the operator as it stands. ``Work.add`` gives it its ``place``; only ``Work``
-    changes its ``inputs``, as it knows where each is read."""
+    changes its ``inputs``, as it knows where each is read: they are the node's own tuple until then."""
 
-    __slots__ = ("attrs", "core", "fused", "inputs", "layout", "nested", "op_type", "outputs", "place")
+    __slots__ = ("_nodes", "attrs", "core", "fused", "inputs", "layout", "op_type", "outputs", "place")
 
     def __init__(
         self,
@@ -40,32 +41,43 @@ class Op:
         inputs: Sequence[str],
         outputs: Sequence[str],
         attrs: Mapping[str, Attr],
-        members: _Members = (),
+        members: str | _Members = (),
     ) -> None:
         self.op_type = op_type
-        self.inputs = list(inputs)
+        self.inputs: Sequence[str] = tuple(inputs)
         self.outputs = tuple(outputs)
         self.attrs = attrs
-        self.nested = members
+        self._nodes = members  # of one node its name, without a tuple around it in each operator of a model
         self.place: Place = ()
         self.fused: tuple[str, ...] = ()
         self.layout = ""
         self.core: Operator | None = None
 
     @property
+    def nested(self) -> _Members:
+        """``members``, but those of several operators as each of them has them."""
+        return (self._nodes,) if isinstance(self._nodes, str) else self._nodes
+
+    @nested.setter
+    def nested(self, members: _Members) -> None:
+        self._nodes = members
+
+    @property
     def members(self) -> tuple[str, ...]:
         """What is ``nested`` in a row: not at each fusion, whose time would grow with what was fused before."""
-        if self.nested and isinstance(self.nested[0], tuple):
+        if isinstance(self._nodes, str):
+            return (self._nodes,)
+        if self._nodes and isinstance(self._nodes[0], tuple):
             names: list[str] = []
-            left: list[str | _Members] = [self.nested]
+            left: list[str | _Members] = [self._nodes]
             while left:
                 each = left.pop()
                 if isinstance(each, str):
                     names.append(each)
                 else:
                     left += reversed(each)
-            self.nested = tuple(names)
-        return self.nested  # type: ignore[return-value]  # names alone by now
+            self._nodes = tuple(names)
+        return self._nodes  # type: ignore[return-value]  # names alone by now
 
 
 _Readers = tuple[Op, int] | dict[Op, list[int]]
@@ -79,7 +91,9 @@ class Work:
     KNOWN = "its result is known before inference"
 
     def __init__(self, graph: Graph) -> None:
-        self.tensors: dict[str, Tensor] = dict(graph.tensors)
+        known = graph.tensors
+        # a copy of the dictionary itself takes a fifth of the time
+        self.tensors: dict[str, Tensor] = known.copy() if isinstance(known, MappingProxyType) else dict(known)
         self.outputs: dict[str, list[int]] = {}  # the model's, with their places among them
         for number, name in enumerate(graph.outputs):
             self.outputs.setdefault(name, []).append(number)
@@ -95,9 +109,9 @@ class Work:
         self._names = 0
         self._turns = 0
         for number, node in enumerate(graph.nodes):
-            op = Op(_operator(node), node.inputs, node.outputs, node.attrs, (node.name,))
+            op = Op(_operator(node), node.inputs, node.outputs, node.attrs, node.name or ("",))
             op.place = (number, 0)
-            if all(graph.tensors[o].const for o in node.outputs if o):
+            if all(self.tensors[o].const for o in node.outputs if o):
                 self.free.append((node.name, node.op_type, self.KNOWN))
                 self.folded.update((o, op) for o in node.outputs if o)
             else:
@@ -273,8 +287,9 @@ class Work:
         if old == new:
             return
         places = self._reads_no_more(op, old)
+        own = _changeable(op)
         for place in places:
-            op.inputs[place] = new
+            own[place] = new
         self._reads(op, new, places)
 
     def swap_place(self, op: Op, place: int, new: str) -> None:
@@ -283,14 +298,15 @@ class Work:
         self._places(old)[op].remove(place)
         if not self.places(op, old):
             self._reads_no_more(op, old)
-        op.inputs[place] = new
+        _changeable(op)[place] = new
         self._reads(op, new, [place])
 
     def turn(self, op: Op, first: int, second: int) -> None:
         """Let ``op`` read two of its inputs the other way round."""
-        names = op.inputs[first], op.inputs[second]
+        own = _changeable(op)
+        names = own[first], own[second]
         for name, old, new in zip(names, (first, second), (second, first), strict=True):
-            op.inputs[new] = name
+            own[new] = name
             if name and names[0] != names[1]:
                 places = self._places(name)[op]
                 places[places.index(old)] = new
@@ -362,6 +378,13 @@ class Work:
 def _operator(node: Node) -> str:
     """Its type; one of a domain that is not known here may share the name of an operator and nothing else."""
     return node.op_type if node.domain in RULES else f"{node.domain}.{node.op_type}"
+
+
+def _changeable(op: Op) -> list[str]:
+    """Its inputs, as a list of its own."""
+    if not isinstance(op.inputs, list):
+        op.inputs = [*op.inputs]
+    return op.inputs
 
 
 def _place(op: Op) -> Place:

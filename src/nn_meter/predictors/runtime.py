@@ -28,7 +28,7 @@ from nn_meter.predictors.kind import KindPredictor
 from nn_meter.predictors.parts import Part, Roofline, spread
 from nn_meter.predictors.prediction import KernelPrediction, Prediction, Status
 from nn_meter.runtimes import find
-from nn_meter.runtimes.fusion import fuse
+from nn_meter.runtimes.fusion import charged, fuse
 from nn_meter.runtimes.structures import Charged, Structures
 
 
@@ -94,7 +94,7 @@ class GraphEngine:
         self._fallback, self._speeds = bundle.fallback, bundle.fallback.speeds
         self._kinds: dict[str, KindAnswers] = {}
         self._known: dict[_Item, float] = {}
-        self._structures = Structures(self._fused, self._half)
+        self._structures = Structures(self._charged, self._half)
 
     def latency_ms(self, graph: Graph) -> float:
         """Milliseconds of one inference."""
@@ -109,7 +109,10 @@ class GraphEngine:
 
     def explain(self, graph: Graph) -> Prediction:
         """The same answer with all that it rests on."""
-        return self.explain_partition(self._fuse(graph))
+        bundle = self._bundle
+        return self.explain_partition(
+            fuse(graph, self._rules, self._runtime, bundle.runtime_version, known=bundle.kinds)
+        )
 
     def explain_partition(self, partition: Partition) -> Prediction:
         """The answer for kernels that are known already."""
@@ -127,14 +130,9 @@ class GraphEngine:
         )
         return replace(found, interval_ms=self._interval(found))
 
-    def _fuse(self, graph: Graph, reasons: bool = True) -> Partition:
+    def _charged(self, graph: Graph) -> Charged:
         bundle = self._bundle
-        return fuse(
-            graph, self._rules, self._runtime, bundle.runtime_version, reasons=reasons, known=bundle.kinds
-        )
-
-    def _fused(self, graph: Graph) -> Charged:
-        return [(k.kind, k.config) for k in self._fuse(graph, reasons=False).kernels if not k.free]
+        return charged(graph, self._rules, self._runtime, bundle.runtime_version, bundle.kinds)
 
     def _half(self, kind: str, config: KernelConfig) -> Half:
         return self._kind(kind).encoder.half(config)

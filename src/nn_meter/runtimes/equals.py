@@ -22,6 +22,7 @@ _RANDOM = frozenset(
 def merge_equals(work: Work, options: Options) -> None:
     """Of operators with the same inputs and attributes the first is left."""
     known: dict[Hashable, list[Op]] = {}
+    plain: dict[Hashable, Op] = {}  # those without attributes, of which each is the only one
     renamed: dict[str, str] = {}  # to what is read in its place, when the reader has its turn: it may read all of them
     quantised = work.has("DequantizeLinear")
     outputs = work.outputs.keys()
@@ -33,12 +34,17 @@ def merge_equals(work: Work, options: Options) -> None:
             continue
         if quantised and any(work.made_by(i, "DequantizeLinear") for i in op.inputs if i):
             continue  # each reader of a DequantizeLinear has one of its own by then
-        # sizes are compared, not hashed
-        said = sorted([item for item in op.attrs.items() if item[0] not in FILLED]) if op.attrs else ()
-        alike = known.setdefault((op.op_type, tuple([value_of(work, i) for i in op.inputs]), *said), [])
-        first = next((each for each in alike if each.attrs == op.attrs), None)
-        if first is None:
-            alike += [op][: _MOST_WAYS - len(alike)]
+        read = tuple([value_of(work, i) for i in op.inputs])
+        first: Op | None
+        if not op.attrs:
+            first = plain.setdefault((op.op_type, read), op)
+        else:  # sizes are compared, not hashed
+            said = sorted([item for item in op.attrs.items() if item[0] not in FILLED])
+            alike = known.setdefault((op.op_type, read, *said), [])
+            first = next((each for each in alike if each.attrs == op.attrs), None)
+            if first is None:
+                alike += [op][: _MOST_WAYS - len(alike)]
+        if first is None or first is op:
             continue
         if len(first.outputs) != len(op.outputs):
             continue

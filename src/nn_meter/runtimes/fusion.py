@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterator, Mapping
 
 from nn_meter.ir import Graph
 from nn_meter.kernels.kinds import read_kernel
-from nn_meter.kernels.partition import FreeConfig, Kernel, Partition, Unfused
+from nn_meter.kernels.partition import FreeConfig, Kernel, KernelConfig, Partition, Unfused
 from nn_meter.kernels.rewriting import Op, Work
 from nn_meter.kernels.rules import RuleSet
 from nn_meter.kernels.schema import item_bytes
 from nn_meter.runtimes import find
 from nn_meter.runtimes.base import Runtime
-from nn_meter.runtimes.pairs import LAYOUT
+from nn_meter.runtimes.cores import LAYOUT
 
 
 def fuse(
@@ -20,8 +20,6 @@ def fuse(
     rules: RuleSet,
     runtime: Runtime | None = None,
     version: str = "",
-    *,
-    reasons: bool = True,
     known: Container[str] | None = None,
 ) -> Partition:
     """Kernels in execution order. Kernels without nodes are what the runtime inserts: changes of layout.
@@ -29,7 +27,6 @@ def fuse(
     Args:
         runtime: By default the one that ``rules`` name.
         version: Of the runtime; an empty one stands for the newest that is known.
-        reasons: Whether to say why neighbours did not fuse.
         known: Kinds that whoever asks can tell apart, as ``read_kernel`` takes them.
 
     Raises:
@@ -38,15 +35,32 @@ def fuse(
     runtime = runtime or find(rules.runtime)
     work = runtime.optimise(Work(graph), rules, version)
     kernels: list[Kernel] = []
+    configs: dict[KernelConfig, KernelConfig] = {}  # layers come again and again: equal ones are one
     for op in work.ops():
         kind, config = read_kernel(work.executed(op), known)
-        free = runtime.views if kind == "reshape" else ""
-        kernels.append(Kernel(kind, config, op.members, _label(op), free))
-    unfused = _unfused(work, rules) if reasons else ()
+        config = configs.setdefault(config, config)
+        kernels.append(Kernel(kind, config, op.members, _label(op), _why_free(runtime, kind)))
+    unfused = _unfused(work, rules)
     kernels += [
         Kernel("free", FreeConfig(op_type), (node,), op_type, reason) for node, op_type, reason in work.free
     ]
     return Partition(graph.name, tuple(kernels), unfused, graph.notes)
+
+
+def charged(
+    graph: Graph, rules: RuleSet, runtime: Runtime, version: str = "", known: Container[str] | None = None
+) -> Iterator[tuple[str, KernelConfig]]:
+    """Of the kernels of ``fuse`` kind and config alone, of those that cost something: each when it is asked for, so
+    that equal configs need not all be held."""
+    work = runtime.optimise(Work(graph), rules, version)
+    for op in work.ops():
+        kind, config = read_kernel(work.executed(op), known)
+        if not _why_free(runtime, kind):
+            yield kind, config
+
+
+def _why_free(runtime: Runtime, kind: str) -> str:
+    return runtime.views if kind == "reshape" else ""
 
 
 def _label(op: Op) -> str:

@@ -153,11 +153,11 @@ def _join(work: Work, op: Op, other: Op) -> None:
     """Make ``op`` part of ``other``, which reads it or computes what it reads, and whose config stays."""
     (source, *_), (out, *_) = op.inputs, op.outputs
     if out in other.inputs:
-        inputs, outputs = [source if name == out else name for name in other.inputs], other.outputs
+        inputs, outputs = tuple([source if name == out else name for name in other.inputs]), other.outputs
         members = (*op.members, *other.members)
     else:
         needed = source in work.outputs or len(work.readers(source)) > 1
-        inputs, outputs = other.inputs, (*(name for name in other.outputs if needed or name != source), out)
+        inputs, outputs = tuple(other.inputs), (*(name for name in other.outputs if needed or name != source), out)
         members = (*other.members, *op.members)
     joined = Op(other.op_type, inputs, outputs, other.attrs, members)
     joined.core, joined.fused, joined.layout = work.executed(other), other.fused, other.layout

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import marshal
 import operator
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cache
 from itertools import chain, repeat
@@ -20,7 +20,7 @@ from typing import Any, Generic, TypeVar
 from nn_meter.ir import Attr, Graph
 from nn_meter.kernels.partition import KernelConfig
 
-Charged = Sequence[tuple[str, KernelConfig]]
+Charged = Iterable[tuple[str, KernelConfig]]
 """Kind and config of each kernel that costs something, in the order of execution."""
 
 Item = TypeVar("Item")
@@ -145,7 +145,7 @@ class _Way(Generic[Item]):
         trace = _Trace()
         self.branches: dict[int, _Way[Item]] = {}
         self._made = made
-        self._kernels = charged(_traced(graph, trace))
+        self._kernels = [*charged(_traced(graph, trace))]
         found = [[*_sizes(config)] for _, config in self._kernels]
         self._values = trace.function(found)
         self._known = [made.known(*each) for each in self._kernels]

@@ -26,6 +26,8 @@ _TRAINING_OUTPUTS = frozenset(("BatchNormalization", "Dropout"))
 _FLATTENING = frozenset(("Softmax", "LogSoftmax", "Hardmax"))
 """Before opset 13 they work on a matrix: all dimensions from the axis on are one row."""
 
+_ADDED = wire.RawNode("", "", "", (), (), {})
+
 Functions = Mapping[tuple[str, str], wire.RawFunction]
 """Domain and name to function."""
 
@@ -83,7 +85,7 @@ class Reading:
         if self._functions:
             self.most.check(self.size(raw.nodes, 0), self.where, GraphError)
         outputs = [value.name for value in raw.outputs]
-        self._add_all(raw.nodes, outputs, Scope(opset=known))
+        self._add_all(raw.nodes, outputs, Scope(opset=known), again=False)
         if self._unused:
             raise InputError(
                 f"{self.where}: a value or a count is stated for {', '.join(sorted(self._unused))}, which is no tensor "
@@ -125,13 +127,16 @@ class Reading:
 
     # Nodes
 
-    def _add_all(self, nodes: Sequence[wire.RawNode], results: Iterable[str], scope: Scope) -> None:
-        """Add ``nodes``, whose ``results`` something reads."""
+    def _add_all(self, nodes: list[wire.RawNode], results: Iterable[str], scope: Scope, again: bool = True) -> None:
+        """Add ``nodes``, whose ``results`` something reads; where they are not wanted ``again``, what becomes of them
+        may take their place."""
         read: set[str] = set()
         if any(node.op_type in _TRAINING_OUTPUTS for node in nodes):
             read = {name for node in nodes for name in self._reads(node)}.union(results)
         for index in self._order(nodes, scope):
             self._add(nodes[index], index, scope, read)
+            if not again:
+                nodes[index] = _ADDED
 
     def size(self, nodes: Sequence[wire.RawNode], depth: int) -> int:
         """Nodes that ``nodes`` become where functions are written out, the larger branch of each ``If``."""
@@ -209,7 +214,7 @@ class Reading:
     def _add(self, raw: wire.RawNode, index: int, scope: Scope, read: set[str]) -> None:
         op_type = raw.op_type
         outputs = scope.all(raw.outputs)
-        label = f"{scope.prefix}{raw.name or f'{op_type}_{index}'}"
+        label = scope.prefix + (raw.name or f"{op_type}_{index}")  # without a prefix the very text, not a copy
         function = self._functions.get((raw.domain, op_type))
         if function is not None:
             self._call(raw, function, label, scope)
@@ -224,7 +229,7 @@ class Reading:
             return
         if op_type in _TRAINING_OUTPUTS:
             while len(outputs) > 1 and raw.outputs[len(outputs) - 1] not in read:
-                outputs.pop()
+                outputs = outputs[:-1]
         attrs = self._attrs(raw, label, scope)
         if op_type in sequences.ROWS and not raw.domain:
             with fitting(self.where, label, op_type):
@@ -239,9 +244,9 @@ class Reading:
                 attrs = {**defaults, **attrs}
                 if op_type in _FLATTENING and self._flattened(raw, label, inputs, outputs, attrs):
                     return
-        name = self.unique(label, f"{scope.prefix}{raw.name}" if raw.name else "")
+        name = self.unique(label, label if raw.name else "")
         given = MappingProxyType(attrs) if attrs else NO_ATTRS
-        self._place(Node(name, op_type, tuple(inputs), tuple(outputs), given, raw.domain))
+        self._place(Node(name, op_type, inputs, outputs, given, raw.domain))
 
     def write(self, op_type: str, label: str, inputs: Sequence[str], outputs: Sequence[str], **attrs: Attr) -> None:
         """Add a node of ONNX's own domain; ``label`` is its name where that is not taken."""
@@ -417,7 +422,7 @@ class Reading:
 
     def inline(
         self,
-        nodes: Sequence[wire.RawNode],
+        nodes: list[wire.RawNode],
         results: Sequence[str],
         outputs: Sequence[str],
         own: dict[str, str],

@@ -27,9 +27,9 @@ class Scope:
     def __getitem__(self, name: str) -> str:
         return self.names.get(name, name)
 
-    def all(self, names: list[str]) -> list[str]:
-        """Of each of ``names`` what it is called in the graph; a list of the caller's own."""
-        return [self.names.get(name, name) for name in names] if self.names else names.copy()
+    def all(self, names: tuple[str, ...]) -> tuple[str, ...]:
+        """Of each of ``names`` what it is called in the graph."""
+        return tuple([self.names.get(name, name) for name in names]) if self.names else names
 
 
 @contextmanager

@@ -61,8 +61,8 @@ class RawNode:
     name: str
     op_type: str
     domain: str
-    inputs: list[str]
-    outputs: list[str]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
     attrs: Mapping[str, AttrValue]
 
 
@@ -285,7 +285,8 @@ class GraphReader:
                 name = part
             else:
                 domain = part
-        return RawNode(name, op_type, "" if domain == "ai.onnx" else domain, inputs, outputs, attrs)
+        domain = "" if domain == "ai.onnx" else domain
+        return RawNode(name, op_type, domain, tuple(inputs), tuple(outputs), attrs)
 
     def _attribute(self, at: int, stop: int) -> tuple[str, AttrValue]:
         if stop - at > 128:

@@ -8,6 +8,8 @@ from math import prod
 
 from nn_meter.kernels.rewriting import Op, Work
 from nn_meter.runtimes.base import Options
+from nn_meter.runtimes.cores import operands
+from nn_meter.runtimes.growing import STEPS, Growing, Growth
 from nn_meter.runtimes.openvino.operators import (
     ACTIVATIONS,
     ARITHMETIC,
@@ -15,7 +17,6 @@ from nn_meter.runtimes.openvino.operators import (
     SUM_ACTIVATIONS,
     is_view,
 )
-from nn_meter.runtimes.pairs import STEPS, Growing, Growth, operands
 
 _PRODUCTS = frozenset({"Gemm", "MatMul"})
 _REDUCTIONS = frozenset(
@@ -113,7 +114,7 @@ def _admits(work: Work, growth: Growth, kernel: Growing, reader: Growing, sums: 
     if op.outputs[0] in sums:
         return len(reader) == 1 and sums[op.outputs[0]] == head.outputs[0]
     if head.op_type in ELEMENTWISE:
-        return reader.types <= ELEMENTWISE and (len(kernel.open) == 1 or growth.made_before(kernel, reader))
+        return ELEMENTWISE.issuperset(reader.types) and (len(kernel.open) == 1 or growth.made_before(kernel, reader))
     if len(reader) > 1:
         return False
     if head.op_type == "Conv":

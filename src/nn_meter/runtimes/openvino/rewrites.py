@@ -8,8 +8,8 @@ from itertools import pairwise
 from nn_meter.kernels.kinds import KIND_OF, VIEWS
 from nn_meter.kernels.rewriting import Op, Work
 from nn_meter.runtimes.base import Options
+from nn_meter.runtimes.cores import attention, core, operands
 from nn_meter.runtimes.openvino.operators import ELEMENTWISE, channels_last, is_scalar_step, is_view
-from nn_meter.runtimes.pairs import attention, core, operands
 
 _HEADS_FIRST = (0, 2, 1, 3)
 """The transposes that attention takes in: between heads behind and before the places."""
@@ -103,7 +103,7 @@ def group_convolutions(work: Work, options: Options) -> None:
         (concat,) = joins.values()
         made = [op.outputs[0] for op in convs]
         alike = {(tuple(sorted(op.attrs.items())), work.shape(op.inputs[1])) for op in convs}
-        if concat.op_type == "Concat" and concat.inputs == made and len(alike) == 1:
+        if concat.op_type == "Concat" and [*concat.inputs] == made and len(alike) == 1:
             config = core(work, (split, *convs, concat))
             ops = (split, *convs, concat)
             work.fuse(ops, config.op_type, split.inputs, concat.outputs, config.attrs).core = config
