@@ -362,9 +362,7 @@ _COPIES = (
     "TensorScatter", "UnfoldTensor", "MemcpyFromHost", "MemcpyToHost", "Constant", "ZipMap",
     "ArrayFeatureExtractor", "FeatureVectorizer", "CastMap", "RemovePadding", "RestorePadding",
 )  # fmt: skip
-_VIEWS = (
-    "Dropout", "ExpandDims", "Identity", "Shape", "Size",
-)  # fmt: skip
+_VIEWS = ("Dropout", "Identity", "Shape", "Size")
 _FUNCTIONS = {
     "ParametricSoftplus": 24, "ScaledSiLU": 16, "ScaledTanh": 17, "SwiGLU": 18,
 }  # fmt: skip

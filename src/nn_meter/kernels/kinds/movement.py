@@ -417,7 +417,7 @@ KINDS = (
     ),
     KernelKind(
         "reshape",
-        VIEWS,
+        (*VIEWS, "ExpandDims"),
         CopyConfig,
         read_view,
         (
