@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import random
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 from nn_meter import frontends
 from nn_meter.errors import ModelError
 from nn_meter.fitting import Kernels, Study, study
+from nn_meter.frontends.zoo.modules import imported
 from nn_meter.ir import Graph
 from nn_meter.kernels.kinds import (
     AttentionConfig,
@@ -27,11 +29,11 @@ from nn_meter.kernels.kinds import (
     RowsConfig,
     TransposeConfig,
 )
-from nn_meter.kernels.rules import read_rules
+from nn_meter.kernels.rules import RuleSet, read_rules
+from nn_meter.learning.lowerings import LOWERINGS, lowering_of
 from nn_meter.measuring.records import config_from_json, config_to_json
 from nn_meter.networks import published_phones as phones
 from nn_meter.networks import published_timm as timm
-from nn_meter.runtimes import pytorch
 from nn_meter.runtimes.fusion import fuse
 
 Source = Callable[[Path], Iterator[tuple[Study, frozenset[str]]]]
@@ -66,24 +68,51 @@ def PHONES(folder: Path) -> Iterator[tuple[Study, frozenset[str]]]:  # noqa: N80
 
 
 def TIMM(folder: Path) -> Iterator[tuple[Study, frozenset[str]]]:  # noqa: N802
-    """Each table of timm's by itself. Models are read once, at one image, and kept in ``timm_kernels.jsonl.gz`` beside
-    this script; ``batched`` makes their kernels those of a batch."""
-    known = _kept()
-    rules = read_rules(pytorch.RULES, "rules of PyTorch")
+    """Each table of timm's by itself. Models are read once, at one image, and kept in ``KEPT`` beside this script;
+    ``batched`` makes their kernels those of a batch."""
+    tables = {path: timm.circumstances(path.name) for path in sorted((folder / "timm").glob("*.csv.gz"))}
+    for way, kept in KEPT.items():
+        known = _kept(kept)
+        rules = read_rules(LOWERINGS[way].rules, "rules of PyTorch")
+        for path, around in tables.items():
+            if lowering_of(around) != way:
+                continue
+            merged = around.runtime_version.startswith(_MERGED_SINCE)
 
-    def lower(subject: str, batch: int) -> Kernels:
-        if subject not in known:
-            name, size = subject.split("@")
-            graph = frontends.read(name, input_shapes=(1, 3, int(size), int(size)))
-            known[subject] = [(k.kind, k.config) for k in fuse(graph, rules).kernels if not k.free]
-        return [(kind, batched(config, batch)) for kind, config in known[subject]]
+            def lower(
+                subject: str,
+                batch: int,
+                known: dict[str, Kernels] = known,
+                rules: RuleSet = rules,
+                merged: bool = merged,
+            ) -> Kernels:
+                name = f"{subject}+merged" if merged and MERGED.match(subject) else subject
+                if name not in known:
+                    known[name] = [(k.kind, k.config) for k in fuse(_image(name), rules).kernels if not k.free]
+                return [(kind, batched(config, batch)) for kind, config in known[name]]
 
-    tables = [timm.read_table(path) for path in sorted((folder / "timm").glob("*.csv.gz"))]
-    for table in tables:
-        for text in table.left_out:
-            print("  left out", text)
-        yield study(table.records, _unread, lower=lower), first_half({r.family for r in table.records})
-    _keep(known)
+            table = timm.read_table(path)
+            for text in table.left_out:
+                print("  left out", text)
+            yield study(table.records, _unread, lower=lower), first_half({r.family for r in table.records})
+        _keep(kept, known)
+
+
+MERGED = re.compile("timm:(mobileone|repghostnet|repvgg|repvit|shvit)")
+"""Networks whose branches timm merges before inference (``reparameterize_model``): in the tables of PyTorch 2.9.1 their
+multiply-adds are those of the merged ones."""
+
+_MERGED_SINCE = "291"
+
+
+def _image(name: str) -> Graph:
+    """The graph of ``timm:NAME@SIZE`` for one image, its branches merged where ``+merged`` stands behind it."""
+    title, size = name.removesuffix("+merged").split("@")
+    shape = (1, 3, int(size), int(size))
+    if not name.endswith("+merged"):
+        return frontends.read(title, input_shapes=shape)
+    module = imported("timm", "timm").create_model(title.removeprefix("timm:")).eval()
+    return frontends.read(imported("timm.utils.model", "timm").reparameterize_model(module), input_shapes=shape)
 
 
 def batched(config: Any, batch: int) -> Any:
@@ -116,25 +145,29 @@ def batched(config: Any, batch: int) -> Any:
     return config
 
 
-KEPT = Path(__file__).with_name("timm_kernels.jsonl.gz")
-"""Read before configs held some of their fields: 2 stands for the strides of 236 rows that lie apart, 0 for the
-operations of 780 operators of no kind. No term asks for either."""
+KEPT = {
+    ("pytorch", "cpu"): Path(__file__).with_name("timm_kernels.jsonl.gz"),
+    ("pytorch", "gpu"): Path(__file__).with_name("timm_kernels_compiled.jsonl.gz"),
+    ("pytorch", "gpu", "eager"): Path(__file__).with_name("timm_kernels_eager.jsonl.gz"),
+}
+"""By the row of ``LOWERINGS``. The first was read before configs held some of their fields: 2 stands for the strides of
+236 rows that lie apart, 0 for the operations of 780 operators of no kind. No term asks for either."""
 
 
-def _kept() -> dict[str, Kernels]:
-    if not KEPT.exists():
+def _kept(path: Path) -> dict[str, Kernels]:
+    if not path.exists():
         return {}
-    with gzip.open(KEPT, "rt", encoding="utf-8") as lines:
+    with gzip.open(path, "rt", encoding="utf-8") as lines:
         read = (json.loads(line) for line in lines)
         return {name: [(k, config_from_json(k, c)) for k, c in kernels] for name, kernels in read}
 
 
-def _keep(known: dict[str, Kernels]) -> None:
+def _keep(path: Path, known: dict[str, Kernels]) -> None:
     lines = (
         json.dumps([name, [[k, config_to_json(c)] for k, c in kernels]], separators=(",", ":"))
         for name, kernels in sorted(known.items())
     )
-    KEPT.write_bytes(gzip.compress("\n".join(lines).encode(), mtime=0))
+    path.write_bytes(gzip.compress("\n".join(lines).encode(), mtime=0))
 
 
 def _unread(subject: str, batch: int) -> Graph:

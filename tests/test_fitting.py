@@ -14,12 +14,13 @@ import pytest
 import nn_meter
 from nn_meter.devices.device import Device
 from nn_meter.errors import BuildError, ModelError
-from nn_meter.fitting import LOWERINGS, Lowering, adapt, fit, shipped_bases, study
+from nn_meter.fitting import adapt, fit, shipped_bases, study
 from nn_meter.ir import Graph, GraphBuilder, Node, Tensor
 from nn_meter.kernels.kinds import GemmConfig
 from nn_meter.kernels.rules import read_rules
 from nn_meter.kernels.terms import TERMS, rows
 from nn_meter.learning.environments import default_name
+from nn_meter.learning.lowerings import LOWERINGS, Lowering, lowering_of
 from nn_meter.learning.sums import (
     Design,
     Environment,
@@ -259,6 +260,38 @@ def test_pytorch_on_a_gpu_pays_for_what_it_reads_and_writes_beside_the_work() ->
         traffic = [found["gemm_traffic"][0], found["gemm_weights"][0]]
         assert np.exp(traffic) * 1e5 == pytest.approx([8 * 10 * (20 + 30), second])
     assert not {"conv_traffic", "gemm_traffic"} & {name for name, _ in rows("matmul", product, "")}
+
+
+def test_what_is_no_product_takes_what_moving_its_bytes_takes_where_each_operator_is_a_kernel() -> None:
+    eager = LOWERINGS["pytorch", "gpu", "eager"]
+
+    def of(op: str, *shapes: tuple[int, ...], dtype: str = "float32", **attrs: int) -> dict[str, float]:
+        b = GraphBuilder("one")
+        graph = b.graph(b.op(op, *(b.input(shape, dtype) for shape in shapes), **attrs))
+        kernels = fuse(graph, read_rules(eager.rules)).kernels
+        return {name: float(np.exp(row[0])) for k in kernels for name, row in rows(k.kind, k.config, eager.staged)}
+
+    size, unit = (4, 8, 56, 56), 8e5
+    elements = 4 * 8 * 56 * 56
+    assert of("Relu", size) == pytest.approx({"launch": 1, "stream": 8 * elements / unit})
+    assert of("Relu", size, dtype="float16") == pytest.approx({"launch": 1, "stream": 4 * elements / unit})
+    assert of("Add", size, size) == pytest.approx({"launch": 1, "stream": 12 * elements / unit})
+    assert of("Softmax", size, axis=-1)["stream"] == pytest.approx(8 * elements / unit)
+    convolved = {"stream", "conv", "conv_traffic", "conv_weights"}  # its input is cast
+    assert convolved < terms_of(64, size=28, lowering=eager).keys()
+
+
+def test_models_in_half_precision_on_a_card_are_called_operator_by_operator_unless_compiled() -> None:
+    card = Circumstances(Device("a card", kind="gpu"), "pytorch", "291", precision="float16")
+    rows_of = {"291": ("pytorch", "gpu", "eager"), "291_dynamo": ("pytorch", "gpu")}
+    for version, row in rows_of.items():
+        around = replace(card, runtime_version=version)
+        assert lowering_of(around) == row
+        bases = shipped_bases([Record("timm:resnet50", around, whole=Measurement((1.0,)))])
+        assert len(bases) >= 3
+        assert all(dict(each.rules) == dict(LOWERINGS[row].rules) for each in bases)
+    assert lowering_of(replace(card, precision="float32")) == ("pytorch", "gpu")
+    assert lowering_of(replace(card, device=Device("a processor"))) == ("pytorch", "cpu")
 
 
 def test_what_waits_for_memory_on_a_card_is_not_slower_for_being_larger() -> None:

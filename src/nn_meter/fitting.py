@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -17,13 +16,13 @@ from nn_meter.errors import BuildError, ModelError
 from nn_meter.ir import Graph
 from nn_meter.kernels.partition import KernelConfig
 from nn_meter.kernels.rules import read_rules
-from nn_meter.kernels.terms import DELEGATE, PROCESSOR, SCHEMA, TRAFFIC
+from nn_meter.kernels.terms import SCHEMA
 from nn_meter.learning import rescaling
 from nn_meter.learning.environments import default_name, tags_of, told
+from nn_meter.learning.lowerings import LOWERINGS, Lowering, lowering_of
 from nn_meter.learning.sheets import from_sheet, is_base
 from nn_meter.learning.sums import (
     MIN_MODELS,
-    NOISE,
     Design,
     Environment,
     Floats,
@@ -43,7 +42,7 @@ from nn_meter.predictors.bundle import Bundle, load
 from nn_meter.predictors.catalogue import list_predictors
 from nn_meter.predictors.parts import ByTerms, Interval, Roofline
 from nn_meter.predictors.sums import staging
-from nn_meter.runtimes import BY_RULES, pytorch, tflite
+from nn_meter.runtimes import BY_RULES
 from nn_meter.runtimes.fusion import fuse
 
 Reader = Callable[[str, int], Graph]
@@ -51,31 +50,6 @@ Reader = Callable[[str, int], Graph]
 
 Kernels = Sequence[tuple[str, KernelConfig]]
 """Kind and config of what a runtime executes of a model."""
-
-
-@dataclass(frozen=True, slots=True)
-class Lowering:
-    """What a runtime makes of a graph by its rules; ``staged`` as in ``kernels.terms``, the others as in ``Design``."""
-
-    rules: Mapping[str, Any]
-    staged: str = ""
-    noise: float = NOISE
-    bounded: bool = False
-
-
-_COMMON = 0.05
-"""Some 70 models of 19 families err by families: what models of one have in common and no term says counts as noise.
-Families left out were further off with 0.02, of which those looked at in ``scripts/devices.py`` decided."""
-
-LOWERINGS: Mapping[tuple[str, str], Lowering] = MappingProxyType(
-    {
-        ("tflite", "cpu"): Lowering(tflite.CPU_RULES, PROCESSOR, _COMMON),
-        ("tflite", "gpu"): Lowering(tflite.GPU_RULES, DELEGATE, _COMMON),
-        ("pytorch", "cpu"): Lowering(pytorch.RULES),
-        ("pytorch", "gpu"): Lowering(pytorch.RULES, TRAFFIC, bounded=True),
-    }
-)
-"""Runtime and kind of device to its lowering; what has no row is lowered node by node."""
 
 
 @dataclass(frozen=True)
@@ -158,10 +132,10 @@ def study(
     records = tuple(records)
     if not records:
         raise BuildError("there are no measurements to fit; see docs/measurements.md for the forms")
-    kinds = {(r.circumstances.runtime, r.circumstances.device.kind) for r in records}
+    kinds = {lowering_of(r.circumstances) for r in records}
     if lowering is None:
         if len(kinds) > 1:
-            named = ", ".join(f"{runtime} on a {kind}" for runtime, kind in sorted(kinds))
+            named = ", ".join(f"{' '.join((runtime, *way))} on a {kind}" for runtime, kind, *way in sorted(kinds))
             raise BuildError(f"the measurements are of several runtimes ({named}); fit one at a time")
         lowering = LOWERINGS.get(next(iter(kinds)), Lowering({"runtime": BY_RULES}))
     lower = lower or _lowered(read, lowering)
@@ -399,7 +373,7 @@ def _one_environment(records: Sequence[Record]) -> Circumstances:
 
 def shipped_bases(records: Sequence[Record]) -> list[Bundle]:
     """All predictors that ship for the runtime and the kind of device of these measurements, those of their precision
-    where there are any.
+    and, on cards, compiled or not as they were, where there are any.
 
     Raises:
         BuildError: none ships for that runtime.
@@ -416,7 +390,10 @@ def shipped_bases(records: Sequence[Record]) -> list[Bundle]:
             f"no predictor ships for {around.runtime!r} on a {around.device.kind}; there are: {there}. "
             "Say which runtime was measured (--runtime, --category), or name a base (--base)"
         )
-    return [b for b in of_runtime if b.dtype == around.precision] or of_runtime
+    of_precision = [b for b in of_runtime if b.dtype == around.precision] or of_runtime
+    called = LOWERINGS.get(lowering_of(around))
+    alike = [b for b in of_precision if called and b.schema == SCHEMA and staging(b.terms) == called.staged]
+    return alike or of_precision
 
 
 def estimate(sheet: Sheet, bases: Sequence[Bundle] = (), *, name: str, version: str = "1.0") -> Bundle:

@@ -120,6 +120,7 @@ GROUPS: Mapping[str, Group] = MappingProxyType(
                 "executorch": "nn_meter.runtimes.executorch:RUNTIME",
                 "pytorch": "nn_meter.runtimes.pytorch:RUNTIME",
                 "pytorch_eager": "nn_meter.runtimes.pytorch:EAGER",
+                "pytorch_autocast": "nn_meter.runtimes.pytorch:AUTOCAST",
                 "tflite_cpu": "nn_meter.runtimes.tflite:CPU",
                 "tflite_gpu": "nn_meter.runtimes.tflite:GPU",
                 "rules": "nn_meter.runtimes.by_rules:RUNTIME",

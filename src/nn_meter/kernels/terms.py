@@ -19,6 +19,7 @@ from types import MappingProxyType
 from typing import Any
 
 from nn_meter.kernels.kinds import (
+    KINDS,
     AttentionConfig,
     BroadcastConfig,
     ConvConfig,
@@ -38,12 +39,13 @@ from nn_meter.kernels.partition import KernelConfig
 SCHEMA = "terms-1"
 """The name of this table in bundles; what a row means never changes under one name."""
 
-PROCESSOR, DELEGATE, TRAFFIC = "tflite_cpu", "tflite_gpu", "pytorch_gpu"
+PROCESSOR, DELEGATE, TRAFFIC, CARD = "tflite_cpu", "tflite_gpu", "pytorch_gpu", "pytorch_card"
 """Runtimes that compute in stages of their own (``steps``)."""
 
 CALL = "call"
 LAUNCH = "launch"
 START = "start"
+STREAM = "stream"
 
 NO_WORK = frozenset({LAUNCH, START})
 """Terms of every kernel, whatever it computes."""
@@ -249,6 +251,7 @@ TERMS: Mapping[str, Term] = MappingProxyType(
         "gemm_traffic": Term("memory", lambda c: float(c.batch * c.m * (c.k + c.n)), 1e5),
         "gemm_weights": Term("memory", _second, 1e5),
         "attention_traffic": Term("memory", lambda c: 2.0 * c.batch * c.heads * c.width * (c.queries + c.keys), 1e5),
+        STREAM: Term("memory", lambda work: work.bytes, 8e5),
         "winograd": Term("arithmetic", _macs, 1e6, (_CIN, _COUT, _PIXELS)),
         "wait": Term("", lambda c: float(4 * -(-c.cin // 4) * prod(c.kernel)), 1e3),
         "im2col": Term("memory", _patches, 1e6),
@@ -285,6 +288,12 @@ TERMS: Mapping[str, Term] = MappingProxyType(
 
 GROUPS = ("arithmetic", "memory")
 
+_TRAFFIC = frozenset({TRAFFIC, CARD})
+"""Where products pay for what they read and write beside the work."""
+
+_STREAMED = (BroadcastConfig, RowsConfig, PiecesConfig, CopyConfig, ReduceConfig)
+"""Kernels that take what bringing and writing their elements takes."""
+
 _SLOW = frozenset({"hardswish", "swish", "sigmoid", "gelu", "tanh", "hardsigmoid"})
 _CLAMPS = frozenset({"Relu", "Clip", "LeakyRelu"})
 _HARD = frozenset({"HardSwish", "HardSigmoid"})
@@ -308,21 +317,27 @@ def steps(kind: str, config: KernelConfig, staged: str = "") -> Iterator[str]:
       multiply, so that what is read and written is paid for beside the work (``conv_traffic``, ``depthwise_traffic``,
       ``gemm_traffic``, ``attention_traffic``, whose scores stay inside), and the weights once a batch
       (``conv_weights``, ``gemm_weights``).
+    - ``CARD``, the same where each operator is a kernel: all that are no products share one speed, that of the memory
+      (``stream``), whatever they compute; moving axes, pooling and resizing cost something beside it.
     """
     if kind == "reshape":
         return
     yield LAUNCH
     if staged == DELEGATE:
         yield START
+    if staged == CARD and not isinstance(config, ConvConfig | GemmConfig | AttentionConfig):
+        yield STREAM
+        if isinstance(config, _STREAMED) or (isinstance(config, PoolConfig) and _whole(config)):
+            return
     if isinstance(config, ConvConfig):
         yield from _convolution(kind, config, staged)
     elif isinstance(config, GemmConfig):
         yield "matmul" if not config.weights else "linear" if config.m > 1 else "linear_vector"
-        if staged == TRAFFIC:
+        if staged in _TRAFFIC:
             yield from ("gemm_traffic", "gemm_weights")
     elif isinstance(config, AttentionConfig):
         yield "attention"
-        if staged == TRAFFIC:
+        if staged in _TRAFFIC:
             yield "attention_traffic"
     elif isinstance(config, BroadcastConfig):
         yield _elementwise(config)
@@ -332,12 +347,15 @@ def steps(kind: str, config: KernelConfig, staged: str = "") -> Iterator[str]:
         else:
             yield "softmax" if "Softmax" in config.op else "norm"
     elif isinstance(config, PoolConfig):
-        whole = config.op.startswith("Global") or prod(config.out) == 1
-        yield "mean" if whole else "maxpool" if config.op.startswith("Max") else "avgpool"
+        yield "mean" if _whole(config) else "maxpool" if config.op.startswith("Max") else "avgpool"
     elif isinstance(config, CopyConfig) and config.op == "Pad" and staged == PROCESSOR:
         yield "pad"
     else:
         yield from (name for kind_of, name in _SIMPLE.items() if isinstance(config, kind_of))
+
+
+def _whole(c: PoolConfig) -> bool:
+    return c.op.startswith("Global") or prod(c.out) == 1
 
 
 def _convolution(kind: str, c: ConvConfig, staged: str) -> Iterator[str]:
@@ -360,7 +378,7 @@ def _convolution(kind: str, c: ConvConfig, staged: str) -> Iterator[str]:
         yield "winograd" if squares else "conv1x1" if area == 1 else "stem" if c.cin <= 4 else "conv"
         if staged == DELEGATE:
             yield "wait"
-    if staged == TRAFFIC:
+    if staged in _TRAFFIC:
         yield from ("depthwise_traffic" if c.group > 1 and inner == 1 else "conv_traffic", "conv_weights")
     if staged == PROCESSOR and not vector and c.group == 1 and (area > 1 or max(c.strides) > 1):
         yield "im2col"
@@ -394,4 +412,5 @@ _SIMPLE: Mapping[type, str] = MappingProxyType(
 
 def rows(kind: str, config: KernelConfig, staged: str = "") -> list[tuple[str, tuple[float, ...]]]:
     """Terms of one kernel with their rows, as ``Term.row`` says."""
-    return [(name, TERMS[name].row(config)) for name in steps(kind, config, staged)]
+    work = KINDS[kind].work(config) if staged == CARD else None
+    return [(name, TERMS[name].row(work if name == STREAM else config)) for name in steps(kind, config, staged)]
