@@ -229,11 +229,11 @@ _LAYERS, _ANY = _any_of((*_ON_MAPS, *_ON_TOKENS)), _any_of((*_ON_MAPS, *_ON_TOKE
 _ROWS: tuple[Family, ...] = (
     *_ON_MAPS,
     *_ON_TOKENS,
-    Family("qdq_maps", 16, _any_of(_ON_MAPS), _QDQ, "int8"),
+    Family("qdq_maps", 17, _any_of(_ON_MAPS), _QDQ, "int8"),
     Family("qdq_tokens", 9, _any_of(_ON_TOKENS), _QDQ, "int8"),
     Family("dynamic_maps", 6, _any_of(_ON_MAPS), ("dynamic_uint8",)),
     Family("dynamic_tokens", 7, _any_of(_ON_TOKENS), ("dynamic_int8", "dynamic_uint8")),
-    Family("packed_tokens", 8, _any_of(_ON_TOKENS), _PACKED),
+    Family("packed_tokens", 9, _any_of(_ON_TOKENS), _PACKED),
     *_MICRO,
     *(Family(f"operators_{name}", _SHARES.get(name, _OPERATORS), write) for name, write in OPERATORS.items()),
 )
