@@ -25,15 +25,16 @@ def test_the_page_has_a_line_for_each_operator_with_both_times(
     assert operators.main(["--budget", "3", "--out", str(out), *FEW]) == 0
     lines = {line.split(" | ")[0].removeprefix("| "): line.split(" | ") for line in out.read_text().splitlines()}
     for name in FEW[:3]:
-        _, shape, work, executed, status, alone, context = lines[name]
+        _, shape, work, executed, *judged = lines[name]
         assert (shape, executed) == ("as executed", name)
         assert work.startswith("kind ")
-        assert status in ("predicted", "extrapolated", "estimated")
-        assert float(alone.split(", ")[1]) > 0
-        assert float(context.split(", ")[1]) > 0
-    assert lines["NonZero"][4] in ("assumed", "extrapolated", "estimated")  # the data decides how many it finds
-    assert float(lines["Loop"][5].split(", ")[1]) > 0
-    assert lines["Loop"][6].startswith("-")
+        for _, measured_ms, _, status in (each.removesuffix(" |").split(", ") for each in judged):
+            assert float(measured_ms) > 0
+            assert status in ("predicted", "extrapolated", "estimated")
+    # the data decides how many it finds
+    assert lines["NonZero"][4].split(", ")[3] in ("assumed", "extrapolated", "estimated")
+    assert float(lines["Loop"][4].split(", ")[1]) > 0
+    assert lines["Loop"][5].startswith("-")
     assert "not measured: what it says is known" in " ".join(lines["SequenceLength"])
     assert "GroupQueryAttention" in lines["com.microsoft.GroupQueryAttention"][3]
     assert len(capsys.readouterr().out.splitlines()) == len(FEW) + 1
