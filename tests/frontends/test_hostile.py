@@ -290,6 +290,13 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path, kind: str | None) -> 
             frontends.read(place, kind)
 
 
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs a file that opens and does not read")
+@pytest.mark.parametrize("kind", ["onnx", "tflite", "pb", "nnmeter-ir"])
+def test_a_file_that_opens_and_does_not_read_is_an_error(kind: str) -> None:
+    with pytest.raises(ModelError, match="mem"):
+        frontends.read("/proc/self/mem", kind)
+
+
 def test_constants_in_a_pipe_beside_the_model_are_absent(tmp_path: Path) -> None:
     shape = TensorProto(name="s", data_type=TensorProto.INT64, dims=[2], data_location=TensorProto.EXTERNAL)
     shape.external_data.add(key="location", value="w.bin")

@@ -134,5 +134,10 @@ def read(source: Any, kind: str | None = None, **options: Any) -> Graph:
                 if option not in taken:
                     others = ", ".join(_FLAGS.get(name, name) for name in list(taken)[1:] if name != "name")
                     raise InputError(f"{front.name} models take no {option}; what they take is {others}")
-    with uncollected():
-        return front.read(source, **options)
+    try:
+        with uncollected():
+            return front.read(source, **options)
+    except OSError as error:  # it opens, and its disk fails
+        raise ModelError(
+            f"{title(source)}: cannot be read ({error.strerror or error}); see to the disk or network that it lies on"
+        ) from error
