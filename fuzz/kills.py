@@ -217,11 +217,12 @@ def far_job(sessions: Sessions, server: Loopback, name: str) -> Job:
 
 
 def killed(job: Job, sessions: Sessions, kills: int, draw: random.Random, tally: Tally) -> None:
-    """Kill ``job`` so often, and let it end; a session that ends before its kill is none of them."""
+    """Kill ``job`` so often, and let it end; a session that ends before its kill is none of them. Where there is a link
+    it goes on until one was cut: a slow machine may take longer to connect than a cut waits."""
     before: dict[Path, Rows] = {}
     last_s = job.last_s
     for number in range(_TRIES * kills):
-        if tally.kills == kills:
+        if tally.kills >= kills and (job.cut is None or tally.cuts):
             break
         # of a build the last kills meet its training
         session, cuts = sessions.start(job.words(last_s if tally.kills > 0.7 * kills else 0.0)), 0
