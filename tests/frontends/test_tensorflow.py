@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import nn_meter
 from nn_meter.errors import (
     GraphError,
     MissingDependencyError,
@@ -396,6 +397,14 @@ def test_functions_that_call_one_another_end(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(flow, "LETTERS", Limit(10_000, "letters"))
     with pytest.raises(ModelFormatError, match="letters; at most 10,000 are read"):
         read(*STEM, library(f=("NoOp",) * 100), node("n" * 1000, "f"))
+
+
+def test_complex_constants_are_held_without_their_elements() -> None:
+    complex64 = 8
+    zero = const("c", (0, 0), (), complex64)  # two integers of four bytes: both parts of one element
+    graph = read(placeholder(shape=(4,), dtype=complex64), zero, node("y", "AddV2", "x", "c"))
+    assert (graph.tensors["c"].const, graph.tensors["c"].value) == (True, None)
+    assert nn_meter.load_latency_predictor().predict(graph) > 0
 
 
 def test_a_scalar_with_a_default_is_no_input() -> None:

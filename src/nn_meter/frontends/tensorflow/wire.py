@@ -198,11 +198,15 @@ def _constant(value: int | Bytes) -> Constant:
     return Constant(dtype, shape, _elements(dtype, shape, content, listed))
 
 
+_UNHELD = ("string", "resource", "variant", "bfloat16", "int4", "uint4", "complex64", "complex128")
+"""Types whose elements are no numbers that a graph holds."""
+
+
 def _elements(
     dtype: str, shape: tuple[int, ...], content: Bytes | None, listed: list[tuple[str, Bytes | int]]
 ) -> np.ndarray[Any, Any] | None:
     size = prod(shape)
-    if size > KEPT_ELEMENTS or dtype in ("string", "resource", "variant", "bfloat16", "int4", "uint4"):
+    if size > KEPT_ELEMENTS or dtype in _UNHELD:
         return None
     kind = np.dtype(dtype)
     if content:
@@ -211,8 +215,6 @@ def _elements(
                 f"a constant of shape {shape} and type {dtype} holds {len(content)} bytes; the file is damaged"
             )
         return np.frombuffer(content, kind).reshape(shape)
-    if kind.kind == "c":
-        return None
     values: list[Any] = []
     for encoding, item in listed:
         if encoding == "varint":
