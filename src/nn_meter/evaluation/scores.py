@@ -9,7 +9,7 @@ from typing import Any
 
 from nn_meter.devices.device import Value
 from nn_meter.errors import InputError
-from nn_meter.learning.metrics import Metrics, by_group, metrics
+from nn_meter.learning.metrics import Metrics, by_group, central, metrics
 from nn_meter.predictors.parts import LOG_RATIO_MOST, Interval
 
 MISS = 0.10
@@ -153,34 +153,21 @@ class Evaluation:
 
 
 def calibrate(scores: Sequence[Score], known: Interval | None = None, level: float = 0.9) -> Interval:
-    """The interval that holds a new model's log(measured / predicted) with probability ``level``.
-
-    Split conformal prediction (Vovk et al., 2005): of n scores in order, the floor((n + 1) a / 2)-th and the
-    ceil((n + 1) (1 - a / 2))-th, where a is 1 - level. What ``known``, the interval that they were predicted with, says
-    of estimates stays; where it follows from the spread of sums, so does this one: the same quantiles of the logarithm
-    over that spread (normalised conformal prediction, Papadopoulos et al., 2008).
+    """The interval that holds a new model's log(measured / predicted) with probability ``level``: the central share of
+    those of ``scores``. What ``known``, the interval that they were predicted with, says of estimates stays; where it
+    follows from the spread of sums, so does this one: the central share of the logarithm over that spread (normalised
+    conformal prediction, Papadopoulos et al., 2008).
 
     Raises:
         InputError: too few models for the level.
     """
     ratios = [math.log(score.measured_ms / score.predicted_ms) for score in scores]
-    low, high = _central(ratios, level)
+    low, high = central(ratios, level)
     found = replace(known or Interval(low, high), low=low, high=high, level=level, models=len(ratios), networks=0)
     if known is None or known.sums is None:
         return found
-    widths = [math.log(high / low) for low, high in (score.interval_ms or (1.0, 1.0) for score in scores)]
+    widths = [math.log(end / begin) for begin, end in (score.interval_ms or (1.0, 1.0) for score in scores)]
     per_spread = known.sums[1] - known.sums[0]
     over = [ratio / (width / per_spread) for ratio, width in zip(ratios, widths, strict=True) if width]
-    lower, upper = (min(max(end, -LOG_RATIO_MOST), LOG_RATIO_MOST) for end in _central(over, level))
+    lower, upper = (min(max(end, -LOG_RATIO_MOST), LOG_RATIO_MOST) for end in central(over, level))
     return replace(found, sums=(lower, upper))
-
-
-def _central(values: Sequence[float], level: float) -> tuple[float, float]:
-    rank = math.floor((len(values) + 1) * (1 - level) / 2 + 1e-9)
-    if rank < 1:
-        raise InputError(
-            f"{len(values)} models are too few for intervals of {level:.0%}; measure at least "
-            f"{math.ceil(2 / (1 - level) - 1e-9) - 1}"
-        )
-    ordered = sorted(values)
-    return ordered[rank - 1], ordered[-rank]

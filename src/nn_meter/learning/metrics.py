@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,24 @@ from numpy.typing import ArrayLike, NDArray
 from nn_meter.errors import InputError
 
 Floats = NDArray[np.float64]
+
+
+def central(values: ArrayLike, level: float) -> tuple[float, float]:
+    """The ends that hold a new one of ``values``, float64 (n,), with probability ``level``: in order, the
+    floor((n + 1) a / 2)-th and the ceil((n + 1) (1 - a / 2))-th, where a is 1 - level (split conformal prediction, Vovk
+    et al., 2005).
+
+    Raises:
+        InputError: they are too few, models or networks, for the level.
+    """
+    ordered = np.sort(np.asarray(values, np.float64))
+    rank = math.floor((len(ordered) + 1) * (1 - level) / 2 + 1e-9)  # 1 - 0.9 is a little less than a tenth
+    if rank < 1:
+        raise InputError(
+            f"{len(ordered)} models are too few for intervals of {level:.0%}; measure at least "
+            f"{math.ceil(2 / (1 - level) - 1e-9) - 1}"
+        )
+    return float(ordered[rank - 1]), float(ordered[-rank])
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,6 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from nn_meter.errors import BuildError, RuleError, did_you_mean
 from nn_meter.kernels.kinds import KINDS, ConvConfig
@@ -23,6 +22,7 @@ from nn_meter.learning.fit import (
     fit_kinds,
     fit_speeds,
 )
+from nn_meter.learning.metrics import central
 from nn_meter.measuring.fixed import PROBE
 from nn_meter.measuring.journal import Journal
 from nn_meter.measuring.records import Circumstances, Record
@@ -190,9 +190,10 @@ def interval(networks: Sequence[Network], held: Mapping[int, Sequence[Part]], sp
         return float(np.mean(np.log(by)) + np.log(np.mean(np.abs(ratios) / by)))  # Laplace: ratios have long tails
 
     share = min(_SHARES, key=unlikely)
-    low, high = _central(ratios)
+    low, high = central(ratios, LEVEL)
     # of few networks one may be off by any number of spreads, which a bundle does not hold
-    lower, upper = np.clip(np.multiply(WIDER, _central(ratios / spreads[share])), -LOG_RATIO_MOST, LOG_RATIO_MOST)
+    ends = np.multiply(WIDER, central(ratios / spreads[share], LEVEL))
+    lower, upper = np.clip(ends, -LOG_RATIO_MOST, LOG_RATIO_MOST)
     return Interval(
         low,
         high,
@@ -202,13 +203,6 @@ def interval(networks: Sequence[Network], held: Mapping[int, Sequence[Part]], sp
         sums=(float(lower), float(upper)),
         share=share,
     )
-
-
-def _central(values: NDArray[np.float64]) -> tuple[float, float]:
-    """The ends that hold a new value with probability ``LEVEL``."""
-    ordered = np.sort(values)
-    rank = int((len(ordered) + 1) * (1 - LEVEL) / 2)
-    return float(ordered[rank - 1]), float(ordered[-rank])
 
 
 def check_kinds(kinds: Sequence[str] | None) -> None:
