@@ -9,7 +9,7 @@ from nn_meter.kernels.rewriting import Op, Work
 _NO_OPS = ("Identity", "Dropout")
 _UNCHANGED = ("Expand", "Tile", "Transpose", "Slice")
 _ARITHMETIC = ("Mul", "Div", "Add", "Sub")
-_LOOKED_AT = frozenset((*_NO_OPS, "Cast", *_UNCHANGED, *_ARITHMETIC))
+_LOOKED_AT = (*_NO_OPS, "Cast", *_UNCHANGED, *_ARITHMETIC)
 
 
 def eliminate_no_ops(
@@ -21,9 +21,7 @@ def eliminate_no_ops(
     are executed whatever they change, without ``of_inputs`` so is arithmetic on an input of the model, and without
     ``of_outputs`` all but an Identity that computes an output.
     """
-    for op in work.ops():
-        if op.op_type not in _LOOKED_AT:
-            continue
+    for op in work.ops(*_LOOKED_AT):
         source, out = op.inputs[0] if op.inputs else "", op.outputs[0]
         if not source or not _data(work, op):
             continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from types import MappingProxyType
 
 from nn_meter.ir import Attr, Graph, Node, Tensor
@@ -108,10 +109,11 @@ class Work:
         self._mixed: set[str] = set()  # types that were put in out of order
         self._names = 0
         self._turns = 0
+        known_before = {name for name, tensor in known.items() if tensor.const}  # in a row, not each by its name
         for number, node in enumerate(graph.nodes):
             op = Op(_operator(node), node.inputs, node.outputs, node.attrs, node.name or ("",))
             op.place = (number, 0)
-            if all(self.tensors[o].const for o in node.outputs if o):
+            if known_before.issuperset(filter(None, node.outputs)):
                 self.free.append((node.name, node.op_type, self.KNOWN))
                 self.folded.update((o, op) for o in node.outputs if o)
             else:
@@ -190,8 +192,9 @@ class Work:
 
     def ops(self, *op_types: str) -> Iterator[Op]:
         """Operators of these types in execution order, as they were when asked; gone ones are skipped."""
-        found = [op for each in op_types or ("",) for op in (self._typed.get(each, ()) if each else self._ops)]
-        if len(op_types) > 1 or not self._mixed.isdisjoint(op_types or ("",)):
+        groups = [own for each in op_types if (own := self._typed.get(each))] if op_types else [self._ops]
+        found = [*chain.from_iterable(groups)]
+        if len(groups) > 1 or not self._mixed.isdisjoint(op_types or ("",)):
             found.sort(key=_place)
         alive = self._ops
         for op in found:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 
 from nn_meter.kernels.rewriting import Op, Work
 from nn_meter.runtimes.base import Options
@@ -25,6 +25,7 @@ def merge_equals(work: Work, options: Options) -> None:
     plain: dict[Hashable, Op] = {}  # those without attributes, of which each is the only one
     renamed: dict[str, str] = {}  # to what is read in its place, when the reader has its turn: it may read all of them
     quantised = work.has("DequantizeLinear")
+    value_of = values(work)
     outputs = work.outputs.keys()
     for op in work.ops():
         if renamed:
@@ -34,7 +35,7 @@ def merge_equals(work: Work, options: Options) -> None:
             continue
         if quantised and any(work.made_by(i, "DequantizeLinear") for i in op.inputs if i):
             continue  # each reader of a DequantizeLinear has one of its own by then
-        read = tuple([value_of(work, i) for i in op.inputs])
+        read = tuple([value_of(i) for i in op.inputs])
         first: Op | None
         if not op.attrs:
             first = plain.setdefault((op.op_type, read), op)
@@ -53,12 +54,19 @@ def merge_equals(work: Work, options: Options) -> None:
         work.free += [(m, op.op_type, "another operator computes the same") for m in op.members]
 
 
-def value_of(work: Work, name: str) -> Hashable:
+def values(work: Work) -> Callable[[str], Hashable]:
     """What tells an input from others: of a small constant its elements, of what else its name; a weight that two
     layers have is written as an Identity."""
-    while (made := work.folded.get(name)) is not None and made.op_type == "Identity":
-        name = made.inputs[0]
-    tensor = work.tensors.get(name)
-    if tensor is None or not tensor.const or tensor.value is None or tensor.size > _MOST_SHARED:
-        return name
-    return tensor.dtype, tensor.shape, tensor.value
+    small: dict[str, Hashable] = {  # found in a row: most inputs are none of them, and are not looked at
+        name: (tensor.dtype, tensor.shape, tensor.value)
+        for name, tensor in work.tensors.items()
+        if tensor.const and tensor.value is not None and tensor.size <= _MOST_SHARED
+    }
+    weights = {name: made.inputs[0] for name, made in work.folded.items() if made.op_type == "Identity"}
+
+    def value_of(name: str) -> Hashable:
+        while name in weights:
+            name = weights[name]
+        return small.get(name, name)
+
+    return value_of

@@ -74,7 +74,8 @@ def collapse(shapes: Sequence[Shape], out: Shape) -> tuple[Shape, tuple[tuple[bo
     Returns the output's dimensions, neighbours merged where every operand treats them alike, and per operand
     whether it has each of them (else it is repeated along it).
     """
-    padded = [(1,) * (len(out) - len(s)) + tuple(s) for s in shapes]
+    different = {id(s): tuple(s) for s in shapes}  # of a million operands most are of one tensor
+    padded = [(1,) * (len(out) - len(s)) + s for s in different.values()]
     columns = [(size, tuple(p[i] == size for p in padded)) for i, size in enumerate(out) if size != 1]
     merged = [
         (prod(c[0] for c in run), has)
@@ -82,8 +83,8 @@ def collapse(shapes: Sequence[Shape], out: Shape) -> tuple[Shape, tuple[tuple[bo
         for run in [list(group)]
     ]
     dims = tuple(m[0] for m in merged) or (1,)
-    present = tuple(tuple(m[1][k] for m in merged) or (True,) for k in range(len(shapes)))
-    return dims, present
+    present = {s: tuple(m[1][k] for m in merged) or (True,) for k, s in enumerate(different)}
+    return dims, tuple([present[id(s)] for s in shapes])
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +107,8 @@ class BroadcastConfig:
     @property
     def operands(self) -> tuple[Shape, ...]:
         """The dimensions that each operand has."""
-        return tuple(tuple(d for d, has in zip(self.dims, p, strict=True) if has) for p in self.present)
+        known = {p: tuple(d for d, has in zip(self.dims, p, strict=True) if has) for p in set(self.present)}
+        return tuple([known[p] for p in self.present])
 
     @property
     def size(self) -> int:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from nn_meter.kernels.rewriting import Op, Work
 from nn_meter.runtimes.base import Options, Run
-from nn_meter.runtimes.equals import value_of
+from nn_meter.runtimes.equals import values
 from nn_meter.runtimes.onnxruntime.functions import expand
 
 _HALF = "float16"
@@ -78,13 +78,14 @@ def _fold_constants(work: Work) -> None:
 def _share_constants(work: Work, ops: Sequence[Op]) -> None:
     """Small constants of equal values are one, which several then read, and so is what is called by two names."""
     first: dict[Hashable, str] = {}
+    value_of = values(work)
     for op in ops:
         for name in dict.fromkeys(op.inputs):
             if work.const(name):
                 own = name
                 while own in work.folded and work.folded[own].op_type == "Identity":
                     own = work.folded[own].inputs[0]
-                work.swap_input(op, name, first.setdefault(value_of(work, own), own))
+                work.swap_input(op, name, first.setdefault(value_of(own), own))
 
 
 def _any_half(work: Work) -> bool:
