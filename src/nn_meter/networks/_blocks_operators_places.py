@@ -181,7 +181,7 @@ _MOST_TILED = 1e7
 
 _MOVES = (
     "Trilu", "Trilu", "Pad", "Pad", "Pad", "Tile", "Tile", "Expand", "Repeat", "Repeat", "OneHot", "ReverseSequence",
-    "Slice", "Concat", "Depth", "Pieces", "View",
+    "Slice", "Concat", "Depth", "Pieces", "View", "View",
 )  # fmt: skip
 
 
@@ -211,7 +211,8 @@ def movements(pen: Pen) -> str:
             made.append(pen.op("Pad", x, pen.b.const(edge), *fill, mode=mode))
         elif sort == "Tile" and pen.chance(0.3):  # single elements
             x = operand(pen, *shape[:-1], 1)
-            made.append(pen.op("Tile", x, pen.b.const([1] * (rank - 1) + [round(pen.log_uniform(2, 64))])))
+            often = round(pen.log_uniform(2, min(1000, max(3, _MOST_TILED / math.prod(shape[:-1])))))
+            made.append(pen.op("Tile", x, pen.b.const([1] * (rank - 1) + [often])))
         elif sort == "Tile":
             times = [pen.pick(1, 1, 2, 3) for _ in shape]
             while max(times) > 1 and math.prod(shape) * math.prod(times) > _MOST_TILED:

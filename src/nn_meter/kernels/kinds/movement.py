@@ -207,7 +207,7 @@ def _writes(shape: Shape, out: Shape, *, doubling: bool) -> int:
     is there already: an Expand twice as much each time, a Tile the same again."""
     given = (1,) * (len(out) - len(shape)) + shape
     repeated = [axis for axis, (a, b) in enumerate(zip(given, out, strict=False)) if a < b]
-    behind = repeated[-1] + 1 if repeated else 0
+    behind = min(repeated[-1] + 1, len(given) - 1) if repeated else 0  # what a row holds is copied at once
     copies = max(1, prod(given) // max(1, prod(given[behind:])))
     more = {axis: int(out[axis] // max(1, given[axis])) - 1 for axis in repeated}
     return copies + sum(prod(given[:axis]) * (n.bit_length() if doubling else n) for axis, n in more.items())
