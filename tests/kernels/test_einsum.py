@@ -29,7 +29,7 @@ def graph(equation: str, *shapes: Sequence[int]) -> Graph:
         (
             "bhid,bhjd->bhij",
             [HEADS, HEADS],
-            [Contraction(24, 197, 64, 197, 2 * 12 * 197 * 64, 0, runs=2 * 12 * 197 * 64)],
+            [Contraction(24, 197, 64, 197, 24 * 197 * 64, 0, runs=24 * 197 * 64)],
         ),
         ("bhij,bhjd->bhid", [(2, 12, 197, 197), HEADS], [Contraction(24, 197, 197, 64, 0, 0)]),
         ("...ij,...jk->...ik", [(2, 3, 5, 6), (2, 3, 6, 7)], [Contraction(6, 5, 6, 7, 0, 0)]),

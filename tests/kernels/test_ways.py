@@ -91,6 +91,21 @@ def test_what_repeats_single_elements_copies_each(
 
 
 @pytest.mark.parametrize(
+    ("shape", "times", "writes"),
+    [
+        ((128, 128), (1, 4), 128 + 128 * 3),
+        ((1, 64, 56, 56), (1, 1, 2, 2), 64 * 56 + 64 * 56 + 64),
+        ((32, 1), (1, 512), 32 + 32 * 511),
+        ((128, 128), (4, 1), 128 + 3),
+    ],
+)
+def test_a_tile_copies_rows_at_once(shape: tuple[int, ...], times: tuple[int, ...], writes: int) -> None:
+    found = config(lambda b: b.op("Tile", b.input(shape), b.const(times)))
+    assert isinstance(found, CopyConfig)
+    assert found.writes == writes
+
+
+@pytest.mark.parametrize(
     ("equation", "shapes", "shape", "single"),
     [
         ("nchw,c->nchw", ((1, 64, 56, 56), (64,)), "batch rows", 0),
@@ -241,3 +256,18 @@ def test_a_pool_tells_how_many_elements_of_windows_there_are_to_each_byte() -> N
 
     assert taps_a_byte(3, 1) == 5 * 100 * 9 / (4 * 5 * (144 + 100))
     assert taps_a_byte(3, 1) > taps_a_byte(3, 3)
+
+
+@pytest.mark.parametrize(
+    ("shape", "axis", "crowded"),
+    [
+        ((64, 512), 0, 32),  # two kilobytes apart: two sets of the cache hold all 64
+        ((64, 500), 0, 1),
+        ((1000, 128), 0, 1000 / 8),
+        ((1, 256, 16, 16), 1, 256 / 4),
+        ((1, 256, 14, 14), 1, 256 / 64),
+        ((64, 512), 1, 0),  # neighbours
+    ],
+)
+def test_columns_of_a_table_crowd_in_the_sets_of_a_cache(shape: tuple[int, ...], axis: int, crowded: float) -> None:
+    assert column("crowded", lambda b: b.op("LpNormalization", b.input(shape), axis=axis)) == crowded
