@@ -4,8 +4,10 @@ Run from the repository root: ``PYTHONPATH=src python bench/linear.py [--sizes 1
 [--repeats 3]``. The sizes of each source run by turns so often, each time in a process of its own, after a small model
 of the same source has warmed it up. Printed are the least seconds of processor time, since whatever else a machine does
 only adds to them, and the MB that Python's allocator gave out at once beyond what was held, which one more run counts
-(what a process occupies grows less at first: it fills the holes that imports left); then the exponents of both between
-neighbouring sizes: 1 is linear. Where PyTorch is not installed its row says so.
+(what a process occupies grows less at first: it fills the holes that imports left); then the exponents of both: over
+all sizes, and between neighbours. 1 is linear. What the machine itself adds, whose caches hold a small graph and not a
+large one, is told by the row ``plain objects``, which makes as many nodes by name and looks each up some times: nothing
+in Python grows less. Where PyTorch is not installed its row says so.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from dataclasses import replace
 from itertools import pairwise
 from math import inf, log, log10
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
@@ -28,7 +31,7 @@ sys.path.append(str(ROOT / "tests" / "frontends"))  # its writers of TensorFlow'
 
 SIZES = (1000, 10_000, 100_000)
 MOST = 1.1
-"""An exponent above this is told."""
+"""An exponent over all sizes above this is told."""
 
 
 def _onnx(nodes: list[Any], last: str, functions: Sequence[Any] = ()) -> bytes:
@@ -44,6 +47,24 @@ def _op(op_type: str, *given: str, out: str, name: str = "") -> Any:
     from onnx import helper
 
     return helper.make_node(op_type, given, [out], name=name or out)
+
+
+def plain(count: int) -> list[str]:
+    """Names, of which ``work`` makes nodes."""
+    return [f"t{i}" for i in range(count + 1)]
+
+
+def walk(names: Sequence[str]) -> None:
+    """Makes a small object by each name, and looks up what it reads and who reads it, as passes over a graph do."""
+    nodes = {name: SimpleNamespace(reads=read, shape=(1, 8, 4, 4), readers=[]) for read, name in pairwise(names)}
+    for _ in range(_PASSES):
+        for node in nodes.values():
+            if (read := nodes.get(node.reads)) is not None:
+                read.readers = [node]
+
+
+_PASSES = 10
+"""Some of what the passes of a runtime look up."""
 
 
 def chain(count: int) -> bytes:
@@ -167,7 +188,10 @@ def torch(count: int) -> Any:
 RUNTIMES = ("openvino", "mnn", "litert", "ncnn", "executorch", "pytorch_eager", "rules")
 """What makes kernels of what is ``wide`` beside the default predictor's, whose regressors answer all the same."""
 
+PLAIN = "plain objects"
+
 SOURCES: dict[str, tuple[str, Callable[[int], Any]]] = {
+    PLAIN: ("", plain),
     "onnx chain": ("onnx", chain),
     "onnx equal names": ("onnx", equal_names),
     "onnx wide": ("onnx", wide),
@@ -191,6 +215,7 @@ _WARM = 20
 def work(source: str, does: str, what: str) -> float:
     """Seconds or MB in this process of the pickled model on stdin."""
     from nn_meter import Predictor, load_latency_predictor
+    from nn_meter.ir.collecting import uncollected
     from nn_meter.report import html
 
     kind, make = SOURCES[source]
@@ -200,7 +225,10 @@ def work(source: str, does: str, what: str) -> float:
     shape = {"input_shape": (1, 8, 4, 4)} if kind == "torch" else {}
 
     def ask(model: Any) -> None:
-        if does == "predict":
+        if source == PLAIN:
+            with uncollected():
+                walk(model)
+        elif does == "predict":
             predictor.predict(model, kind, **shape)
         else:
             html.page([predictor.explain(model, kind, **shape)])
@@ -217,8 +245,10 @@ def work(source: str, does: str, what: str) -> float:
 
 
 def exponents(sizes: Sequence[int], found: Sequence[float]) -> list[float]:
-    """Between neighbours."""
-    return [log(b / a) / log(n / m) for (m, n), (a, b) in zip(pairwise(sizes), pairwise(found), strict=True)]
+    """Over all sizes, then between neighbours."""
+    ends = [(sizes[0], sizes[-1], found[0], found[-1])]
+    steps = ((m, n, a, b) for (m, n), (a, b) in zip(pairwise(sizes), pairwise(found), strict=True))
+    return [log(b / a) / log(n / m) for m, n, a, b in (*ends, *steps)]
 
 
 def costs(source: str, does: str, models: Sequence[bytes | str], repeats: int) -> list[list[float]] | str:
@@ -265,15 +295,15 @@ def main() -> int:
             models.append(_run("--make", source, str(size)))
             if isinstance(models[-1], str):
                 break
-        for does in ("predict", "explain"):
+        for does in ("walk",) if source == PLAIN else ("predict", "explain"):
             found = costs(source, does, models, options.repeats)
             if isinstance(found, str):
                 print(f"{source:22} {does:8} {found}", flush=True)
                 continue
             grown = [exponents(options.sizes, each) for each in found]
-            steep += any(each > MOST for some in grown for each in some)
+            steep += any(overall > MOST for overall, *_ in grown)
             cells = " ".join(f"{s:10.3f} s {mb:5.1f} MB" for s, mb in zip(*found, strict=True))
-            told = " | ".join(" ".join(f"{each:6.3f}" for each in some) for some in grown)
+            told = " | ".join(f"{overall:6.3f} ({' '.join(f'{e:.3f}' for e in steps)})" for overall, *steps in grown)
             print(f"{source:22} {does:8} {cells}  {told}", flush=True)
     return 1 if steep else 0
 
