@@ -335,10 +335,13 @@ def _gemms(pen: Pen) -> str:
 
 
 def _convs(pen: Pen) -> str:
-    """Convolutions of any kernel, stride, group count and dilation, and 1-D and 3-D ones."""
+    """Convolutions of any kernel, stride, group count and dilation, and 1-D and 3-D ones; some by channel, with several
+    results of each, as maps are halved."""
     rank = pen.pick(1, 1, 2, 2, 2, 2, 3)
     cin, cout = pen.width(1, 512), pen.width(4, 512)
     groups = pen.pick(1, 1, math.gcd(cin, cout), pen.divisor(math.gcd(cin, cout), 1, 64))
+    if pen.chance(0.3):
+        groups, cout = cin, cin * pen.pick(2, 2, 3, 4)
     kernel = [pen.pick(1, 2, 3, 3, 4, 5, 7) for _ in range(rank)]
     per_point = cin / groups * cout * math.prod(kernel)
     points = min(pen.log_uniform(1e6, 8e7) / per_point, 1.5e6 / max(cin, cout)) / pen.batch
@@ -357,6 +360,8 @@ def _convs(pen: Pen) -> str:
         pads=tuple(k // 2 for k in kernel) * 2,
     )
     pen.macs += math.prod(pen.shape(out)[2:]) * pen.batch * per_point
+    if pen.chance(0.2):
+        out = pen.op("Add", out, pen.op("Neg", pen.input(*pen.shape(out))))
     return pen.act(out, pen.pick("identity", "relu", "sigmoid"))
 
 
