@@ -429,3 +429,39 @@ def test_weights_that_one_operator_reads_twice_are_made_floats_twice() -> None:
     y = b.op("BatchNormalization", b.op("Relu", b.input((1, 16, 8, 8))), scale, bias, bias, scale)
     found = compare(b.graph(y))
     assert found.ours == found.truth == found.both == 6
+
+
+PAIRS = {  # of scale and zero point, what stands between the two, how many kernels are executed
+    "ranges that overlap": (((0.02, 128), (0.01, 0)), "", 5),
+    "ranges that are one": (((0.02, 128), (0.02, 128)), "", 5),
+    "a Clip that changes nothing": (((0.02, 0), (0.02, 0)), "Clip", 6),
+    "a Clip that the second pair makes idle": (((0.02, 128), (0.01, 0)), "Clip", 8),
+    "a Relu that changes nothing": (((0.02, 0), (0.02, 0)), "Relu", 6),
+    "a Relu that changes something": (((0.02, 128), (0.02, 128)), "Relu", None),
+}
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8"])
+@pytest.mark.parametrize("between", PAIRS)
+def test_what_is_quantised_twice_is_quantised_once_as_the_runtime_does(between: str, dtype: str) -> None:
+    """Quantisers write two pairs where they keep an activation (QDQKeepRemovableActivations) or quantise convolutions
+    alone."""
+    ends, op_type, kernels = PAIRS[between]
+    b = GraphBuilder()
+    offset = 0 if dtype == "uint8" else -128
+    weights = b.op("DequantizeLinear", b.weight((8, 8, 1, 1), "int8"), b.const(0.02, "float32"), b.const(0, "int8"))
+
+    def pair(x: str, scale: float, zero: int) -> str:
+        held = b.const(scale, "float32"), b.const(zero + offset, dtype)
+        return b.op("DequantizeLinear", b.op("QuantizeLinear", x, *held), *held)
+
+    x = b.input((1, 8, 6, 6))
+    if op_type:
+        x = pair(b.op("Conv", pair(x, 0.03, 0), weights), *ends[0])
+        x = b.op(op_type, x, *([b.const(0.0, "float32"), b.const(6.0, "float32")] if op_type == "Clip" else []))
+    else:
+        x = pair(x, *ends[0])
+    y = pair(b.op("Conv", pair(x, *ends[1]), weights), 0.04, 0)
+    found = compare(b.graph(y))
+    assert found.ours == found.truth == found.both
+    assert kernels in (found.ours, None)

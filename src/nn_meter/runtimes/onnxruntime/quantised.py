@@ -75,6 +75,77 @@ def _bound(work: Work, op: Op, place: int, name: str) -> float | None:
     return work.scalar(op.inputs[place]) if len(op.inputs) > place else None
 
 
+def merge_pairs(work: Work, options: Options) -> None:
+    """Of a QuantizeLinear and DequantizeLinear behind others of one type the outer ones stay, with the range that both
+    have: quantisers write two where a Relu or Clip stood between."""
+    for middle in work.ops("DequantizeLinear"):
+        first, second = work.made_by(middle.inputs[0], "QuantizeLinear"), work.only_reader(middle.outputs[0])
+        if first is None or second is None or second.op_type != "QuantizeLinear":
+            continue
+        last = work.only_reader(second.outputs[0])
+        if last is None or last.op_type != "DequantizeLinear" or work.only_reader(middle.inputs[0]) is not middle:
+            continue
+        pairs = [(first, middle), (second, last)]
+        types = {work.tensors[quantise.outputs[0]].dtype for quantise, _ in pairs}
+        if len(types) > 1 or not types <= _LEAST.keys() or not all(_is_pair(work, *pair) for pair in pairs):
+            continue
+        scale, zero = _common_range(work, middle, second, *types)
+        for op in (first, last):
+            work.swap_place(op, 1, scale)
+            work.swap_place(op, 2, zero)
+        work.swap_place(last, 0, first.outputs[0])
+        for op in (second, middle):
+            work.remove(op)
+            work.free += [(m, op.op_type, "the pair around it has the range of both") for m in op.members]
+
+
+def _is_pair(work: Work, quantise: Op, dequantise: Op) -> bool:
+    """Whether both have one scale and one stated zero point, the same ones."""
+    inputs = [op.inputs[1:] for op in (quantise, dequantise)]
+    return all(
+        len(names) == 2 and all(work.is_one_element(name) for name in names) for names in inputs
+    ) and all(_same(work, a, b) for a, b in zip(*inputs, strict=True))
+
+
+def _common_range(work: Work, first: Op, second: Op, dtype: str) -> tuple[str, str]:
+    """Scale and zero point of what both can hold; those of ``second`` where values are not known."""
+    least = _LEAST[dtype]
+    known = [(work.scalar(op.inputs[1]), work.scalar(op.inputs[2])) for op in (first, second)]
+    ends = [((least - z) * s, (least + 255 - z) * s) for s, z in known if s is not None and z is not None]
+    if len(ends) < len(known):
+        return second.inputs[1], second.inputs[2]
+    low, high = max(low for low, _ in ends), min(high for _, high in ends)
+    for op, own in zip((first, second), ends, strict=True):
+        if own == (low, high):
+            return op.inputs[1], op.inputs[2]
+    scale = (high - low) / 255
+    names = []
+    for name, value in zip(second.inputs[1:], (scale, round(least - low / scale) if scale else least), strict=True):
+        names.append(work.fresh("common", work.shape(name), name))
+        work.tensors[names[-1]] = replace(work.tensors[names[-1]], const=True, value=(value,))
+    return names[0], names[1]
+
+
+def drop_repeated(work: Work, options: Options) -> None:
+    """Numbers that were made floats and are made the same integers again stay integers for the one that asks."""
+    for op in work.ops("QuantizeLinear"):
+        before, after = work.made_by(op.inputs[0], "DequantizeLinear"), work.only_reader(op.outputs[0])
+        if before is None or after is None or after.op_type != "DequantizeLinear":
+            continue
+        whole = before.inputs[0]
+        if work.tensors[whole].dtype != work.tensors[op.outputs[0]].dtype:
+            continue
+        if len({each.attrs.get("axis") for each in (before, op, after)}) > 1:
+            continue
+        scales = [_scale(each) for each in (before, op, after)]
+        if all(_same(work, a, b) for pair in zip(scales, scales[1:], strict=False) for a, b in zip(*pair, strict=True)):
+            work.swap_place(after, 0, whole)
+            gone = [op, before] if work.only_reader(op.inputs[0]) is op else [op]
+            for each in gone:
+                work.remove(each)
+                work.free += [(m, each.op_type, "the integers are there already") for m in each.members]
+
+
 def to_uint8(work: Work, options: Options) -> None:
     """Activations of int8 that are read once become uint8, for which x86 has instructions: each reader of a
     DequantizeLinear has its own by then, and what has several of them stays as it is."""
