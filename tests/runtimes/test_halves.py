@@ -69,6 +69,23 @@ def test_constants_that_several_read_are_cast_at_every_inference() -> None:
     assert [kind for kind, _ in ours] == ["conv_nchw", "conv_nchw", "unary", "unary", "unary"]
 
 
+def test_an_activation_behind_weights_that_several_read_stands_alone() -> None:
+    """As in the heads of a detector, which every level of its pyramid shares."""
+    graph = parse(
+        """
+        input x: float16[1,16,12,12]
+        const w: float16[16,16,3,3]
+        a = Conv(x, w)
+        b = Relu(a)
+        c = Conv(b, w)
+        d = Sigmoid(c)
+        output d
+        """
+    )
+    found = agreement(fuse(graph, RULES).kernels, OnnxRuntimeCpu().fused(graph), "onnxruntime_cpu", graph)
+    assert (found.precision, found.recall) == (1.0, 1.0)
+
+
 CASTS = {
     "in and out": "h = Cast(x) {to=10}\nr = Relu(h)\na = Add(r, h)\ny = Cast(a) {to=1}",
     "on to floats": "h = Cast(x) {to=10}\nr = Relu(h)\ns = Cast(r) {to=1}\ny = Exp(s)",

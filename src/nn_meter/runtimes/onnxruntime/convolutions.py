@@ -94,9 +94,13 @@ def drop_relu(work: Work, options: Options) -> None:
 
 
 def fuse_activation(work: Work, options: Options) -> None:
-    """An activation into the convolution or Gemm before it."""
+    """An activation into the convolution or Gemm before it; not where weights are cast in every inference, as those are
+    of float16 that several read."""
     for op in work.ops("Conv", "Gemm"):
         after = work.only_reader(op.outputs[0])
+        cast = work.made_by(op.inputs[1], "Cast")
+        if op.op_type == "Conv" and cast is not None and work.const(cast.inputs[0]):
+            continue
         allowed = _CONV_ACTIVATIONS if op.op_type == "Conv" else _GEMM_ACTIVATIONS
         if (
             after is None
