@@ -264,6 +264,32 @@ def _batch_between(batch: int) -> Make:
     return make
 
 
+def _keys_of_one_head(b: GraphBuilder) -> str:
+    """As the newer exporter turns the keys of attention that has one head: only an axis of 1 is moved, and moved back.
+    """
+    x = b.op("Reshape", b.op("Relu", b.input((1, 16, 12))), b.const((1, 16, 1, 12)))
+    x = b.op("Reshape", b.op("Transpose", x, perm=(0, 2, 1, 3)), b.const((-1, 16, 12)))
+    return b.op("Exp", b.op("Reshape", b.op("Transpose", x, perm=(0, 2, 1)), b.const((1, 1, 12, 16))))
+
+
+def _moved_and_back(b: GraphBuilder) -> str:
+    x = b.op("Transpose", b.op("Relu", b.input((1, 16, 1, 12))), perm=(0, 2, 1, 3))
+    return b.op("Exp", b.op("Reshape", x, b.const((1, 16, 1, 12))))
+
+
+def _gated_scan(b: GraphBuilder) -> str:
+    """As a layer of Mamba: one part of what is turned goes to a convolution, the other through a gate to a Transpose;
+    what one turns and another turns back is read by a product, too."""
+    turned = b.op("Transpose", b.op("Neg", b.input((1, 20, 64))), perm=(0, 2, 1))
+    x, gate = b.multi("Split", [turned], 2, axis=1, num_outputs=2)
+    x = b.op("Relu", b.op("Conv", x, b.weight((32, 1, 3)), group=32, pads=(1, 1)))
+    back = b.op("Transpose", x, perm=(0, 2, 1))
+    first = b.op("MatMul", back, b.weight((32, 8)))
+    x = b.op("Mul", b.op("Transpose", back, perm=(0, 2, 1)), b.weight((1, 32, 1)))
+    second = b.op("MatMul", b.op("Transpose", b.op("Mul", x, b.op("Tanh", gate)), perm=(0, 2, 1)), b.weight((32, 8)))
+    return b.op("Sub", first, second)
+
+
 GEMM_ACTIVATIONS = (
     *("Elu", "HardSigmoid", "LeakyRelu", "Relu", "Selu", "Sigmoid", "Softplus", "Softsign", "Tanh", "ThresholdedRelu"),
     *("Celu", "Gelu", "HardSwish"),  # which stay by themselves
@@ -323,6 +349,9 @@ CASES: dict[str, Make] = {
     "slices of one part of several": _parts_of_a_part,
     "halves of a part": _halves_of_a_part,
     "keys that are turned back": _keys_turned_back,
+    "keys of one head": _keys_of_one_head,
+    "an axis of 1 that is moved and moved back": _moved_and_back,
+    "a gate beside a scan": _gated_scan,
     "a padding before a pooling between transposes": _padded_and_pooled,
     "a mean beside what it is of": _mean_beside_all,
     "a mask that is read": _masked,

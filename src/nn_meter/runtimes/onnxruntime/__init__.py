@@ -66,6 +66,7 @@ PASSES: tuple[Pass, ...] = (
     Pass("drop_repeated", quantised.drop_repeated, "QDQSelectorActionTransformer"),
     Pass("to_uint8", quantised.to_uint8, "QDQS8ToU8Transformer"),
     Pass("fuse_quantised", quantised.fuse_quantised, "QDQSelectorActionTransformer, EnsureUniqueDQForNodeUnit"),
+    Pass("merge_transposes_of_the_model", transposes.merge_transposes, "TransposeOptimizer"),
     Pass("push_transpose", pushes.push_transpose, "TransposeOptimizer"),
     Pass("slices_to_blocks", views.slices_to_blocks, "SpaceToDepthFusion"),
     Pass("gather_to_split", views.gather_to_split, "GatherSliceToSplitFusion"),

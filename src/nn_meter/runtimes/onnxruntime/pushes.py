@@ -58,7 +58,7 @@ def push_transpose(work: Work, options: Options) -> None:
     """A Transpose before such an operator moves behind it, on the way to another one or where several become one."""
     if not work.has("Transpose"):
         return
-    leads = _leading(work)
+    leads = leading(work)
     for op in work.ops(*_TURNED):
         perm = next((p for p in (_perm(work, i) for i in op.inputs) if p is not None), None)
         if perm is None or op.fused or len(op.outputs) != 1:
@@ -74,7 +74,7 @@ def push_transpose(work: Work, options: Options) -> None:
             _push(work, op, perm, data, turned)
 
 
-def _leading(work: Work) -> set[str]:
+def leading(work: Work) -> set[str]:
     """Tensors from which a way through such operators leads to a Transpose."""
     found: set[str] = set()
     for op in reversed(list(work.ops())):

@@ -6,10 +6,12 @@ from math import prod
 
 from nn_meter.kernels.rewriting import Op, Work
 from nn_meter.runtimes.base import Options
+from nn_meter.runtimes.onnxruntime.pushes import leading
 
 
 def push_transpose_through_split(work: Work, options: Options) -> None:
     """A Transpose before a Split moves behind it, and behind the Squeezes of the parts: one for each part."""
+    leads = leading(work) if work.has("Split") else frozenset()
     for op in work.ops("Transpose"):
         split = work.only_reader(op.outputs[0])
         perm = op.attrs.get("perm")
@@ -19,7 +21,7 @@ def push_transpose_through_split(work: Work, options: Options) -> None:
         squeezed = all(r is not None and r.op_type == "Squeeze" for r in readers)
         if squeezed and work.tensors[op.inputs[0]].dtype in ("uint8", "int8"):  # a Split once it was made of Gathers
             continue
-        if not squeezed and not any(r is not None and r.op_type == "Transpose" for r in readers):
+        if not squeezed and leads.isdisjoint(split.outputs):
             continue
         order = [int(p) for p in perm]
         axis = split.attrs.get("axis", 0)
@@ -60,6 +62,8 @@ def push_transpose_through_view(work: Work, options: Options) -> None:
         perm = before.attrs.get("perm") if before is not None else None
         if before is None or not isinstance(perm, tuple) or work.only_reader(before.outputs[0]) is not op:
             continue
+        if _undone(work, before, op):
+            continue
         groups = _split_axes(work.shape(op.inputs[0]), work.shape(op.outputs[0]))
         if groups is None:
             continue
@@ -81,6 +85,26 @@ def push_transpose_through_view(work: Work, options: Options) -> None:
             view = work.fuse((view, moved), "Reshape", view.inputs[:1], [split])
             if work.made_by(view.inputs[0], "Transpose"):
                 work.bypass(view, "a view behind a transpose that changes nothing")
+            continue
+        above = work.made_by(view.inputs[0], "Transpose")
+        if above is not None and work.only_reader(above.outputs[0]) is view and _restores(work, above, split):
+            _undone(work, above, work.fuse((view, moved), "Reshape", view.inputs[:1], [split]))
+
+
+def _undone(work: Work, turn: Op, view: Op) -> bool:
+    """Take out a Transpose and the Reshape behind it that give back what was there."""
+    if not _restores(work, turn, view.outputs[0]):
+        return False
+    reason = "only axes of 1 are moved, and moved back"
+    return work.bypass(view, reason) and work.bypass(turn, reason)
+
+
+def _restores(work: Work, turn: Op, name: str) -> bool:
+    """Whether ``turn`` moves axes of 1 alone, and ``name`` is shaped as what it reads."""
+    shape, perm = work.shape(turn.inputs[0]), turn.attrs.get("perm")
+    assert isinstance(perm, tuple)
+    long = [int(axis) for axis in perm if shape[int(axis)] != 1]
+    return long == sorted(long) and shape == work.shape(name)
 
 
 def _split_axes(shape: tuple[int, ...], wanted: tuple[int, ...]) -> list[tuple[int, ...]] | None:
@@ -98,17 +122,14 @@ def _split_axes(shape: tuple[int, ...], wanted: tuple[int, ...]) -> list[tuple[i
 
 
 def merge_transposes(work: Work, options: Options) -> None:
-    """A Transpose of a Transpose is one."""
+    """A Transpose of a Transpose is one, whoever else reads the first."""
     for op in work.ops("Transpose"):
         before = work.made_by(op.inputs[0], "Transpose")
         first, second = before.attrs.get("perm") if before else None, op.attrs.get("perm")
-        if (
-            before is not None
-            and isinstance(first, tuple)
-            and isinstance(second, tuple)
-            and work.only_reader(before.outputs[0]) is op
-        ):
-            perm = tuple(int(first[int(p)]) for p in second)
-            merged = work.fuse((before, op), "Transpose", before.inputs, op.outputs, {"perm": perm})
-            if perm == tuple(range(len(perm))):
-                work.bypass(merged, "the transposes cancel out")
+        if before is None or not isinstance(first, tuple) or not isinstance(second, tuple):
+            continue
+        perm = tuple(int(first[int(p)]) for p in second)
+        both = (before, op) if work.only_reader(before.outputs[0]) is op else (op,)
+        merged = work.fuse(both, "Transpose", before.inputs, op.outputs, {"perm": perm})
+        if perm == tuple(range(len(perm))):
+            work.bypass(merged, "the transposes cancel out")
