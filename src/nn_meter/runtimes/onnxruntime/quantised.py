@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from itertools import pairwise
 from math import isclose
 from typing import NamedTuple
 
@@ -138,7 +139,7 @@ def drop_repeated(work: Work, options: Options) -> None:
         if len({each.attrs.get("axis") for each in (before, op, after)}) > 1:
             continue
         scales = [_scale(each) for each in (before, op, after)]
-        if all(_same(work, a, b) for pair in zip(scales, scales[1:], strict=False) for a, b in zip(*pair, strict=True)):
+        if all(_same(work, a, b) for pair in pairwise(scales) for a, b in zip(*pair, strict=True)):
             work.swap_place(after, 0, whole)
             gone = [op, before] if work.only_reader(op.inputs[0]) is op else [op]
             for each in gone:
