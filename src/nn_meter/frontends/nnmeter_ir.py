@@ -260,13 +260,15 @@ def write(graph: Graph) -> dict[str, Any]:
     written: dict[str, Node] = {}
     sliced: dict[str, str] = {}
     stands_in: dict[str, str] = {}
+    others: dict[str, list[Node]] = {}
     for node in graph.nodes:
-        if all(tensors[o].const for o in node.outputs if o):
+        if not [o for o in node.outputs if o and not tensors[o].const]:
             continue
         if node.op_type == "Slice":
             first = sliced.setdefault(node.inputs[0], node.name)
             if first != node.name:
                 stands_in[node.name] = first
+                others.setdefault(first, []).append(node)
                 continue
         written[node.name] = node
 
@@ -275,7 +277,7 @@ def write(graph: Graph) -> dict[str, Any]:
 
     result: dict[str, Any] = {}
     for node_name, node in written.items():
-        together = [node] + [graph.node_by_name[n] for n, first in stands_in.items() if first == node_name]
+        together = [node, *others.get(node_name, ())]
         data = [i for i in node.inputs if i and not tensors[i].const]
         outs = [o for n in together for o in n.outputs if o]
         result[node_name] = {
