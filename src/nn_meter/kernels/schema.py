@@ -375,15 +375,15 @@ def surroundings(inferences: Sequence[Sequence[Half]]) -> NDArray[np.int64]:
     moved = np.array([[half.moved_bytes for half in halves] for halves in inferences], np.float64)
     weights = np.array([[half.weight_bytes for half in halves] for halves in inferences], np.float64)
     count, most = moved.shape[1], _RECENT[-1]
+    touched = weights.sum(axis=1) + 2 * (moved - weights).max(axis=1)
+    whole = np.array([np.full(len(moved), count, np.float64), touched, moved.sum(axis=1)])
+    kernels, resident, footprint = _code(np.maximum(whole, 1.0), _WHOLE)
     turned = moved[:, np.arange(-most, count) % count]
     so_far = np.concatenate([np.zeros((len(moved), 1)), turned.cumsum(axis=1)], axis=1)
-    touched = weights.sum(axis=1, keepdims=True) + 2 * (moved - weights).max(axis=1, keepdims=True)
-    footprint = _code(np.maximum(moved.sum(axis=1, keepdims=True), 1.0), _WHOLE)
-    resident = np.minimum(footprint, _code(np.maximum(touched, 1.0), _WHOLE))
-    kernels = _code(np.full((len(moved), 1), count, np.float64), _WHOLE)
-    code = np.broadcast_to((kernels * _CODES + resident) * _CODES + footprint, moved.shape)
-    for back in _RECENT:
-        code = code * _CODES + _code(so_far[:, most:-1] - so_far[:, most - back : -1 - back], _PASSED)
+    passed = np.array([so_far[:, most:-1] - so_far[:, most - back : -1 - back] for back in _RECENT])
+    code: NDArray[np.int64] = ((kernels * _CODES + np.minimum(footprint, resident)) * _CODES + footprint)[:, None]
+    for recent in _code(passed, _PASSED):
+        code = code * _CODES + recent
     return code
 
 
