@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import onnx
 import pytest
 from onnx import helper
 
+from nn_meter.ir import shapes
 from nn_meter.ir.shapes import RULES
 from nn_meter.ir.shapes._forms import ANY, ATTRIBUTES, OPERANDS
 
@@ -98,6 +100,14 @@ def test_forms_are_those_of_onnx(domain: str) -> None:
             for key, attribute in schema.attributes.items():
                 if key in ATTRIBUTES:
                     assert ATTRIBUTES[key] == stated.get(attribute.type.name), f"{name}.{key}"
+
+
+def test_whole_numbers_that_rules_ask_for_are_checked_before() -> None:
+    folder = Path(shapes.__file__).parent
+    asked = re.compile(r"""(?:\.ints|\.listed|_spatial|_steps)\((?:s, )?"(\w+)\"""")
+    names = {name for path in folder.glob("*.py") for name in asked.findall(path.read_text(encoding="utf-8"))}
+    assert {"strides", "perm", "starts"} <= names
+    assert {ATTRIBUTES.get(name) for name in names} == {"whole numbers"}
 
 
 def test_forms_are_those_of_onnxruntime() -> None:

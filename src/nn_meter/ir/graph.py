@@ -159,7 +159,7 @@ def verify(graph: Graph) -> Graph:
                 )
             computed.add(out)
     for tensor in graph.tensors.values():
-        if min(tensor.shape, default=0) < 0:
+        if tensor.shape and min(tensor.shape) < 0:
             raise GraphError(
                 f"{graph.name}: tensor {tensor.name!r} has the shape {tensor.shape}; give the input shapes"
             )

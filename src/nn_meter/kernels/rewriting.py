@@ -368,8 +368,8 @@ class Work:
         """The operator of its own inputs, outputs and attributes."""
         return Operator(
             op.op_type,
-            tuple(self.tensors[i] if i else None for i in op.inputs),
-            tuple(self.tensors[o] for o in op.outputs if o),
+            tuple([self.tensors[i] if i else None for i in op.inputs]),
+            tuple([self.tensors[o] for o in op.outputs if o]),
             op.attrs,
             op.fused,
             op.layout,

@@ -26,6 +26,8 @@ _TRAINING_OUTPUTS = frozenset(("BatchNormalization", "Dropout"))
 _FLATTENING = frozenset(("Softmax", "LogSoftmax", "Hardmax"))
 """Before opset 13 they work on a matrix: all dimensions from the axis on are one row."""
 
+_LARGEST = DIMENSION.most
+
 _ADDED = wire.RawNode("", "", "", (), (), {})
 
 Functions = Mapping[tuple[str, str], wire.RawFunction]
@@ -132,7 +134,7 @@ class Reading:
         may take their place."""
         read: set[str] = set()
         if any(node.op_type in _TRAINING_OUTPUTS for node in nodes):
-            read = {name for node in nodes for name in self._reads(node)}.union(results)
+            read = {name for node in nodes for name in self._reads(node) if name}.union(results)
         for index in self._order(nodes, scope):
             self._add(nodes[index], index, scope, read)
             if not again:
@@ -155,13 +157,9 @@ class Reading:
         return self._sizes[key]
 
     def _reads(self, node: wire.RawNode) -> Iterable[str]:
-        """Tensors that ``node`` reads, those that its subgraphs capture included."""
-        for name in node.inputs:
-            if name:
-                yield name
-        for value in node.attrs.values():
-            if isinstance(value, wire.Subgraph):
-                yield from self._captures(value.span, 1)
+        """Tensors that ``node`` reads, ``""`` for one left out, those that its subgraphs capture included."""
+        spans = [value.span for value in node.attrs.values() if isinstance(value, wire.Subgraph)] if node.attrs else ()
+        return {*node.inputs}.union(*[self._captures(span, 1) for span in spans]) if spans else node.inputs
 
     def _captures(self, span: wire.Span, depth: int) -> frozenset[str]:
         """What the graph at ``span`` reads and does not compute."""
@@ -183,39 +181,43 @@ class Reading:
 
     def _order(self, nodes: Sequence[wire.RawNode], scope: Scope) -> Sequence[int]:
         """Places of ``nodes`` so that each comes after those that it reads; as they are where they are in order."""
-        computed: set[str] = set()
+        computed: dict[str, None] = {}
         early: dict[str, wire.RawNode] = {}  # what is read before a node of the list computes it, if one does
         for node in nodes:
             for read in self._reads(node):
-                if read not in computed:
+                if read and read not in computed:
                     early.setdefault(read, node)
             for out in node.outputs:
-                if out and (out in computed or self._known(scope[out])):
-                    raise GraphError(f"{self.where}: tensor {out!r} is computed or given twice; names must be unique")
-                computed.add(out)
-        for read, node in early.items():
-            if read not in computed and scope[read] and not self._known(scope[read]):
+                if out in computed:
+                    raise self._twice(out)
+                if out:
+                    computed[out] = None
+        for out, name in zip(computed, scope.all((*computed,)), strict=True):
+            if name in self.tensors or name in self.sequences:
+                raise self._twice(out)
+        for (read, node), name in zip(early.items(), scope.all((*early,)), strict=True):
+            if name not in self.tensors and read not in computed and name and name not in self.sequences:
                 raise GraphError(
                     f"{self.where}: node {node.name or node.op_type!r} ({node.op_type}) reads {read!r}, "
                     "which nothing computes"
                 )
-        if computed.isdisjoint(early):
+        if computed.keys().isdisjoint(early):
             return range(len(nodes))
-        producer = {out: index for index, node in enumerate(nodes) for out in node.outputs}
+        producer = {out: index for index, node in enumerate(nodes) for out in node.outputs if out}
         order, stuck = execution_order([{producer[n] for n in self._reads(node) if n in producer} for node in nodes])
         if stuck is not None:
             name = nodes[stuck].name or nodes[stuck].op_type
             raise GraphError(f"{self.where}: the graph has a cycle through or before node {name!r}")
         return order
 
-    def _known(self, name: str) -> bool:
-        return name in self.tensors or name in self.sequences
+    def _twice(self, out: str) -> GraphError:
+        return GraphError(f"{self.where}: tensor {out!r} is computed or given twice; names must be unique")
 
     def _add(self, raw: wire.RawNode, index: int, scope: Scope, read: set[str]) -> None:
         op_type = raw.op_type
         outputs = scope.all(raw.outputs)
         label = scope.prefix + (raw.name or f"{op_type}_{index}")  # without a prefix the very text, not a copy
-        function = self._functions.get((raw.domain, op_type))
+        function = self._functions.get((raw.domain, op_type)) if self._functions else None
         if function is not None:
             self._call(raw, function, label, scope)
             return
@@ -299,7 +301,8 @@ class Reading:
 
     def _place(self, node: Node) -> None:
         tensors = self.tensors
-        self.most.check(len(self._nodes) + 1, self.where, GraphError)
+        if len(self._nodes) >= self.most.most:
+            self.most.check(len(self._nodes) + 1, self.where, GraphError)
         inputs = [tensors.get(read) if read else None for read in node.inputs]
         if self.sequences and None in inputs and any(read in self.sequences for read in node.inputs):
             raise UnsupportedOperatorError(
@@ -313,10 +316,11 @@ class Reading:
         else:
             results = self._stated_outputs(node)
         for tensor in results:
-            if len(tensor.shape) > RANK.most or max(tensor.shape, default=0) > DIMENSION.most:
+            shape = tensor.shape
+            if shape and (max(shape) > _LARGEST or len(shape) > RANK.most):
                 place = f"{self.where}: node {node.name!r} ({node.op_type})"
-                RANK.check(len(tensor.shape), place, GraphError)
-                DIMENSION.check(max(tensor.shape), place, GraphError)
+                RANK.check(len(shape), place, GraphError)
+                DIMENSION.check(max(shape), place, GraphError)
             tensors[tensor.name] = self._valued(tensor) if self._asked.values else tensor
         self._nodes.append(node)
 
@@ -375,7 +379,7 @@ class Reading:
     def _attrs(self, raw: wire.RawNode, label: str, scope: Scope) -> dict[str, Attr]:
         attrs: dict[str, Attr] = {}
         for key, stated in raw.attrs.items():
-            value = scope.values.get(stated.name) if isinstance(stated, wire.Reference) else stated
+            value = scope.values.get(stated.name) if type(stated) is wire.Reference else stated
             if isinstance(value, wire.PLAIN):
                 attrs[key] = value
             elif isinstance(value, wire.Subgraph):

@@ -96,8 +96,5 @@ def infer(node: Node, inputs: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
         raise ShapeError(
             f"node {node.name!r} ({op_type}): has {len(node.outputs)} outputs, the operator {len(outs)}"
         )
-    return tuple(
-        Tensor(name, shape, dtype, const, value)
-        for name, (shape, dtype), value in zip(node.outputs, outs, values, strict=False)
-        if name
-    )
+    made = zip(node.outputs, outs, values, strict=False)
+    return tuple([Tensor(name, shape, dtype, const, value) for name, (shape, dtype), value in made if name])

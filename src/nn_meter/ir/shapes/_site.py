@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from nn_meter.errors import GraphError
 from nn_meter.ir.graph import Attr, Node, Tensor
@@ -66,7 +67,7 @@ class Site:
 
     def dims(self, index: int) -> Shape:
         """The elements of input ``index`` as integers."""
-        return tuple(int(value) for value in self.values(index))
+        return tuple(map(int, self.values(index)))
 
     def whole(self, name: str, default: int | None = None) -> int:
         """An integer attribute; without a default it must be there."""
@@ -77,11 +78,9 @@ class Site:
 
     def ints(self, name: str) -> Shape | None:
         """An attribute of integers, or ``None`` where it is absent."""
-        value = self.attrs.get(name)
-        if value is None:
-            return None
-        if isinstance(value, tuple):
-            return tuple(int(item) for item in value)
+        value: Any = self.attrs.get(name)
+        if value is None or isinstance(value, tuple):
+            return value  # of integers: ``_forms.ATTRIBUTES`` lists each of these, and they are checked before
         raise ShapeError(f"attribute {name!r} is no tuple of integers")
 
     def text(self, name: str, default: str) -> str:
