@@ -226,10 +226,11 @@ def normalisations(pen: Pen) -> str:
         width = pen.width(8, 512)
         side = max(2, round(math.sqrt(size(pen, 2e3, 3e5) / width / pen.batch)))
         shape: tuple[int, ...] = (pen.batch, width, side, side)
-        if sort == "LpNormalization" and pen.chance(0.5):
-            shape = any_shape(pen, pen.pick(2, 3))
-            if pen.chance(0.5):  # columns of a table as wide as a power of two, which crowd in a cache
-                shape = (*shape[:-1], 2 ** pen.integer(5, 11))
+        if sort == "LpNormalization" and pen.chance(0.6):
+            shape = any_shape(pen, 3)
+            if pen.chance(0.6):  # a table; columns of one as wide as a power of two crowd in a cache
+                across = 2 ** pen.integer(5, 11) if pen.chance(0.6) else round(pen.log_uniform(20, 2000))
+                shape = (round(pen.log_uniform(8, 3e5 / across)), across)
         elif sort in ("LayerNormalization", "RMSNormalization") and pen.chance(0.5):
             shape = token_shape(pen)
         x = operand(pen, *shape)
@@ -238,7 +239,7 @@ def normalisations(pen: Pen) -> str:
         elif sort == "MeanVarianceNormalization":
             made.append(pen.op(sort, x, axes=pen.pick((0, 2, 3), (2, 3))))
         elif sort == "LpNormalization":
-            made.append(pen.op(sort, x, axis=pen.integer(0, len(shape) - 1), p=pen.pick(1, 2)))
+            made.append(pen.op(sort, x, axis=pen.integer(len(shape) > 2, len(shape) - 1), p=pen.pick(1, 2)))
         elif sort == "InstanceNormalization":
             made.append(pen.op(sort, x, pen.weight(width), pen.weight(width), epsilon=1e-5))
         elif sort == "GroupNormalization":
