@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 from math import prod
 
 from nn_meter.kernels.partition import Shape
@@ -58,9 +57,8 @@ def parsed(equation: str, shapes: Sequence[Shape]) -> Equation | None:
 @dataclass(frozen=True, slots=True)
 class Contraction:
     """A product: ``batch`` times, ``rows`` x ``summed`` by ``summed`` x ``columns``. ``moved`` elements of its operands
-    and result lie in another order than that, in ``runs`` that stay together, ``single`` of them one by one: neither do
-    runs of them stay together, nor is it one axis that goes elsewhere; ``alone`` are summed before, since one operand
-    alone has their label."""
+    and result lie in another order than that, ``single`` of them one by one: neither do runs of them stay together, nor
+    is it one axis that goes elsewhere; ``alone`` are summed before, since one operand alone has their label."""
 
     batch: int
     rows: int
@@ -69,7 +67,6 @@ class Contraction:
     moved: int
     alone: int
     single: int = 0
-    runs: int = 0
 
 
 def contractions(given: Equation) -> tuple[Contraction, ...]:
@@ -80,10 +77,7 @@ def contractions(given: Equation) -> tuple[Contraction, ...]:
     def moved(labels: Sequence[str], wanted: Sequence[str]) -> Moved:
         own, asked = ([each for each in some if given.sizes[each] > 1] for some in (labels, wanted))
         size = given.size(labels)
-        if own == asked:
-            return Moved(0, 0, 0)
-        together = [a for a, _ in takewhile(lambda pair: pair[0] == pair[1], zip(own[::-1], asked[::-1], strict=False))]
-        return Moved(size, 0 if _in_runs(own, asked) else size, size // max(1, given.size(together)))
+        return Moved(0, 0) if own == asked else Moved(size, 0 if _in_runs(own, asked) else size)
 
     def in_order(labels: Sequence[str]) -> Labels:
         return tuple(sorted(dict.fromkeys(labels), key=order.__getitem__))
@@ -94,7 +88,7 @@ def contractions(given: Equation) -> tuple[Contraction, ...]:
         kept = [label for label in left if label in given.result]
         size = given.size(kept)
         steps += moved(kept, given.result)
-        return (Contraction(1, size, given.size(left) // max(1, size), 1, steps.size, 0, steps.single, steps.runs),)
+        return (Contraction(1, size, given.size(left) // max(1, size), 1, steps.size, 0, steps.single),)
     found = []
     for position, term in enumerate(given.terms[1:], 2):
         right, last = in_order(term), position == len(given.terms)
@@ -111,22 +105,20 @@ def contractions(given: Equation) -> tuple[Contraction, ...]:
         wanted = given.result if last else in_order(made)
         steps += moved(term, right) + moved(*before) + moved(*behind) + moved(made, wanted)
         m, n = given.size(rows), given.size(columns)
-        inner = given.size(summed)
-        found.append(Contraction(given.size(batch), m, inner, n, steps.size, alone, steps.single, steps.runs))
-        left, steps = in_order(made), Moved(0, 0, 0)
+        found.append(Contraction(given.size(batch), m, given.size(summed), n, steps.size, alone, steps.single))
+        left, steps = in_order(made), Moved(0, 0)
     return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """Elements that change their order, those of them that move one by one, and the runs that stay together."""
+    """Elements that change their order, those of them that move one by one."""
 
     size: int
     single: int
-    runs: int
 
     def __add__(self, other: Moved) -> Moved:
-        return Moved(self.size + other.size, self.single + other.single, self.runs + other.runs)
+        return Moved(self.size + other.size, self.single + other.single)
 
 
 def _in_runs(labels: Sequence[str], wanted: Sequence[str]) -> bool:

@@ -12,8 +12,8 @@ from nn_meter.kernels.work import work_of
 
 @dataclass(frozen=True, slots=True)
 class EinsumConfig:
-    """The sizes of its largest product, and the elements that are transposed, in ``runs``, ``single`` of them one by
-    one, and summed around all of them."""
+    """The sizes of its largest product, and the elements that are transposed, ``single`` of them one by one, and summed
+    around all of them."""
 
     equation: str
     operands: int
@@ -28,7 +28,6 @@ class EinsumConfig:
     written_bytes: float
     dtype: str
     single: int = 0
-    runs: int = 0
 
     @property
     def shape(self) -> str:
@@ -66,7 +65,6 @@ def read(op: Operator) -> EinsumConfig:
         work.written_bytes,
         op.dtype,
         sum(each.single for each in steps),
-        sum(each.runs for each in steps),
     )
 
 
@@ -85,7 +83,6 @@ KINDS = (
             Category("shape", lambda c: c.shape),
             Column("moved", lambda c: c.moved),
             Column("single", lambda c: c.single),
-            Column("runs", lambda c: c.runs),
             Column("alone", lambda c: c.alone),
             Column("written_bytes", lambda c: c.written_bytes),
             ITEM_BYTES,
