@@ -271,3 +271,21 @@ def test_a_pool_tells_how_many_elements_of_windows_there_are_to_each_byte() -> N
 )
 def test_columns_of_a_table_crowd_in_the_sets_of_a_cache(shape: tuple[int, ...], axis: int, crowded: float) -> None:
     assert column("crowded", lambda b: b.op("LpNormalization", b.input(shape), axis=axis)) == crowded
+
+
+@pytest.mark.parametrize(
+    ("cin", "cout", "kernel", "stride", "code"),
+    [
+        (64, 128, 7, 2, "7x7 halves, doubles"),
+        (64, 128, 5, 2, ""),
+        (64, 128, 7, 1, ""),
+        (60, 180, 7, 2, ""),
+    ],
+)
+def test_a_convolution_that_has_code_of_its_own(cin: int, cout: int, kernel: int, stride: int, code: str) -> None:
+    def conv(b: GraphBuilder) -> str:
+        weights = b.weight((cout, 1, kernel, kernel)), b.weight((cout,))
+        sizes = {"kernel_shape": (kernel,) * 2, "strides": (stride,) * 2, "pads": (kernel // 2,) * 4}
+        return b.op("Conv", b.input((1, cin, 32, 32)), *weights, group=cin, **sizes)
+
+    assert named(conv)["code"] == code

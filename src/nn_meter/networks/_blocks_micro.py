@@ -365,6 +365,17 @@ def _convs(pen: Pen) -> str:
     return pen.act(out, pen.pick("identity", "relu", "sigmoid"))
 
 
+def _halvings(pen: Pen) -> str:
+    """A map is halved and each of its channels becomes two, as between FastViT's stages."""
+    cin, side, kernel = pen.width(16, 384), 2 * pen.integer(3, 40), pen.pick(3, 5, 7, 7, 7)
+    x = pen.input(pen.batch, cin, side, side)
+    weights = pen.weight(2 * cin, 1, kernel, kernel), pen.weight(2 * cin)
+    pads = (kernel // 2,) * 4
+    out = pen.op("Conv", x, *weights, kernel_shape=(kernel, kernel), strides=(2, 2), group=cin, pads=pads)
+    pen.macs += float(math.prod(pen.shape(out)) * kernel**2)
+    return pen.act(out, pen.pick("identity", "relu", "sigmoid"))
+
+
 def _depth_and_space(pen: Pen) -> str:
     """Pixels to channels and back."""
     x = pen.input(*_map_shape(pen))
@@ -402,6 +413,7 @@ MICRO: Mapping[str, Callable[[Pen], str]] = {
     "matmuls": _matmuls,
     "gemms": _gemms,
     "convs": _convs,
+    "halvings": _halvings,
     "depth_and_space": _depth_and_space,
     "identities": _identities,
 }
