@@ -276,7 +276,8 @@ def einsums(pen: Pen) -> str:
         if pen.chance(0.5):  # else rows of an image, which are as many as may be
             sizes |= {"h": pen.pick(2, 4, 8, 12)}
         sizes |= {"b": pen.batch if pen.chance(0.5) else round(pen.log_uniform(2, 64))}  # or windows
-        while math.prod(sizes[label] for label in labels) > 6e7:
+        most = 6e7 if pen.chance(0.4) else pen.log_uniform(1e4, 2e7)  # a head or a window of a small network, too
+        while math.prod(sizes[label] for label in labels) > most:
             sizes = {label: max(1, size * 3 // 4) for label, size in sizes.items()}
         operands = [pen.input(*(sizes[label] for label in term)) for term in terms]
         pen.macs += math.prod(sizes[label] for label in labels)
