@@ -290,6 +290,12 @@ def _gated_scan(b: GraphBuilder) -> str:
     return b.op("Sub", first, second)
 
 
+def _joined_with_itself(b: GraphBuilder) -> str:
+    """Two inputs can do without a Transpose, one result needs it."""
+    x = b.op("Transpose", b.op("Relu", b.input(MAP)), perm=(0, 2, 3, 1))
+    return b.op("Concat", x, x, axis=3)
+
+
 GEMM_ACTIVATIONS = (
     *("Elu", "HardSigmoid", "LeakyRelu", "Relu", "Selu", "Sigmoid", "Softplus", "Softsign", "Tanh", "ThresholdedRelu"),
     *("Celu", "Gelu", "HardSwish"),  # which stay by themselves
@@ -352,6 +358,7 @@ CASES: dict[str, Make] = {
     "keys of one head": _keys_of_one_head,
     "an axis of 1 that is moved and moved back": _moved_and_back,
     "a gate beside a scan": _gated_scan,
+    "what is turned, joined with itself": _joined_with_itself,
     "a padding before a pooling between transposes": _padded_and_pooled,
     "a mean beside what it is of": _mean_beside_all,
     "a mask that is read": _masked,

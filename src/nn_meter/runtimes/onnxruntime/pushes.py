@@ -66,7 +66,7 @@ def push_transpose(work: Work, options: Options) -> None:
         data = _operands(work, op, len(perm))
         if data is None or not any(_perm(work, i) == perm for i in data):
             continue
-        cost = sum(_cost(work, i, perm) for i in data)
+        cost = sum(_cost(work, i, perm) for i in op.inputs if i in data)
         if cost >= 0 or cost + (0 if op.outputs[0] in leads else _axes(work, op.outputs[0])) >= 0:
             continue
         turned = _turned(work, op, perm)
