@@ -296,6 +296,11 @@ def _joined_with_itself(b: GraphBuilder) -> str:
     return b.op("Concat", x, x, axis=3)
 
 
+def _gated(alpha: float) -> Make:
+    """As PyTorch writes a HardSwish in opset 13."""
+    return _between_convolutions(lambda b, x: b.op("Mul", x, b.op("HardSigmoid", x, alpha=alpha)))
+
+
 GEMM_ACTIVATIONS = (
     *("Elu", "HardSigmoid", "LeakyRelu", "Relu", "Selu", "Sigmoid", "Softplus", "Softsign", "Tanh", "ThresholdedRelu"),
     *("Celu", "Gelu", "HardSwish"),  # which stay by themselves
@@ -341,6 +346,13 @@ CASES: dict[str, Make] = {
     "GELU between convolutions": _between_convolutions(lambda b, x: b.op("Gelu", x)),
     "Mish between convolutions": _between_convolutions(lambda b, x: b.op("Mish", x)),
     "Mish": _between(("Mish",)),
+    "HardSwish that is a result": lambda b: b.op("HardSwish", _conv(b, b.input(MAP))),
+    "HardSwish between convolutions": _between_convolutions(lambda b, x: b.op("HardSwish", x)),
+    "HardSwish by a gate": _gated(1 / 6),
+    "a gate that is nearly HardSwish": _gated(0.16667),
+    "HardSwish behind a pool": _between_convolutions(
+        lambda b, x: b.op("HardSwish", b.op("MaxPool", x, kernel_shape=(1, 1)))
+    ),
     "a factor for each channel": _between_convolutions(
         lambda b, x: b.op("Mul", b.op("Add", b.op("Exp", x), x), b.weight((64, 1, 1)))
     ),
@@ -374,6 +386,17 @@ def test_what_becomes_of_it_is_what_is_executed(name: str) -> None:
     b = GraphBuilder()
     graph: Graph = b.graph(CASES[name](b))
     assert ours(graph) == executed(graph)
+
+
+@pytest.mark.parametrize("shape", [(8, 64), (64,), (8, 1)])
+def test_what_is_added_to_a_product_is_its_bias_whatever_is_found_of_dense_layers(shape: tuple[int, ...]) -> None:
+    """A build finds that no sum goes into a Gemm: into one that has its bias."""
+    b = GraphBuilder()
+    graph = b.graph(b.op("Add", b.op("MatMul", b.input((8, 32)), b.weight((32, 64))), b.op("Exp", b.input(shape))))
+    rules = read_rules({"runtime": "onnxruntime", "BF_fc_add": {"obey": False}})
+    said = Counter((k.kind, repr(k.config)) for k in fuse(graph, rules).kernels)
+    assert said == executed(graph)
+    assert sum(said.values()) == 2
 
 
 def ours(graph: Graph) -> Counter[tuple[str, str]]:

@@ -8,9 +8,13 @@ from nn_meter.ir import Attr
 from nn_meter.kernels.kinds import ACTIVATIONS
 from nn_meter.kernels.rewriting import Op, Work
 from nn_meter.runtimes.base import Options
+from nn_meter.runtimes.onnxruntime.functions import expand
 
 _FIRST = ("Conv", "MaxPool", "AveragePool", "GlobalMaxPool", "GlobalAveragePool")
 """Operators that bring blocks into a graph; the others go on with those that are there."""
+
+_FLOAT = 1e-7
+"""A sixth as a number of single precision has it lies nearer to one."""
 
 
 def block_channels(work: Work, options: Options) -> None:
@@ -89,7 +93,11 @@ class _Blocks:
             **dict.fromkeys(("Gelu", "QuickGelu"), self.through),
             **dict.fromkeys(ACTIVATIONS, self.activation),
         }
-        for op in self.work.ops() if self.work.has(*_FIRST) else ():
+        if not self.work.has(*_FIRST):
+            return
+        for op in self.work.ops("HardSwish"):
+            expand(self.work, op)
+        for op in self.work.ops():
             handler = table.get(op.op_type)
             if handler is not None and op.inputs and op.inputs[0]:
                 handler(op)
@@ -184,9 +192,34 @@ class _Blocks:
 
     def mul(self, op: Op) -> None:
         if self._all_blocked(op) and len(op.inputs) == 2:
+            if self.gate(op):
+                return
             self.make([op], [self.twin[i] for i in op.inputs], op.outputs[0])
         elif len(op.inputs) == 2:
             self.scale(op)
+
+    def gate(self, op: Op) -> bool:
+        """Whether the product is a HardSwish that goes into the convolution before it; one that gives a result of the
+        model does not."""
+        work = self.work
+        x, gated = sorted(op.inputs, key=lambda name: work.producer[self.twin[name]].op_type == "HardSigmoid")
+        maker, sigmoid = (work.producer[self.twin[name]] for name in (x, gated))
+        if sigmoid.op_type != "HardSigmoid" or op.outputs[0] in work.outputs:
+            return False
+        alpha, beta = sigmoid.attrs.get("alpha", 0.2), sigmoid.attrs.get("beta", 0.5)
+        assert isinstance(alpha, float)
+        if abs(alpha - 1 / 6) > _FLOAT or beta != 0.5:
+            return False
+        alone = (self.uses[x], self.uses[gated]) == (2, 1) and list(work.readers(self.twin[x])) == [sigmoid]
+        if not alone or maker.op_type != "Conv" or maker.fused not in ((), ("sum",)):
+            return False
+        if self.options.denies(work, maker, Op("HardSwish", [x], op.outputs, {})):
+            return False
+        before = maker.fused
+        fused = self.make([maker, sigmoid, op], maker.inputs, op.outputs[0], layout=maker.layout)
+        fused.fused = (*before, ACTIVATIONS["HardSwish"])
+        del self.twin[x], self.twin[gated]
+        return True
 
     def scale(self, op: Op) -> None:
         """A factor for each channel is a depthwise convolution."""
@@ -247,7 +280,7 @@ class _Blocks:
             fused = self.make([maker, op], maker.inputs, op.outputs[0], layout=maker.layout)
             fused.fused = (*before, ACTIVATIONS[op.op_type])
             del self.twin[name]
-        elif op.op_type in ("Relu", "Sigmoid", "Tanh"):
+        elif op.op_type in ("Relu", "Sigmoid", "Tanh", "HardSigmoid"):
             self.make([op], [self.twin[name], *op.inputs[1:]], op.outputs[0])
 
     def close(self) -> None:

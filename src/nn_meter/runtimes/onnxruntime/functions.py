@@ -33,9 +33,11 @@ class Body(NamedTuple):
     steps: Sequence[Step]
 
 
+_SIXTH: Mapping[str, Attr] = MappingProxyType({"alpha": 1 / 6})
+
 _OFTEN: Mapping[str, Body] = MappingProxyType(
     {
-        "HardSwish": Body("X", "Y", (Step("HardSigmoid", "X", "G"), Step("Mul", "XG", "Y"))),
+        "HardSwish": Body("X", "Y", (Step("HardSigmoid", "X", "G", _SIXTH), Step("Mul", "XG", "Y"))),
         "Mish": Body("X", "Y", (Step("Softplus", "X", "S"), Step("Tanh", "S", "G"), Step("Mul", "XG", "Y"))),
     }
 )

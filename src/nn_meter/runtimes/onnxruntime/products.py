@@ -12,19 +12,20 @@ _GEMM_DTYPES = ("float32", "float16", "bfloat16")
 
 
 def fuse_matmul_add(work: Work, options: Options) -> None:
-    """MatMul and a bias become Gemm, between views where the left side has more axes; attention's wait for theirs."""
-    _fuse_matmul_add(work, options, _of_attention(work))
+    """MatMul and what is added become Gemm, between views where the left side has more axes; attention's wait for
+    theirs. Rules about a sum behind a dense layer speak of a Gemm, which has its bias already."""
+    _fuse_matmul_add(work, _of_attention(work))
 
 
 def fuse_matmul_add_of_attention(work: Work, options: Options) -> None:
     """What was kept for a fusion of attention becomes Gemm too, once views are no longer merged."""
-    _fuse_matmul_add(work, options, frozenset())
+    _fuse_matmul_add(work, frozenset())
 
 
-def _fuse_matmul_add(work: Work, options: Options, kept: Set[str]) -> None:
+def _fuse_matmul_add(work: Work, kept: Set[str]) -> None:
     for op in work.ops("MatMul"):
         after = work.only_reader(op.outputs[0])
-        if after is not None and after.op_type == "Add" and not options.denies(work, op, after):
+        if after is not None and after.op_type == "Add":
             with_bias(work, op, after, kept)
 
 

@@ -18,7 +18,7 @@ def fuse_matmul_add_of_quantised(work: Work, options: Options) -> None:
     """Of dequantised operands too: the product with a bias is found before what computes with integers."""
     for op in work.ops("MatMul"):
         after = work.only_reader(op.outputs[0])
-        if after is None or after.op_type != "Add" or options.denies(work, op, after):
+        if after is None or after.op_type != "Add":
             continue
         if all(work.made_by(i, _DEQUANTISE) or work.folded_by(i, _DEQUANTISE) for i in op.inputs):
             bias = next((i for i in after.inputs if i != op.outputs[0]), "")
