@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import warnings
 from collections import Counter
@@ -11,9 +12,10 @@ from typing import Any
 
 import pytest
 
+from nn_meter import frontends
 from nn_meter.backends.onnx_writer import to_onnx
 from nn_meter.errors import ModelError, ModelFormatError, UnsupportedOperatorError
-from nn_meter.frontends import front_end, onnx
+from nn_meter.frontends import front_end, nnmeter_ir, onnx
 from nn_meter.frontends import torch as pytorch
 from nn_meter.ir import Graph, verify
 from nn_meter.ir.shapes import infer
@@ -338,6 +340,37 @@ def test_weights_alone_are_no_model(tmp_path: Path) -> None:
     torch.save(nn.Conv2d(3, 4, 1).state_dict(), path)
     with pytest.raises(ModelFormatError, match="holds weights or a pickled object, not a program"):
         pytorch.read(path)
+
+
+def test_weights_and_a_class_are_told_from_models() -> None:
+    layer = nn.Linear(4, 4)
+    assert pytorch.sniff(layer.state_dict())
+    assert not nnmeter_ir.sniff(layer.state_dict())
+    with pytest.raises(ModelFormatError, match=r"holds weights.*build the torch\.nn\.Module and pass that"):
+        frontends.read(layer.state_dict())
+    with pytest.raises(ModelError, match=r"ReLU is a class; pass a module that was made of it: ReLU\(\.\.\.\)"):
+        frontends.read(nn.ReLU)
+
+
+class Levels(nn.Module):
+    def forward(self, maps: list[torch.Tensor], scale: float = 1.0) -> list[torch.Tensor]:
+        return [scale * each.relu() for each in maps]
+
+
+class Masked(nn.Module):
+    def forward(self, x: torch.Tensor, *, mask: torch.Tensor) -> torch.Tensor:
+        return x * mask
+
+
+@pytest.mark.parametrize(
+    ("module", "shapes"), [(Levels(), [(1, 3, 8, 8), (1, 3, 4, 4), (1, 3, 2, 2)]), (Masked(), (2, 4))]
+)
+def test_inputs_by_name_are_shown_as_forward_takes_them(module: nn.Module, shapes: object) -> None:
+    """Followed literally, the advice works."""
+    with pytest.raises(ModelError, match="by name as in") as error:
+        pytorch.read(module, input_shapes=shapes)
+    advice = ast.literal_eval(str(error.value).partition("by name as in ")[2])
+    assert pytorch.read(module, input_shapes=advice).nodes
 
 
 def test_a_damaged_archive(tmp_path: Path) -> None:

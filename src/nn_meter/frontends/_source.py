@@ -41,6 +41,11 @@ def head(source: Any) -> bytes:
     return b""
 
 
+def are_weights(source: Any) -> bool:
+    """Whether ``source`` is a dictionary of PyTorch's tensors; imports nothing."""
+    return isinstance(source, Mapping) and any(hasattr(each, "untyped_storage") for each in source.values())
+
+
 def existing_file(path: Path, otherwise: str = "") -> Path:
     """``path`` if it is a file.
 

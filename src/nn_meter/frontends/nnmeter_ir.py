@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Any
 
 from nn_meter.errors import GraphError, ModelFormatError
-from nn_meter.frontends._source import head, path_of
+from nn_meter.frontends._source import are_weights, head, path_of
 from nn_meter.ir import Attr, Graph, Node, Tensor, verify
 from nn_meter.ir.shapes import check_attributes
 from nn_meter.limits import DIMENSION, RANK, TEXT_BYTES
@@ -32,7 +32,7 @@ _NODE_KEYS = (b'"attr"', b'"inbounds"', b'"outbounds"')
 def sniff(source: object) -> bool:
     """Whether ``source`` is such a dictionary, or starts like the text of one: an object of nodes."""
     if isinstance(source, Mapping):
-        return True
+        return not are_weights(source)
     start = head(source).lstrip()
     if start[:2] == _GZIP:
         path = path_of(source)

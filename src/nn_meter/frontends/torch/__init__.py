@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from nn_meter.errors import ModelError, ModelFormatError, needed
-from nn_meter.frontends._source import shapes_wanted
+from nn_meter.frontends._source import are_weights, shapes_wanted
 from nn_meter.ir import Graph
 
 name = "torch"
@@ -50,14 +50,15 @@ _NESTED = (Mapping, list, tuple)
 
 
 def sniff(source: Any) -> bool:
-    """Whether ``source`` is a module, an exported program or a file that PyTorch wrote; imports nothing."""
+    """Whether ``source`` is a module, its class or weights, an exported program or a file that PyTorch wrote; imports
+    nothing."""
     if isinstance(source, str | Path):
         path = Path(source)
         return os.path.isfile(path) and (path.suffix == ".pt2" or _is_torch_zip(path))
-    return any(
+    return are_weights(source) or any(
         (kind.__module__, kind.__qualname__)
         in (("torch.nn.modules.module", "Module"), ("torch.export.exported_program", "ExportedProgram"))
-        for kind in type(source).__mro__
+        for kind in (source if isinstance(source, type) else type(source)).__mro__
     )
 
 
@@ -101,6 +102,12 @@ def read(
         name = name or "exported"
     if isinstance(source, torch.jit.ScriptModule):
         raise ModelFormatError(_SCRIPT.format(what="the module"))
+    if are_weights(source):
+        raise ModelFormatError(
+            "the dictionary holds weights, not what is computed with them; build the torch.nn.Module and pass that"
+        )
+    if isinstance(source, type):
+        raise ModelError(f"{source.__name__} is a class; pass a module that was made of it: {source.__name__}(...)")
     if not isinstance(source, torch.nn.Module):
         raise ModelError(f"cannot read a {type(source).__name__} as a PyTorch model; pass a torch.nn.Module")
     source = getattr(source, "_orig_mod", source)
@@ -250,9 +257,15 @@ def _check_arguments(
     except TypeError as error:
         names = [p.replace(annotation=p.empty) for p in signature.parameters.values()]
         taken = signature.replace(parameters=names, return_annotation=signature.empty)
+        wanted = [p.name for p in names if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+        shapes = [tuple(each.shape) for each in positional if hasattr(each, "shape")] or [DEFAULT_SHAPE]
+        several = len(wanted) == 1 < len(shapes)  # meant as the elements of a list
+        shown = {wanted[0]: shapes} if several else {
+            key: shapes[min(place, len(shapes) - 1)] for place, key in enumerate(wanted)
+        }
         raise ModelError(
             f"{type(module).__name__}: {error}; it takes forward{taken}: give input_shapes for its inputs in "
-            "this order, or by name as in {'input_ids': (1, 128)}"
+            f"this order{f', or by name as in {shown}' if shown else ''}"
         ) from None
 
 
