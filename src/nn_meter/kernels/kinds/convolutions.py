@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import ceil, prod
 
@@ -172,7 +172,7 @@ COLUMNS: tuple[Column | Category | OnDevice, ...] = (
 )
 
 
-_OWN_CODE = {(1, 2, (7, 7), (2, 2), (1, 1)): "7x7 halves, doubles"}
+_OWN_CODE: Mapping[tuple[object, ...], str] = {(1, 2, (7, 7), (2, 2), (1, 1)): "7x7 halves, doubles"}
 """Channels of a group that are read and made, kernel, strides and dilations of a plain convolution that ONNX Runtime
 has code for alone, with 512 bits (``MlasConvAlgorithmDepthwiseWithMultiplier`` of 1.32, for MobileCLIP): it takes a
 third of the time. Padding is 3 all around."""
