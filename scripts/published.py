@@ -47,7 +47,7 @@ def first_half(families: set[str], seed: int = 7) -> frozenset[str]:
 
 
 def PHONES(folder: Path) -> Iterator[tuple[Study, frozenset[str]]]:  # noqa: N802
-    """The phones' processors, then their GPUs."""
+    """The phones' processors in single precision, in integers, then their GPUs."""
     here = folder / "phones"
 
     def read(subject: str, batch: int) -> Graph:
@@ -60,11 +60,9 @@ def PHONES(folder: Path) -> Iterator[tuple[Study, frozenset[str]]]:  # noqa: N80
     kernels = phones.read_gpu_kernels(here / "tflite_cnn_ops_gpu.csv.gz")
     for text in (*table.left_out, *kernels.left_out):
         print("  left out", text)
-    for kind in ("cpu", "gpu"):
-        records = [r for r in table.records if r.circumstances.device.kind == kind]
-        records += list(kernels.records) if kind == "gpu" else []
-        found = study(records, read)
-        yield found, first_half({r.family for r in table.records})
+    for way in (("tflite", "cpu"), ("tflite", "cpu", "int8"), ("tflite", "gpu")):
+        records = [r for r in (*table.records, *kernels.records) if lowering_of(r.circumstances) == way]
+        yield study(records, read), first_half({r.family for r in table.records})
 
 
 def TIMM(folder: Path) -> Iterator[tuple[Study, frozenset[str]]]:  # noqa: N802

@@ -19,7 +19,7 @@ from nn_meter.predictors.catalogue import INDEX, SHIPPED, summary
 ROOT = Path(__file__).parents[1]
 ARCHIVE = SHIPPED / "published.zip"
 PAGES = ROOT / "docs" / "devices"
-DATE = "2026-11-29"
+DATE = "2026-11-30"
 
 
 def add(made: Sequence[Bundle]) -> None:

@@ -16,7 +16,7 @@ from nn_meter.devices.device import Device
 from nn_meter.errors import BuildError, ModelError
 from nn_meter.fitting import adapt, fit, shipped_bases, study
 from nn_meter.ir import Graph, GraphBuilder, Node, Tensor
-from nn_meter.kernels.kinds import GemmConfig
+from nn_meter.kernels.kinds import ConvConfig, GemmConfig
 from nn_meter.kernels.rules import read_rules
 from nn_meter.kernels.terms import TERMS, rows
 from nn_meter.learning.environments import default_name
@@ -198,13 +198,29 @@ def terms_of(
 
 
 def test_tflite_pads_before_a_convolution_without_a_normalisation_in_it_and_loops_over_groups() -> None:
-    product = ["gemm", "gemm_in", "gemm_out", "im2col"]
-    assert list(terms_of(32)) == ["launch", "pad", *product]
-    assert np.exp(terms_of(32)["pad"]) * 1e5 == pytest.approx(32 * 18 * 18)
+    product = ["gemm", "gemm_patches", "gemm_out", "im2col"]
+    assert list(terms_of(32)) == ["launch", "pad_rows", *product]
+    assert np.exp(terms_of(32)["pad_rows"]) * 1e5 == pytest.approx(32 * 18 * 18)
     assert list(terms_of(32, pad=0)) == list(terms_of(32, bias=True)) == ["launch", *product]
-    assert list(terms_of(32, 4)) == ["launch", "pad", "grouped_loop"]
+    assert list(terms_of(32, 4)) == ["launch", "pad_rows", "grouped_loop"]
     assert list(terms_of(32, 4, bias=True)) == ["launch", "grouped_loop"]
-    assert list(terms_of(32, 32)) == list(terms_of(32, 32, bias=True)) == ["launch", "pad", "depthwise"]
+    depthwise = ["launch", "pad_rows", "depthwise", "depthwise_out"]
+    assert list(terms_of(32, 32)) == list(terms_of(32, 32, bias=True)) == depthwise
+
+
+def test_tflite_packs_floats_by_channels_side_by_side_and_copies_their_pads_in_rows() -> None:
+    of_integers = LOWERINGS["tflite", "cpu", "int8"]
+    assert lowering_of(replace(AROUND, precision="int8")) == ("tflite", "cpu", "int8")
+    assert lowering_of(AROUND) == lowering_of(replace(AROUND, precision="float16")) == ("tflite", "cpu")
+    assert list(terms_of(32, lowering=of_integers)) == ["launch", "pad", "gemm", "gemm_in", "gemm_out", "im2col"]
+    assert list(terms_of(32, 32, lowering=of_integers)) == ["launch", "pad", "depthwise"]
+    assert np.exp(terms_of(32, pad=0)["gemm_patches"]) * 1e5 == pytest.approx(32 * 9 * 14 * 14)
+    assert np.exp(terms_of(32, 32)["depthwise_out"]) * 1e5 == pytest.approx(32 * 16 * 16)
+    point = ConvConfig(
+        n=1, cin=1, size=(16, 16), cout=8, out=(16, 16), kernel=(1, 1), strides=(1, 1), dilations=(1, 1), group=1,
+        fused=(), layout="native", dtype="float32",
+    )  # fmt: skip
+    assert [name for name, _ in rows("conv", point, TFLITE.staged)] == ["launch", "gemm", "gemm_in", "gemm_out"]
 
 
 def padded(nodes: Sequence[tuple[str, tuple[str, ...], str]], weights: Sequence[str]) -> list[str]:

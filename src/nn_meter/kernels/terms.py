@@ -39,7 +39,8 @@ from nn_meter.kernels.partition import KernelConfig
 SCHEMA = "terms-1"
 """The name of this table in bundles; what a row means never changes under one name."""
 
-PROCESSOR, DELEGATE, TRAFFIC, CARD = "tflite_cpu", "tflite_gpu", "pytorch_gpu", "pytorch_card"
+PROCESSOR, FLOATS, DELEGATE = "tflite_cpu", "tflite_float", "tflite_gpu"
+TRAFFIC, CARD = "pytorch_gpu", "pytorch_card"
 """Runtimes that compute in stages of their own (``steps``)."""
 
 CALL = "call"
@@ -244,7 +245,14 @@ TERMS: Mapping[str, Term] = MappingProxyType(
             ),
         ),
         "gemm_in": Term("memory", _patches, 1e5),
+        "gemm_patches": Term(
+            "memory",
+            _patches,
+            1e5,
+            (Size("cin", lambda c: c.cin, 64), Size("cout", lambda c: c.cout, 64)),
+        ),
         "gemm_out": Term("memory", _written, 1e5),
+        "depthwise_out": Term("memory", _written, 1e5),
         "conv_traffic": Term("memory", _through, 1e5),
         "depthwise_traffic": Term("memory", _through, 1e5),
         "conv_weights": Term("memory", _weights, 1e5),
@@ -256,6 +264,7 @@ TERMS: Mapping[str, Term] = MappingProxyType(
         "wait": Term("", lambda c: float(4 * -(-c.cin // 4) * prod(c.kernel)), 1e3),
         "im2col": Term("memory", _patches, 1e6),
         "pad": Term("memory", lambda c: float(c.out), 1e5),
+        "pad_rows": Term("", lambda c: float(c.out), 1e5),
         "fused_activation": Term("memory", _written, 1e5),
         "fused_hardswish": Term("memory", _written, 1e5),
         "fused_transcendental": Term("memory", _written, 1e5),
@@ -288,6 +297,8 @@ TERMS: Mapping[str, Term] = MappingProxyType(
 
 GROUPS = ("arithmetic", "memory")
 
+_TFLITE = frozenset({PROCESSOR, FLOATS})
+
 _TRAFFIC = frozenset({TRAFFIC, CARD})
 """Where products pay for what they read and write beside the work."""
 
@@ -310,6 +321,9 @@ def steps(kind: str, config: KernelConfig, staged: str = "") -> Iterator[str]:
       kernel; RegNets and ResNeXts gain nothing by threads); depthwise ones of integers are quick where they are 3x3
       over channels in eights (others are ``ragged``); no activation but a clamp is fused; a batch normalisation by
       itself is a product and a sum.
+    - ``FLOATS``, the same in single precision: patches are packed the slower, the fewer channels lie side by side
+      (``gemm_patches``), depthwise convolutions pay for what they write (``depthwise_out``), and pads are copied in
+      rows (``pad_rows``; those of integers, element by element).
     - ``DELEGATE``, TFLite's kernels for GPUs: a kernel that does nothing takes a while by the GPU's own clock too
       (``start``; ``launch`` lies between kernels); each work item sums one group of elements in a loop, which takes its
       time (``wait``) where there are too few items to fill the GPU; some convolutions are Winograd's (``winograd``).
@@ -343,13 +357,13 @@ def steps(kind: str, config: KernelConfig, staged: str = "") -> Iterator[str]:
         yield _elementwise(config)
     elif isinstance(config, RowsConfig):
         if config.op.startswith("Batch"):
-            yield from (LAUNCH, "bn", "bn") if staged == PROCESSOR else (LAUNCH, "bn")
+            yield from (LAUNCH, "bn", "bn") if staged in _TFLITE else (LAUNCH, "bn")
         else:
             yield "softmax" if "Softmax" in config.op else "norm"
     elif isinstance(config, PoolConfig):
         yield "mean" if _whole(config) else "maxpool" if config.op.startswith("Max") else "avgpool"
-    elif isinstance(config, CopyConfig) and config.op == "Pad" and staged == PROCESSOR:
-        yield "pad"
+    elif isinstance(config, CopyConfig) and config.op == "Pad" and staged in _TFLITE:
+        yield "pad" if staged == PROCESSOR else "pad_rows"
     else:
         yield from (name for kind_of, name in _SIMPLE.items() if isinstance(config, kind_of))
 
@@ -366,11 +380,8 @@ def _convolution(kind: str, c: ConvConfig, staged: str) -> Iterator[str]:
         yield "convtrans"
     elif vector:
         yield "conv_vector"
-    elif staged == PROCESSOR:
-        if c.group > 1:
-            yield "depthwise" if inner == 1 else "grouped_loop"
-        else:
-            yield from ("gemm", "gemm_in", "gemm_out")
+    elif staged in _TFLITE:
+        yield from _on_a_processor(c, staged)
     elif c.group > 1:
         yield "dwconv" if inner == 1 else "grouped"
     else:
@@ -380,15 +391,25 @@ def _convolution(kind: str, c: ConvConfig, staged: str) -> Iterator[str]:
             yield "wait"
     if staged in _TRAFFIC:
         yield from ("depthwise_traffic" if c.group > 1 and inner == 1 else "conv_traffic", "conv_weights")
-    if staged == PROCESSOR and not vector and c.group == 1 and (area > 1 or max(c.strides) > 1):
+    if staged in _TFLITE and not vector and c.group == 1 and (area > 1 or max(c.strides) > 1):
         yield "im2col"
-    if slow and staged == PROCESSOR:
+    if slow and staged in _TFLITE:
         yield LAUNCH
         yield "fused_hardswish" if "hardswish" in slow else "fused_transcendental"
     elif slow:
         yield "fused_activation"
     if "sum" in c.fused:
         yield "fused_sum"
+
+
+def _on_a_processor(c: ConvConfig, staged: str) -> Iterator[str]:
+    if c.group > 1:
+        yield "depthwise" if c.group == c.cin else "grouped_loop"
+        if c.group == c.cin and staged == FLOATS:
+            yield "depthwise_out"
+    else:
+        patches = staged == FLOATS and prod(c.kernel) > 1
+        yield from ("gemm", "gemm_patches" if patches else "gemm_in", "gemm_out")
 
 
 def _elementwise(c: BroadcastConfig) -> str:

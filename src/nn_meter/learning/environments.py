@@ -17,15 +17,12 @@ def default_name(around: Circumstances) -> str:
 
 
 def tags_of(around: Circumstances) -> tuple[str, ...]:
-    """What an environment shares with others: its device, kind of cores, number of threads; and all of these once
-    more for its precision, where that is not single."""
+    """What an environment shares with others: its device, kind of cores, number of threads, maker."""
     device = around.device
     cores = re.sub(r"\d", "", device.processors)
-    tags = [f"device:{device.name}", f"cores:{device.name}:{cores}", f"threads:{min(around.threads, 4)}"]
-    tags += [f"kind:{re.sub('.*(?=large|med|small)', '', cores)}", f"maker:{device.maker}"]
-    if around.precision != "float32":
-        tags += [f"precision:{around.precision}", *(f"{tag}:{around.precision}" for tag in tags)]
-    return tuple(tags)
+    kind = re.sub(".*(?=large|med|small)", "", cores)
+    shared = (f"device:{device.name}", f"cores:{device.name}:{cores}", f"threads:{min(around.threads, 4)}")
+    return (*shared, f"kind:{kind}", f"maker:{device.maker}")
 
 
 def told(around: Circumstances) -> tuple[list[str], dict[str, Any]]:

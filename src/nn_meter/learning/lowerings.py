@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from nn_meter.kernels.terms import CARD, DELEGATE, PROCESSOR, TRAFFIC
+from nn_meter.kernels.terms import CARD, DELEGATE, FLOATS, PROCESSOR, TRAFFIC
 from nn_meter.learning.sums import NOISE
 from nn_meter.measuring.records import Circumstances
 from nn_meter.runtimes import pytorch, tflite
@@ -29,7 +29,8 @@ Families left out were further off with 0.02, of which those looked at in ``scri
 
 LOWERINGS: Mapping[tuple[str, ...], Lowering] = MappingProxyType(
     {
-        ("tflite", "cpu"): Lowering(tflite.CPU_RULES, PROCESSOR, _COMMON),
+        ("tflite", "cpu"): Lowering(tflite.CPU_RULES, FLOATS, _COMMON),
+        ("tflite", "cpu", "int8"): Lowering(tflite.CPU_RULES, PROCESSOR, _COMMON),
         ("tflite", "gpu"): Lowering(tflite.GPU_RULES, DELEGATE, _COMMON),
         ("pytorch", "cpu"): Lowering(pytorch.RULES),
         ("pytorch", "gpu"): Lowering(pytorch.ATTENDING, TRAFFIC, bounded=True),
@@ -40,8 +41,10 @@ LOWERINGS: Mapping[tuple[str, ...], Lowering] = MappingProxyType(
 
 
 def lowering_of(around: Circumstances) -> tuple[str, ...]:
-    """The row of ``LOWERINGS`` for what was measured so. Models in half precision on a card whose runtime's version
-    does not say ``dynamo`` count as called operator by operator under automatic mixed precision."""
+    """The row of ``LOWERINGS`` for what was measured so: the one of its precision, if there is one. Models in half
+    precision on a card whose runtime's version does not say ``dynamo`` count as called operator by operator under
+    automatic mixed precision."""
     key = (around.runtime, around.device.kind)
     eager = around.precision == "float16" and "dynamo" not in around.runtime_version
-    return (*key, "eager") if eager and (*key, "eager") in LOWERINGS else key
+    own = (*key, "eager" if eager else around.precision)
+    return own if own in LOWERINGS else key

@@ -3,7 +3,7 @@
 Bases and slopes of all terms (``kernels.terms``) are fitted through the sums: by Levenberg-Marquardt on the logarithm
 of each model's latency, robustly (Huber), with a normal prior on every parameter. The prior is learned too, from all
 environments that are fitted together (empirical Bayes): a parameter of an environment is what the environments that
-share its device, its kind of cores, its number of threads and its precision have in common, plus a deviation whose
+share its device, its kind of cores, its number of threads and its maker have in common, plus a deviation whose
 spread they show. So 70 models suffice for 60 parameters, and what an environment's models do not tell, others' do.
 """
 
@@ -38,7 +38,7 @@ MIN_MODELS = 4
 """Fewer whole models than this give no predictor."""
 
 _FREE = frozenset(
-    {CALL, *NO_WORK, "dwconv", "depthwise", "grouped_loop", "wait", "conv_vector", "linear_vector", *GROUPS}
+    {CALL, *NO_WORK, "dwconv", "depthwise", "grouped_loop", "wait", "conv_vector", "linear_vector", "pad_rows", *GROUPS}
 )
 """Parameters that are scales: nothing is known of them before."""
 
