@@ -172,6 +172,20 @@ def test_a_scan_has_a_step_for_each_slice(attrs: dict[str, Any]) -> None:
     assert [graph.tensors[name].shape for name in graph.outputs] == executed(proto, graph)
 
 
+def test_a_scan_of_opset_8_says_which_opset_to_export() -> None:
+    """It has lengths of sequences before what is carried, and a batch."""
+    old = scan()
+    del old.graph.input[:], old.graph.node[0].input[:]
+    old.graph.input.extend([value("h0", (1, 2)), value("x", (1, 6, 2))])
+    old.graph.node[0].input.extend(["", "h0", "x"])
+    old.opset_import[0].version = 8
+    with pytest.raises(UnsupportedOperatorError, match=r"'steps' \(Scan\) is of opset 8.*in opset 9 or newer"):
+        read(old)
+    new = scan()
+    new.opset_import[0].version = 9
+    assert operators(read(new))["Add"] == 6
+
+
 def test_what_would_be_written_out_without_end_is_refused() -> None:
     proto = scan()
     proto.graph.input[1].type.tensor_type.shape.dim[0].dim_value = 1 << 30

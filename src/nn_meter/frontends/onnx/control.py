@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 _ENDLESS = NODES.most
 """A loop of at least so many steps ends by its condition, not by its count."""
 
+_SCAN_OPSET = 9
+"""From which on a Scan has today's form."""
+
 _UNCOUNTED = "what going from one to the next costs is not counted"
 
 Row = Callable[["Reading", wire.RawNode, str, Sequence[str], Sequence[str], Scope], None]
@@ -109,6 +112,11 @@ def _scan(
     reading: Reading, raw: wire.RawNode, label: str, inputs: Sequence[str], outputs: Sequence[str], scope: Scope
 ) -> None:
     """Write a ``Scan`` out: a step for each slice of what it scans."""
+    if scope.opset < _SCAN_OPSET:
+        raise UnsupportedOperatorError(
+            f"{reading.where}: node {label!r} (Scan) is of opset {scope.opset}, where it goes over a batch, too; "
+            f"export the model in opset {_SCAN_OPSET} or newer"
+        )
     graph = _body(reading, raw, label, "body")
     scanned = raw.attrs.get("num_scan_inputs")
     if not isinstance(scanned, int) or not 0 < scanned <= len(inputs) or len(graph.inputs) != len(inputs):
