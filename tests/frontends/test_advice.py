@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -147,3 +149,20 @@ def test_a_shape_that_has_to_be_stated_in_the_file_can_be(tmp_path: Path) -> Non
     proto = onnx.load(path)
     proto.graph.value_info.append(value("h", FLOAT, (1, 4)))
     assert read(proto).tensors["y"].shape == (1, 4)
+
+
+def test_dimensions_that_a_file_leaves_free_are_told_and_can_be_fixed(tmp_path: Path) -> None:
+    """Where shapes are computed of them, a runtime that opens the file as it is has more to do."""
+    nodes = [node("Shape", ["x"], ["s"]), node("Reshape", ["x", "s"], ["r"]), node("Relu", ["r"], ["y"])]
+    graph = helper.make_graph(nodes, "g", [value("x", FLOAT, ("batch", 3, "width"))], [value("y", FLOAT, None)])
+    free, fixed = tmp_path / "free.onnx", tmp_path / "fixed.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), free)
+    (told,) = [note for note in read(free, input_shapes={"x": (2, 3, 8)}).notes if "leaves dimensions free" in note]
+    assert "(batch, width)" in told
+    _, module, *advised = told[told.index("python -m") :].removesuffix(" fixes one").split()[1:]
+    for name, size in (("batch", "2"), ("width", "8")):
+        source = fixed if fixed.exists() else free
+        filled = {"NAME": name, "SIZE": size, "FILE": str(source), "FIXED": str(fixed)}
+        command = [sys.executable, "-m", module, *(filled.get(word, word) for word in advised)]
+        subprocess.run(command, check=True, capture_output=True)
+    assert not [note for note in read(fixed).notes if "free" in note]

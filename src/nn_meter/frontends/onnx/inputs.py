@@ -91,6 +91,12 @@ class Inputs:
             found.append(Tensor(value.name, shape, value.dtype or "float32"))
         return tuple(found)
 
+    @property
+    def free(self) -> tuple[str, ...]:
+        """Names of the dimensions that the file leaves free, each once; those without one are ``unnamed``."""
+        dims = (dim for value in self._values for dim in value.dims or ())
+        return tuple(dict.fromkeys([dim or "unnamed" for dim in dims if isinstance(dim, str)]))
+
     def filled(self, dims: Sequence[int | str]) -> tuple[int, ...] | None:
         """``dims`` with what the inputs say of symbols and of an unnamed batch."""
         shape = []

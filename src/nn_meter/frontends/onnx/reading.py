@@ -28,6 +28,12 @@ _FLATTENING = frozenset(("Softmax", "LogSoftmax", "Hardmax"))
 
 _LARGEST = DIMENSION.most
 
+_FREE = (
+    "the file leaves dimensions free ({}), and is answered for as if they were fixed: while they are free, a runtime "
+    "computes shapes in each inference, and fuses less where it does not know them; "
+    "python -m onnxruntime.tools.make_dynamic_shape_fixed --dim_param NAME --dim_value SIZE FILE FIXED fixes one"
+)
+
 _ADDED = wire.RawNode("", "", "", (), (), {})
 
 Functions = Mapping[tuple[str, str], wire.RawFunction]
@@ -82,6 +88,8 @@ class Reading:
             self.tensors[tensor.name] = tensor
         inputs = self._inputs.tensors()
         self.notes += self._inputs.notes
+        if self._inputs.free and any(node.op_type == "Shape" for node in raw.nodes):
+            self.notes.append(_FREE.format(", ".join(self._inputs.free)))
         for tensor in inputs:
             self.tensors[tensor.name] = self._valued(tensor)
         if self._functions:
