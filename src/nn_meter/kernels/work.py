@@ -353,7 +353,7 @@ def _rows_of(names: Iterable[str], count: Count) -> dict[str, Count]:
 
 
 _SIMPLE = (
-    "BitCast", "CastLike", "Crop", "GatedAdd", "ImageScaler", "MulInteger", "SampleOp", "Scale", "Affine", "BiasAdd",
+    "BitCast", "CastLike", "Crop", "GatedAdd", "ImageScaler", "MulInteger", "Scale", "Affine", "BiasAdd",
 )  # fmt: skip
 _COPIES = (
     "CenterCropPad", "ConcatFromSequence", "ConstantOfShape", "DynamicSlice", "EyeLike", "GatherPacked", "OneHot",

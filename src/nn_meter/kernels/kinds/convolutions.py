@@ -185,7 +185,7 @@ def _code(c: ConvConfig) -> str:
 
 
 def build_conv(c: ConvConfig) -> Graph:
-    """One convolution with what is fused into it."""
+    """One convolution with what is fused into it, and what reads it where that has to be."""
     b = GraphBuilder("conv")
     x = b.input((c.n, c.cin, *c.size), c.dtype)
     y = b.op(
@@ -202,7 +202,9 @@ def build_conv(c: ConvConfig) -> Graph:
     if "sum" in c.fused:
         other = b.input(b.shape(y), c.dtype)
         y = b.op("Add", y, blocked(b, other) if c.layout != "nchw" else other)
-    return b.graph(activate(b, y, c.fused))
+    y = activate(b, y, c.fused)
+    inner = "hardswish" in c.fused and c.layout != "nchw"  # one that is a result of the model is not fused
+    return b.graph(blocked(b, y) if inner else y)
 
 
 def build_conv_transpose(c: ConvConfig) -> Graph:

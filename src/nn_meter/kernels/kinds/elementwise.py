@@ -19,7 +19,7 @@ from nn_meter.kernels.schema import Category, Column, KernelKind, OnDevice, Oper
 UNARY = (
     "Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "BitwiseNot", "Cast", "Ceil", "Celu", "Clip", "Cos",
     "Cosh", "Elu", "Erf", "Exp", "FastGelu", "Floor", "Gelu", "HardSigmoid", "HardSwish", "IsInf", "IsNaN",
-    "LeakyRelu", "Log", "Mish", "Neg", "Not", "QuickGelu", "Reciprocal", "Relu", "Round", "Selu", "Shrink",
+    "LeakyRelu", "Log", "Mish", "Neg", "Not", "QuickGelu", "Reciprocal", "Relu", "Round", "SampleOp", "Selu", "Shrink",
     "Sigmoid", "Sign", "Sin", "Sinh", "Softplus", "Softsign", "Sqrt", "Swish", "Tan", "Tanh", "ThresholdedRelu",
 )  # fmt: skip
 BINARY = (
@@ -225,7 +225,7 @@ def build_broadcast(c: BroadcastConfig) -> Graph:
         return b.graph(b.op(c.op, *names, to=DTYPES.index(c.to)))
     if c.op == "Clip":
         names += [b.const(-1.0, "float32"), b.const(1.0, "float32")]
-    domain = "com.microsoft" if c.op in ("FastGelu", "BiasGelu") else ""
+    domain = "com.microsoft" if c.op in ("FastGelu", "BiasGelu", "SampleOp") else ""
     return b.graph(b.op(c.op, *names, domain=domain))
 
 

@@ -207,8 +207,7 @@ class _Blocks:
         if sigmoid.op_type != "HardSigmoid" or op.outputs[0] in work.outputs:
             return False
         alpha, beta = sigmoid.attrs.get("alpha", 0.2), sigmoid.attrs.get("beta", 0.5)
-        assert isinstance(alpha, float)
-        if abs(alpha - 1 / 6) > _FLOAT or beta != 0.5:
+        if not isinstance(alpha, float) or abs(alpha - 1 / 6) > _FLOAT or beta != 0.5:
             return False
         alone = (self.uses[x], self.uses[gated]) == (2, 1) and list(work.readers(self.twin[x])) == [sigmoid]
         if not alone or maker.op_type != "Conv" or maker.fused not in ((), ("sum",)):
