@@ -88,8 +88,8 @@ class Reading:
             self.tensors[tensor.name] = tensor
         inputs = self._inputs.tensors()
         self.notes += self._inputs.notes
-        if self._inputs.free and any(node.op_type == "Shape" for node in raw.nodes):
-            self.notes.append(_FREE.format(", ".join(self._inputs.free)))
+        if (free := self._inputs.free) and any(node.op_type == "Shape" for node in raw.nodes):
+            self.notes.append(_FREE.format(", ".join(free)))
         for tensor in inputs:
             self.tensors[tensor.name] = self._valued(tensor)
         if self._functions:

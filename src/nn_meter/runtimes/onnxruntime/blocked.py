@@ -214,10 +214,7 @@ class _Blocks:
             return False
         if self.options.denies(work, maker, Op("HardSwish", [x], op.outputs, {})):
             return False
-        before = maker.fused
-        fused = self.make([maker, sigmoid, op], maker.inputs, op.outputs[0], layout=maker.layout)
-        fused.fused = (*before, ACTIVATIONS["HardSwish"])
-        del self.twin[x], self.twin[gated]
+        self.join(maker, (sigmoid, op), "HardSwish", (x, gated))
         return True
 
     def scale(self, op: Op) -> None:
@@ -275,12 +272,17 @@ class _Blocks:
         )
         denied = maker is not None and self.options.denies(self.work, maker, op)
         if maker is not None and fusable and not denied and not self.work.readers(self.twin[name]):
-            before = maker.fused
-            fused = self.make([maker, op], maker.inputs, op.outputs[0], layout=maker.layout)
-            fused.fused = (*before, ACTIVATIONS[op.op_type])
-            del self.twin[name]
+            self.join(maker, (op,), op.op_type, (name,))
         elif op.op_type in ("Relu", "Sigmoid", "Tanh", "HardSigmoid"):
             self.make([op], [self.twin[name], *op.inputs[1:]], op.outputs[0])
+
+    def join(self, maker: Op, ops: Sequence[Op], activation: str, between: Sequence[str]) -> None:
+        """Make a convolution and the operators of its activation one; nothing of what is ``between`` is left."""
+        before = maker.fused
+        fused = self.make([maker, *ops], maker.inputs, ops[-1].outputs[0], layout=maker.layout)
+        fused.fused = (*before, ACTIVATIONS[activation])
+        for name in between:
+            del self.twin[name]
 
     def close(self) -> None:
         """Back to plain wherever something plain reads."""
