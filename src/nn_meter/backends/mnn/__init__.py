@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter_ns
 from types import MappingProxyType
@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from nn_meter.backends.base import Model
+from nn_meter.backends.denormals import FLUSH, KEEP, treated, usual
 from nn_meter.backends.in_process import InProcess, Package, Threads
 from nn_meter.backends.mnn.converter import converted, known
 from nn_meter.backends.mnn.kernels import Told, executed, operators
@@ -32,10 +33,11 @@ from nn_meter.storage import Closing
 
 @dataclass(frozen=True, slots=True)
 class MnnConfig(Threads):
-    """Settings of a session: ``threads``, and ``precision`` as MNN calls it: with ``"low"`` it computes in half
-    precision or bfloat16 where the processor can."""
+    """Settings of a session: ``threads``; ``precision`` as MNN calls it: with ``"low"`` it computes in half precision
+    or bfloat16 where the processor can; and what becomes of ``denormals``, which MNN itself keeps."""
 
     precision: str = "normal"
+    denormals: str = field(default_factory=usual)
 
 
 class Mnn(InProcess):
@@ -44,7 +46,9 @@ class Mnn(InProcess):
     name = runtime = "mnn"
     package = Package("MNN", "MNN", "mnn")
     config_type = MnnConfig
-    choices = MappingProxyType({"precision": ("precision", ("normal", "high", "low"))})
+    choices = MappingProxyType(
+        {"precision": ("precision", ("normal", "high", "low")), "denormals": ("treatment", (FLUSH, KEEP))}
+    )
 
     def refuses(self, graph: Graph) -> str:
         """Which operators of ``graph`` MNN's converter does not list; empty where it has all."""
@@ -93,13 +97,14 @@ class MnnPrepared(Closing):
         self._open()
         run, session = self._net.runSession, self._session
         latencies_ms = []
-        for _ in range(repeats):
-            self._fill()
-            start_ns = perf_counter_ns()
-            code = run(session)
-            latencies_ms.append((perf_counter_ns() - start_ns) / 1e6)
-            if code:
-                raise _failed(code)
+        with treated(self._config.denormals):
+            for _ in range(repeats):
+                self._fill()
+                start_ns = perf_counter_ns()
+                code = run(session)
+                latencies_ms.append((perf_counter_ns() - start_ns) / 1e6)
+                if code:
+                    raise _failed(code)
         return latencies_ms
 
     def trace(self, repeats: int) -> list[KernelTrace]:
@@ -117,9 +122,10 @@ class MnnPrepared(Closing):
             ends_ns.append(perf_counter_ns())
             return True
 
-        for _ in range(repeats):
-            self._fill()
-            self._net.runSessionWithCallBackInfo(self._session, before, behind)
+        with treated(self._config.denormals):
+            for _ in range(repeats):
+                self._fill()
+                self._net.runSessionWithCallBackInfo(self._session, before, behind)
         taken_ms = [(end - start) / 1e6 for start, end in zip(starts_ns, ends_ns, strict=True)]
         count = len(found)
         return [KernelTrace(kernel, tuple(taken_ms[i::count])) for i, kernel in enumerate(found)]
@@ -142,7 +148,8 @@ class MnnPrepared(Closing):
         mnn = Mnn.imported()
         self._net = _interpreter(self._converted)
         settings = {"backend": "CPU", "numThread": self._config.threads, "precision": self._config.precision}
-        self._session = self._net.createSession(settings)
+        with treated(self._config.denormals):  # its threads begin as this one is
+            self._session = self._net.createSession(settings)
         for name, tensor in self._net.getSessionInputAll(self._session).items():
             kind = tensor.getDataType()
             values = np.ascontiguousarray(self._inputs[name], self._dtypes[kind])
@@ -154,8 +161,7 @@ class MnnPrepared(Closing):
             raise _failed(code)
 
     def _fill(self) -> None:
-        """Its inputs as they were given: a run overwrites them, since MNN puts later tensors in their place. What runs
-        on its own results ends in denormal numbers, which take a hundred times as long."""
+        """Its inputs as they were given: a run overwrites them, since MNN puts later tensors in their place."""
         for tensor, given in self._filled:
             tensor.copyFrom(given)
 
