@@ -443,6 +443,26 @@ def test_a_convolution_says_what_squares_compute_beyond_its_image() -> None:
     assert encode([(Encoder(KINDS["conv"], names, {}, gpu), config)]) == [(49 / 64, 49 / 64, 2 * 2 / 40)]
 
 
+def test_a_convolution_says_what_the_algorithms_of_a_gpus_library_need_of_its_roofline() -> None:
+    gpu = Speeds(1e12, 1e15, 0.1, 36, 4e6)  # waits for arithmetic
+    names = ("direct", "separate_128x128", "transforms", "fused_rounds", "fused_first", "fused")
+    encoder = Encoder(KINDS["conv"], names, {}, gpu)
+
+    def told(n: int, cin: int, edge: int) -> dict[str, float]:
+        config = ConvConfig(
+            n, cin, (edge,) * 2, 128, (edge,) * 2, (3, 3), (1, 1), (1, 1), 1, (), "native", "float32"
+        )
+        return dict(zip(names, encode([(encoder, config)])[0], strict=True))
+
+    full = told(36 * 128, 64, 4)  # a square of 4 by 4 an image, tiles and processors without a rest
+    assert full["direct"] == pytest.approx(1)
+    assert full["separate_128x128"] - full["transforms"] == pytest.approx(1 / 4)
+    small = told(36, 512, 8)  # 16 squares of 2 by 2: an image fills half of a group, and two fill one
+    assert small["fused_rounds"] == 4
+    assert small["fused_first"] == pytest.approx(2 * small["fused"])
+    assert small["fused"] == pytest.approx(4 / 9 * (1 + 32 / 512))  # 16 products in place of 36
+
+
 @pytest.mark.parametrize(("exponent", "alone"), [(2.0, 0.0), (3.0, 0.0), (0.5, 7.1), (1.7, 7.1), (None, 7.1)])
 def test_only_powers_of_whole_exponents_are_computed_by_vectors(exponent: float | None, alone: float) -> None:
     b = GraphBuilder("power")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, prod
 
 import numpy as np
@@ -136,6 +136,77 @@ def _winograd(edge: int) -> tuple[OnDevice, OnDevice]:
     return OnDevice(f"winograd_{edge}_share", share), OnDevice(f"winograd_{edge}_rounds", rounds)
 
 
+_GROUPS = ((1, 4, 8), (2, 2, 8), (2, 4, 4), (4, 1, 8), (4, 2, 4), (4, 4, 2))
+"""Images, rows and columns of the 32 squares of 2 by 2 that a group of threads makes of 32 channels in cuDNN's fused
+kernels of Winograd's method: the digits in their names (``winograd_128x128_..._tile148t``). That 128 x 128 are 16
+products of 32 by 32, of 8 channels that are read at a time, and not 128 channels: Yan, Wang and Chu, PPoPP 2020."""
+
+_SEPARATE = ((128, 128), (64, 64), (32, 128))
+"""Tiles of the 36 products that squares of 4 by 4 are where their transforms are kernels of their own."""
+
+
+def _fused_groups(c: ConvConfig, images: int, rows: int, columns: int) -> int:
+    high, wide = (ceil(ceil(o / 2) / each) for o, each in zip(c.out[-2:], (rows, columns), strict=True))
+    return ceil(c.n / images) * high * wide * ceil(c.cout / 32)
+
+
+def _algorithms() -> tuple[OnDevice, ...]:
+    """How long the algorithms that cuDNN chooses among take for a convolution of 3x3 over pictures at the speeds of a
+    data sheet, relative to the roofline, and to each other."""
+
+    def share(c: ConvConfig, speeds: Speeds, macs: float, moved_bytes: float = 0.0) -> float:
+        least = replace(speeds, overhead_ms=0.0).roofline_ms(work(c))
+        return 1e3 * (2 * macs / speeds.flops_per_s + moved_bytes / speeds.bytes_per_s) / max(least, 1e-12)
+
+    def busy(groups: int, speeds: Speeds) -> int:
+        processors = max(speeds.processors, 1)
+        return ceil(groups / processors) * processors
+
+    def fused(c: ConvConfig, speeds: Speeds, groups: int) -> float:
+        filled = 4 * 8  # channels' worth of time until the first products begin and the last is written
+        return share(c, speeds, busy(groups, speeds) * 128 * 128 * (ceil(c.cin / 8) * 8 + filled))
+
+    def quickest_fused(c: ConvConfig, speeds: Speeds) -> float:
+        return fused(c, speeds, min(_fused_groups(c, *each) for each in _GROUPS))
+
+    def squares(c: ConvConfig) -> int:
+        return c.n * prod(ceil(o / 4) for o in c.out)
+
+    def transforms_bytes(c: ConvConfig) -> float:
+        """Of images, results and weights, 36 numbers to a square: written by one kernel, read by the next."""
+        return 2 * item_bytes(c.dtype) * 36 * (squares(c) * (c.cin + c.cout) + c.cin * c.cout)
+
+    def separate(c: ConvConfig, speeds: Speeds, a: int, b: int) -> float:
+        groups = 36 * ceil(squares(c) / a) * ceil(c.cout / b)
+        return share(c, speeds, busy(groups, speeds) * a * b * c.cin, transforms_bytes(c))
+
+    def quickest_separate(c: ConvConfig, speeds: Speeds) -> float:
+        return min(separate(c, speeds, *tile) for tile in _SEPARATE)
+
+    def direct(c: ConvConfig, speeds: Speeds) -> float:
+        """As a matrix product whose patches are gathered on the way."""
+        depth = c.cin // c.group * prod(c.kernel)
+        return min(
+            share(c, speeds, busy(ceil(c.n * prod(c.out) / 128) * ceil(c.cout / b), speeds) * 128 * b * depth)
+            for b in (128, 64, 32)
+        )
+
+    return (
+        OnDevice("fused_rounds", lambda c, speeds: _fused_groups(c, *_GROUPS[0]) / max(speeds.processors, 1)),
+        OnDevice("fused_first", lambda c, speeds: fused(c, speeds, _fused_groups(c, *_GROUPS[0]))),
+        OnDevice("fused", quickest_fused),
+        *(
+            OnDevice(f"separate_{a}x{b}", lambda c, speeds, a=a, b=b: separate(c, speeds, a, b))
+            for a, b in _SEPARATE
+        ),
+        OnDevice("transforms", lambda c, speeds: share(c, speeds, 0.0, transforms_bytes(c))),
+        OnDevice("direct", direct),
+        OnDevice("separate_by_fused", lambda c, speeds: quickest_separate(c, speeds) / quickest_fused(c, speeds)),
+        OnDevice("fused_by_direct", lambda c, speeds: quickest_fused(c, speeds) / direct(c, speeds)),
+        OnDevice("separate_by_direct", lambda c, speeds: quickest_separate(c, speeds) / direct(c, speeds)),
+    )
+
+
 COLUMNS: tuple[Column | Category | OnDevice, ...] = (
     Column("n", lambda c: c.n),
     Column("cin", lambda c: c.cin),
@@ -165,6 +236,7 @@ COLUMNS: tuple[Column | Category | OnDevice, ...] = (
     *tiled(lambda c: (c.group, c.n * prod(c.out), c.cout // c.group)),
     *_winograd(2),
     *_winograd(4),
+    *_algorithms(),
     cached(work),
     aligned("cin", lambda c: c.cin),
     aligned("cout", lambda c: c.cout),
