@@ -146,8 +146,13 @@ _SEPARATE = ((128, 128), (64, 64), (32, 128))
 
 
 def _fused_groups(c: ConvConfig, images: int, rows: int, columns: int) -> int:
-    high, wide = (ceil(ceil(o / 2) / each) for o, each in zip(c.out[-2:], (rows, columns), strict=True))
-    return ceil(c.n / images) * high * wide * ceil(c.cout / 32)
+    *deep, height, width = (1, *c.out)
+    pictures = ceil(c.n * prod(deep) / images)
+    return pictures * ceil(ceil(height / 2) / rows) * ceil(ceil(width / 2) / columns) * ceil(c.cout / 32)
+
+
+Share = Callable[[ConvConfig, Speeds], float]
+"""What an algorithm needs, relative to the roofline."""
 
 
 def _algorithms() -> tuple[OnDevice, ...]:
@@ -168,6 +173,9 @@ def _algorithms() -> tuple[OnDevice, ...]:
 
     def quickest_fused(c: ConvConfig, speeds: Speeds) -> float:
         return fused(c, speeds, min(_fused_groups(c, *each) for each in _GROUPS))
+
+    def beside(name: str, first: Share, second: Share) -> OnDevice:
+        return OnDevice(name, lambda c, speeds: first(c, speeds) / max(second(c, speeds), 1e-12))
 
     def squares(c: ConvConfig) -> int:
         return c.n * prod(ceil(o / 4) for o in c.out)
@@ -201,9 +209,9 @@ def _algorithms() -> tuple[OnDevice, ...]:
         ),
         OnDevice("transforms", lambda c, speeds: share(c, speeds, 0.0, transforms_bytes(c))),
         OnDevice("direct", direct),
-        OnDevice("separate_by_fused", lambda c, speeds: quickest_separate(c, speeds) / quickest_fused(c, speeds)),
-        OnDevice("fused_by_direct", lambda c, speeds: quickest_fused(c, speeds) / direct(c, speeds)),
-        OnDevice("separate_by_direct", lambda c, speeds: quickest_separate(c, speeds) / direct(c, speeds)),
+        beside("separate_by_fused", quickest_separate, quickest_fused),
+        beside("fused_by_direct", quickest_fused, direct),
+        beside("separate_by_direct", quickest_separate, direct),
     )
 
 
