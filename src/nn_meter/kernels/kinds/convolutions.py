@@ -188,6 +188,9 @@ def _algorithms() -> tuple[OnDevice, ...]:
         groups = 36 * ceil(squares(c) / a) * ceil(c.cout / b)
         return share(c, speeds, busy(groups, speeds) * a * b * c.cin, transforms_bytes(c))
 
+    def separately(a: int, b: int) -> OnDevice:
+        return OnDevice(f"separate_{a}x{b}", lambda c, speeds: separate(c, speeds, a, b))
+
     def quickest_separate(c: ConvConfig, speeds: Speeds) -> float:
         return min(separate(c, speeds, *tile) for tile in _SEPARATE)
 
@@ -203,10 +206,7 @@ def _algorithms() -> tuple[OnDevice, ...]:
         OnDevice("fused_rounds", lambda c, speeds: _fused_groups(c, *_GROUPS[0]) / max(speeds.processors, 1)),
         OnDevice("fused_first", lambda c, speeds: fused(c, speeds, _fused_groups(c, *_GROUPS[0]))),
         OnDevice("fused", quickest_fused),
-        *(
-            OnDevice(f"separate_{a}x{b}", lambda c, speeds, a=a, b=b: separate(c, speeds, a, b))
-            for a, b in _SEPARATE
-        ),
+        *(separately(*tile) for tile in _SEPARATE),
         OnDevice("transforms", lambda c, speeds: share(c, speeds, 0.0, transforms_bytes(c))),
         OnDevice("direct", direct),
         beside("separate_by_fused", quickest_separate, quickest_fused),
