@@ -14,7 +14,7 @@ import nn_meter
 from nn_meter.errors import BundleError
 from nn_meter.ir import Graph, GraphBuilder
 from nn_meter.kernels.kinds import KINDS
-from nn_meter.kernels.schema import Operator, Speeds, encode
+from nn_meter.kernels.schema import SCHEMA, Operator, Speeds, encode
 from nn_meter.networks import FAMILIES
 from nn_meter.predictors import runtime
 from nn_meter.predictors.bundle import Bundle, load
@@ -22,6 +22,7 @@ from nn_meter.predictors.kind import KindPredictor
 from nn_meter.predictors.parts import Roofline
 from nn_meter.predictors.runtime import GraphEngine, KindAnswers
 
+ALL_SHIPPED = sorted((Path(nn_meter.__file__).parent / "predictors" / "shipped").glob("*/bundle.json"))
 SHIPPED = Path(nn_meter.__file__).parent / "predictors" / "shipped" / "zen4cpu_onnxruntime132"
 SPEEDS = Speeds(1e11, 1e10, 0.002)
 
@@ -45,6 +46,15 @@ def without(predictor: KindPredictor, name: str) -> KindPredictor:
     """As if it had been trained before there was an operator of that name."""
     codes = {other: code for other, code in predictor.categories["op"].items() if other != name}
     return replace(predictor, categories={"op": codes})
+
+
+@pytest.mark.parametrize("path", ALL_SHIPPED, ids=lambda path: path.parent.name)
+def test_each_kind_of_what_ships_asks_for_columns_that_there_are(path: Path) -> None:
+    """A kind that no model of a test holds would else be found out by whoever has one that does."""
+    bundle = load(path.parent)
+    if bundle.schema == SCHEMA:
+        for kind, predictor in bundle.kinds.items():
+            assert KindAnswers(kind, predictor, SPEEDS).predictor is predictor
 
 
 def test_an_operator_more_in_a_kind_changes_nothing_that_was_learned(
