@@ -12,10 +12,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from nn_meter.ir import GraphBuilder
 from nn_meter.ir.graph import Graph, verify
 from nn_meter.ir.shapes import FOUND
 from nn_meter.networks import FAMILIES, draw
-from nn_meter.networks._blocks import SOFT_PARAMETERS
+from nn_meter.networks._blocks import SOFT_PARAMETERS, Pen
 from nn_meter.networks.generated import MAX_FLOPS, MOST_FLOPS, weights_for
 from nn_meter.runtimes import find
 
@@ -47,6 +48,18 @@ def flops(graph: Graph) -> float:
             tokens, batch, _ = operands[0].shape
             total += tokens * batch * (operands[1].size + operands[2].size)
     return 2 * total
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_a_group_normalisation_in_parts_scales_by_ones_and_adds_zeros(dtype: str) -> None:
+    """As exporters write it: MNN leaves that out, and would work in blocks of four groups for anything else."""
+    pen = Pen(GraphBuilder("norm"), np.random.default_rng(0), dtype)
+    pen.fused_norm = False
+    graph = pen.b.graph(pen.group_norm(pen.b.input((2, 12, 5, 5), dtype), 3))
+    (node,) = [each for each in graph.nodes if each.op_type == "InstanceNormalization"]
+    scale, bias = (graph.tensors[name] for name in node.inputs[1:])
+    assert (scale.value, bias.value) == ((1.0,) * 3, (0.0,) * 3)
+    assert {scale.dtype, bias.dtype} == {dtype}
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -295,7 +295,9 @@ class Pen:
         return self.op("Mul", self.weight(self.shape(x)[-1]), scaled)
 
     def group_norm(self, x: str, groups: int) -> str:
-        """Group normalisation: one operator, or InstanceNormalization between two reshapes."""
+        """Group normalisation: one operator, or between two reshapes an InstanceNormalization that scales by ones and
+        adds zeros, as PyTorch's exporter writes it: what else it scaled and added, MNN would do by itself, in blocks of
+        four groups."""
         shape = self.shape(x)
         width = shape[1]
         if self.fused_norm and self.chance(0.5):
@@ -308,7 +310,8 @@ class Pen:
                 epsilon=1e-5,
             )
         flat = self.reshape(x, shape[0], groups, -1)
-        flat = self.op("InstanceNormalization", flat, self.weight(groups), self.weight(groups), epsilon=1e-5)
+        scale, bias = (self.b.const((value,) * groups, self.dtype) for value in (1.0, 0.0))
+        flat = self.op("InstanceNormalization", flat, scale, bias, epsilon=1e-5)
         x = self.op("Mul", self.reshape(flat, *shape), self.weight(width, 1, 1))
         return self.op("Add", x, self.weight(width, 1, 1))
 
