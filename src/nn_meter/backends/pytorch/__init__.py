@@ -3,7 +3,8 @@
 A graph becomes a flat list of calls, as a module makes them (``torch.conv2d``, ``torch.layer_norm``). Shapes are those
 of the graph, so that nothing is computed for them. Operators that models spell as several are the one call that they
 were exported from (``runtimes.pytorch.EAGER``). torch's profiler makes small networks 1.35 times as slow, so that a
-trace times each call instead (torch 2.13).
+trace times each call instead (torch 2.13). Denormal numbers are flushed: weights are random, and torch leaves nothing
+of what a softmax masks, so that trained networks have none.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import onnx
 from onnx import numpy_helper
 
 from nn_meter.backends.base import Model
+from nn_meter.backends.denormals import FLUSH, treated
 from nn_meter.backends.in_process import InProcess, Package, Threads, both_forms
 from nn_meter.backends.onnx_writer import random_inputs
 from nn_meter.backends.pytorch import layers, movement, numbers
@@ -76,7 +78,7 @@ class PyTorchPrepared(Closing):
         ]
         calls: list[Call] = []
         torch.set_num_threads(self._threads)
-        with torch.inference_mode():
+        with treated(FLUSH), torch.inference_mode():
             for operator in pytorch.calls(graph):
                 call = self._made(operator, graph)
                 self._try(call, graph)
@@ -90,7 +92,7 @@ class PyTorchPrepared(Closing):
         go, calls = self._go, self.calls
         self._torch.set_num_threads(self._threads)
         latencies_ms = []
-        with self._torch.inference_mode():
+        with treated(FLUSH), self._torch.inference_mode():
             for _ in range(repeats):
                 start_ns = perf_counter_ns()
                 for call in calls:
@@ -102,7 +104,7 @@ class PyTorchPrepared(Closing):
         """The time of each call in each of ``repeats`` runs."""
         self._torch.set_num_threads(self._threads)
         taken_ms: list[list[float]] = [[] for _ in self.calls]
-        with self._torch.inference_mode():
+        with treated(FLUSH), self._torch.inference_mode():
             for _ in range(repeats):
                 for call, taken in zip(self.calls, taken_ms, strict=True):
                     start_ns = perf_counter_ns()

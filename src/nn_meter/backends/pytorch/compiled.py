@@ -12,6 +12,7 @@ from typing import Any
 from warnings import catch_warnings, simplefilter
 
 from nn_meter.backends.base import Model
+from nn_meter.backends.denormals import FLUSH, treated
 from nn_meter.backends.in_process import InProcess, both_forms
 from nn_meter.backends.pytorch import PyTorchEager, PyTorchPrepared
 from nn_meter.backends.pytorch.module import as_module
@@ -66,7 +67,7 @@ class CompiledPrepared(Closing):
         """Milliseconds of each of ``repeats`` runs."""
         self._torch.set_num_threads(self._threads)
         latencies_ms = []
-        with self._torch.no_grad():
+        with treated(FLUSH), self._torch.no_grad():
             for _ in range(repeats):
                 start_ns = perf_counter_ns()
                 self._module(*self._inputs)
