@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import cached_property
 
 
 class Names:
@@ -10,9 +11,13 @@ class Names:
     ``reserved`` only who owns them gets."""
 
     def __init__(self, reserved: Collection[str] = ()) -> None:
-        self._reserved = reserved
-        self._taken: set[str] = set()
+        self._given = reserved
+        self._taken: dict[str, None] = {}  # whose latest lie close together, unlike a set's
         self._counts: dict[str, int] = {}
+
+    @cached_property
+    def _reserved(self) -> Collection[str]:
+        return frozenset(self._given)
 
     def unique(self, name: str, own: str = "") -> str:
         """``name``, or with a number behind it where it is taken, or reserved and not ``own``: the first of equal names
@@ -24,5 +29,5 @@ class Names:
             found = f"{name}_{count}"
         if count:
             self._counts[name] = count
-        self._taken.add(found)
+        self._taken[found] = None
         return found

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
@@ -131,55 +132,56 @@ def verify(graph: Graph) -> Graph:
         GraphError: two nodes of one name, a tensor that two nodes compute, a tensor without an entry, a
             negative dimension, a value that does not fit its shape, or a cycle; names the node or tensor.
     """
-    names: set[str] = set()
-    computed: set[str] = set()
+    nodes, tensors = graph.nodes, graph.tensors
+    if len({node.name: None for node in nodes}) < len(nodes):
+        name = _several(node.name for node in nodes)
+        raise GraphError(f"{graph.name}: two nodes are named {name!r}; names must be unique")
+    computed: dict[str, Node] = {}  # what was put in lately lies close together, unlike in a set
     early: dict[str, Node] = {}  # what is read before a node of the list computes it, if one does
-    for node in graph.nodes:  # once: what lies far apart costs more to come back to than to look at
-        if node.name in names:
-            raise GraphError(f"{graph.name}: two nodes are named {node.name!r}; names must be unique")
-        names.add(node.name)
+    count = 0
+    for node in nodes:
         for name in node.inputs:
-            if name and name not in computed:
-                if name not in graph.tensors:
-                    raise GraphError(
-                        f"{graph.name}: node {node.name!r} ({node.op_type}) reads {name!r}, which has no shape"
-                    )
+            if name not in computed and name:
                 early.setdefault(name, node)
         for out in node.outputs:
-            if not out:
-                continue
-            if out in computed:
-                first = next(each.name for each in graph.nodes if out in each.outputs)
-                raise GraphError(
-                    f"{graph.name}: tensor {out!r} is computed by {first!r} and by {node.name!r}"
-                )
-            if out not in graph.tensors:
-                raise GraphError(
-                    f"{graph.name}: node {node.name!r} ({node.op_type}) computes {out!r}, which has no shape"
-                )
-            computed.add(out)
-    for tensor in graph.tensors.values():
-        if tensor.shape and min(tensor.shape) < 0:
-            raise GraphError(
-                f"{graph.name}: tensor {tensor.name!r} has the shape {tensor.shape}; give the input shapes"
-            )
+            if out:
+                computed[out] = node
+                count += 1
+    if len(computed) < count:
+        out = _several(out for node in nodes for out in node.outputs if out)
+        first, other, *_ = (node.name for node in nodes for each in node.outputs if each == out)
+        raise GraphError(f"{graph.name}: tensor {out!r} is computed by {first!r} and by {other!r}")
+    for names, does in ((early, "reads"), (computed, "computes")):
+        if not names.keys() <= tensors.keys():
+            name, node = next((name, node) for name, node in names.items() if name not in tensors)
+            raise GraphError(f"{graph.name}: node {node.name!r} ({node.op_type}) {does} {name!r}, which has no shape")
+    shapes = {tensor.shape for tensor in tensors.values()}
+    if any(min(shape) < 0 for shape in shapes if shape):
+        tensor = next(each for each in tensors.values() if each.shape and min(each.shape) < 0)
+        raise GraphError(f"{graph.name}: tensor {tensor.name!r} has the shape {tensor.shape}; give the input shapes")
+    for tensor in tensors.values():
         if tensor.value is not None and len(tensor.value) != tensor.size:
             raise GraphError(
                 f"{graph.name}: tensor {tensor.name!r} holds {len(tensor.value)} values, its shape {tensor.size}"
             )
     for name in (*graph.inputs, *graph.outputs):
-        if name not in graph.tensors:
+        if name not in tensors:
             raise GraphError(f"{graph.name}: the graph's input or output {name!r} is not among its tensors")
     given = frozenset(graph.inputs)
     for name, node in early.items():
-        if name not in computed and not graph.tensors[name].const and name not in given:
+        if name not in computed and not tensors[name].const and name not in given:
             raise GraphError(f"{graph.name}: node {node.name!r} reads {name!r}, which nothing computes")
-    if not computed.isdisjoint(early):
+    if not computed.keys().isdisjoint(early):
         producer = {out: index for index, node in enumerate(graph.nodes) for out in node.outputs if out}
         _, stuck = execution_order([{producer[n] for n in node.inputs if n in producer} for node in graph.nodes])
         if stuck is not None:
             raise GraphError(f"{graph.name}: the graph has a cycle through or before node {graph.nodes[stuck].name!r}")
     return graph
+
+
+def _several(names: Iterable[str]) -> str:
+    """The first of those that are there more than once."""
+    return next(name for name, count in Counter(names).items() if count > 1)
 
 
 def execution_order(sources: Sequence[Collection[int]]) -> tuple[list[int], int | None]:

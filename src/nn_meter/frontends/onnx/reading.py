@@ -67,7 +67,7 @@ class Reading:
         self._asked = asked
         self._unused = {*asked.values, *asked.counts}
         self._nodes: list[Node] = []
-        self.unique = Names({node.name for node in raw.nodes if node.name}).unique
+        self.unique = Names([node.name for node in raw.nodes if node.name]).unique
         self._kept = self._inlined = self._letters = 0
         self._sizes: dict[int, int] = {}
         self._stated: dict[str, wire.RawValue] | None = None
@@ -192,17 +192,18 @@ class Reading:
         computed: dict[str, None] = {}
         early: dict[str, wire.RawNode] = {}  # what is read before a node of the list computes it, if one does
         for node in nodes:
-            for read in self._reads(node):
-                if read and read not in computed:
+            for read in self._reads(node) if node.attrs else node.inputs:
+                if read not in computed and read:
                     early.setdefault(read, node)
             for out in node.outputs:
                 if out in computed:
                     raise self._twice(out)
                 if out:
                     computed[out] = None
-        for out, name in zip(computed, scope.all((*computed,)), strict=True):
-            if name in self.tensors or name in self.sequences:
-                raise self._twice(out)
+        names = scope.all((*computed,)) if scope.names else computed.keys()
+        for known in (self.tensors, self.sequences):
+            if not known.keys().isdisjoint(names):
+                raise self._twice(next(out for out, name in zip(computed, names, strict=True) if name in known))
         for (read, node), name in zip(early.items(), scope.all((*early,)), strict=True):
             if name not in self.tensors and read not in computed and name and name not in self.sequences:
                 raise GraphError(
