@@ -176,15 +176,16 @@ class Predictor:
         **options: Any,
     ) -> Prediction:
         """The same answer with its kernels, what each rests on, and why neighbours did not fuse."""
-        subject = self._subject(model, model_type, _stated(input_shape), apply_nni, options)
-        with uncollected(), fitting(_is_ir(model, model_type)):
-            found = self._terms.explain(subject, _title(model, subject))
-        if not isinstance(subject, Graph):
-            return found
-        inputs = tuple(subject.tensors[name] for name in subject.inputs)
-        past, source = options.get("past"), spelled(model, _kind(model, model_type))
-        size = model_size(subject)
-        return replace(found, past=past, assumed=subject.assumed, inputs=inputs, size=size, source=source)
+        with uncollected():
+            subject = self._subject(model, model_type, _stated(input_shape), apply_nni, options)
+            with fitting(_is_ir(model, model_type)):
+                found = self._terms.explain(subject, _title(model, subject))
+            if not isinstance(subject, Graph):
+                return found
+            inputs = tuple(subject.tensors[name] for name in subject.inputs)
+            past, source = options.get("past"), spelled(model, _kind(model, model_type))
+            size = model_size(subject)
+            return replace(found, past=past, assumed=subject.assumed, inputs=inputs, size=size, source=source)
 
     def _subject(
         self,

@@ -42,15 +42,13 @@ class ModelSize:
 
 def model_size(graph: Graph) -> ModelSize:
     """The size of ``graph``."""
-    read = {name for node in graph.nodes for name in node.inputs if name}
-    weights = [
-        tensor
-        for name, tensor in graph.tensors.items()
-        if tensor.const and name in read and name not in graph.producer and tensor.dtype not in _SHAPE_DTYPES
-    ]
+    constants = {name for name, tensor in graph.tensors.items() if tensor.const and tensor.dtype not in _SHAPE_DTYPES}
+    read = {name for node in graph.nodes for name in node.inputs if name in constants} if constants else set()
+    read.difference_update(name for node in graph.nodes if read for name in node.outputs)
+    weights = [graph.tensors[name] for name in read]
     return ModelSize(
         sum(tensor.size for tensor in weights),
-        sum(multiply_adds(graph, node) for node in graph.nodes),
+        sum(multiply_adds(graph, node) for node in graph.nodes if node.op_type in _MULTIPLY_ADDS),
         sum(map(tensor_bytes, weights)),
         _peak_bytes(graph),
     )
@@ -118,29 +116,47 @@ _MULTIPLY_ADDS: Mapping[str, Callable[[Graph, Node], int]] = MappingProxyType(
 
 
 def _peak_bytes(graph: Graph) -> int:
-    place: dict[str, str] = {}
-    last: dict[str, int] = {}
+    """In one walk over the nodes: what lies far apart costs more to come back to than to look at."""
     end = len(graph.nodes)
-    for index, node in enumerate(graph.nodes):
-        viewed = place.get(node.inputs[0], node.inputs[0]) if node.inputs and node.op_type in _VIEWS else ""
-        for name in node.inputs:
-            last[place.get(name, name)] = index
-        for name in node.outputs:
-            place[name] = viewed or name
-            last[place[name]] = max(index, last.get(place[name], index))
-    last |= {place.get(name, name): end for name in graph.outputs}
-    freed = [0] * (end + 1)  # bytes by the node behind which they are given up
-    now = 0
+    places: dict[str, int] = {}  # one for each value, but for views that of what they look at
+    sizes: list[int] = []  # of places; 0 of what takes none beside the weights
+    last: list[int] = []  # of places, the node that reads them last
+    made, freed = [0] * (end + 1), [0] * (end + 1)  # bytes by nodes
+
+    def placed(name: str, size: int, until: int) -> int:
+        sizes.append(size)
+        last.append(until)
+        return places.setdefault(name, len(sizes) - 1)
+
     for name in dict.fromkeys(graph.inputs):
-        now += tensor_bytes(graph.tensors[name])
-        freed[last.get(name, end)] += tensor_bytes(graph.tensors[name])
-    peak = now
+        placed(name, tensor_bytes(graph.tensors[name]), end)
+    now = peak = sum(sizes)
     for index, node in enumerate(graph.nodes):
-        for name in node.outputs:
-            if name and place[name] == name and not graph.tensors[name].const:
-                size = tensor_bytes(graph.tensors[name])
-                now += size
-                freed[last[name]] += size
+        for name in node.inputs:
+            place = places.get(name)
+            if place is None:
+                placed(name, 0, index)
+            else:
+                last[place] = index
+        viewed = node.inputs[0] if node.inputs and node.op_type in _VIEWS else ""
+        for name in filter(None, node.outputs):
+            if viewed:
+                places[name] = places[viewed]
+            elif not (tensor := graph.tensors[name]).const:
+                size = tensor_bytes(tensor)
+                made[index] += size
+                place = places.get(name)
+                if place is None:
+                    placed(name, size, index)
+                else:  # read before, in a graph whose nodes stand in another order than they run in
+                    sizes[place], last[place] = size, index
+    for name in graph.outputs:
+        if name in places:
+            last[places[name]] = end
+    for size, until in zip(sizes, last, strict=True):
+        freed[until] += size
+    for index in range(end):
+        now += made[index]
         peak = max(peak, now)
         now -= freed[index]
     return peak
