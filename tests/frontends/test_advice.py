@@ -15,6 +15,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from nn_meter import load_latency_predictor
 from nn_meter.cli.main import main
 from nn_meter.errors import NnMeterError
 from nn_meter.frontends.onnx import read
@@ -151,18 +152,24 @@ def test_a_shape_that_has_to_be_stated_in_the_file_can_be(tmp_path: Path) -> Non
     assert read(proto).tensors["y"].shape == (1, 4)
 
 
-def test_dimensions_that_a_file_leaves_free_are_told_and_can_be_fixed(tmp_path: Path) -> None:
-    """Where shapes are computed of them, a runtime that opens the file as it is has more to do."""
+@pytest.mark.parametrize("batch", ["batch", None])
+def test_dimensions_that_a_file_leaves_free_are_told_and_can_be_fixed(tmp_path: Path, batch: str | None) -> None:
+    """By their names where they have any, else those of an input together."""
     nodes = [node("Shape", ["x"], ["s"]), node("Reshape", ["x", "s"], ["r"]), node("Relu", ["r"], ["y"])]
-    graph = helper.make_graph(nodes, "g", [value("x", FLOAT, ("batch", 3, "width"))], [value("y", FLOAT, None)])
+    graph = helper.make_graph(nodes, "g", [value("x", FLOAT, (batch, 3, "width"))], [value("y", FLOAT, None)])
     free, fixed = tmp_path / "free.onnx", tmp_path / "fixed.onnx"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), free)
-    (told,) = [note for note in read(free, input_shapes={"x": (2, 3, 8)}).notes if "leaves dimensions free" in note]
-    assert "(batch, width)" in told
-    _, module, *advised = told[told.index("python -m") :].removesuffix(" fixes one").split()[1:]
-    for name, size in (("batch", "2"), ("width", "8")):
-        source = fixed if fixed.exists() else free
-        filled = {"NAME": name, "SIZE": size, "FILE": str(source), "FIXED": str(fixed)}
+    told = _of_free_dimensions(free)
+    assert f"({batch or 'unnamed'}, width)" in told
+    _, module, *advised = re.sub(" fixes .*", "", told[told.index("python -m") :]).split()[1:]
+    asked = [{"NAME": "batch", "SIZE": "2"}, {"NAME": "width", "SIZE": "8"}]
+    for words in asked if batch else [{"NAME": "x", "SIZES": "2,3,8"}]:
+        filled = words | {"FILE": str(fixed if fixed.exists() else free), "FIXED": str(fixed)}
         command = [sys.executable, "-m", module, *(filled.get(word, word) for word in advised)]
         subprocess.run(command, check=True, capture_output=True)
-    assert not [note for note in read(fixed).notes if "free" in note]
+    assert not _of_free_dimensions(fixed)
+
+
+def _of_free_dimensions(path: Path) -> str:
+    notes = load_latency_predictor().explain(str(path), input_shapes={"x": (2, 3, 8)}).notes
+    return "".join(note for note in notes if "leaves dimensions free" in note)

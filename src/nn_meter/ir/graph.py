@@ -75,7 +75,9 @@ class Graph:
 
     ``inputs`` are the tensors that the caller provides at inference; weights are not among them. ``notes``
     say in words what reading the model had to assume; ``assumed`` what it
-    assumed of the data, and how to state it otherwise.
+    assumed of the data, and how to state it otherwise. Where the file leaves sizes of inputs to each inference,
+    ``stated`` are the dimensions that it states of these and of what else, each a size, a name or ``""``:
+    ``Tensor.shape`` knows them all, a runtime that opens the file as it is does not.
     """
 
     name: str
@@ -85,12 +87,20 @@ class Graph:
     outputs: tuple[str, ...]
     notes: tuple[str, ...] = ()
     assumed: tuple[str, ...] = ()
+    stated: Mapping[str, tuple[int | str, ...]] = field(default_factory=lambda: MappingProxyType({}))
 
     def __reduce__(self) -> tuple[Any, ...]:
         # rows of plain values: a third of the time that an object for each takes
         nodes = [(n.name, n.op_type, n.inputs, n.outputs, dict(n.attrs), n.domain, n.origin) for n in self.nodes]
         tensors = [(name, t.name, t.shape, t.dtype, t.const, t.value) for name, t in self.tensors.items()]
-        return _restored, (self.name, nodes, tensors, self.inputs, self.outputs, self.notes, self.assumed)
+        plain = self.inputs, self.outputs, self.notes, self.assumed, dict(self.stated)
+        return _restored, (self.name, nodes, tensors, *plain)
+
+    @property
+    def free(self) -> tuple[str, ...]:
+        """Names of the dimensions of inputs that the file leaves free, each once; ``""`` for those without one."""
+        dims = (dim for name in self.inputs for dim in self.stated.get(name, ()))
+        return tuple(dict.fromkeys([dim for dim in dims if isinstance(dim, str)]))
 
     @cached_property
     def producer(self) -> Mapping[str, Node]:

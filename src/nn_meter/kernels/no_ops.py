@@ -33,7 +33,7 @@ def eliminate_no_ops(
             work.bypass(op, f"{op.op_type} is not executed at inference")
         elif op.op_type == "Cast" and work.tensors[source].dtype == work.tensors[out].dtype:
             work.bypass(op, "a cast to its own type")
-        elif op.op_type in _UNCHANGED and len(_data(work, op)) == 1:
+        elif op.op_type in _UNCHANGED and _data(work, op) == [source]:
             same = work.shape(source) == work.shape(out)
             if op.op_type == "Transpose":
                 same = same and op.attrs.get("perm") == tuple(range(len(work.shape(out))))

@@ -85,9 +85,14 @@ _Readers = tuple[Op, int] | dict[Op, list[int]]
 """Who reads a tensor, with the places where; as a tuple the usual one that reads it once, which takes a third."""
 
 
+Dims = tuple[int | str | None, ...]
+"""A shape as a runtime knows it: a size, a name for one that it does not know, or nothing."""
+
+
 class Work:
     """Operators with their tensors; knows who computes and who reads each tensor. ``folded`` are operators whose
-    result is known before inference, by tensor."""
+    result is known before inference, by tensor; ``dims`` the shapes of which the runtime does not know all sizes, where
+    the file leaves some free: ``stated`` is what it says of shapes then."""
 
     KNOWN = "its result is known before inference"
 
@@ -99,6 +104,8 @@ class Work:
         for number, name in enumerate(graph.outputs):
             self.outputs.setdefault(name, []).append(number)
         self.inputs = frozenset(graph.inputs)
+        self.stated = graph.stated
+        self.dims: dict[str, Dims] = {}
         self.free: list[tuple[str, str, str]] = []
         self.refusals: list[Refusal] = []
         self.folded: dict[str, Op] = {}
@@ -236,6 +243,19 @@ class Work:
         """Shape of a tensor; empty where it is left out."""
         return self.tensors[name].shape if name else ()
 
+    def known(self, name: str) -> bool:
+        """Whether the runtime knows all sizes of a tensor before inference."""
+        return name not in self.dims
+
+    def alike(self, first: str, second: str) -> bool:
+        """Whether the runtime knows before inference that two tensors are of one shape."""
+        dims = self.told(first)
+        return None not in dims and dims == self.told(second)
+
+    def told(self, name: str) -> Dims:
+        """What the runtime knows of a shape before inference."""
+        return self.dims[name] if name in self.dims else self.shape(name)
+
     def const(self, name: str) -> bool:
         """Whether a tensor is constant."""
         return bool(name) and self.tensors[name].const
@@ -258,11 +278,14 @@ class Work:
         """Whether a tensor is a constant of one element."""
         return self.const(name) and self.tensors[name].size == 1
 
-    def fresh(self, stem: str, shape: Sequence[int], like: str) -> str:
-        """A new tensor with the element type of ``like``."""
+    def fresh(self, stem: str, shape: Sequence[int], like: str, told: Dims = ()) -> str:
+        """A new tensor with the element type of ``like``; where not all is known of that one's shape, only what is
+        ``told`` is of this one's."""
         self._names += 1
         name = f"{stem}#{self._names}"
         self.tensors[name] = Tensor(name, tuple(shape), self.tensors[like].dtype)
+        if like in self.dims:
+            self.dims[name] = told or (None,) * len(shape)
         return name
 
     def integers(self, stem: str, values: Sequence[int]) -> str:
@@ -272,14 +295,34 @@ class Work:
         self.tensors[name] = Tensor(name, (len(values),), "int64", True, tuple(values))
         return name
 
-    def revive(self, op: Op) -> None:
-        """Execute a folded operator after all."""
-        for out in op.outputs:
-            if out:
+    def revive(self, ops: Collection[Op]) -> None:
+        """Execute folded operators after all."""
+        members = {member for op in ops for member in op.members}
+        self.free = [entry for entry in self.free if entry[0] not in members]
+        for op in ops:
+            for out in filter(None, op.outputs):
                 del self.folded[out]
                 self.tensors[out] = replace(self.tensors[out], const=False)
-        self.free = [entry for entry in self.free if entry[0] not in op.members]
-        self._put(op, op.place)
+            self._put(op, op.place)
+
+    def fold(self, op: Op, results: Iterable[Tensor]) -> None:
+        """Take out an operator whose ``results`` are known before inference."""
+        self.remove(op)
+        self.free += [(member, op.op_type, self.KNOWN) for member in op.members]
+        for each in results:
+            self.tensors[each.name], self.folded[each.name] = each, op
+            self.dims.pop(each.name, None)
+
+    def drop(self, name: str) -> None:
+        """Take out what computes a tensor that nothing reads any longer, and what leads to that alone."""
+        left = [name]
+        while left:
+            name = left.pop()
+            op = self.producer.get(name)
+            if op is not None and not any(self.readers(o) or o in self.outputs for o in op.outputs):
+                self.remove(op)
+                self.free += [(member, op.op_type, "nothing reads its result") for member in op.members]
+                left += filter(None, op.inputs)
 
     def constant(self, name: str) -> None:
         """Say that a new tensor is constant."""

@@ -98,6 +98,7 @@ class Runtime:
         few: element types that only these of its operators take; it refuses a model that has others of them.
         by_data: names of kernels' categories, operators above all, by themselves or behind their column's, whose time
             follows from the values by more than a factor of two, and how: none of them is *predicted*.
+        free: what becomes of sizes that a file leaves to each inference.
     """
 
     name: str
@@ -113,6 +114,7 @@ class Runtime:
     laid: Callable[[Work, Collection[str]], None] = lambda work, idle: None
     few: Mapping[str, frozenset[str]] = field(default_factory=lambda: MappingProxyType({}))
     by_data: Mapping[str, str] = field(default_factory=lambda: BY_DATA)
+    free: str = "it is answered for as if they were fixed before the runtime compiles it"
 
     def passes_of(self, version: str = "") -> tuple[Pass, ...]:
         """The passes that a version runs; an empty or unreadable one stands for the newest."""

@@ -14,6 +14,10 @@ from nn_meter.runtimes import find
 from nn_meter.runtimes.base import Runtime
 from nn_meter.runtimes.cores import LAYOUT
 
+_FIX = "python -m onnxruntime.tools.make_dynamic_shape_fixed"
+_FIX_NAME = f"; {_FIX} --dim_param NAME --dim_value SIZE FILE FIXED fixes one"
+_FIX_INPUT = f"; {_FIX} --input_name NAME --input_shape SIZES FILE FIXED fixes those of an input"
+
 
 def fuse(
     graph: Graph,
@@ -44,7 +48,16 @@ def fuse(
     kernels += [
         Kernel("free", FreeConfig(op_type), (node,), op_type, reason) for node, op_type, reason in work.free
     ]
-    return Partition(graph.name, tuple(kernels), unfused, graph.notes)
+    return Partition(graph.name, tuple(kernels), unfused, (*graph.notes, *_of_free(graph, runtime)))
+
+
+def _of_free(graph: Graph, runtime: Runtime) -> Iterator[str]:
+    """What the runtime does about sizes that the file leaves free, where shapes follow from them."""
+    names = graph.free
+    if names and any(node.op_type == "Shape" for node in graph.nodes):
+        yield f"the file leaves dimensions free ({', '.join(name or 'unnamed' for name in names)}): {runtime.free}" + (
+            _FIX_INPUT if "" in names else _FIX_NAME
+        )
 
 
 def charged(

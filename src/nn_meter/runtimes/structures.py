@@ -48,7 +48,7 @@ class Structures(Generic[Item]):
     each width of its own."""
 
     _NODES = 5_000
-    """Larger graphs come one at a time: their structure is not looked at."""
+    """Larger graphs come one at a time, and so do files that leave sizes free: their structure is not looked at."""
 
     def __init__(self, charged: Callable[[Graph], Charged], item: Callable[[str, KernelConfig], Item]) -> None:
         self._charged, self._made = charged, _Made(item)
@@ -57,7 +57,7 @@ class Structures(Generic[Item]):
 
     def items(self, graph: Graph) -> list[Item]:
         """The items of what ``charged`` answers; a structure that comes again is not fused again."""
-        found = self._found(graph) if len(graph.nodes) <= self._NODES else None
+        found = self._found(graph) if len(graph.nodes) <= self._NODES and not graph.stated else None
         return [self._made.item(*each) for each in self._charged(graph)] if found is None else found
 
     def _found(self, graph: Graph) -> list[Item] | None:

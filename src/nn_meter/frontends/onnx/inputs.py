@@ -92,10 +92,9 @@ class Inputs:
         return tuple(found)
 
     @property
-    def free(self) -> tuple[str, ...]:
-        """Names of the dimensions that the file leaves free, each once; those without one are ``unnamed``."""
-        dims = (dim for value in self._values for dim in value.dims or ())
-        return tuple(dict.fromkeys([dim or "unnamed" for dim in dims if isinstance(dim, str)]))
+    def free(self) -> bool:
+        """Whether the file leaves a dimension free."""
+        return any(isinstance(dim, str) for value in self._values for dim in value.dims or ())
 
     def filled(self, dims: Sequence[int | str]) -> tuple[int, ...] | None:
         """``dims`` with what the inputs say of symbols and of an unnamed batch."""

@@ -28,12 +28,6 @@ _FLATTENING = frozenset(("Softmax", "LogSoftmax", "Hardmax"))
 
 _LARGEST = DIMENSION.most
 
-_FREE = (
-    "the file leaves dimensions free ({}), and is answered for as if they were fixed: while they are free, a runtime "
-    "computes shapes in each inference, and fuses less where it does not know them; "
-    "python -m onnxruntime.tools.make_dynamic_shape_fixed --dim_param NAME --dim_value SIZE FILE FIXED fixes one"
-)
-
 _ADDED = wire.RawNode("", "", "", (), (), {})
 
 Functions = Mapping[tuple[str, str], wire.RawFunction]
@@ -88,8 +82,6 @@ class Reading:
             self.tensors[tensor.name] = tensor
         inputs = self._inputs.tensors()
         self.notes += self._inputs.notes
-        if (free := self._inputs.free) and any(node.op_type == "Shape" for node in raw.nodes):
-            self.notes.append(_FREE.format(", ".join(free)))
         for tensor in inputs:
             self.tensors[tensor.name] = self._valued(tensor)
         if self._functions:
@@ -111,6 +103,7 @@ class Reading:
                     tuple(each for out in outputs for each in self.sequences.get(out, (out,))),
                     tuple(dict.fromkeys(self.notes)),
                     tuple(dict.fromkeys(self.assumed)),
+                    MappingProxyType(self._stated_dims() if self._inputs.free else {}),
                 )
             )
         except GraphError as error:
@@ -468,12 +461,19 @@ class Reading:
 
     # Shapes that the file states
 
+    def _stated_dims(self) -> dict[str, tuple[int | str, ...]]:
+        values = (*self._all_stated().values(), *self._raw.inputs)
+        return {value.name: tuple(value.dims) for value in values if value.dims}
+
     def _stated_value(self, out: str) -> wire.RawValue | None:
-        """What ``value_info`` or the outputs state of a tensor."""
+        return self._all_stated().get(out)
+
+    def _all_stated(self) -> Mapping[str, wire.RawValue]:
+        """What ``value_info`` and the outputs state of tensors."""
         if self._stated is None:
             values = [self._value(span) for span in self._raw.stated] + self._raw.outputs
             self._stated = {value.name: value for value in values}
-        return self._stated.get(out)
+        return self._stated
 
     def _stated_outputs(self, node: Node) -> tuple[Tensor, ...]:
         found = []

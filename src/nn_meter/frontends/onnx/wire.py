@@ -173,6 +173,7 @@ class GraphReader:
         self._external = external
         self._attributes: dict[bytes, tuple[str, AttrValue]] = {}
         self._texts: dict[str, str] = {}  # each once: what looks for a name finds the very object
+        self._types: dict[bytes, tuple[str, tuple[int | str, ...] | None, bool]] = {}  # layers come again and again
 
     def graph(self, span: Span) -> RawGraph:
         """The graph at ``span``."""
@@ -226,11 +227,17 @@ class GraphReader:
             if tag == 0x0A:
                 value.name = buffer[a:b].decode()
             elif tag == 0x12:
-                for kind, start, stop in fields(buffer, a, b):
-                    if kind == 0x0A:
-                        self._tensor_type(value, start, stop)
-                    elif kind == 0x22:
-                        value.is_sequence = True
+                text = bytes(buffer[a:b])
+                known = self._types.get(text)
+                if known is None:
+                    for kind, start, stop in fields(buffer, a, b):
+                        if kind == 0x0A:
+                            self._tensor_type(value, start, stop)
+                        elif kind == 0x22:
+                            value.is_sequence = True
+                    self._types[text] = value.dtype, value.dims, value.is_sequence
+                else:
+                    value.dtype, value.dims, value.is_sequence = known
         return value
 
     def _tensor_type(self, value: RawValue, at: int, stop: int) -> None:

@@ -13,6 +13,14 @@ from nn_meter.runtimes.onnxruntime.functions import expand
 _FIRST = ("Conv", "MaxPool", "AveragePool", "GlobalMaxPool", "GlobalAveragePool")
 """Operators that bring blocks into a graph; the others go on with those that are there."""
 
+_Side = tuple[str, int, int]
+"""Where a size comes from: the axis of a tensor, and how often it was halved since."""
+
+_WINDOW = (("strides", 1), ("pads", 0), ("dilations", 1))
+"""Attributes of a window, with what one is that is left out."""
+
+_SAME = ("SAME_UPPER", "SAME_LOWER")
+
 _FLOAT = 1e-7
 """A sixth as a number of single precision has it lies nearer to one."""
 
@@ -32,6 +40,7 @@ class _Blocks:
         self.block = options.rules.block
         self.twin: dict[str, str] = {}  # plain tensor to its blocked one, where an operator makes it
         self.uses: dict[str, int] = {}  # readers that the plain tensor had at first
+        self.sides: dict[str, tuple[_Side, ...]] = {}  # of a plain tensor that is blocked
         self.channels: dict[str, int] = {}
         self.read_as: dict[
             tuple[str, bool], str
@@ -71,6 +80,7 @@ class _Blocks:
         self.uses[out] = len(work.readers(out)) + len(work.outputs.get(out, ()))
         self.twin[out] = work.fresh("blocked", shape, out)
         attrs, fused = kind.attrs, kind.fused
+        self.sides[out] = self._sides(kind, out)
         new = work.fuse(ops, str(changes.get("op_type", kind.op_type)), inputs, [self.twin[out]], attrs)
         new.fused = fused
         new.layout = str(changes.get("layout", "nchwc"))
@@ -162,6 +172,7 @@ class _Blocks:
                 other = self.twin[op.inputs[1 - i]]
                 fused = self.make([maker, op], [*maker.inputs, other], op.outputs[0], layout=maker.layout)
                 fused.fused = ("sum",)
+                self.sides[op.outputs[0]] = self.sides[name]
                 del self.twin[name]
                 return
         self.make([op], [self.twin[i] for i in op.inputs], op.outputs[0])
@@ -184,6 +195,7 @@ class _Blocks:
         shape[1] = self.padded(shape[1])
         self.uses[out] = len(work.readers(out)) + len(work.outputs.get(out, ()))
         self.twin[out] = work.fresh("blocked", shape, out)
+        self.sides[out] = tuple((out, axis, 0) for axis in range(4))
         work.add(Op("Reshape", [summed], [self.twin[out]], {}), behind=made)
 
     def _split(self, name: str) -> list[int]:
@@ -231,8 +243,42 @@ class _Blocks:
     def _all_blocked(self, op: Op, alike: bool = True) -> bool:
         if not all(i in self.twin for i in op.inputs):
             return False
-        shapes = [self.work.shape(i) for i in op.inputs]
-        return not alike or shapes.count(shapes[0]) == len(shapes)
+        first = op.inputs[0]
+        return not alike or all(self._alike(first, name) for name in op.inputs[1:])
+
+    def _alike(self, first: str, second: str) -> bool:
+        """Whether two shapes are known to be the same: what is not known as a number comes from the same sizes."""
+        work = self.work
+        if not work.dims:
+            return work.shape(first) == work.shape(second)
+        told = [work.told(first), work.told(second)]
+        if len(told[0]) != 4 or len(told[1]) != 4:
+            return told[0] == told[1] and None not in told[0]
+        return all(
+            self.sides[first][axis] == self.sides[second][axis] or (a == b and a is not None)
+            for axis, (a, b) in enumerate(zip(*told, strict=True))
+        )
+
+    def _sides(self, op: Op, out: str) -> tuple[_Side, ...]:
+        """Where the sizes of ``out`` come from, which ``op`` makes of its first input; each from itself where that is
+        not followed."""
+        own = tuple((out, axis, 0) for axis in range(4))
+        given = self.sides.get(op.inputs[0]) if self.work.dims else None
+        if given is None or op.op_type in ("Resize", "Upsample"):
+            return own
+        if op.op_type not in _FIRST:
+            return given
+        if op.op_type.startswith("Global"):
+            return (given[0], *own[1:])
+        kernel = op.attrs.get("kernel_shape", self.work.shape(op.inputs[1])[2:] if op.op_type == "Conv" else ())
+        strides, pads, dilations = (_whole(op.attrs.get(key, (each,) * 4)) for key, each in _WINDOW)
+        found = [given[0], own[1]]
+        for i, size in enumerate(_whole(kernel)):
+            origin, axis, halved = given[2 + i]
+            same = pads[i] + pads[i + 2] + 1 == size or op.attrs.get("auto_pad", "NOTSET") in _SAME
+            goes_on = dilations[i] == 1 and same and strides[i] < 3
+            found.append((origin, axis, halved + strides[i] - 1) if goes_on else own[2 + i])
+        return tuple(found)
 
     def concat(self, op: Op) -> None:
         if op.attrs.get("axis") in (1, -3) and all(
@@ -281,6 +327,7 @@ class _Blocks:
         before = maker.fused
         fused = self.make([maker, *ops], maker.inputs, ops[-1].outputs[0], layout=maker.layout)
         fused.fused = (*before, ACTIVATIONS[activation])
+        self.sides[ops[-1].outputs[0]] = self.sides[between[0]]
         for name in between:
             del self.twin[name]
 
@@ -303,6 +350,10 @@ class _Blocks:
                 work.remove(op)
                 if reorder is not None:
                     reorder.nested = reorder.nested, op.nested
+
+
+def _whole(attr: Attr) -> tuple[int, ...]:
+    return tuple(map(int, attr)) if isinstance(attr, tuple) else ()
 
 
 def _resized(op: Op) -> bool:

@@ -139,7 +139,7 @@ def fuse_conv_add(work: Work, options: Options) -> None:
         if options.denies(work, op, after):
             continue
         other = next((i for i in after.inputs if i != op.outputs[0]), "")
-        if not other or work.shape(other) != work.shape(op.outputs[0]) or work.const(other):
+        if not other or not work.alike(other, op.outputs[0]) or work.const(other):
             continue
         fused = work.fuse((op, after), "Conv", [*op.inputs, other], after.outputs, op.attrs)
         fused.fused = ("sum",)

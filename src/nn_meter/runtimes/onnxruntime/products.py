@@ -41,7 +41,7 @@ def with_bias(work: Work, op: Op, after: Op, kept: Set[str] = frozenset()) -> Op
     if len(work.shape(a)) == 2:
         fits = work.shape(bias) in ((n,), (1, n), (work.shape(a)[0], 1), work.shape(op.outputs[0]))
         return work.fuse((op, after), "Gemm", [a, b, bias], after.outputs) if fits else None
-    if work.shape(bias) != (n,) or after.outputs[0] in kept:
+    if work.shape(bias) != (n,) or after.outputs[0] in kept or not work.known(a):
         return None
     rows = prod(work.shape(a)[:-1])
     flat = work.fresh("flat", (rows, work.shape(a)[-1]), a)
@@ -97,7 +97,8 @@ def fuse_matmul_scale(work: Work, options: Options) -> None:
 
 def fuse_matmul_transpose(work: Work, options: Options) -> None:
     """A Transpose of the last two axes before a MatMul becomes its ``transA`` or ``transB``, one that brings the batch
-    from between rows and columns to the front its ``transBatchA`` or ``transBatchB``, one that does both both."""
+    from between rows and columns to the front its ``transBatchA`` or ``transBatchB`` (where the other side has a batch,
+    too), one that does both both."""
     for op in work.ops("MatMul", "FusedMatMul"):
         for position, side in ((0, "A"), (1, "B")):
             before = work.made_by(op.inputs[position], "Transpose")
@@ -111,7 +112,7 @@ def fuse_matmul_transpose(work: Work, options: Options) -> None:
                 (*range(rank - 2), rank - 1, rank - 2): {f"trans{side}": 1},  # of a matrix this alone
             }
             turn = turns.get(tuple(perm))
-            if turn is None:
+            if turn is None or (f"transBatch{side}" in turn and len(work.shape(op.inputs[1 - position])) != rank):
                 continue
             inputs = list(op.inputs)
             inputs[position] = before.inputs[0]

@@ -59,7 +59,10 @@ def push_transpose(work: Work, options: Options) -> None:
     if not work.has("Transpose"):
         return
     leads = leading(work)
-    for op in work.ops(*_TURNED):
+    for op in work.ops(*_TURNED, "Shape"):
+        if op.op_type == "Shape":
+            _ask_before(work, op)
+            continue
         perm = next((p for p in (_perm(work, i) for i in op.inputs) if p is not None), None)
         if perm is None or op.fused or len(op.outputs) != 1:
             continue
@@ -67,11 +70,29 @@ def push_transpose(work: Work, options: Options) -> None:
         if data is None or not any(_perm(work, i) == perm for i in data):
             continue
         cost = sum(_cost(work, i, perm) for i in op.inputs if i in data)
-        if cost >= 0 or cost + (0 if op.outputs[0] in leads else _axes(work, op.outputs[0])) >= 0:
+        if cost >= 0 or cost + (0 if op.outputs[0] in leads else axes(work, op.outputs[0])) >= 0:
             continue
         turned = _turned(work, op, perm)
         if turned is not None:
             _push(work, op, perm, data, turned)
+
+
+def _ask_before(work: Work, op: Op) -> None:
+    """Let a Shape behind a Transpose that goes read what that reads; a Gather puts its sizes in order."""
+    perm = _perm(work, op.inputs[0])
+    if perm is None or _cost(work, op.inputs[0], perm) >= 0:
+        return
+    before = work.producer[op.inputs[0]]
+    start, end = op.attrs.get("start", 0), op.attrs.get("end", len(perm))
+    assert isinstance(start, int)
+    assert isinstance(end, int)
+    whole = work.fresh("shape", (len(perm),), op.outputs[0])
+    order = work.integers("order", perm[start:end])
+    new = work.fuse([op], "Shape", before.inputs[:1], [whole])
+    work.add(Op("Gather", [whole, order], op.outputs, {"axis": 0}), behind=new)
+    if not work.readers(before.outputs[0]) and before.outputs[0] not in work.outputs:
+        work.remove(before)
+        new.nested = (*new.nested, *before.nested)
 
 
 def leading(work: Work) -> set[str]:
@@ -100,8 +121,9 @@ def _operands(work: Work, op: Op, rank: int) -> list[str] | None:
     return None if any(not work.const(i) and len(work.shape(i)) != rank for i in data) else data
 
 
-def _axes(work: Work, name: str) -> int:
-    return sum(size != 1 for size in work.shape(name))
+def axes(work: Work, name: str) -> int:
+    """How many axes of a tensor are not known to be 1."""
+    return sum(size != 1 for size in work.told(name))
 
 
 def _cost(work: Work, name: str, perm: tuple[int, ...]) -> int:
@@ -110,9 +132,9 @@ def _cost(work: Work, name: str, perm: tuple[int, ...]) -> int:
     if work.const(name):
         return 0
     if before is None:
-        return _axes(work, name)
+        return axes(work, name)
     goes = before == perm and name not in work.outputs and all(r.op_type in _KNOWN for r in work.readers(name))
-    return -_axes(work, name) if goes else 0
+    return -axes(work, name) if goes else 0
 
 
 def _turned(work: Work, op: Op, perm: tuple[int, ...]) -> _Turned | None:
@@ -170,15 +192,17 @@ def _push(work: Work, op: Op, perm: tuple[int, ...], data: Iterable[str], to: _T
         if before is not None and _perm(work, name) == perm:
             turned[name] = before.inputs[0]
             continue
-        shape = (1,) * (len(perm) - len(work.shape(name))) + work.shape(name)
-        sizes = [shape[axis] for axis in back]
-        turned[name] = work.fresh("turned", sizes, name)
+        ahead = (1,) * (len(perm) - len(work.shape(name)))
+        sizes = [(ahead + work.shape(name))[axis] for axis in back]
+        turned[name] = work.fresh("turned", sizes, name, tuple((*ahead, *work.told(name))[axis] for axis in back))
         if work.const(name):
             _turn_constant(work, name, turned[name], sizes)
         else:
             work.add(Op("Transpose", [name], [turned[name]], {"perm": back}), before=op)
     out = op.outputs[0]
-    inner = work.fresh("turned", [work.shape(out)[axis] for axis in _inverse(to.perm)], out)
+    inwards = _inverse(to.perm)
+    told = tuple(work.told(out)[axis] for axis in inwards)
+    inner = work.fresh("turned", [work.shape(out)[axis] for axis in inwards], out, told)
     new = work.fuse([op], op.op_type, [turned.get(i, i) for i in to.inputs], [inner], to.attrs)
     for name in turned:
         before = work.made_by(name, "Transpose")

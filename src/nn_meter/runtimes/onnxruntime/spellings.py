@@ -81,8 +81,8 @@ BIAS_TANH_GELU = Pattern("FastGelu", ("x", "b"), "const b\ny = FastGelu(Add(x, b
 
 
 def _of_sequences(work: Work, match: Match) -> str:
-    shapes = work.shape(match["p"]), work.shape(match["q"])
-    if shapes[0] != shapes[1]:
+    shapes = work.told(match["p"]), work.told(match["q"])
+    if shapes[0] != shapes[1] or None in shapes[0]:
         return "the summands before the normalisation have different shapes"
     if len(shapes[0]) != 3:
         return f"the sum before the normalisation has {len(shapes[0])} axes, not 3"
@@ -108,3 +108,19 @@ SKIP_LAYER_NORM = Pattern(
 SKIP_LAYER_NORM_WITHOUT_BIAS = replace(
     SKIP_LAYER_NORM, inputs=("p", "q", "w"), text="y = LayerNormalization(Add(p, q), w)"
 )
+
+
+def fuse_skip_layer_norm(work: Work, options: Options) -> None:
+    """A sum and the normalisation behind it, with the bias of one of its summands."""
+    rewriting(SKIP_LAYER_NORM, SKIP_LAYER_NORM_WITHOUT_BIAS)(work, options)
+    for op in work.ops("SkipLayerNormalization"):
+        for place in (0, 1):
+            biased = work.made_by(op.inputs[place], "Add")
+            if biased is None or len(op.inputs) > 4 or work.only_reader(biased.outputs[0]) is not op:
+                continue
+            x, bias = sorted(biased.inputs, key=work.const)
+            if work.const(bias) and work.shape(bias) == work.told(x)[2:]:
+                inputs = [*op.inputs, *[""] * (4 - len(op.inputs)), bias]
+                inputs[place] = x
+                work.fuse((biased, op), op.op_type, inputs, op.outputs, op.attrs)
+                break

@@ -6,7 +6,7 @@ from math import prod
 
 from nn_meter.kernels.rewriting import Op, Work
 from nn_meter.runtimes.base import Options
-from nn_meter.runtimes.onnxruntime.pushes import leading
+from nn_meter.runtimes.onnxruntime.pushes import axes, leading
 
 
 def push_transpose_through_split(work: Work, options: Options) -> None:
@@ -32,7 +32,9 @@ def push_transpose_through_split(work: Work, options: Options) -> None:
         work.remove(split)
         sizes = [work.shape(o)[axis] for o in split.outputs]
         shapes = [[size if a == moved else d for a, d in enumerate(work.shape(source))] for size in sizes]
-        parts = [work.fresh("part", shape, source) for shape in shapes]
+        known = [*work.told(source)]
+        told = [(*known[:moved], work.told(o)[axis], *known[moved + 1 :]) for o in split.outputs]
+        parts = [work.fresh("part", shape, source, each) for shape, each in zip(shapes, told, strict=True)]
         work.add(Op("Split", [source], parts, {"axis": moved}, split.members), at=op)
         kept = [a for a in range(len(order)) if a != moved]
         for i, (reader, part) in enumerate(zip(readers, parts, strict=True)):
@@ -43,7 +45,9 @@ def push_transpose_through_split(work: Work, options: Options) -> None:
                 continue
             work.remove(reader)
             after = work.only_reader(reader.outputs[0])
-            if after is None or (order[-1] != len(order) - 1 and after.op_type != "Transpose"):
+            gains = axes(work, split.outputs[i]) > axes(work, reader.outputs[0])  # where that it is 1 is not known
+            turns_single = order[-1] != len(order) - 1 and (after is None or after.op_type != "Transpose")
+            if not gains and (after is None or turns_single):
                 # several read it, or single elements move that no other Transpose turns: the axis of size 1 stays
                 turned_part = work.fresh("turned", [shapes[i][a] for a in order], source)
                 work.add(Op("Transpose", [part], [turned_part], {"perm": tuple(order)}, members), at=reader)
@@ -61,6 +65,8 @@ def push_transpose_through_view(work: Work, options: Options) -> None:
         before = work.made_by(op.inputs[0], "Transpose")
         perm = before.attrs.get("perm") if before is not None else None
         if before is None or not isinstance(perm, tuple) or work.only_reader(before.outputs[0]) is not op:
+            continue
+        if not work.known(op.inputs[0]) or not work.known(op.outputs[0]):
             continue
         if _undone(work, before, op):
             continue

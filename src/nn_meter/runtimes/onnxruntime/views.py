@@ -15,12 +15,18 @@ _UNFOLDED = frozenset(("Compress", "DequantizeLinear", "MeanVarianceNormalizatio
 def keep_unfolded(work: Work, options: Options) -> None:
     """What the runtime does not compute before inference, among it dequantised weights, and what follows from that."""
     kept: set[str] = set()
-    for op in list(dict.fromkeys(work.folded.values())):
-        begins = op.op_type in _UNFOLDED or ("opset" in op.attrs and op.op_type in ("GreaterOrEqual", "LessOrEqual"))
-        if begins or (op.op_type not in ("Shape", "Size") and not kept.isdisjoint(op.inputs)):
+    found = []
+    for op in dict.fromkeys(work.folded.values()):
+        if unfolded(op) or (op.op_type not in ("Shape", "Size") and not kept.isdisjoint(op.inputs)):
             kept.update(o for o in op.outputs if o)
             if op.op_type != "DequantizeLinear":
-                work.revive(op)
+                found.append(op)
+    work.revive(found)
+
+
+def unfolded(op: Op) -> bool:
+    """Whether an operator on constants runs in every inference."""
+    return op.op_type in _UNFOLDED or ("opset" in op.attrs and op.op_type in ("GreaterOrEqual", "LessOrEqual"))
 
 
 def drop_unread(work: Work, options: Options) -> None:
@@ -82,6 +88,8 @@ def gather_to_split(work: Work, options: Options) -> None:
         if work.const(source) or source in of_several:
             continue
         axis = parts[0][0][0]
+        if _of_shape(work, source) or not isinstance(work.told(source)[axis], int):
+            continue
         ends = [0, *(c[2] for c, _ in parts)]
         if [c[1] for c, _ in parts] != ends[:-1] or ends[-1] != work.shape(source)[axis]:
             continue
@@ -95,12 +103,19 @@ def gather_to_split(work: Work, options: Options) -> None:
                 continue
             shape = list(work.shape(source))
             shape[axis] = end - start
-            pieces.append(work.fresh("part", shape, source))
+            told = (*work.told(source)[:axis], end - start, *work.told(source)[axis + 1 :])
+            pieces.append(work.fresh("part", shape, source, told))
             views.append((Op("Squeeze", pieces[-1:], op.outputs, {"axes": (axis,)}, op.members), op))
         members = tuple(m for _, op in parts if op.op_type == "Slice" for m in op.members)
         work.add(Op("Split", [source], pieces, {"axis": axis}, members), at=first)
         for view, op in views:
             work.add(view, at=op)
+
+
+def _of_shape(work: Work, name: str) -> bool:
+    """Whether it is a shape, in the order that a Transpose has given it or in its own."""
+    order = work.made_by(name, "Gather")
+    return work.made_by(order.inputs[0] if order is not None else name, "Shape") is not None
 
 
 def slices_to_blocks(work: Work, options: Options) -> None:
@@ -187,7 +202,7 @@ def merge_views(work: Work, options: Options) -> None:
     """A view of a view is one, unless one of them has ``allowzero``: the runtime leaves those alone. Views of integers
     have stood behind one another only since the changes of type between them went. One that changes nothing stays."""
     for op in work.ops("Reshape", "Squeeze", "Unsqueeze"):
-        if work.tensors[op.inputs[0]].dtype in ("uint8", "int8"):
+        if work.tensors[op.inputs[0]].dtype in ("uint8", "int8") or not work.known(op.outputs[0]):
             continue
         before = work.made_by(op.inputs[0], "Reshape")
         while before is not None and work.only_reader(before.outputs[0]) is op and not _allow_zero(before, op):
