@@ -213,6 +213,11 @@ def test_free_dimensions_are_asked_for() -> None:
         random_inputs(model)
     fixed = with_random_weights(model, input_shapes={"input_0": (2, 16, 4, 8)})
     assert random_inputs(fixed)["input_0"].shape == (2, 16, 4, 8)
+    kept = with_random_weights(model, input_shapes={"input_0": (2, 16, 4, 8)}, fixed=False)
+    assert kept.graph.input[0] == model.graph.input[0]
+    assert random_inputs(kept)["input_0"].shape == (2, 16, 4, 8)
+    resized = with_random_weights(model, input_shapes={"input_0": (2, 16, 4, 9)}, fixed=False)
+    assert resized.graph.input[0].type.tensor_type.shape.dim[3].dim_value == 9, "a size that the file states"
     with pytest.raises(BackendError, match="no input 'x'; the model's inputs are input_0"):
         with_random_weights(model, input_shapes={"x": (1,)})
     with pytest.raises(BackendError, match="input 'input_0' has 4 dimensions, not 1"):

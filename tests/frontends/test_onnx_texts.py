@@ -181,7 +181,8 @@ def test_a_step_is_measured_with_the_past_that_is_asked_for(tmp_path: Path) -> N
     path = tmp_path / "decoder.onnx"
     onnx.save(decoder(), path)
     source = Source.of(path, lambda path: path, {"past": 6})
-    kernels = OnnxRuntimeCpu().fused(source.model())
+    backend = OnnxRuntimeCpu()
+    kernels = backend.fused(source.model(backend))
     keys = {operand.shape for kernel in kernels for operand in kernel.outputs if operand is not None}
     assert (1, HEADS, 7, SIZE) in keys
     assert source.read().tensors["attention_mask"].shape == (1, 7)

@@ -62,6 +62,8 @@ class Backend(Protocol):
     # the runtime would refuse a graph, empty where it may take it;
     # where it tells nothing of what it executes, so that whole models are all there is to measure:
     # tells_kernels: ClassVar[bool], false;
+    # where it opens models whose inputs have free sizes as they are, with those of random_inputs:
+    # opens_free: ClassVar[bool], true;
     # where a program on a device without Python runs models: by_program: ClassVar[bool], and device() -> Device
 
     @property

@@ -7,6 +7,7 @@ scaled by what reads them: the table ``_FILLS`` says how.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
@@ -25,6 +26,11 @@ from nn_meter.ir.shapes import DTYPES
 
 MAX_MODEL_BYTES = 2**31 - 1
 """Largest model that one protobuf message can hold."""
+
+_Shapes = Mapping[str, Sequence[int]]
+
+_SHAPES = "nn-meter.input_shapes"
+"""Of a model's own entries, the one that says how large inputs with free sizes are."""
 
 _POOL_SIZE = 1 << 18
 _PAGE_BYTES = 4096
@@ -123,6 +129,7 @@ def with_random_weights(
     seed: int = 0,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     input_values: Mapping[str, Sequence[float]] | None = None,
+    fixed: bool = True,
 ) -> onnx.ModelProto:
     """A model that can run: weights whose external file is absent become random, those that exist are loaded.
 
@@ -135,6 +142,8 @@ def with_random_weights(
         seed: Seed of the weights.
         input_shapes: Input name to shape, for inputs with free dimensions.
         input_values: Input name to its elements: what it has where the caller gives it nothing.
+        fixed: Whether sizes that the model leaves free become those of ``input_shapes``; else these are noted in it,
+            for ``random_inputs``.
 
     Raises:
         ModelFormatError: the source is no ONNX model.
@@ -149,8 +158,9 @@ def with_random_weights(
         model = _parse(source, "the bytes given")
     else:
         model.CopyFrom(source)
-    _fix_inputs(model, input_shapes or {})
-    _default_inputs(model, input_values or {})
+    shapes = input_shapes or {}
+    _set_inputs(model, shapes, fixed)
+    _default_inputs(model, input_values or {}, shapes)
     _fill(model, folder, seed)
     return model
 
@@ -176,7 +186,7 @@ def as_bytes(model: Graph | onnx.ModelProto | bytes, *, seed: int = 0) -> bytes:
 def random_inputs(model: Graph | onnx.ModelProto | bytes, *, seed: int = 0) -> dict[str, np.ndarray]:
     """Input name to random array: floats around zero, indices inside the tables that they select from.
 
-    A free first dimension becomes 1.
+    What the model leaves free is as large as ``with_random_weights`` noted; else a first dimension becomes 1.
 
     Raises:
         BackendError: another dimension is free; names the input.
@@ -186,8 +196,9 @@ def random_inputs(model: Graph | onnx.ModelProto | bytes, *, seed: int = 0) -> d
     else:
         proto = _parse(model, "the bytes given") if isinstance(model, bytes) else model
     dice = _Dice(proto.graph, seed)
+    shapes = json.loads(next((each.value for each in proto.metadata_props if each.key == _SHAPES), "{}"))
     return {
-        info.name: dice.input(info.name, _static_shape(info), info.type.tensor_type.elem_type)
+        info.name: dice.input(info.name, _static_shape(info, shapes), info.type.tensor_type.elem_type)
         for info in _free_inputs(proto.graph)
     }
 
@@ -289,41 +300,41 @@ def _free_inputs(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
     return [info for info in graph.input if info.name not in weights]
 
 
-def _static_shape(info: onnx.ValueInfoProto) -> tuple[int, ...]:
+def _static_shape(info: onnx.ValueInfoProto, shapes: _Shapes) -> tuple[int, ...]:
+    if info.name in shapes:
+        return tuple(shapes[info.name])
     shape = []
     for axis, dim in enumerate(info.type.tensor_type.shape.dim):
         if not dim.HasField("dim_value") and axis > 0:
-            raise BackendError(
-                f"input {info.name!r}: dimension {axis} ({dim.dim_param or 'unnamed'}) is free; "
-                "give the input's shape"
-            )
+            what = f"dimension {axis} ({dim.dim_param or 'unnamed'})"
+            raise BackendError(f"input {info.name!r}: {what} is free; give the input's shape")
         shape.append(dim.dim_value if dim.HasField("dim_value") else 1)
     return tuple(shape)
 
 
-def _fix_inputs(model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]]) -> None:
+def _set_inputs(model: onnx.ModelProto, shapes: _Shapes, fixed: bool) -> None:
     infos = {info.name: info for info in _free_inputs(model.graph)}
     for name, shape in shapes.items():
         if name not in infos:
-            raise BackendError(
-                f"{model.graph.name}: no input {name!r}; the model's inputs are {', '.join(infos)}"
-            )
+            raise BackendError(f"{model.graph.name}: no input {name!r}; the model's inputs are {', '.join(infos)}")
         dims = infos[name].type.tensor_type.shape.dim
         if len(dims) != len(shape):
-            raise BackendError(
-                f"{model.graph.name}: input {name!r} has {len(dims)} dimensions, not {len(shape)}"
-            )
+            raise BackendError(f"{model.graph.name}: input {name!r} has {len(dims)} dimensions, not {len(shape)}")
         for dim, size in zip(dims, shape, strict=True):
-            dim.dim_value = size
+            if fixed or dim.HasField("dim_value"):
+                dim.dim_value = size
+    if shapes and not fixed:
+        stated = json.dumps({name: [*shape] for name, shape in shapes.items()})
+        model.metadata_props.append(onnx.StringStringEntryProto(key=_SHAPES, value=stated))
 
 
-def _default_inputs(model: onnx.ModelProto, values: Mapping[str, Sequence[float]]) -> None:
+def _default_inputs(model: onnx.ModelProto, values: Mapping[str, Sequence[float]], shapes: _Shapes) -> None:
     """Initialisers of inputs, which a runtime takes for their defaults and does not fold."""
     infos = {info.name: info for info in _free_inputs(model.graph)}
     for name, value in values.items():
         info = infos[name]
         kind = info.type.tensor_type.elem_type
-        model.graph.initializer.append(helper.make_tensor(name, kind, _static_shape(info), value))
+        model.graph.initializer.append(helper.make_tensor(name, kind, _static_shape(info, shapes), value))
 
 
 def _fill(model: onnx.ModelProto, folder: Path | None, seed: int) -> None:

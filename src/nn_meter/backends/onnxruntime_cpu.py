@@ -69,6 +69,7 @@ class OnnxRuntimeCpu(InProcess):
 
     name = "onnxruntime_cpu"
     runtime = "onnxruntime"
+    opens_free = True
     package = Package("onnxruntime", "onnxruntime", "build")
     config_type = OnnxRuntimeConfig
     choices = MappingProxyType(

@@ -62,12 +62,16 @@ class Source:
             values = {each.name: each.value for each in inputs if each.value is not None}
         if isinstance(source, str | Path):
             return cls(path=attach(Path(source)), shapes=shapes, values=values)
-        return cls(onnx=as_bytes(with_random_weights(source, input_shapes=shapes, input_values=values)), shapes=shapes)
+        return cls(onnx=as_bytes(with_random_weights(source)), shapes=shapes, values=values)
 
-    def model(self) -> Model:
-        """As a backend takes it; weights that are absent become random."""
-        found = self.graph or self.onnx
-        return found or as_bytes(with_random_weights(self.path, input_shapes=self.shapes, input_values=self.values))
+    def model(self, backend: Backend) -> Model:
+        """As ``backend`` takes it; weights that are absent become random, sizes that are free are fixed unless it opens
+        models with such as they are."""
+        if self.graph:
+            return self.graph
+        fixed = not getattr(backend, "opens_free", False)
+        source = self.onnx or self.path
+        return as_bytes(with_random_weights(source, input_shapes=self.shapes, input_values=self.values, fixed=fixed))
 
     def read(self) -> Graph:
         """Its graph."""
@@ -110,7 +114,7 @@ def _measure_models(
     with ExitStack() as stack:
         for index, source in enumerate(sources):
             try:
-                prepared = stack.enter_context(backend.prepare(source.model()))
+                prepared = stack.enter_context(backend.prepare(source.model(backend)))
                 prepared.run(1)
                 ready[index] = prepared
             except Exception as error:  # a runtime may fail in any way
@@ -134,7 +138,7 @@ def trace_model(backend: Named, source: Source, repeats: int) -> dict[str, list[
         BackendError: the runtime does not tell its kernels, or which nodes they cover.
     """
     loaded = backend.load()
-    with loaded.prepare(source.model()) as prepared:
+    with loaded.prepare(source.model(loaded)) as prepared:
         traces = prepared.trace(repeats)
     sums: dict[str, list[float]] = {}
     for each in read_all([trace.executed for trace in traces], runtime_of(loaded), source.read()):
