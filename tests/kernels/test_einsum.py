@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from nn_meter.ir import Graph, GraphBuilder
-from nn_meter.kernels.einsum import Contraction, contractions, parsed
+from nn_meter.kernels.einsum import Contraction, Moved, contractions, parsed, transposed
 from nn_meter.kernels.kinds import KINDS
 from nn_meter.kernels.rules import read_rules
 from nn_meter.runtimes.fusion import fuse
@@ -24,7 +24,7 @@ def graph(equation: str, *shapes: Sequence[int]) -> Graph:
 @pytest.mark.parametrize(
     ("equation", "shapes", "found"),
     [
-        ("ij,jk->ik", [(5, 64), WEIGHT], [Contraction(1, 5, 64, 32, 0, 0)]),
+        ("ij,jk->ik", [(5, 64), WEIGHT], [Contraction(1, 5, 64, 32, copied(64 * 32), 0)]),
         # the second operand is turned, so that it is summed over its first axis
         (
             "bhid,bhjd->bhij",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -55,77 +55,111 @@ def parsed(equation: str, shapes: Sequence[Shape]) -> Equation | None:
 
 
 @dataclass(frozen=True, slots=True)
+class Moved:
+    """What transposes do: elements that they write, of those ``single`` one by one with an index that counts through
+    all axes, and the ``runs`` of neighbours that are copied at once."""
+
+    size: int = 0
+    single: int = 0
+    runs: int = 0
+
+    def __add__(self, other: Moved) -> Moved:
+        return Moved(self.size + other.size, self.single + other.single, self.runs + other.runs)
+
+
+@dataclass(frozen=True, slots=True)
 class Contraction:
-    """A product: ``batch`` times, ``rows`` x ``summed`` by ``summed`` x ``columns``. ``moved`` elements of its operands
-    and result lie in another order than that, ``single`` of them one by one: neither do runs of them stay together, nor
-    is it one axis that goes elsewhere; ``alone`` are summed before, since one operand alone has their label."""
+    """A product: ``batch`` times, ``rows`` x ``summed`` by ``summed`` x ``columns``; what of its operands and result is
+    ``moved`` to lie in that order; ``alone`` elements are summed before, since one operand alone has their label."""
 
     batch: int
     rows: int
     summed: int
     columns: int
-    moved: int
+    moved: Moved
     alone: int
-    single: int = 0
 
 
 def contractions(given: Equation) -> tuple[Contraction, ...]:
-    """The products of an Einsum as ONNX Runtime 1.32 computes them: labels in the order in which they first stand, then
-    those that both operands keep, those of one, and those that are summed (its ``EinsumTypedComputeProcessor``)."""
-    order = {label: place for place, label in enumerate(given.sizes)}
+    """The products of an Einsum as ONNX Runtime 1.32 computes them (its ``EinsumTypedComputeProcessor``).
 
-    def moved(labels: Sequence[str], wanted: Sequence[str]) -> Moved:
-        own, asked = ([each for each in some if given.sizes[each] > 1] for some in (labels, wanted))
-        size = given.size(labels)
-        return Moved(0, 0) if own == asked else Moved(size, 0 if _in_runs(own, asked) else size)
+    All operands get all labels, with an axis of 1 where they lack one, in the order in which those first stand. Of the
+    left one come first what both keep, what it keeps alone, and what is summed; of the right one what both keep, what
+    is summed, and what it keeps alone. A label whose size is 1 counts as the right one's.
+    """
+    order = sorted(given.sizes, key=lambda label: label[0] != "…")
+    place = {label: position for position, label in enumerate(order)}
 
-    def in_order(labels: Sequence[str]) -> Labels:
-        return tuple(sorted(dict.fromkeys(labels), key=order.__getitem__))
+    def sizes(labels: Collection[str]) -> dict[str, int]:
+        return {label: given.sizes[label] if label in labels else 1 for label in order}
 
-    left = in_order(given.terms[0])
-    steps = moved(given.terms[0], left)
+    def sorted_in(term: Labels) -> Moved:
+        own = tuple(dict.fromkeys(term))
+        return transposed([given.sizes[label] for label in own], _from(own, sorted(own, key=place.__getitem__)))
+
+    def turned(dims: Mapping[str, int], wanted: Sequence[str]) -> Moved:
+        return transposed([*dims.values()], _from(order, wanted))
+
+    def last(made: Mapping[str, int], layout: Sequence[str]) -> Moved:
+        kept = [label for label in layout if label in given.result]
+        return transposed([made[label] for label in kept], _from(kept, given.result))
+
+    left = sizes(given.terms[0])
+    steps = sorted_in(given.terms[0])
     if len(given.terms) == 1:
-        kept = [label for label in left if label in given.result]
-        size = given.size(kept)
-        steps += moved(kept, given.result)
-        return (Contraction(1, size, given.size(left) // max(1, size), 1, steps.size, 0, steps.single),)
+        made = {label: size if label in given.result else 1 for label, size in left.items()}
+        kept, whole = prod(made.values()), prod(left.values())
+        return (Contraction(1, kept, whole // max(1, kept), 1, steps + last(made, order), 0),)
     found = []
     for position, term in enumerate(given.terms[1:], 2):
-        right, last = in_order(term), position == len(given.terms)
+        right = sizes(term)
+        steps += sorted_in(term)
         needed = {*given.result}.union(*given.terms[position:])
-        both = [label for label in left if label in right]
-        batch, summed = ([each for each in both if (each in needed) is kept] for kept in (True, False))
-        rows, columns = (
-            [each for each in own if each not in both and each in needed] for own in (left, right)
-        )
-        alone = sum(given.size(own) for own in (left, right) if any(x not in both and x not in needed for x in own))
-        before = [each for each in left if each in both or each in needed], [*batch, *rows, *summed]
-        behind = [each for each in right if each in both or each in needed], [*batch, *summed, *columns]
-        made = (*batch, *rows, *columns)
-        wanted = given.result if last else in_order(made)
-        steps += moved(term, right) + moved(*before) + moved(*behind) + moved(made, wanted)
-        m, n = given.size(rows), given.size(columns)
-        found.append(Contraction(given.size(batch), m, given.size(summed), n, steps.size, alone, steps.single))
-        left, steps = in_order(made), Moved(0, 0)
+        read = {*term}.union(*given.terms[: position - 1])
+        gone = [label for label in order if label in read and label not in needed]
+        alone = 0
+        for side, other in ((left, right), (right, left)):
+            single = [label for label in gone if side[label] > 1 and other[label] == 1]
+            alone += prod(side.values()) if single else 0
+            side |= dict.fromkeys(single, 1)
+        staying = [label for label in order if label not in gone]
+        both = [label for label in staying if left[label] > 1 and right[label] > 1]
+        rows = [label for label in staying if left[label] > 1 and right[label] == 1]
+        columns = [label for label in staying if left[label] == 1]
+        layout = (*both, *rows, *gone, *columns)
+        steps += turned(left, layout) + turned(right, (*both, *gone, *columns, *rows))
+        summed = prod([left[label] for label in gone])
+        m, n = (prod([side[label] for label in own]) for side, own in ((left, rows), (right, columns)))
+        made = {label: 1 if label in gone else max(left[label], right[label]) for label in order}
+        if position == len(given.terms):
+            steps += last(made, layout)
+        else:
+            steps += transposed([made[label] for label in layout], _from(layout, order))
+        found.append(Contraction(prod([left[label] for label in both]), m, summed, n, steps, alone))
+        left, steps = made, Moved()
     return tuple(found)
 
 
-@dataclass(frozen=True, slots=True)
-class Moved:
-    """Elements that change their order, those of them that move one by one."""
-
-    size: int
-    single: int
-
-    def __add__(self, other: Moved) -> Moved:
-        return Moved(self.size + other.size, self.single + other.single)
+def _from(labels: Sequence[str], wanted: Sequence[str]) -> list[int]:
+    """The permutation that makes the second order of the first."""
+    return [labels.index(label) for label in wanted]
 
 
-def _in_runs(labels: Sequence[str], wanted: Sequence[str]) -> bool:
-    """Whether the last axis stays, or one axis goes elsewhere and the others keep their order."""
-
-    def without(label: str) -> bool:
-        left, asked = ([each for each in some if each != label] for some in (labels, wanted))
-        return left == asked
-
-    return labels[-1:] == wanted[-1:] or any(map(without, labels))
+def transposed(dims: Sequence[int], axes: Sequence[int]) -> Moved:
+    """What ONNX Runtime's transpose of a tensor with these dimensions does (``TransposeBase::DoTranspose``): it copies
+    at once what stays in order but for axes of 1, moves a single axis by plain loops, or what lies behind the last axis
+    that moves, and else counts through all axes for each element."""
+    size = prod(dims)
+    moving = [axis for axis in axes if dims[axis] > 1]
+    if [*axes] == sorted(axes):
+        return Moved()
+    if moving == sorted(moving):
+        return Moved(size, runs=1)
+    ends = [place for place, axis in enumerate(axes) if place != axis]
+    low, high = ends[0], ends[-1]
+    together = prod(dims[high + 1 :])
+    if together > 1:
+        return Moved(size, runs=size // together)
+    between = [*range(low, high + 1)]
+    one = [*axes[low : high + 1]] in ([high, *between[:-1]], [*between[1:], low])
+    return Moved(size) if one else Moved(size, single=size)

@@ -373,6 +373,8 @@ def _halvings(pen: Pen) -> str:
     pads = (kernel // 2,) * 4
     out = pen.op("Conv", x, *weights, kernel_shape=(kernel, kernel), strides=(2, 2), group=cin, pads=pads)
     pen.macs += float(math.prod(pen.shape(out)) * kernel**2)
+    if pen.chance(0.4):  # to what another path made of it
+        out = pen.op("Add", out, pen.op("Neg", pen.input(*pen.shape(out))))
     return pen.act(out, pen.pick("identity", "relu", "sigmoid"))
 
 

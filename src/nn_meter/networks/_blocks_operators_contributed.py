@@ -119,7 +119,7 @@ def _packed(pen: Pen, sort: str) -> Sequence[str]:
     if sort == "MatMulFpQ4":  # blocks of 32 weights: 16 bytes, a scale and an offset
         blocks = pen.b.weight((k * n // 32 * 21,), "uint8")
         return own_node(pen, sort, x, blocks, pen.b.const((k, n)), blk_quant_type=1)
-    bits, block = pen.pick(4, 4, 8), pen.pick(16, 32, 32, 64, 128, 256)
+    bits, block = pen.pick(4, 4, 4, 8, 8, 2), pen.pick(16, 32, 32, 64, 128, 256)
     block = block if k % block == 0 else 64
     weights = (pen.b.weight((n, k // block, block * bits // 8), "uint8"), pen.weight(n, k // block))
     zeros = [pen.b.weight((n, -(-(k // block) * bits // 8)), "uint8")] if pen.chance(0.4) else []
@@ -167,6 +167,13 @@ def _quantised_attention(pen: Pen) -> Sequence[str]:
 def _quantised_function(pen: Pen, sort: str) -> Sequence[str]:
     ends = [each for _ in range(2) for each in (scale(pen), zero_point(pen))]
     return own_node(pen, sort, pen.b.input(any_shape(pen), "uint8"), *ends)
+
+
+def _quantised_softmax(pen: Pen) -> Sequence[str]:
+    shape = any_shape(pen, elements=size(pen, 500, 3e5))
+    ends = [each for _ in range(2) for each in (scale(pen), zero_point(pen))]
+    axis = pen.integer(1, len(shape) - 1)
+    return own_node(pen, "QLinearSoftmax", pen.b.input(shape, "uint8"), *ends, axis=axis, opset=13)
 
 
 def _quantised_where(pen: Pen) -> Sequence[str]:
@@ -361,7 +368,7 @@ CONTRIBUTED: Mapping[str, Row] = {
     "CDist": _distances,
     **{f"QuickGelu {number}": _scaled_gate for number in range(2)},
     "ExpandDims": _stacked,
-    "Unique": lambda pen: own_node(pen, "Unique", pen.input(round(size(pen, 20, 2e4))), outputs=3),
+    "Unique": lambda pen: own_node(pen, "Unique", pen.input(round(size(pen, 20, 1e5))), outputs=3),
     "ScaledSiLU": of_any_shape("ScaledSiLU", MICROSOFT),
     "SampleOp": of_any_shape("SampleOp", MICROSOFT),
     "TransposeMatMul": _turned_product,
@@ -372,6 +379,7 @@ CONTRIBUTED: Mapping[str, Row] = {
     "DynamicQuantizeLSTM": _quantised_lstm,
     "QAttention": _quantised_attention,
     **{sort: partial(_quantised_function, sort=sort) for sort in ("QLinearLeakyRelu", "QLinearSigmoid")},
+    "QLinearSoftmax": _quantised_softmax,
     "QLinearWhere": _quantised_where,
     "QLinearConcat": _quantised_concat,
     **{sort: partial(_experts, sort=sort) for sort in ("MoE", "QMoE")},

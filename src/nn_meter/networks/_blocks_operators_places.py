@@ -25,14 +25,17 @@ def resizes(pen: Pen) -> str:
         mode = pen.pick("nearest", "nearest", "linear", "linear", *(["cubic"] * 4 if rank == 2 else []))
         picture = rank == 2 and pen.chance(0.35)  # images and masks, before a network or behind it
         most = 6e4 if (mode == "cubic" or rank == 3) and not picture else 2e5
-        elements = size(pen, 1e3, most)
+        photograph = picture and mode != "cubic" and pen.chance(0.4)  # as it comes, to be made smaller
+        elements = size(pen, 2e5, 3e6) if photograph else size(pen, 1e3, most)
         width = pen.pick(1, 2, 3, 3, 4) if picture else pen.width(1, 128)
         side = max(2, round((elements / width / pen.batch) ** (1 / rank)))
         x = operand(pen, pen.batch, width, *(max(1, round(side * pen.uniform(0.7, 1.4))) for _ in range(rank)))
         factors = [pen.pick(2.0, 2.0, 0.5, 4.0, pen.uniform(0.8, 1.25), pen.uniform(0.3, 3.0))] * rank
-        doubled = mode == "nearest" and rank == 2 and pen.chance(0.5)  # as exporters write it
+        doubled = mode == "nearest" and rank == 2 and not photograph and pen.chance(0.5)  # as exporters write it
         if doubled:
             factors = [2.0, 2.0]
+        elif photograph:
+            factors = [pen.uniform(0.08, 0.7)] * rank
         elif pen.chance(0.2):
             factors[-1] = pen.uniform(0.4, 2.5)
         target = [max(1, round(d * f)) for d, f in zip(pen.shape(x)[2:], factors, strict=True)]
@@ -56,16 +59,19 @@ def pools(pen: Pen) -> str:
     for _ in range(how_many(pen, 2, 5)):
         rank = pen.pick(1, 2, 2, 3)
         width = pen.width(4, 512) if pen.chance(0.6) else pen.integer(1, 40)
-        kernel = tuple(round(pen.log_uniform(1.6, {1: 64, 2: 15, 3: 4}[rank])) for _ in range(rank))
+        kernel = tuple(round(pen.log_uniform(1.6, {1: 1500, 2: 40, 3: 6}[rank])) for _ in range(rank))
         if pen.chance(0.5):  # as most are
             kernel = (pen.pick(2, 3, 3, 5),) * rank
-        elements = size(pen, 2e3, 3e5) * min(1.0, 30 / math.prod(kernel))
-        side = max(2, round((elements / width / pen.batch) ** (1 / rank)))
+        op_type = pen.pick("MaxPool", "MaxPool", "AveragePool", "AveragePool", "LpPool")
+        fast = op_type == "MaxPool" or (op_type == "AveragePool" and bool(older))
+        taps = 3e7 if fast else 9e6  # ten milliseconds, at 0.3 or 1.2 nanoseconds each
+        elements = size(pen, 2e3, 2e6 if fast else 3e5) * min(1.0, taps / 3e5 / math.prod(kernel))
+        side = max(round((elements / width / pen.batch) ** (1 / rank)), pen.pick(1, 1, 2) * max(kernel))
+        width = max(1, min(width, round(taps / (math.prod(kernel) * side**rank))))
         x = operand(pen, pen.batch, width, *(side,) * rank)
         kernel = tuple(min(side, k) for k in kernel)
         stride = (pen.pick(1, 2),) * rank if pen.chance(0.4) else tuple(1 if pen.chance(0.5) else k for k in kernel)
         pads = tuple((k - 1) // 2 if s == 1 else 0 for k, s in zip(kernel, stride, strict=True)) * 2
-        op_type = pen.pick("MaxPool", "MaxPool", "AveragePool", "AveragePool", "LpPool")
         attrs: dict[str, Attr] = {"kernel_shape": kernel, "strides": stride, "pads": pads}
         if op_type != "LpPool":
             attrs["ceil_mode"] = pen.integer(0, 1)
@@ -90,11 +96,14 @@ def transposed_convolutions(pen: Pen) -> str:
         stride = pen.pick(1, 2, 2, 4)
         kernel = stride * pen.pick(1, 2) if pen.chance(0.7) else pen.integer(stride, stride + 3)
         cin, cout = pen.width(4, 512), pen.width(2, 256)
-        if pen.chance(0.3):
+        if pen.chance(0.15):
+            cin, cout = pen.integer(1, 8), pen.integer(1, 8)
+        elif pen.chance(0.3):
             cin = cout  # each channel by itself, as learned interpolation is
         groups = math.gcd(cin, cout) if pen.chance(0.2) or cin == cout else 1
         cost = cin // groups * cout * kernel**rank
-        side = max(2, round(min(pen.log_uniform(1e6, 6e7) / cost, 4e5 / max(cin, cout)) ** (1 / rank)))
+        least = pen.pick(1e3, 1e6, 1e6)  # a mask of a few pixels, or a map
+        side = max(2, round(min(pen.log_uniform(least, 6e7) / cost, 4e5 / max(cin, cout)) ** (1 / rank)))
         x = pen.input(pen.batch, cin, *(side,) * rank)
         extra = max(0, kernel - stride)
         pads = (*(extra // 2,) * rank, *(extra - extra // 2,) * rank)
@@ -284,12 +293,15 @@ def samplings(pen: Pen) -> str:
     """Images read between their pixels: grids, regions, deformed kernels."""
     made = []
     for op_type, _, mode in (name.partition(" ") for name in some_of(pen, SAMPLINGS, 6)):
-        width = pen.width(3, 128)
-        side = max(4, round(math.sqrt(size(pen, 1e3, 8e4) / width / pen.batch)))
-        x = operand(pen, pen.batch, width, side, side)
-        if op_type == "GridSample":
+        width = pen.pick(1, 2, 3) if pen.chance(0.2) else pen.width(3, 128)  # images and flows, or maps
+        sampled = op_type == "GridSample"
+        most = {"linear": 4e5, "nearest": 4e5, "cubic": 1.5e5}[mode] if sampled else 8e4
+        rank = 3 if sampled and mode != "cubic" and pen.chance(0.2) else 2
+        side = max(4, round((size(pen, 1e3, most) / width / pen.batch) ** (1 / rank)))
+        x = operand(pen, pen.batch, width, *(side,) * rank)
+        if sampled:
             out = max(2, round(side * pen.uniform(0.5, 1.5)))
-            grid = pen.input(pen.batch, out, out, 2)
+            grid = pen.input(pen.batch, *(out,) * rank, rank)
             beyond = pen.pick("zeros", "zeros", "border", "reflection")
             aligned = pen.integer(0, 1)
             made.append(pen.op(op_type, x, grid, mode=mode, padding_mode=beyond, align_corners=aligned))

@@ -120,11 +120,37 @@ def _cropped_or_padded(pen: Pen) -> Sequence[str]:
     return node(pen, "CenterCropPad", x, pen.b.const((side, side)), axes=(2, 3))
 
 
+_MOST_BRANCHES = 2e4
+"""Of one forest: a file holds seven lists as long."""
+
+
+def _forest(pen: Pen) -> Sequence[str]:
+    """Trees in balance, each asking for features at random: their nodes are numbered level by level."""
+    depth, features = pen.integer(2, 9), pen.integer(2, 64)
+    inner, nodes = 2**depth - 1, 2 ** (depth + 1) - 1
+    trees = round(pen.log_uniform(1, max(2, min(300, _MOST_BRANCHES / nodes))))
+    asked = [[pen.integer(0, features - 1) for _ in range(inner)] + [0] * (nodes - inner) for _ in range(trees)]
+    bounds = [[pen.uniform(-0.5, 0.5) for _ in range(inner)] + [0.0] * (nodes - inner) for _ in range(trees)]
+    places = [*range(nodes)]
+    leaves = places[inner:]
+    below = [[2 * n + side if n < inner else 0 for n in places] for side in (1, 2)]
+    return node(
+        pen, "TreeEnsembleRegressor", pen.input(round(size(pen, 1, 3000)), features), domain="ai.onnx.ml",
+        nodes_treeids=tuple(tree for tree in range(trees) for _ in places), nodes_nodeids=(*places,) * trees,
+        nodes_featureids=tuple(sum(asked, [])), nodes_values=tuple(sum(bounds, [])),
+        nodes_modes=(*("BRANCH_LEQ",) * inner, *("LEAF",) * len(leaves)) * trees,
+        nodes_truenodeids=(*below[0],) * trees, nodes_falsenodeids=(*below[1],) * trees,
+        target_treeids=tuple(tree for tree in range(trees) for _ in leaves), target_nodeids=(*leaves,) * trees,
+        target_ids=(0,) * (trees * len(leaves)), target_weights=(0.5,) * (trees * len(leaves)), n_targets=1,
+    )  # fmt: skip
+
+
 OLD: Mapping[str, Row] = {
     **{name: of_any_shape(name) for name in ("Bernoulli", "Dropout", "Identity", "NonZero")},
     **{name: of_any_shape(name) for name in ("RandomNormalLike", "RandomUniformLike")},
     "CastLike": lambda pen: node(pen, "CastLike", pen.input(*any_shape(pen)), pen.b.weight((1,), "float16")),
-    "Unique": of_a_list("Unique", 20, 2e4),
+    "Unique": of_a_list("Unique", 20, 1e5),
+    "TreeEnsembleRegressor": _forest,
     "Compress": _compress,
     "NonMaxSuppression": _suppression,
     "Col2Im": _columns_to_image,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nn_meter.kernels.einsum import Contraction, contractions, parsed
+from nn_meter.kernels.einsum import Contraction, Moved, contractions, parsed
 from nn_meter.kernels.kinds._shared import ITEM_BYTES
 from nn_meter.kernels.schema import Category, Column, KernelKind, Operator, Work
 from nn_meter.kernels.work import work_of
@@ -12,8 +12,8 @@ from nn_meter.kernels.work import work_of
 
 @dataclass(frozen=True, slots=True)
 class EinsumConfig:
-    """The sizes of its largest product, and the elements that are transposed, ``single`` of them one by one, and summed
-    around all of them."""
+    """The sizes of its largest product, and the elements that are transposed, ``single`` of them one by one and others
+    in so many ``runs``, and summed around all of them."""
 
     equation: str
     operands: int
@@ -28,6 +28,7 @@ class EinsumConfig:
     written_bytes: float
     dtype: str
     single: int = 0
+    runs: int = 0
 
     @property
     def shape(self) -> str:
@@ -41,7 +42,7 @@ class EinsumConfig:
         return f"Einsum {self.equation}: {self.batch} x ({self.rows} x {self.summed} by {self.summed} x {self.columns})"
 
 
-_NOTHING = (Contraction(1, 1, 1, 1, 0, 0),)
+_NOTHING = (Contraction(1, 1, 1, 1, Moved(), 0),)
 
 
 def read(op: Operator) -> EinsumConfig:
@@ -50,6 +51,7 @@ def read(op: Operator) -> EinsumConfig:
     given = parsed(equation, [tensor.shape for tensor in op.data])
     steps = _NOTHING if given is None else contractions(given)
     largest = max(steps, key=lambda each: each.batch * each.rows * each.summed * each.columns)
+    moved = sum((each.moved for each in steps), Moved())
     work = work_of(op)
     return EinsumConfig(
         equation.replace(" ", ""),
@@ -58,13 +60,14 @@ def read(op: Operator) -> EinsumConfig:
         largest.rows,
         largest.summed,
         largest.columns,
-        sum(each.moved for each in steps),
+        moved.size,
         sum(each.alone for each in steps),
         work.flops,
         work.read_bytes,
         work.written_bytes,
         op.dtype,
-        sum(each.single for each in steps),
+        moved.single,
+        moved.runs,
     )
 
 
@@ -83,6 +86,7 @@ KINDS = (
             Category("shape", lambda c: c.shape),
             Column("moved", lambda c: c.moved),
             Column("single", lambda c: c.single),
+            Column("runs", lambda c: c.runs),
             Column("alone", lambda c: c.alone),
             Column("written_bytes", lambda c: c.written_bytes),
             ITEM_BYTES,
