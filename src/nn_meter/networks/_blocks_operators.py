@@ -334,6 +334,7 @@ OPERATORS: Mapping[str, Callable[[Pen], str]] = {
     "scatters": places.scatters,
     "gathers": places.gathers,
     "movements": places.movements,
+    "views": places.views,
     "orders": places.orders,
     "normalisations": normalisations,
     "recurrences": recurrences,

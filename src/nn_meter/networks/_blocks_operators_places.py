@@ -265,6 +265,25 @@ def movements(pen: Pen) -> str:
     return answers(pen, made)
 
 
+def views(pen: Pen) -> str:
+    """Other shapes of what the caller gave: as results of the model they are copies, from the cache where it is all."""
+    made = []
+    for _ in range(pen.pick(1, 1, 1, 2, 4)):
+        shape = any_shape(pen, elements=size(pen, 1e2, 1.5e6))
+        x = pen.input(*shape)
+        sort = pen.pick("Reshape", "Flatten", "Unsqueeze", "Squeeze", "Identity")
+        if sort == "Reshape":
+            x = pen.op(sort, x, pen.b.const((-1, shape[-1])))
+        elif sort == "Unsqueeze":
+            x = pen.op(sort, x, pen.b.const((pen.integer(0, len(shape)),)))
+        elif sort == "Squeeze":
+            x = pen.op(sort, pen.input(1, *shape), pen.b.const((0,)))
+        else:
+            x = pen.op(sort, x)
+        made.append(x)
+    return answers(pen, made)
+
+
 def orders(pen: Pen) -> str:
     """Running sums and the largest elements: of any axis, and of long lists."""
     made = []
