@@ -382,7 +382,7 @@ CONTRIBUTED: Mapping[str, Row] = {
     "QLinearSoftmax": _quantised_softmax,
     "QLinearWhere": _quantised_where,
     "QLinearConcat": _quantised_concat,
-    **{sort: partial(_experts, sort=sort) for sort in ("MoE", "QMoE")},
+    **{name: partial(_experts, sort=name.split()[0]) for name in ("MoE", "MoE again", "QMoE")},
     "GatedRMSNorm": _gated_norm,
     "GatedAdd": _gated_sum,
     **{sort: partial(_streams, sort=sort) for sort in STREAMS},
