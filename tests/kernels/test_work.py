@@ -72,6 +72,8 @@ def test_what_decides_how_an_operator_computes_is_told_apart() -> None:
     image = Tensor("x", (1, 4, 8))
     ways = [variant_of(Operator("Compress", (image,), (y,), {"axis": axis})) for axis in (1, 2)]
     assert ways == ["pieces", "elements"]
+    volume = Tensor("x", (1, 3, 8, 8, 8))
+    assert variant_of(Operator("GridSample", (volume,), (y,), {"align_corners": 1})) == "linear zeros volumes"
 
 
 @pytest.mark.parametrize(

@@ -316,9 +316,12 @@ def _sampling(op: Operator) -> str:
 
 def _beyond(op: Operator) -> str:
     """How GridSample reads, and what lies outside. Between four with zeros around ONNX Runtime has code of its own,
-    ten times as fast, but where corners are aligned."""
+    ten times as fast, but where corners are aligned, and not between the eight of a volume."""
     way = f"{_sampling(op)} {op.attrs.get('padding_mode', 'zeros')}"
-    return f"{way} corners" if way == "linear zeros" and op.int("align_corners", 0) else way
+    if way != "linear zeros":
+        return way
+    volumes = " volumes" if op.inputs and len(_shape(op, 0)) > 4 else ""
+    return way + (volumes or (" corners" if op.int("align_corners", 0) else ""))
 
 
 def _kernel_and_step(op: Operator) -> str:
