@@ -37,15 +37,6 @@ def graphs() -> list[Graph]:
     return [FAMILIES[family](3) for family in sorted(FAMILIES)]
 
 
-@pytest.mark.parametrize("folder", sorted(each for each in SHIPPED.parent.iterdir() if each.is_dir()), ids=lambda each: each.name)
-def test_what_ships_asks_for_columns_that_are_known(folder: Path) -> None:
-    bundle = load(folder)
-    assert bundle.kinds
-    for name, predictor in bundle.kinds.items():
-        assert isinstance(bundle.fallback, Roofline)
-        KindAnswers(name, predictor, bundle.fallback.speeds, schema=bundle.schema)
-
-
 def elementwise(op: str, size: int = 1000) -> Graph:
     b = GraphBuilder(op)
     return b.graph(b.op(op, b.input((size,))))
