@@ -6,6 +6,7 @@ What only the data decides (how much is not zero, which boxes overlap) is as ran
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 
 from nn_meter.ir.graph import Attr
 from nn_meter.networks._blocks import Pen
@@ -137,7 +138,7 @@ def _forest(pen: Pen) -> Sequence[str]:
     return node(
         pen, "TreeEnsembleRegressor", pen.input(round(size(pen, 1, 3000)), features), domain="ai.onnx.ml",
         nodes_treeids=tuple(tree for tree in range(trees) for _ in places), nodes_nodeids=(*places,) * trees,
-        nodes_featureids=tuple(sum(asked, [])), nodes_values=tuple(sum(bounds, [])),
+        nodes_featureids=tuple(chain.from_iterable(asked)), nodes_values=tuple(chain.from_iterable(bounds)),
         nodes_modes=(*("BRANCH_LEQ",) * inner, *("LEAF",) * len(leaves)) * trees,
         nodes_truenodeids=(*below[0],) * trees, nodes_falsenodeids=(*below[1],) * trees,
         target_treeids=tuple(tree for tree in range(trees) for _ in leaves), target_nodeids=(*leaves,) * trees,
