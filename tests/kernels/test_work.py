@@ -74,6 +74,8 @@ def test_what_decides_how_an_operator_computes_is_told_apart() -> None:
     assert ways == ["pieces", "elements"]
     volume = Tensor("x", (1, 3, 8, 8, 8))
     assert variant_of(Operator("GridSample", (volume,), (y,), {"align_corners": 1})) == "linear zeros volumes"
+    photograph = Tensor("x", (1, 3, 224, 224))  # for each three numbers, where to read is found out
+    assert variant_of(Operator("GridSample", (photograph,), (y,))) == "linear zeros few"
 
 
 @pytest.mark.parametrize(

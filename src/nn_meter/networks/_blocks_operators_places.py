@@ -57,7 +57,7 @@ def pools(pen: Pen) -> str:
     made: list[str] = []
     older = {"opset": 18} if pen.chance(0.5) and not pen.part else {}  # a file has one opset, and parts ask for others
     for _ in range(how_many(pen, 2, 5)):
-        rank = pen.pick(1, 2, 2, 3)
+        rank = pen.pick(1, 1, 2, 2, 3)
         width = pen.width(4, 512) if pen.chance(0.6) else pen.integer(1, 40)
         kernel = tuple(round(pen.log_uniform(1.6, {1: 1500, 2: 40, 3: 6}[rank])) for _ in range(rank))
         if pen.chance(0.5):  # as most are
