@@ -272,8 +272,8 @@ def views(pen: Pen) -> str:
         shape = any_shape(pen, elements=size(pen, 1e2, 1.5e6))
         x = pen.input(*shape)
         sort = pen.pick("Reshape", "Flatten", "Unsqueeze", "Squeeze", "Identity")
-        if sort == "Reshape":
-            x = pen.op(sort, x, pen.b.const((-1, shape[-1])))
+        if sort == "Reshape":  # to another shape than it has: LiteRT leaves a result that is its input unwritten
+            x = pen.op(sort, x, pen.b.const((-1, shape[-1]) if len(shape) > 2 else (-1,)))
         elif sort == "Unsqueeze":
             x = pen.op(sort, x, pen.b.const((pen.integer(0, len(shape)),)))
         elif sort == "Squeeze":
