@@ -219,6 +219,7 @@ took."""
 _SHARES = {
     "einsums": 6, "rare": 8, "newest": 3, "contributed": 10, "types": 6, "orders": 3, "recurrences": 3, "vectors": 4,
     "attentions": 4, "packed": 5, "movements": 5, "scatters": 3, "pools": 3, "elementwise": 4, "normalisations": 3,
+    "views": 1,
 }  # fmt: skip
 """Of what holds many kinds of operators, or many ways of one, so that each comes up in a build of minutes."""
 
