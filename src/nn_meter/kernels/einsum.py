@@ -29,10 +29,6 @@ class Equation:
         once = sorted(label for label in self.sizes if written.count(label) == 1 and label[0] != "…")
         return (*sorted((label for label in self.sizes if label[0] == "…"), reverse=True), *once)
 
-    def size(self, labels: Sequence[str]) -> int:
-        """Elements of a tensor that has these labels."""
-        return prod([self.sizes[label] for label in labels])
-
 
 def parsed(equation: str, shapes: Sequence[Shape]) -> Equation | None:
     """``equation`` over operands of ``shapes``; ``None`` where they do not fit."""
@@ -155,11 +151,12 @@ def transposed(dims: Sequence[int], axes: Sequence[int]) -> Moved:
         return Moved()
     if moving == sorted(moving):
         return Moved(size, runs=1)
-    ends = [place for place, axis in enumerate(axes) if place != axis]
-    low, high = ends[0], ends[-1]
-    together = prod(dims[high + 1 :])
+    together = prod(dims[max(place for place, axis in enumerate(axes) if place != axis) + 1 :])
     if together > 1:
         return Moved(size, runs=size // together)
-    between = [*range(low, high + 1)]
-    one = [*axes[low : high + 1]] in ([high, *between[:-1]], [*between[1:], low])
-    return Moved(size) if one else Moved(size, single=size)
+    return Moved(size) if moves_one(tuple(axes)) else Moved(size, single=size)
+
+
+def moves_one(perm: Shape) -> bool:
+    """Whether ``perm`` takes one axis elsewhere and leaves the others in their order."""
+    return any(list(perm[:i] + perm[i + 1 :]) == sorted(perm[:i] + perm[i + 1 :]) for i in range(len(perm))) or not perm

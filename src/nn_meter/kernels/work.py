@@ -318,8 +318,9 @@ def _beyond(op: Operator) -> str:
     """How GridSample reads, and what lies outside. Between four with zeros around ONNX Runtime has code of its own, ten
     times as fast, once for all maps: 2 nanoseconds an element of many, 12 of three."""
     way, maps = f"{_sampling(op)} {op.attrs.get('padding_mode', 'zeros')}", _shape(op, 0)[1:]
-    told = {"volumes": len(maps) > 3, "corners": op.int("align_corners", 0), "few": len(maps) == 3 and maps[0] < 8}
-    return " ".join([way, *[name for name, applies in told.items() if applies and way == "linear zeros"][:1]])
+    few = " few" if len(maps) == 3 and maps[0] < 8 else ""
+    told = " volumes" if len(maps) > 3 else " corners" if op.int("align_corners", 0) else few
+    return way + told if way == "linear zeros" else way
 
 
 def _kernel_and_step(op: Operator) -> str:

@@ -69,7 +69,6 @@ def pools(pen: Pen) -> str:
         side = max(round((elements / width / pen.batch) ** (1 / rank)), pen.pick(1, 1, 2) * max(kernel))
         width = max(1, min(width, round(taps / (math.prod(kernel) * side**rank))))
         x = operand(pen, pen.batch, width, *(side,) * rank)
-        kernel = tuple(min(side, k) for k in kernel)
         stride = (pen.pick(1, 2),) * rank if pen.chance(0.4) else tuple(1 if pen.chance(0.5) else k for k in kernel)
         pads = tuple((k - 1) // 2 if s == 1 else 0 for k, s in zip(kernel, stride, strict=True)) * 2
         attrs: dict[str, Attr] = {"kernel_shape": kernel, "strides": stride, "pads": pads}

@@ -10,6 +10,7 @@ from math import prod
 import numpy as np
 
 from nn_meter.ir import Graph, GraphBuilder
+from nn_meter.kernels.einsum import moves_one
 from nn_meter.kernels.kinds._shared import ITEM_BYTES, OP, WAY, some, times
 from nn_meter.kernels.partition import Shape
 from nn_meter.kernels.schema import Category, Column, KernelKind, Operator, Work, item_bytes
@@ -48,13 +49,8 @@ def read_transpose(op: Operator) -> TransposeConfig:
     starts = sorted(g[0] for g in groups)
     by_start = {g[0]: prod(shape[a] for a in g) for g in groups}
     merged = tuple(starts.index(g[0]) for g in groups) or (0,)
-    one = merged[-1] == len(merged) - 1 or _moves_one(perm)
+    one = merged[-1] == len(merged) - 1 or moves_one(perm)
     return TransposeConfig(tuple(by_start[s] for s in starts) or (1,), merged, op.dtype, one)
-
-
-def _moves_one(perm: Shape) -> bool:
-    """Whether ``perm`` takes one axis elsewhere and leaves the others in their order."""
-    return any(list(perm[:i] + perm[i + 1 :]) == sorted(perm[:i] + perm[i + 1 :]) for i in range(len(perm))) or not perm
 
 
 def _next_axis(axis: int, shape: Shape) -> int:
@@ -71,7 +67,7 @@ def work_transpose(c: TransposeConfig) -> Work:
 def build_transpose(c: TransposeConfig) -> Graph:
     """One transpose; two axes of size 1 that change places keep it from moving one axis alone."""
     b = GraphBuilder("transpose")
-    if _moves_one(c.perm) and not c.one:
+    if moves_one(c.perm) and not c.one:
         return b.graph(b.op("Transpose", b.input((1, 1, *c.dims), c.dtype), perm=(1, 0, *(p + 2 for p in c.perm))))
     return b.graph(b.op("Transpose", b.input(c.dims, c.dtype), perm=c.perm))
 
@@ -81,7 +77,7 @@ def _space_transpose(rng: np.random.Generator) -> TransposeConfig:
     perm = tuple(range(rank))
     while any(b == a + 1 for a, b in pairwise(perm)):
         perm = tuple(int(p) for p in rng.permutation(rank))
-    one = perm[-1] == rank - 1 or (_moves_one(perm) and bool(rng.random() < 0.7))
+    one = perm[-1] == rank - 1 or (moves_one(perm) and bool(rng.random() < 0.7))
     return TransposeConfig(tuple(some(rng, 2, 40) for _ in perm), perm, "float32", one)
 
 
