@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import mmap
 import os
@@ -19,6 +18,7 @@ from time import monotonic
 from types import FrameType
 from typing import Any, Literal, Protocol
 
+from nn_meter.devices.here import end_with
 from nn_meter.errors import NnMeterError
 
 SLOW_S = 5.0
@@ -34,7 +34,6 @@ MEMORY_BYTES = 1 << 30
 LONGEST_TEXT = 20_000
 """Letters of an error that nobody reads to their end."""
 
-_PR_SET_PDEATHSIG = 1  # prctl(2)
 
 Verdict = Literal["answered", "refused", "fault", "slow", "memory", "crash", "still"]
 FINE = frozenset(("answered", "refused"))
@@ -244,10 +243,7 @@ def _seen(child: int) -> tuple[bool, float]:
 
 
 def _limit(parent: int) -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(1)
+    end_with(parent)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY_BYTES,) * 2)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import signal
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 from agreement import Agreement, agreement
+from waiting import running, until
 
 from nn_meter.backends import executorch, load
 from nn_meter.backends.executorch import conversion, tracing
@@ -173,6 +176,27 @@ def test_a_converter_that_died_is_started_again(there: None) -> None:
 
 def call(name: str, op_type: str, reads: str, writes: str) -> ExecutedKernel:
     return ExecutedKernel(name, op_type, "pytorch", (), (), (reads,), (writes,), nodes=(name,))
+
+
+@pytest.mark.heavy
+def test_a_converter_ends_with_who_asked_even_by_sigkill(there: None) -> None:
+    script = (
+        "import subprocess, sys\n"
+        "from nn_meter.backends.executorch.conversion import _Converter\n"
+        "process = _Converter._start()\n"
+        "other = subprocess.Popen(['sleep', '1800'], pass_fds=[process.stdin.fileno()])\n"
+        "print(process.pid, other.pid, flush=True)\n"
+        "other.wait()\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as asking:
+        assert asking.stdout is not None
+        process, other = map(int, asking.stdout.readline().split())
+        asking.kill()
+    try:  # its standard input stays open at the other's end, so that it cannot end by that
+        until(lambda: not running(process))
+        assert running(other)
+    finally:
+        os.kill(other, signal.SIGKILL)
 
 
 CALLS = (call("conv", "Conv", "x", "a"), call("relu", "Relu", "a", "b"), call("gather", "Gather", "b", "c"))

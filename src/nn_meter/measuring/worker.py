@@ -16,13 +16,11 @@ from __future__ import annotations
 
 import argparse
 import base64
-import ctypes
 import inspect
 import json
 import os
 import queue
 import signal
-import sys
 import traceback
 from collections.abc import Callable
 from importlib import import_module
@@ -31,10 +29,10 @@ from threading import Thread
 from typing import IO, Any, get_type_hints
 
 from nn_meter import __version__
+from nn_meter.devices.here import end_with
 from nn_meter.errors import NnMeterError
 from nn_meter.measuring import wire
 
-_PR_SET_PDEATHSIG = 1  # prctl(2)
 _OUT_OF_MEMORY = ("bad_alloc", "bad allocation", "failed to allocate memory")
 
 
@@ -42,7 +40,8 @@ def main() -> None:
     """Answer requests until there are no more."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--parent", type=int, help="process of this machine to end with, even by SIGKILL")
-    _die_with(parser.parse_args().parent)
+    if (parent := parser.parse_args().parent) is not None:
+        end_with(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     requests, answers = _streams()
     waiting: queue.SimpleQueue[bytes] = queue.SimpleQueue()
@@ -133,14 +132,6 @@ def _listen(requests: IO[bytes], waiting: queue.SimpleQueue[bytes]) -> None:
     for line in requests:
         waiting.put(line)
     os._exit(0)
-
-
-def _die_with(parent: int | None) -> None:
-    if parent is None or sys.platform != "linux":
-        return
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before the call above
-        os._exit(1)
 
 
 if __name__ == "__main__":

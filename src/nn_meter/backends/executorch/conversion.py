@@ -102,7 +102,7 @@ class _Converter:
     def _start(cls) -> subprocess.Popen[bytes]:
         cls._taken_bytes = 0
         cls._there = subprocess.Popen(
-            (sys.executable, "-P", "-m", "nn_meter.backends.executorch.converting"),
+            (sys.executable, "-P", "-m", "nn_meter.backends.executorch.converting", str(os.getpid())),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
