@@ -50,6 +50,7 @@ class Device:
 
 _COMPARED: Mapping[str, str] = {
     "cpu": "the processor",
+    "cpu_model": "the processor's model (CPUID family/model, or Arm's part)",
     "machine": "the architecture",
     "cores": "the number of cores",
     "affinity": "the cores it may use",

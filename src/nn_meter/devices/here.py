@@ -23,6 +23,8 @@ _CPUFREQ = Path("/sys/devices/system/cpu/cpu0/cpufreq")
 _CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 _THERMAL = Path("/sys/class/thermal")
 _UNLIMITED_BYTES = 1 << 60
+_GENERATION = ("cpu family", "model", "CPU part")
+"""What tells processors apart whose names a cloud shortens to ``AMD EPYC``: two fields on x86, one on Arm."""
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 _MAKERS = {"authenticamd": "AMD", "genuineintel": "Intel", "apple": "Apple", "arm": "Arm"}
 
@@ -52,6 +54,7 @@ def here() -> Device:
         memory_bytes=_memory_limit_bytes(),
         system=f"{platform.system()} {platform.release()}",
         environment={
+            "cpu_model": "/".join(_field(info, each) for each in _GENERATION).strip("/") or None,
             "governor": _read(_CPUFREQ / "scaling_governor"),
             "temperature_c": _temperature_c(),
             "load_average": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
