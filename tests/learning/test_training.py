@@ -96,7 +96,7 @@ def test_published_latencies_of_single_kernels_are_enough(tmp_path: Path) -> Non
 
 def test_networks_measured_while_the_machine_was_slow_are_left_out() -> None:
     slow = [replace(each, subject=f"slow {each.subject}") for each in records(60, slow=1.3)]
-    found = corrected(records(60) + slow)
+    found = corrected(records(90) + slow)
     assert found.disturbed == 60
     assert not any(each.subject.startswith("slow") for each in found.records)
 
@@ -114,6 +114,36 @@ def test_kernels_are_told_at_the_speed_of_the_machine_that_is_asked_for() -> Non
     for network, as_measured in zip(slower.networks, usual.networks, strict=True):
         wanted = [1.1 * ms for ms in latencies(as_measured.samples)]
         assert latencies(network.samples) == pytest.approx(wanted, rel=1e-6)
+
+
+def by_turns(each: Record, *slow: float, passed: float = 1.0) -> Record:
+    """In turns in which the probe was so many times slower, and the network that to the power of ``passed``."""
+    assert each.probe is not None
+    assert each.whole is not None
+    probe, whole = each.probe.quiet_ms, each.whole.quiet_ms
+    return replace(
+        each,
+        probe=Measurement(tuple(probe * s for s in slow), rounds=(1,) * len(slow)),
+        whole=Measurement(tuple(whole * s**passed for s in slow), rounds=(1,) * len(slow)),
+    )
+
+
+@pytest.mark.parametrize("passed", [0.0, 0.4, 1.0])
+def test_a_neighbour_that_comes_and_goes_is_divided_out_as_far_as_it_slows_networks(passed: float) -> None:
+    slows = [(1.0, 1.0), (1.1, 1.0), (1.0, 1.1), (1.1, 1.1), (0.9, 1.0), (1.0, 0.9), (0.9, 0.9)]
+    there = records(210)
+    shaken = [by_turns(each, *slows[i % len(slows)], passed=passed) for i, each in enumerate(there)]
+    found = corrected(shaken)
+    assert found.disturbed == 0
+    for network, as_it_is in zip(found.networks, there, strict=True):
+        assert latencies(network.samples) == pytest.approx(latencies(as_it_is.kernels), rel=0.006)
+
+
+def test_where_neighbours_never_rest_most_networks_are_learnt_from() -> None:
+    restless = [by_turns(each, *((1.0, 1.02) if i % 5 == 0 else (1.3, 1.28))) for i, each in enumerate(records(400))]
+    found = corrected(restless)
+    assert found.disturbed == 0
+    assert found.probe_ms == pytest.approx(1.29, rel=0.01)  # it answers at the usual speed
 
 
 def test_quiet_is_a_quantile_of_all_the_probes_runs_and_not_the_fastest_of_them() -> None:

@@ -1,8 +1,8 @@
 """From records to kernels at the machine's quiet speed.
 
-Three things are taken out of what a network's records say. A neighbour on the machine slows whole stretches: a fixed
-probe took turns with each network. Networks whose probe was slow are left out, and what is slow about the stretch of
-the others is divided out, relative to the usual one. The runtime's profiler costs time in every kernel: the
+Three things are taken out of what a network's records say. Neighbours on the machine slow whole stretches, and single
+turns: a fixed probe took turns with each network. Networks whose probe was much slower than usual are left out, and by
+what it tells of the others these are brought to the usual speed. The runtime's profiler costs time in every kernel: the
 same network run without it tells how much. And what is left of the kernels is scaled so that they add up to the quiet
 latency of their network, less what a call costs outside all kernels.
 
@@ -14,13 +14,13 @@ these, so that one that was lost at once is none to compare with.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from nn_meter.learning.fit import Network
-from nn_meter.measuring.measure import Measurement, quantile
+from nn_meter.measuring.measure import quantile
 from nn_meter.measuring.records import MeasuredKernel, Record
 
 CALL = "call"
@@ -34,10 +34,13 @@ ALIKE = 0.1
 be wrong on one that differs more."""
 
 _DISTURBED = 1.15
-"""A network counts as disturbed where the probe took this much longer than its quiet time around then."""
+"""A network counts as disturbed where the probe took this much longer than it usually did around then."""
 
 _AROUND, _NEAR = 300, 50
-"""Records to each side by which quiet is judged, since a machine's clock may change for good; and slowness."""
+"""Records to each side by which the usual is judged, since a machine's clock may change for good; and slowness."""
+
+_TINY = 1e-12
+"""In place of nothing to divide by."""
 
 _MANY_KERNELS = 12
 """Networks of fewer kernels do not tell what the profiler adds to each."""
@@ -143,34 +146,43 @@ def _slower(network: Network, factor: float) -> Network:
 
 
 def _undisturbed(records: Sequence[Record], probe_ms: float | None) -> tuple[list[tuple[Record, float]], float]:
-    """Records whose probes were quiet in each turn, and how much slower than quiet the machine was around then: the
-    median over records nearby of their probe's quiet latency, relative to ``probe_ms``, or else to the same median in
-    half of all stretches, which is told beside them.
+    """Records whose probes were as usual in each turn, and how many times slower than at ``probe_ms`` the machine was
+    for them; by default that is the median of what the probe took in all stretches, which is told beside them.
+
+    The machine was as slow as the probe usually was nearby, and in the turns of a record alone (a neighbour comes and
+    goes within seconds) so much more as its own probe tells, of which a part passes on to networks.
 
     A median is compared with medians, and with the middle one: the quickest of all the probe's runs is no stretch that
     a model could be judged in, and the quietest stretches are few. To divide by either makes every kernel a few percent
-    too cheap.
+    too cheap; to leave out what is slower than they are, where neighbours never rest, leaves a fifth of a build.
     """
     if not records:
         return [], 0.0
     probes = [record.probe for record in records if record.probe is not None]
     slowest = np.array([max(map(quantile, probe.turns)) for probe in probes])
-    levels = np.concatenate(
-        [
-            np.full(min(_NEAR, len(probes) - i), _pooled(probes[max(0, i - _AROUND) : i + _AROUND]))
-            for i in range(0, len(probes), _NEAR)
-        ]
+    own = np.array([probe.quiet_ms for probe in probes])
+    nearby, around = (
+        np.array([np.median(own[max(0, n - width) : n + width]) for n in range(len(own))]) for width in (_NEAR, _AROUND)
     )
-    excess = slowest / levels
+    excess = slowest / around
     kept = np.flatnonzero(excess <= max(_DISTURBED, float(np.quantile(excess, 0.3)))).tolist()
-    own = np.array([probe.quiet_ms for probe in probes])[kept]
-    nearby = [float(np.median(own[max(0, n - _NEAR) : n + _NEAR])) for n in range(len(kept))]
     quiet_ms = probe_ms or float(np.median(nearby))
-    return [(records[i], each / quiet_ms) for i, each in zip(kept, nearby, strict=True)], quiet_ms
+    slowness = nearby / quiet_ms * (own / nearby) ** _passed_on(records)
+    return [(records[i], float(slowness[i])) for i in kept], quiet_ms
 
 
-def _pooled(probes: Iterable[Measurement]) -> float:
-    return quantile(value for probe in probes for value in probe.values_ms)
+def _passed_on(records: Sequence[Record]) -> float:
+    """Of what the probe is slower in one turn than in another, the share by which networks are, of logarithms: by least
+    squares over the turns of all records, so that next to nothing is where the probe scatters and networks do not."""
+    turns = [
+        np.log([[quantile(turn) for turn in taken.turns] for taken in (record.probe, record.whole)])
+        for record in records
+        if record.probe and record.whole and len(record.probe.turns) == len(record.whole.turns) > 1
+    ]
+    if not turns:
+        return 0.0
+    probes, wholes = np.hstack([np.diff(each) for each in turns])
+    return float(np.clip(probes @ wholes / max(probes @ probes, _TINY), 0.0, 1.0))
 
 
 def _profiler_ms(records: Sequence[Record], call_ms: float) -> list[float]:
