@@ -13,6 +13,7 @@ import shutil
 import sqlite3
 import stat
 import zipfile
+import zlib
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -148,7 +149,7 @@ class BundleFolders(Bundles):
         folder.mkdir()
         try:
             unpack(data, folder)
-        except (ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile):
+        except (ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error):
             return
         self._answer(folder, turn)
 

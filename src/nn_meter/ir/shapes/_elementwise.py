@@ -137,6 +137,11 @@ def _dynamic_quantize(s: Site) -> Sequence[Out]:
     return ((s.shape(0), "uint8"), ((), "float32"), ((), "uint8"))
 
 
+def _triangle(s: Site) -> Sequence[Out]:
+    axis_in(-2, len(s.shape(0)))
+    return same(s)
+
+
 def _random_like(s: Site) -> Sequence[Out]:
     code = s.whole("dtype", 0)
     return ((s.shape(0), dtype_of(code) if code else s.dtype(0)),)
@@ -151,7 +156,7 @@ RULES: dict[str, Rule] = {
         "Abs Acos Acosh Asin Asinh Atan Atanh BitwiseNot Ceil Celu Clip Cos Cosh Elu Erf Exp Floor Gelu "
         "HardSigmoid HardSwish Identity LeakyRelu Log Mish Neg Not Reciprocal Relu Round Selu Shrink "
         "Sigmoid Sign Sin Sinh Softplus Softsign Sqrt Swish Tan Tanh ThresholdedRelu CumSum CumProd "
-        "Trilu LRN RotaryEmbedding MeanVarianceNormalization RMSNormalization ScatterND ScatterElements "
+        "LRN RotaryEmbedding MeanVarianceNormalization RMSNormalization ScatterND ScatterElements "
         "Scatter TensorScatter ReverseSequence OptionalGetElement",
         same,
     ),
@@ -173,6 +178,7 @@ RULES: dict[str, Rule] = {
     "CastLike": _cast_like,
     "Dropout": _dropout,
     "BatchNormalization": _batch_norm,
+    "Trilu": _triangle,
     "QuantizeLinear": _quantize,
     "DequantizeLinear": _dequantize,
     "DynamicQuantizeLinear": _dynamic_quantize,

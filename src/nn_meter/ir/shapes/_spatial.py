@@ -244,17 +244,14 @@ def _col2im(s: Site) -> Sequence[Out]:
     return (((x.shape[0], x.shape[1] // block, *s.dims(1)), x.dtype),)
 
 
-def _deform_conv(s: Site) -> Sequence[Out]:
-    x = s.tensor(0)
-    w = s.shape(1)
-    return (((x.shape[0], w[0], *windows(s, x.shape[2:], s.ints("kernel_shape") or w[2:])), x.dtype),)
-
-
 def _causal_conv(s: Site) -> Sequence[Out]:
     """Depthwise convolution over the past, and the last inputs that the next call needs."""
     x = s.tensor(0)
     n, channels, _ = x.shape
-    return ((x.shape, x.dtype), ((n, channels, s.shape(1)[-1] - 1), x.dtype))
+    kernel = s.shape(1)[-1]
+    if kernel < 1:
+        raise ShapeError(f"a kernel of {kernel}")
+    return ((x.shape, x.dtype), ((n, channels, kernel - 1), x.dtype))
 
 
 RULES: dict[str, Rule] = {
@@ -262,7 +259,7 @@ RULES: dict[str, Rule] = {
     "ConvInteger": _conv_integer,
     "ConvTranspose": _conv_transpose,
     "CausalConvWithState": _causal_conv,
-    "DeformConv": _deform_conv,
+    "DeformConv": conv,
     "QLinearConv": _qlinear_conv,
     "MaxPool": _pool,
     "AveragePool": _pool,

@@ -137,7 +137,7 @@ class AxisConfig:
     def pushed(self) -> float:
         """Of how many elements a heap lets one go, of rows in random order: the i-th is among the ``kept`` so far by
         ``kept`` / i."""
-        times = self.kept * (1.0 + np.log(self.length / max(1, self.kept)))
+        times = self.kept * (1.0 + np.log(max(1, self.length) / max(1, self.kept)))
         return float(self.outer * self.inner * times) if self.way == "heap" else 0.0
 
 
