@@ -203,6 +203,8 @@ def _causal_conv(s: Site) -> Sequence[Out]:
     """Depthwise convolution over the past of the last axis, and what the next call needs of it."""
     x, w = s.tensor(0), s.shape(1)
     kept = (w[-1] - 1) * s.whole("dilation", 1)
+    if kept < 0:
+        raise ShapeError(f"a kernel of {w[-1]}")
     past = s.optional(3)
     state = past.shape if past is not None else (*x.shape[:-1], kept)
     if past is None and s.whole("channels_last", 0):
