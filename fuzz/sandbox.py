@@ -34,7 +34,6 @@ MEMORY_BYTES = 1 << 30
 LONGEST_TEXT = 20_000
 """Letters of an error that nobody reads to their end."""
 
-
 Verdict = Literal["answered", "refused", "fault", "slow", "memory", "crash", "still"]
 FINE = frozenset(("answered", "refused"))
 

@@ -133,7 +133,8 @@ def test_a_neighbour_that_comes_and_goes_is_divided_out_as_far_as_it_slows_netwo
     slows = [(1.0, 1.0), (1.1, 1.0), (1.0, 1.1), (1.1, 1.1), (0.9, 1.0), (1.0, 0.9), (0.9, 0.9)]
     there = records(210)
     shaken = [by_turns(each, *slows[i % len(slows)], passed=passed) for i, each in enumerate(there)]
-    found = corrected(shaken)
+    nothing = Record("nothing", WHERE, (), taken(0.0), taken(0.0), taken(1.0), CALL)  # as a coarse clock tells
+    found = corrected([*shaken, nothing])
     assert found.disturbed == 0
     for network, as_it_is in zip(found.networks, there, strict=True):
         assert latencies(network.samples) == pytest.approx(latencies(as_it_is.kernels), rel=0.006)

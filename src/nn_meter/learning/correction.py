@@ -175,13 +175,12 @@ def _passed_on(records: Sequence[Record]) -> float:
     """Of what the probe is slower in one turn than in another, the share by which networks are, of logarithms: by least
     squares over the turns of all records, so that next to nothing is where the probe scatters and networks do not."""
     turns = [
-        np.log([[quantile(turn) for turn in taken.turns] for taken in (record.probe, record.whole)])
+        np.array([[quantile(turn) for turn in taken.turns] for taken in (record.probe, record.whole)])
         for record in records
-        if record.probe and record.whole and len(record.probe.turns) == len(record.whole.turns) > 1
+        if record.probe and record.whole and len(record.probe.turns) == len(record.whole.turns)
     ]
-    if not turns:
-        return 0.0
-    probes, wholes = np.hstack([np.diff(each) for each in turns])
+    moves = [np.diff(np.log(each)) for each in turns if each.min() > 0]
+    probes, wholes = np.hstack(moves) if moves else np.zeros((2, 1))
     return float(np.clip(probes @ wholes / max(probes @ probes, _TINY), 0.0, 1.0))
 
 

@@ -199,19 +199,6 @@ def _ragged_conv(s: Site) -> Sequence[Out]:
     return ((x.shape, x.dtype), (state.shape, state.dtype))
 
 
-def _causal_conv(s: Site) -> Sequence[Out]:
-    """Depthwise convolution over the past of the last axis, and what the next call needs of it."""
-    x, w = s.tensor(0), s.shape(1)
-    kept = (w[-1] - 1) * s.whole("dilation", 1)
-    if kept < 0:
-        raise ShapeError(f"a kernel of {w[-1]}")
-    past = s.optional(3)
-    state = past.shape if past is not None else (*x.shape[:-1], kept)
-    if past is None and s.whole("channels_last", 0):
-        state = (x.shape[0], kept, *x.shape[2:])
-    return ((x.shape, x.dtype), (state, x.dtype))
-
-
 def _unfold(s: Site) -> Sequence[Out]:
     x = s.tensor(0)
     dim, width, step = axis_in(s.whole("dim", -1), len(x.shape)), s.whole("size"), s.whole("step", 1)
@@ -275,7 +262,6 @@ MICROSOFT: dict[str, Rule] = {
     "LinearAttention": _linear_attention,
     "LinearAttentionGate": _linear_attention_gate,
     "GatedDeltaNet": _delta_net,
-    "CausalConvWithState": _causal_conv,
     "VarlenCausalConvWithState": _ragged_conv,
     "UnfoldTensor": _unfold,
     "CropAndResize": _crop_and_resize,

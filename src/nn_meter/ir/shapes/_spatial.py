@@ -245,13 +245,16 @@ def _col2im(s: Site) -> Sequence[Out]:
 
 
 def _causal_conv(s: Site) -> Sequence[Out]:
-    """Depthwise convolution over the past, and the last inputs that the next call needs."""
-    x = s.tensor(0)
-    n, channels, _ = x.shape
-    kernel = s.shape(1)[-1]
-    if kernel < 1:
-        raise ShapeError(f"a kernel of {kernel}")
-    return ((x.shape, x.dtype), ((n, channels, kernel - 1), x.dtype))
+    """Depthwise convolution over the past of the last axis, and what the next call needs of it."""
+    x, w = s.tensor(0), s.shape(1)
+    kept = (w[-1] - 1) * s.whole("dilation", 1)
+    if kept < 0:
+        raise ShapeError(f"a kernel of {w[-1]}")
+    past = s.optional(3)
+    state = past.shape if past is not None else (*x.shape[:-1], kept)
+    if past is None and s.whole("channels_last", 0):
+        state = (x.shape[0], kept, *x.shape[2:])
+    return ((x.shape, x.dtype), (state, x.dtype))
 
 
 RULES: dict[str, Rule] = {
