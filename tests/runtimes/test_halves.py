@@ -5,11 +5,10 @@ from __future__ import annotations
 from itertools import count
 
 import pytest
-from agreement import agreement
+from agreement import agreement, rules_here
 
 from nn_meter.backends.onnxruntime_cpu import OnnxRuntimeCpu
 from nn_meter.ir import parse
-from nn_meter.kernels.rules import read_rules
 from nn_meter.networks import FAMILIES
 from nn_meter.runtimes.executed import read_all
 from nn_meter.runtimes.fusion import fuse
@@ -17,7 +16,7 @@ from nn_meter.runtimes.onnxruntime import RUNTIME
 
 pytest.importorskip("onnxruntime")
 
-RULES = read_rules({"runtime": "onnxruntime_cpu"})
+RULES = rules_here()
 
 
 @pytest.mark.parametrize(

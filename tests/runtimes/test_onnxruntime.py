@@ -5,20 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from agreement import agreement
+from agreement import agreement, rules_here
 
 from nn_meter.backends.onnx_writer import with_random_weights
 from nn_meter.backends.onnxruntime_cpu import OnnxRuntimeCpu
 from nn_meter.frontends import onnx as reader
 from nn_meter.ir import Graph, parse
-from nn_meter.kernels.rules import read_rules
 from nn_meter.networks import FAMILIES
 from nn_meter.runtimes.fusion import fuse
 
 pytest.importorskip("onnxruntime")
 
 MODELS = Path(__file__).parents[2] / ".." / "shared" / "models"
-RULES = read_rules({"runtime": "onnxruntime_cpu"})
+RULES = rules_here()
 QUICK = (
     "mobilenetv2_100",
     "mobilenetv3_small_100.dynamo",
@@ -35,20 +34,6 @@ def compare(graph: Graph, model: Graph | bytes) -> tuple[int, int, int]:
     return found.both, found.ours - found.both, found.truth - found.both
 
 
-def channels_in_a_block() -> int:
-    """What this processor's ONNX Runtime pads four channels to."""
-    graph = parse(
-        "input x: float32[1,3,8,8]\nconst w: float32[4,3,1,1]\ny = Conv(x, w) {kernel_shape=(1, 1)}\noutput y"
-    )
-    return next(k.outputs[0].shape[1] for k in OnnxRuntimeCpu().fused(graph) if k.outputs[0] is not None)
-
-
-needs_avx512 = pytest.mark.skipif(
-    channels_in_a_block() != 16, reason="this processor blocks channels otherwise than by 16"
-)
-
-
-@needs_avx512
 @pytest.mark.parametrize("name", QUICK)
 def test_shared_models_fuse_as_the_runtime_does(name: str) -> None:
     path = MODELS / f"{name}.onnx"
@@ -59,7 +44,6 @@ def test_shared_models_fuse_as_the_runtime_does(name: str) -> None:
     assert both / (both + missing) >= 0.99
 
 
-@needs_avx512
 @pytest.mark.heavy
 def test_all_shared_models_together_reach_99_percent() -> None:
     if not MODELS.exists():
@@ -73,7 +57,6 @@ def test_all_shared_models_together_reach_99_percent() -> None:
     assert both / (both + missing) >= 0.99
 
 
-@needs_avx512
 @pytest.mark.parametrize(
     "family", ["residual_bottleneck", "inverted", "dense", "convnext", "vision_transformer", "encoder"]
 )

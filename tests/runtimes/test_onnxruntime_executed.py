@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 
 import pytest
+from agreement import rules_here
 from onnx import TensorProto, helper, parser
 
 from nn_meter.frontends.onnx import read
@@ -400,7 +401,7 @@ def test_what_is_added_to_a_product_is_its_bias_whatever_is_found_of_dense_layer
 
 
 def ours(graph: Graph) -> Counter[tuple[str, str]]:
-    kernels = fuse(graph, read_rules({"runtime": "onnxruntime"})).kernels
+    kernels = fuse(graph, rules_here()).kernels
     return Counter((each.kind, repr(each.config)) for each in kernels if not each.free)
 
 

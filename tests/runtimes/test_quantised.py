@@ -6,13 +6,12 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
-from agreement import Agreement, agreement
+from agreement import Agreement, agreement, rules_here
 
 from nn_meter.backends.onnxruntime_cpu import OnnxRuntimeCpu
 from nn_meter.errors import BackendError, UnsupportedOperatorError
 from nn_meter.ir import Graph, GraphBuilder, parse
 from nn_meter.kernels.kinds import KINDS
-from nn_meter.kernels.rules import read_rules
 from nn_meter.networks import FAMILIES
 from nn_meter.networks.quantised import PRECISIONS
 from nn_meter.runtimes.executed import read_all
@@ -21,7 +20,7 @@ from nn_meter.runtimes.onnxruntime import RUNTIME
 
 pytest.importorskip("onnxruntime")
 
-RULES = read_rules({"runtime": "onnxruntime_cpu"})
+RULES = rules_here()
 
 
 def compare(graph: Graph) -> Agreement:
