@@ -32,7 +32,7 @@ from nn_meter.learning.fit import spent_on_fits
 from nn_meter.learning.training import check_kinds, train, worst_families
 from nn_meter.measuring import wire
 from nn_meter.measuring.asking import ask
-from nn_meter.measuring.fixed import PROBED, nothing, probe, prober
+from nn_meter.measuring.fixed import PROBED, nothing, patience, probe
 from nn_meter.measuring.fleet import Fleet
 from nn_meter.measuring.isolation import RECONNECTS_S, Failure, Worker
 from nn_meter.measuring.journal import Entry, Journal
@@ -197,7 +197,8 @@ def measure_network(family: str, seed: int, plan: BuildPlan, where: Circumstance
     )
     with backend.prepare(graph) as prepared:
         traced = base.Traced(prepared)
-        probed, whole, sums = measure([prober(plan.chosen), prepared, traced], [PROBED, timed, _TRACED])
+        still = patience(plan.chosen)
+        probed, whole, sums = measure([still.probe, prepared, traced], [PROBED, timed, _TRACED], patience=still)
     parts_ms = quiet_parts([trace.latencies_ms for trace in traced.traces])
     kernels = tuple(
         MeasuredKernel(

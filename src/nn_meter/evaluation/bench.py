@@ -19,9 +19,10 @@ from nn_meter.devices.link import Link, LocalLink
 from nn_meter.errors import NnMeterError
 from nn_meter.evaluation.subjects import Subject
 from nn_meter.ir import Graph
-from nn_meter.measuring import Failure, Measurement, Plan, Worker, measure
+from nn_meter.measuring import Failure, Measurement, Plan, Runner, Worker, measure
 from nn_meter.measuring.asking import measurer
-from nn_meter.measuring.fixed import PROBE, PROBED, prober
+from nn_meter.measuring.fixed import PROBE, PROBED, patience
+from nn_meter.measuring.patience import Patience
 from nn_meter.progress import Progress
 from nn_meter.runtimes.executed import read_all
 from nn_meter.storage import Closing
@@ -88,20 +89,20 @@ def measure_models(
 ) -> list[Measurement | Failure]:
     """Models of one group, loaded together and timed by turns, the probe among them; called where the backend runs."""
     begin = time.monotonic()
-    return _measure_models(backend.load(), _prober(backend), sources, plan, facts, progress, time.monotonic, begin)
+    return _measure_models(backend.load(), _patience(backend), sources, plan, facts, progress, time.monotonic, begin)
 
 
-def _prober(backend: Named) -> Prepared | None:
-    """The probe, where the runtime takes it."""
+def _patience(backend: Named) -> Patience | None:
+    """With the probe, where the runtime takes it."""
     try:
-        return prober(backend)
+        return patience(backend)
     except Exception:  # a runtime may fail in any way
         return None
 
 
 def _measure_models(
     backend: Backend,
-    probe: Prepared | None,
+    still: Patience | None,
     sources: Sequence[Source],
     plan: Plan,
     facts: Mapping[str, Value],
@@ -120,10 +121,11 @@ def _measure_models(
             except Exception as error:  # a runtime may fail in any way
                 results[index] = _failure(error)
         left = replace(plan, budget_s=max(0.0, plan.budget_s - (clock() - begin)))
-        turned, plans = list(ready.values()), [left] * len(ready)
-        if probe is not None and turned:
-            turned, plans = [*turned, probe], [*plans, replace(PROBED, rounds=left.rounds, budget_s=left.budget_s)]
-        taken = measure(turned, plans, clock=clock, progress=progress, environment=facts)
+        turned: list[Runner] = list(ready.values())
+        plans = [left] * len(ready)
+        if still is not None and turned:
+            turned, plans = [*turned, still.probe], [*plans, replace(PROBED, rounds=left.rounds, budget_s=left.budget_s)]
+        taken = measure(turned, plans, clock=clock, progress=progress, patience=still, environment=facts)
         if len(turned) > len(ready):
             *taken, probed = taken
             taken = [replace(each, environment={**facts, PROBE: probed.quiet_ms}) for each in taken]

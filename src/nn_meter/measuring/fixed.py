@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from nn_meter.backends import Named, Prepared
+from nn_meter.backends import Named
 from nn_meter.ir import Graph, GraphBuilder
 from nn_meter.measuring.measure import Plan
+from nn_meter.measuring.patience import RUNS, Patience
 
 PROBE = "probe_ms"
 """In the ``environment`` of a measurement the quiet latency of the probe that took turns in it; in that of a bundle,
 what it usually was while the bundle's networks were measured."""
 
-PROBED = Plan(rounds=2, turn_s=0.0, min_repeats=10, warmup_turns=1)
-"""The network before it has emptied the caches: the probe is itself again from its sixth run on, whatever ran before,
-while its first three take longer the larger that network was."""
+PROBED = Plan(rounds=2, turn_s=0.0, min_repeats=RUNS, warmup_turns=1)
+"""How the probe takes its turns."""
 
 
 def probe() -> Graph:
@@ -32,18 +32,18 @@ def nothing() -> Graph:
     return b.graph(b.op("Sigmoid", b.input((1,))))
 
 
-def prober(chosen: Named) -> Prepared:
-    """The probe on a backend, ready to take turns; kept for the life of the process.
+def patience(chosen: Named) -> Patience:
+    """With the probe on a backend, ready to take turns; kept for the life of the process.
 
     Raises:
         BackendError: the backend refuses it.
     """
     key = str(chosen)
-    if key not in _PROBERS:
+    if key not in _PATIENCE:
         prepared = chosen.load().prepare(probe())
         prepared.run(20)
-        _PROBERS[key] = prepared
-    return _PROBERS[key]
+        _PATIENCE[key] = Patience(prepared)
+    return _PATIENCE[key]
 
 
-_PROBERS: dict[str, Prepared] = {}
+_PATIENCE: dict[str, Patience] = {}

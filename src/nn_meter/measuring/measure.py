@@ -22,10 +22,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from nn_meter.devices.device import Value
 from nn_meter.progress import Progress
+
+if TYPE_CHECKING:
+    from nn_meter.measuring.patience import Patience
 
 QUIET = 0.05
 """The quantile of runs that stands for a quiet machine."""
@@ -254,6 +257,7 @@ def measure(
     *,
     clock: Callable[[], float] = time.monotonic,
     progress: Progress | None = None,
+    patience: Patience | None = None,
     environment: Mapping[str, Value] = MappingProxyType({}),
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> list[Measurement]:
@@ -265,6 +269,7 @@ def measure(
             in the midst of theirs; every other round goes backwards, so that what drifts weighs alike on all.
         clock: Seconds, for the budget.
         progress: Hears after each turn.
+        patience: No turn begins before it is at its end.
         environment: Circumstances to note in each measurement.
         now: The date to note.
     """
@@ -279,6 +284,8 @@ def measure(
     for done, index in enumerate(order, 1):
         if turns[index] and clock() - begin >= plans[index].budget_s:
             continue
+        if patience is not None:
+            patience.wait()
         taken = runners[index].run(warmed[index][0])
         values[index] += taken
         turns[index].append(len(taken))

@@ -1,0 +1,96 @@
+"""Turns wait for the neighbours to be still, on a clock that stands still until a run moves it."""
+
+from __future__ import annotations
+
+import itertools
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nn_meter.backends.replay import FakeClock
+from nn_meter.measuring import Plan, measure
+from nn_meter.measuring.patience import Patience
+
+PROBE_MS, BESIDE = 1.2, 1.25
+TURN = Plan(rounds=1, turn_s=0.08, min_repeats=3, warmup_turns=0, max_repeats=8)
+
+
+class Machine:
+    """Half of a core, whose other half is used by turns: ``spells_s`` of stillness and of use."""
+
+    def __init__(self, spells_s: list[float]) -> None:
+        self.clock = FakeClock()
+        self._ends = list(itertools.accumulate(itertools.islice(itertools.cycle(spells_s), 100_000)))
+
+    @property
+    def beside(self) -> bool:
+        return next(n for n, end in enumerate(self._ends) if self.clock() < end) % 2 == 1
+
+    def runner(self, latency_ms: float) -> Here:
+        return Here(self, latency_ms)
+
+
+class Here:
+    def __init__(self, machine: Machine, latency_ms: float) -> None:
+        self.machine, self.latency_ms = machine, latency_ms
+        self.values: list[float] = []
+
+    def run(self, repeats: int) -> list[float]:
+        taken = []
+        for _ in range(repeats):
+            taken.append(self.latency_ms * (BESIDE if self.machine.beside else 1.0))
+            self.machine.clock.advance(taken[-1] / 1000)
+        self.values += taken
+        return taken
+
+
+def quick_share(machine: Machine, turns: int, patience: Patience | None) -> float:
+    """Of ``turns`` turns, the share whose first run was quick."""
+    network, quick = machine.runner(10.0), 0
+    for _ in range(turns):
+        machine.clock.advance(0.1)  # preparing
+        (taken,) = measure([network], TURN, clock=machine.clock, patience=patience)
+        quick += taken.values_ms[0] == 10.0
+    return quick / turns
+
+
+def patient(machine: Machine) -> Patience:
+    return Patience(machine.runner(PROBE_MS), machine.clock)
+
+
+def test_turns_begin_while_the_neighbours_are_still() -> None:
+    without, machine = Machine([1.0, 1.0]), Machine([1.0, 1.0])
+    assert 0.4 < quick_share(without, 200, None) < 0.6
+    assert quick_share(machine, 200, patient(machine)) > 0.95
+
+
+def test_a_quarter_of_stillness_is_found_oftener_than_it_is() -> None:
+    without, machine = Machine([1.0, 3.0]), Machine([1.0, 3.0])
+    assert quick_share(without, 300, None) < 0.3
+    assert quick_share(machine, 300, patient(machine)) > 0.5
+
+
+def test_a_machine_that_is_always_alike_is_looked_at_once_a_turn() -> None:
+    machine = Machine([1e9])
+    patience = patient(machine)
+    quick_share(machine, 50, patience)
+    assert len(patience.probe.values) == 50 * 10  # type: ignore[attr-defined]
+
+
+def test_what_stays_slower_is_how_the_machine_is_now() -> None:
+    """A clock that changed for good is waited for until what was before is forgotten, not longer."""
+    machine = Machine([10.0, 1e9])
+    patience = patient(machine)
+    quick_share(machine, 700, patience)
+    begin = machine.clock()
+    quick_share(machine, 50, patience)
+    assert machine.clock() - begin < 50 * (0.1 + 0.08 * BESIDE + 0.02)
+
+
+@given(st.lists(st.floats(0.01, 20.0), min_size=2, max_size=8).filter(lambda spells: len(spells) % 2 == 0))
+def test_waiting_takes_no_longer_than_all_else(spells_s: list[float]) -> None:
+    without, machine = Machine(spells_s), Machine(spells_s)
+    quick_share(without, 60, None)
+    quick_share(machine, 60, patient(machine))
+    one_wait_s, looks_s = 2.1, 60 * 0.016
+    assert machine.clock() <= 2 * BESIDE * without.clock() + looks_s + 2 * one_wait_s
