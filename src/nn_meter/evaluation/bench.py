@@ -124,7 +124,8 @@ def _measure_models(
         turned: list[Runner] = list(ready.values())
         plans = [left] * len(ready)
         if still is not None and turned:
-            turned, plans = [*turned, still.probe], [*plans, replace(PROBED, rounds=left.rounds, budget_s=left.budget_s)]
+            turned.append(still.probe)
+            plans.append(replace(PROBED, rounds=left.rounds, budget_s=left.budget_s))
         taken = measure(turned, plans, clock=clock, progress=progress, patience=still, environment=facts)
         if len(turned) > len(ready):
             *taken, probed = taken

@@ -1,8 +1,9 @@
 """Waiting until the neighbours are still: a turn that is not begun beside them need not be corrected for them.
 
-On a rented machine a processor is half of a core. While a neighbour uses the other half everything takes 1.2 to 1.4 times
-as long, for some seconds: the probe has two speeds there, not one that scatters. Two turns of one network differ by 2 to
-3 % in the median where both began at the quicker one, by 12 % where not; of a busy afternoon a quarter was quick.
+On a rented machine a processor may be half of a core. While a neighbour uses the other half everything takes 1.2 to
+1.4 times as long, for some seconds: the probe has two speeds there, and does not scatter around one. Two turns of a
+network differ by 2 to 3 % in the median where both began at the quicker one, by 12 % where not; of a busy afternoon a
+quarter was quick.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _QUICK = 0.1
 the time there is something to wait for."""
 
 _LATELY = 500
-"""Turns whose first look is remembered, some minutes of measuring: what made the machine slower for longer is how it is now."""
+"""Turns whose first look is remembered, some minutes of measuring: what slowed the machine for longer is how it is."""
 
 _LONGEST_S = 2.0
 """One wait: neighbours come and go within seconds."""
