@@ -228,7 +228,7 @@ def label(bundle: Bundle) -> str:
 
 
 def _score(subject: Subject, bundle: Bundle, answer: Prediction, early: Measurement, late: Measurement) -> Score:
-    both = replace(early, values_ms=early.values_ms + late.values_ms, rounds=early.rounds + late.rounds)
+    both = early.then(late)
     name = bundle.statistic if bundle.statistic in STATISTICS else DEFAULT_STATISTIC
     statistic = STATISTICS[name]
     first, second = statistic(early), statistic(late)

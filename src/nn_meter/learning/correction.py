@@ -146,8 +146,9 @@ def _slower(network: Network, factor: float) -> Network:
 
 
 def _undisturbed(records: Sequence[Record], probe_ms: float | None) -> tuple[list[tuple[Record, float]], float]:
-    """Records whose probes were as usual in each turn, and how many times slower than at ``probe_ms`` the machine was
-    for them; by default that is the median of what the probe took in all stretches, which is told beside them.
+    """Records with turns that count, in which their probes were as usual, and how many times slower than at ``probe_ms``
+    the machine was for them; by default that is the median of what the probe took in all stretches, which is told beside
+    them.
 
     The machine was as slow as the probe usually was nearby, and in the turns of a record alone (a neighbour comes and
     goes within seconds) so much more as its own probe tells, of which a part passes on to networks.
@@ -159,12 +160,14 @@ def _undisturbed(records: Sequence[Record], probe_ms: float | None) -> tuple[lis
     if not records:
         return [], 0.0
     probes = [record.probe for record in records if record.probe is not None]
-    slowest = np.array([max(map(quantile, probe.turns)) for probe in probes])
+    slowest = np.array([max(map(quantile, probe.still_turns)) for probe in probes])
     own = np.array([probe.quiet_ms for probe in probes])
     nearby, around = (
         np.array([np.median(own[max(0, n - width) : n + width]) for n in range(len(own))]) for width in (_NEAR, _AROUND)
     )
     excess = slowest / around
+    beside = np.array([bool(each.whole and len(each.whole.beside) == len(each.whole.turns)) for each in records])
+    excess[beside] = np.maximum(excess[beside], 2 * _DISTURBED)
     kept = np.flatnonzero(excess <= max(_DISTURBED, float(np.quantile(excess, 0.3)))).tolist()
     quiet_ms = probe_ms or float(np.median(nearby))
     slowness = nearby / quiet_ms * (own / nearby) ** _passed_on(records)

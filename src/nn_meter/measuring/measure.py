@@ -1,6 +1,7 @@
 """The measuring loop: calibrate, warm up, then take turns between runners in rounds spread over time.
 
-*Quiet* means one thing in this project: the quantile ``QUIET`` of the runs of a turn, in the middle one of all turns.
+*Quiet* means one thing in this project: the quantile ``QUIET`` of the runs of a turn, in the middle one of all turns
+that were not taken beside busy neighbours (``measuring.patience``), or of all where all were.
 Neighbours on a machine slow stretches of runs and never speed one up, so that a low quantile is what the machine does
 while they are still, and unlike the fastest run it does not fall with the number of runs. What they hold of a shared
 cache changes over minutes, and moves whole turns: those of one model by 24 %, on a Xeon whose fixed probe moved by 8 %.
@@ -19,7 +20,7 @@ import random
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
@@ -69,7 +70,8 @@ class Measurement:
     """Latencies of one model as they were taken, and the circumstances.
 
     ``values_ms`` are in the order of time; ``rounds`` says how many of them each turn took. ``warmup_ms`` are
-    the runs before, which no statistic looks at. ``started`` is ISO 8601 in UTC.
+    the runs before, which no statistic looks at. ``started`` is ISO 8601 in UTC. ``beside`` are the places of turns
+    that were taken while neighbours were busy, as far as somebody looked.
     """
 
     values_ms: tuple[float, ...]
@@ -78,6 +80,7 @@ class Measurement:
     unit: str = "ms"
     started: str = ""
     environment: Mapping[str, Value] = field(default_factory=dict)
+    beside: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.values_ms:
@@ -86,6 +89,8 @@ class Measurement:
             raise ValueError("a measurement holds a latency that is negative or not finite")
         if self.rounds and (min(self.rounds) < 1 or sum(self.rounds) != len(self.values_ms)):
             raise ValueError(f"a measurement of {len(self.values_ms)} values has rounds of {sum(self.rounds)}")
+        if self.beside and not 0 <= min(self.beside) <= max(self.beside) < max(1, len(self.rounds)):
+            raise ValueError(f"a measurement of {len(self.rounds)} turns has none at {max(self.beside)}")
 
     @property
     def median_ms(self) -> float:
@@ -94,8 +99,20 @@ class Measurement:
 
     @property
     def quiet_ms(self) -> float:
-        """The quantile ``QUIET`` of each turn, in the middle one: the latency while the neighbours were quiet."""
-        return statistics.median(map(quantile, self.turns))
+        """The quantile ``QUIET`` of each still turn, in the middle one: the latency while the neighbours were quiet."""
+        return statistics.median(map(quantile, self.still_turns))
+
+    @property
+    def still_turns(self) -> list[tuple[float, ...]]:
+        """The values of each turn that was not taken ``beside`` busy neighbours; of all, where all were."""
+        turns = self.turns
+        return [turn for place, turn in enumerate(turns) if place not in self.beside] or turns
+
+    def then(self, later: Measurement) -> Measurement:
+        """This one and one that was taken later, as one."""
+        first, second = (each.rounds or (len(each.values_ms),) for each in (self, later))
+        beside = (*self.beside, *(len(first) + place for place in later.beside))
+        return replace(self, values_ms=self.values_ms + later.values_ms, rounds=first + second, beside=beside)
 
     @property
     def turns(self) -> list[tuple[float, ...]]:
@@ -126,6 +143,7 @@ class Measurement:
             "unit": self.unit,
             "started": self.started,
             "environment": dict(self.environment),
+            "beside": list(self.beside),
         }
 
     @classmethod
@@ -136,9 +154,11 @@ class Measurement:
             KeyError, TypeError, ValueError: the dictionary is not one of a measurement.
         """
         values, warmup, rounds = data["values_ms"], data["warmup_ms"], data["rounds"]
-        environment = data["environment"]
+        environment, beside = data["environment"], data.get("beside", [])
         if not (isinstance(values, list) and isinstance(warmup, list) and isinstance(rounds, list)):
             raise TypeError("values_ms, warmup_ms and rounds are lists")
+        if not isinstance(beside, list):
+            raise TypeError("beside is a list")
         if not isinstance(environment, Mapping):
             raise TypeError("environment is a dictionary")
         return cls(
@@ -148,6 +168,7 @@ class Measurement:
             str(data["unit"]),
             str(data["started"]),
             MappingProxyType(dict(environment)),
+            tuple(map(int, beside)),
         )
 
 
@@ -269,7 +290,7 @@ def measure(
             in the midst of theirs; every other round goes backwards, so that what drifts weighs alike on all.
         clock: Seconds, for the budget.
         progress: Hears after each turn.
-        patience: No turn begins before it is at its end.
+        patience: Holds turns back, and tells which were taken beside busy neighbours.
         environment: Circumstances to note in each measurement.
         now: The date to note.
     """
@@ -279,14 +300,17 @@ def measure(
     warmed = [_warm_up(*each, clock, begin) for each in zip(runners, plans, strict=True)]
     values: list[list[float]] = [[] for _ in runners]
     turns: list[list[int]] = [[] for _ in runners]
+    beside: list[list[int]] = [[] for _ in runners]
     order = _order(plans)
     timed_from = clock()
     for done, index in enumerate(order, 1):
         if turns[index] and clock() - begin >= plans[index].budget_s:
             continue
-        if patience is not None:
-            patience.wait()
-        taken = runners[index].run(warmed[index][0])
+        if patience is None:
+            taken = runners[index].run(warmed[index][0])
+        else:
+            taken, still = patience.turn(runners[index], warmed[index][0])
+            beside[index] += [] if still else [len(turns[index])]
         values[index] += taken
         turns[index].append(len(taken))
         if progress is not None:
@@ -295,7 +319,7 @@ def measure(
             progress(done, len(order), eta_s, f"{done} of {len(order)} turns")
     noted = MappingProxyType(dict(environment))
     return [
-        Measurement(tuple(values[i]), tuple(warmed[i][1]), tuple(turns[i]), "ms", started, noted)
+        Measurement(tuple(values[i]), tuple(warmed[i][1]), tuple(turns[i]), "ms", started, noted, tuple(beside[i]))
         for i in range(len(runners))
     ]
 

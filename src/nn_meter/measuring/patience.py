@@ -8,6 +8,7 @@ quarter was quick.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -26,10 +27,13 @@ _QUICK = 0.1
 the time there is something to wait for."""
 
 _LATELY = 500
-"""Turns whose first look is remembered, some minutes of measuring: what slowed the machine for longer is how it is."""
+"""Looks that are remembered, some minutes of measuring: what slowed the machine for longer is how it is."""
 
 _LONGEST_S = 2.0
 """One wait: neighbours come and go within seconds."""
+
+_FRESH_S = 0.05
+"""A look tells of so much time: half a turn."""
 
 
 class Patience:
@@ -43,14 +47,31 @@ class Patience:
         self._begin = clock()
         self._waited_s = 0.0
         self._seen: deque[float] = deque(maxlen=_LATELY)
+        self._still, self._looked_s = False, -math.inf
 
-    def wait(self) -> None:
-        """Return when the neighbours are still, or patience ends."""
+    def turn(self, runner: Runner, repeats: int) -> tuple[list[float], bool]:
+        """Milliseconds of each of ``repeats`` runs, begun when the neighbours are still or patience ends; and whether
+        they were still before and after."""
+        before = self._wait()
+        taken = runner.run(repeats)
+        return taken, self._look() and before
+
+    def _wait(self) -> bool:
         begin = self._clock()
+        if self._still and begin - self._looked_s < _FRESH_S:
+            return True
         left_s = _LONGEST_S if begin - self._begin + _LONGEST_S > 2 * self._waited_s else 0.0
-        now_ms = quantile(self.probe.run(RUNS))
-        self._seen.append(now_ms)
-        quick_ms = quantile(self._seen, _QUICK)
-        while now_ms > _SLOWER * quick_ms and self._clock() - begin < left_s:
-            now_ms = quantile(self.probe.run(RUNS))
+        still = self._look()
+        while not still and self._clock() - begin < left_s:
+            still = self._look(remembered=False)
         self._waited_s += self._clock() - begin
+        return still
+
+    def _look(self, remembered: bool = True) -> bool:
+        """Whether the neighbours are still. Who waits looks so often that no other look would be remembered."""
+        now_ms = quantile(self.probe.run(RUNS))
+        if remembered:
+            self._seen.append(now_ms)
+        self._still = now_ms <= _SLOWER * quantile(self._seen, _QUICK)
+        self._looked_s = self._clock()
+        return self._still
