@@ -146,9 +146,9 @@ def _slower(network: Network, factor: float) -> Network:
 
 
 def _undisturbed(records: Sequence[Record], probe_ms: float | None) -> tuple[list[tuple[Record, float]], float]:
-    """Records with turns that count, in which their probes were as usual, and how many times slower than at ``probe_ms``
-    the machine was for them; by default that is the median of what the probe took in all stretches, which is told beside
-    them.
+    """Records with turns that count, in which their probes were as usual, and how many times slower than at
+    ``probe_ms`` the machine was for them; by default that is the median of what the probe took in all stretches, which
+    is told beside them.
 
     The machine was as slow as the probe usually was nearby, and in the turns of a record alone (a neighbour comes and
     goes within seconds) so much more as its own probe tells, of which a part passes on to networks.
