@@ -95,10 +95,20 @@ def test_a_turn_that_a_neighbour_breaks_into_does_not_count() -> None:
 def test_where_all_turns_were_beside_neighbours_all_count() -> None:
     taken = Measurement((1.0, 2.0, 3.0), rounds=(1, 1, 1), beside=(0, 1, 2))
     assert taken.quiet_ms == 2.0
+    assert "neighbours used the machine in all 3 turns" in taken.warnings()[-1]
+    assert not any("neighbours" in text for text in replace(taken, beside=(0, 1)).warnings())
     assert replace(taken, beside=(1,)).quiet_ms == 2.0
     assert replace(taken, beside=(0, 1)).quiet_ms == 3.0
     with pytest.raises(ValueError, match="of 3 turns has none at 3"):
         replace(taken, beside=(3,))
+
+
+def test_a_program_that_starts_for_each_look_is_not_asked() -> None:
+    machine = Machine([0.37, 0.29])
+    patience = Patience(machine.runner(PROBE_MS), machine.clock, looks=False)
+    (taken,) = measure([machine.runner(10.0)], TURN, clock=machine.clock, patience=patience)
+    assert taken.beside == ()
+    assert patience.probe.values == []  # type: ignore[attr-defined]
 
 
 def test_two_measurements_of_one_are_one() -> None:

@@ -40,9 +40,10 @@ def patience(chosen: Named) -> Patience:
     """
     key = str(chosen)
     if key not in _PATIENCE:
-        prepared = chosen.load().prepare(probe())
+        backend = chosen.load()
+        prepared = backend.prepare(probe())
         prepared.run(20)
-        _PATIENCE[key] = Patience(prepared)
+        _PATIENCE[key] = Patience(prepared, looks=not getattr(backend, "by_program", False))
     return _PATIENCE[key]
 
 

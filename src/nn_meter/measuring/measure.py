@@ -269,7 +269,14 @@ def _loaded(taken: Measurement) -> str:
     return f"the machine was loaded: {load:.1f} tasks ran on {cores} cores before the measurement began"
 
 
-_CHECKS: tuple[Callable[[Measurement], str], ...] = (_few_runs, _two_humps, _drift, _outliers, _loaded)
+def _beside(taken: Measurement) -> str:
+    turns = len(taken.rounds)
+    if not turns or len(taken.beside) < turns:
+        return ""
+    return f"neighbours used the machine in all {turns} turns, and the latency is that beside them; measure for longer"
+
+
+_CHECKS: tuple[Callable[[Measurement], str], ...] = (_few_runs, _two_humps, _drift, _outliers, _loaded, _beside)
 
 
 def measure(

@@ -39,10 +39,13 @@ _FRESH_S = 0.05
 class Patience:
     """Holds turns back while ``probe`` takes longer than at its quickest lately; by ``clock`` no longer, all in all,
     than everything else took, so that where neighbours never rest a measurement takes twice as long and not for ever.
+    One that does not look lets every turn begin: a program on a phone would start anew for each look, and shares its
+    cores with nobody.
     """
 
-    def __init__(self, probe: Runner, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, probe: Runner, clock: Callable[[], float] = time.monotonic, *, looks: bool = True) -> None:
         self.probe = probe
+        self._looks = looks
         self._clock = clock
         self._begin = clock()
         self._waited_s = 0.0
@@ -52,6 +55,8 @@ class Patience:
     def turn(self, runner: Runner, repeats: int) -> tuple[list[float], bool]:
         """Milliseconds of each of ``repeats`` runs, begun when the neighbours are still or patience ends; and whether
         they were still before and after."""
+        if not self._looks:
+            return runner.run(repeats), True
         before = self._wait()
         taken = runner.run(repeats)
         return taken, self._look() and before
