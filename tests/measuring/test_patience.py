@@ -57,7 +57,7 @@ def quick_share(machine: Machine, turns: int, patience: Patience | None) -> floa
 
 
 def patient(machine: Machine) -> Patience:
-    return Patience(machine.runner(PROBE_MS), machine.clock)
+    return Patience(machine.runner(PROBE_MS), machine.clock, machine.clock)
 
 
 def test_turns_begin_while_the_neighbours_are_still() -> None:
@@ -95,8 +95,8 @@ def test_a_turn_that_a_neighbour_breaks_into_does_not_count() -> None:
 def test_where_all_turns_were_beside_neighbours_all_count() -> None:
     taken = Measurement((1.0, 2.0, 3.0), rounds=(1, 1, 1), beside=(0, 1, 2))
     assert taken.quiet_ms == 2.0
-    assert "neighbours used the machine in all 3 turns" in taken.warnings()[-1]
-    assert not any("neighbours" in text for text in replace(taken, beside=(0, 1)).warnings())
+    assert "others used the processor in every turn (3)" in taken.warnings()[-1]
+    assert not any("others" in text for text in replace(taken, beside=(0, 1)).warnings())
     assert replace(taken, beside=(1,)).quiet_ms == 2.0
     assert replace(taken, beside=(0, 1)).quiet_ms == 3.0
     with pytest.raises(ValueError, match="of 3 turns has none at 3"):
@@ -105,10 +105,37 @@ def test_where_all_turns_were_beside_neighbours_all_count() -> None:
 
 def test_a_program_that_starts_for_each_look_is_not_asked() -> None:
     machine = Machine([0.37, 0.29])
-    patience = Patience(machine.runner(PROBE_MS), machine.clock, looks=False)
+    patience = Patience(machine.runner(PROBE_MS), machine.clock, machine.clock, looks=False)
     (taken,) = measure([machine.runner(10.0)], TURN, clock=machine.clock, patience=patience)
     assert taken.beside == ()
     assert patience.probe.values == []  # type: ignore[attr-defined]
+
+
+def test_a_turn_in_which_another_program_had_the_processor_does_not_count() -> None:
+    """The probe sees nothing of it: its few milliseconds fit into the slices that are left."""
+    machine, others = Machine([1e9]), FakeClock()
+    patience = Patience(machine.runner(PROBE_MS), machine.clock, lambda: machine.clock() - others())
+
+    class Shared(Here):
+        def run(self, repeats: int) -> list[float]:
+            taken = super().run(repeats)
+            if len(self.values) % 24:  # two of three turns
+                lost_s = 0.3 * sum(taken) / 1000
+                machine.clock.advance(lost_s)
+                others.advance(lost_s)
+                return [1.3 * each for each in taken]
+            return taken
+
+    (taken,) = measure([Shared(machine, 10.0)], replace(TURN, rounds=9), clock=machine.clock, patience=patience)
+    assert taken.beside == (0, 1, 3, 4, 6, 7)
+    assert taken.quiet_ms == 10.0
+
+
+def test_a_runtime_that_works_elsewhere_leaves_the_processor_alone() -> None:
+    machine = Machine([1e9])
+    patience = Patience(machine.runner(PROBE_MS), machine.clock, lambda: 0.01 * machine.clock())
+    (taken,) = measure([machine.runner(10.0)], replace(TURN, rounds=9), clock=machine.clock, patience=patience)
+    assert taken.beside == ()
 
 
 def test_two_measurements_of_one_are_one() -> None:

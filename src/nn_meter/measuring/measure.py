@@ -273,7 +273,7 @@ def _beside(taken: Measurement) -> str:
     turns = len(taken.rounds)
     if not turns or len(taken.beside) < turns:
         return ""
-    return f"neighbours used the machine in all {turns} turns, and the latency is that beside them; measure for longer"
+    return f"others used the processor in every turn ({turns}), and the latency is that beside them; let them end first"
 
 
 _CHECKS: tuple[Callable[[Measurement], str], ...] = (_few_runs, _two_humps, _drift, _outliers, _loaded, _beside)

@@ -36,6 +36,19 @@ _FRESH_S = 0.05
 """A look tells of so much time: half a turn."""
 
 
+_ALONE = 0.9
+"""A turn in which other programs of this machine had the processor for longer than a tenth was not alone there. The
+probe hardly sees them: it fits into the slices that they leave. Tests on the same core made models take up to three
+times as long, and the probe often no longer than before."""
+
+_WORKS = 0.25
+"""Of a runtime that works in this process the probe takes this share of a processor at least, whoever wants it too;
+of one that works elsewhere, on a device or in another program, next to nothing."""
+
+_SHORT_S = 0.02
+"""A few slices: in shorter turns one switch would count."""
+
+
 class Patience:
     """Holds turns back while ``probe`` takes longer than at its quickest lately; by ``clock`` no longer, all in all,
     than everything else took, so that where neighbours never rest a measurement takes twice as long and not for ever.
@@ -43,23 +56,39 @@ class Patience:
     cores with nobody.
     """
 
-    def __init__(self, probe: Runner, clock: Callable[[], float] = time.monotonic, *, looks: bool = True) -> None:
+    def __init__(
+        self,
+        probe: Runner,
+        clock: Callable[[], float] = time.monotonic,
+        worked: Callable[[], float] = time.process_time,
+        *,
+        looks: bool = True,
+    ) -> None:
         self.probe = probe
         self._looks = looks
-        self._clock = clock
+        self._clock, self._worked = clock, worked
         self._begin = clock()
         self._waited_s = 0.0
         self._seen: deque[float] = deque(maxlen=_LATELY)
         self._still, self._looked_s = False, -math.inf
+        self._here = False  # whether this process does the work, and does not wait for another that does
 
     def turn(self, runner: Runner, repeats: int) -> tuple[list[float], bool]:
         """Milliseconds of each of ``repeats`` runs, begun when the neighbours are still or patience ends; and whether
-        they were still before and after."""
+        they were still before and after, and this process (``worked``, its processor seconds) had the processor."""
         if not self._looks:
             return runner.run(repeats), True
         before = self._wait()
+        taken, took_s, share = self._ran(runner, repeats)
+        alone = took_s < _SHORT_S or share >= _ALONE or not self._here
+        return taken, self._look() and before and alone
+
+    def _ran(self, runner: Runner, repeats: int) -> tuple[list[float], float, float]:
+        """What it says, how many seconds that took, and for which share of them this process worked."""
+        begin, worked = self._clock(), self._worked()
         taken = runner.run(repeats)
-        return taken, self._look() and before
+        took_s = self._clock() - begin
+        return taken, took_s, (self._worked() - worked) / took_s if took_s > 0 else 1.0
 
     def _wait(self) -> bool:
         begin = self._clock()
@@ -74,7 +103,9 @@ class Patience:
 
     def _look(self, remembered: bool = True) -> bool:
         """Whether the neighbours are still. Who waits looks so often that no other look would be remembered."""
-        now_ms = quantile(self.probe.run(RUNS))
+        taken, _, share = self._ran(self.probe, RUNS)
+        now_ms = quantile(taken)
+        self._here = self._here or share >= _WORKS
         if remembered:
             self._seen.append(now_ms)
         self._still = now_ms <= _SLOWER * quantile(self._seen, _QUICK)
