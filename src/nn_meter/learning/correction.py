@@ -166,8 +166,8 @@ def _undisturbed(records: Sequence[Record], probe_ms: float | None) -> tuple[lis
         np.array([np.median(own[max(0, n - width) : n + width]) for n in range(len(own))]) for width in (_NEAR, _AROUND)
     )
     excess = slowest / around
-    beside = np.array([bool(each.whole and len(each.whole.beside) == len(each.whole.turns)) for each in records])
-    excess[beside] = np.maximum(excess[beside], 2 * _DISTURBED)
+    crowded = np.array([each.whole is not None and each.whole.crowded for each in records])
+    excess[crowded] = np.maximum(excess[crowded], 2 * _DISTURBED)
     kept = np.flatnonzero(excess <= max(_DISTURBED, float(np.quantile(excess, 0.3)))).tolist()
     quiet_ms = probe_ms or float(np.median(nearby))
     slowness = nearby / quiet_ms * (own / nearby) ** _passed_on(records)

@@ -108,6 +108,11 @@ class Measurement:
         turns = self.turns
         return [turn for place, turn in enumerate(turns) if place not in self.beside] or turns
 
+    @property
+    def crowded(self) -> bool:
+        """Whether every turn was taken ``beside`` busy neighbours."""
+        return len(self.beside) == len(self.rounds) > 0
+
     def then(self, later: Measurement) -> Measurement:
         """This one and one that was taken later, as one."""
         first, second = (each.rounds or (len(each.values_ms),) for each in (self, later))
@@ -270,9 +275,9 @@ def _loaded(taken: Measurement) -> str:
 
 
 def _beside(taken: Measurement) -> str:
-    turns = len(taken.rounds)
-    if not turns or len(taken.beside) < turns:
+    if not taken.crowded:
         return ""
+    turns = len(taken.rounds)
     return f"others used the processor in every turn ({turns}), and the latency is that beside them; let them end first"
 
 
