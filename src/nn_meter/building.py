@@ -12,8 +12,9 @@ networks that are common to all at first and every ten minutes, by which ``learn
 from __future__ import annotations
 
 import logging
+import math
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -190,8 +191,7 @@ def measure_network(family: str, seed: int, plan: BuildPlan, where: Circumstance
     """
     begin = monotonic()
     backend = plan.chosen.load()
-    refuses = getattr(backend, "refuses", lambda graph: "")
-    graph = _drawn(family, seed, lambda part: not refuses(part))
+    graph = _drawn(family, seed, backend)
     timed = Plan(
         rounds=2, turn_s=plan.runs_ms / 1000, min_repeats=plan.least, max_repeats=plan.most, warmup_turns=1
     )
@@ -209,11 +209,13 @@ def measure_network(family: str, seed: int, plan: BuildPlan, where: Circumstance
     return Record(graph.name, where, kernels, whole, sums, probed, family, monotonic() - begin)
 
 
-def _drawn(family: str, seed: int, takes: Callable[[Graph], bool]) -> Graph:
+def _drawn(family: str, seed: int, backend: base.Backend) -> Graph:
     if family == CALL:
         return nothing()
     name, seed = COMMON_NETWORKS[seed] if family == COMMON else (family, seed)
-    return FAMILIES[name](seed, takes=takes)
+    refuses = getattr(backend, "refuses", lambda graph: "")
+    most_nodes = getattr(backend, "most_nodes", math.inf)
+    return FAMILIES[name](seed, takes=lambda part: not refuses(part), most_nodes=most_nodes)
 
 
 def _asked(plan: BuildPlan) -> dict[str, Circumstances]:

@@ -174,6 +174,28 @@ def test_a_converter_that_died_is_started_again(there: None) -> None:
     assert converted(as_bytes(parse("input x: float32[1,8]\ny = Tanh(x)\noutput y"))).program
 
 
+@pytest.mark.heavy
+def test_a_model_is_converted_once_unless_its_program_takes_too_much_room(
+    there: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = (as_bytes(parse(f"input x: float32[1,8]\ny = {each}(x)\noutput y")) for each in ("Abs", "Neg"))
+    asked: list[bytes] = []
+    ask = conversion._Converter.asked
+    monkeypatch.setattr(conversion, "_KEPT", {})
+    monkeypatch.setattr(conversion._Converter, "asked", lambda model: asked.append(model) or ask(model))
+    first = converted(one)
+    assert [converted(other), converted(one), converted(other)] == [converted(other), first, converted(other)]
+    assert asked == [one, other]
+    monkeypatch.setattr(conversion, "_MOST_KEPT", 1)
+    third = as_bytes(parse("input x: float32[1,8]\ny = Exp(x)\noutput y"))
+    assert converted(third) == converted(third)
+    assert converted(one) == first
+    assert asked == [one, other, third, one]
+    monkeypatch.setattr(conversion, "_MOST_KEPT_BYTES", 0)
+    converted(other), converted(other)
+    assert asked[4:] == [other, other]
+
+
 def call(name: str, op_type: str, reads: str, writes: str) -> ExecutedKernel:
     return ExecutedKernel(name, op_type, "pytorch", (), (), (reads,), (writes,), nodes=(name,))
 

@@ -99,6 +99,15 @@ def test_parts_that_a_runtime_refuses_are_left_out_of_large_networks() -> None:
     assert verify(less) is less
 
 
+@pytest.mark.parametrize("most", [30, 100])
+def test_no_part_is_added_where_a_runtime_takes_no_more_nodes(most: int) -> None:
+    whole, less = (
+        max(len(FAMILIES["inverted"](seed, most_nodes=nodes).nodes) for seed in range(40)) for nodes in (math.inf, most)
+    )
+    assert whole > 300
+    assert less < most + 120  # the part that reaches it is written to its end
+
+
 def test_different_seeds_give_different_networks() -> None:
     networks = [str((graph.nodes, sorted(graph.tensors.items()))) for graph in drawn(0, 150)]
     assert len(set(networks)) == len(networks)

@@ -60,6 +60,8 @@ class Backend(Protocol):
     # and, where more is known of what it executes than rules say: runtime: ClassVar[str], a name in nn_meter.runtimes;
     # where it can be told without weights, so that large networks hold no part of that kind: refuses(graph) -> str, why
     # the runtime would refuse a graph, empty where it may take it;
+    # where it takes seconds to make some hundred nodes ready: most_nodes: ClassVar[int], to which networks of many
+    # parts get no other one;
     # where it tells nothing of what it executes, so that whole models are all there is to measure:
     # tells_kernels: ClassVar[bool], false;
     # where it opens models whose inputs have free sizes as they are, with those of random_inputs:

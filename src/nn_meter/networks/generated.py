@@ -9,6 +9,7 @@ predictor learns from them has to carry over to real models that it never saw.
 from __future__ import annotations
 
 import itertools
+import math
 import zlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -63,14 +64,21 @@ class Family:
     needs: str = "float32"
 
     def __call__(
-        self, seed: int, *, dtype: str = "float32", takes: Callable[[Graph], bool] = lambda part: True
+        self,
+        seed: int,
+        *,
+        dtype: str = "float32",
+        takes: Callable[[Graph], bool] = lambda part: True,
+        most_nodes: float = math.inf,
     ) -> Graph:
         """The network of this family that ``seed`` stands for, of element type ``dtype``; verified. Of its parts those
-        that a runtime ``takes`` not are left out, but the first: one of them, and the runtime would refuse all."""
+        that a runtime ``takes`` not are left out, but the first: one of them, and the runtime would refuse all. None is
+        added to ``most_nodes``."""
         for attempt in itertools.count():
             rng = np.random.default_rng((seed, zlib.crc32(self.name.encode()), attempt))
             b = GraphBuilder(f"{self.name}_{seed}")
             part, nodes, weights = (log_uniform(rng, *ends) for ends in (_PART, _NODES, _WEIGHTS))
+            nodes = min(nodes, most_nodes)
             pens = [Pen(b, rng, dtype, part=part if rng.random() < MANY else 0.0)]
             outputs = [self.write(pens[0])]
             left_out = 0

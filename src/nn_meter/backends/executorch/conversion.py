@@ -10,13 +10,18 @@ import subprocess
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
+from hashlib import sha256
+from tempfile import TemporaryFile
 from typing import IO, Any, ClassVar
 
 from nn_meter.errors import BackendError
 from nn_meter.runtimes.trace import ExecutedKernel
 
-_KEPT_MODELS, _KEPT_BYTES = 64, 1 << 22
+_KEPT: dict[bytes, IO[bytes]] = {}
+"""Digest of a model to its program, the one asked for last at the end; files without a name go with this process,
+however it ends."""
+_MOST_KEPT, _MOST_KEPT_BYTES = 200, 1 << 32
+"""Programs, and their bytes, weights included."""
 _MOST_BYTES = 1 << 28
 """Of models after which the process ends: it gives nothing back of them, and held 3.8 GB after 29 of some 30 MB."""
 _LENGTH_BYTES = 8
@@ -42,12 +47,27 @@ class Converted:
 
 
 def converted(model: bytes) -> Converted:
-    """An ONNX model converted; a small one is converted once, since detection prepares the same ones over and over.
+    """An ONNX model converted, once in the life of this process: detection prepares the same ones over and over, and an
+    evaluation each in two halves.
 
     Raises:
         BackendError: an operator that there is no call for, or that ExecuTorch does not take; names it.
     """
-    return _converted_once(model) if len(model) <= _KEPT_BYTES else _Converter.asked(model)
+    key = sha256(model).digest()
+    if key in _KEPT:
+        file = _KEPT[key] = _KEPT.pop(key)
+        file.seek(0)
+        found: Converted = pickle.load(file)
+        return found
+    answer = _Converter.asked(model)
+    with suppress(OSError):  # a full disk: it will be converted again
+        file = TemporaryFile()  # noqa: SIM115  it stays
+        pickle.dump(answer, file, pickle.HIGHEST_PROTOCOL)
+        file.flush()
+        _KEPT[key] = file
+    while len(_KEPT) > _MOST_KEPT or sum(each.tell() for each in _KEPT.values()) > _MOST_KEPT_BYTES:
+        _KEPT.pop(next(iter(_KEPT))).close()
+    return answer
 
 
 def read(stream: IO[bytes]) -> Any:
@@ -119,6 +139,3 @@ class _Converter:
             process.kill()
             with suppress(OSError):
                 process.communicate()
-
-
-_converted_once = lru_cache(_KEPT_MODELS)(_Converter.asked)
