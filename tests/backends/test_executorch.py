@@ -191,7 +191,7 @@ def test_a_model_is_converted_once_unless_its_program_takes_too_much_room(
     assert converted(third) == converted(third)
     assert converted(one) == first
     assert asked == [one, other, third, one]
-    monkeypatch.setattr(conversion, "_MOST_KEPT_BYTES", 0)
+    monkeypatch.setattr(conversion, "_KEPT_SHARE", 0.0)
     converted(other), converted(other)
     assert asked[4:] == [other, other]
 

@@ -11,7 +11,8 @@ import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
-from tempfile import TemporaryFile
+from shutil import disk_usage
+from tempfile import TemporaryFile, gettempdir
 from typing import IO, Any, ClassVar
 
 from nn_meter.errors import BackendError
@@ -20,8 +21,8 @@ from nn_meter.runtimes.trace import ExecutedKernel
 _KEPT: dict[bytes, IO[bytes]] = {}
 """Digest of a model to its program, the one asked for last at the end; files without a name go with this process,
 however it ends."""
-_MOST_KEPT, _MOST_KEPT_BYTES = 200, 1 << 32
-"""Programs, and their bytes, weights included."""
+_MOST_KEPT, _KEPT_SHARE = 200, 0.25
+"""Programs, and their bytes, weights included, as a share of what is free on the disk."""
 _MOST_BYTES = 1 << 28
 """Of models after which the process ends: it gives nothing back of them, and held 3.8 GB after 29 of some 30 MB."""
 _LENGTH_BYTES = 8
@@ -65,7 +66,8 @@ def converted(model: bytes) -> Converted:
         pickle.dump(answer, file, pickle.HIGHEST_PROTOCOL)
         file.flush()
         _KEPT[key] = file
-    while len(_KEPT) > _MOST_KEPT or sum(each.tell() for each in _KEPT.values()) > _MOST_KEPT_BYTES:
+    most_bytes = _KEPT_SHARE * disk_usage(gettempdir()).free
+    while len(_KEPT) > _MOST_KEPT or sum(each.tell() for each in _KEPT.values()) > most_bytes:
         _KEPT.pop(next(iter(_KEPT))).close()
     return answer
 
