@@ -118,8 +118,10 @@ def plot(evaluation: Evaluation, predictor: str, path: Path) -> None:
         axis.set_minor_formatter(NullFormatter())
     below.set(xlabel=f"measured, {scores[0].statistic} ms", ylabel="error, %")
     below.margins(y=0.12)
-    middle = math.sqrt(line[0] * line[1])
-    for score, height in _named(scores):
+    middle, named = math.sqrt(line[0] * line[1]), _named(scores)
+    below.update_datalim([(middle, height) for _, height in named])
+    below.autoscale_view(scalex=False)
+    for score, height in named:
         side, beside = ("left", 1.06) if score.measured_ms < middle else ("right", 1 / 1.06)
         below.annotate(
             score.model, (score.measured_ms, 100 * score.error), (beside * score.measured_ms, height),
