@@ -80,6 +80,29 @@ def test_models_that_were_kept_away_stand_apart(tmp_path: Path) -> None:
     assert "kept away" in report.markdown(result, "again")
 
 
+@pytest.mark.parametrize(("looked", "kept"), [(12, 12), (40, 10), (5, 20), (9, 0), (0, 3)])
+def test_models_kept_away_are_measured_between_those_looked_at(
+    looked: int, kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend, clock = replay()
+    models = [Subject(f"net{i}", "all", net(f"net{i}", 8 + i), kept=i >= looked) for i in range(looked + kept)]
+    order: list[Subject] = []
+    measure = Bench.measure
+
+    def heard(bench: Bench, group: list[Subject], *rest: object) -> object:
+        order.extend(group)
+        return measure(bench, group, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Bench, "measure", heard)
+    result = evaluate([predictor()], backend, models, rounds=2, clock=clock)
+    assert [each.model for each in result.scores] == [each.name for each in models]
+    for half in (order[: len(models)], order[len(models) :]):
+        assert {each.name for each in half} == {each.name for each in models}
+        middles = [sum(places) / len(places) for away in (False, True)
+                   if (places := [i for i, each in enumerate(half) if each.kept is away])]  # fmt: skip
+        assert max(middles) - min(middles) <= 1
+
+
 def score(measured_ms: float, predicted_ms: float) -> Score:
     return Score("m", "f", "p 1", "quiet", measured_ms, measured_ms, 0.0, 9, predicted_ms, None, 1.0, 3)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -153,7 +153,7 @@ class _Course:
         """The early and the late half of each model."""
         clock = self.bench.clock
         begin = clock()
-        wanted = [(subject, half) for half in range(2) for subject in weights]
+        wanted = [(subject, half) for half in range(2) for subject in _mixed(weights)]
         keys = dict(zip(wanted, self.journal.add(self._item(*each) for each in wanted), strict=True))
         pending = {entry.key for entry in self.journal.pending()}
         over = set(keys.values())
@@ -167,7 +167,7 @@ class _Course:
                 self.progress(over, steps, (clock() - begin) / over * (steps - over), f"{over} of {steps} turns")
 
         for half in range(2):
-            for group in _groups({s: size for s, size in weights.items() if (s, half) in todo}):
+            for group in _groups({s: weights[s] for s, of in todo if of == half}):
                 left, size = len(todo) - before // self.turns, len(group) * self.turns
                 share_s = (budget_s - (clock() - begin)) * len(group) / left
                 taken = self.bench.measure(group, Plan(rounds=self.turns, budget_s=max(0.0, share_s)), heard)
@@ -270,6 +270,14 @@ def _doubts(bundle: Bundle, facts: Mapping[str, Value]) -> Iterator[str]:
             f"{label(bundle)} {said} which statistic it predicts; "
             f"it is compared with the {DEFAULT_STATISTIC} of the runs"
         )
+
+
+def _mixed(models: Iterable[Subject]) -> list[Subject]:
+    """Those kept away between those looked at, evenly: a machine that slows down meanwhile slows both."""
+    some = list(models)
+    halves = ([each for each in some if each.kept is kept] for kept in (False, True))
+    placed = [((i + 0.5) / len(half), each) for half in halves for i, each in enumerate(half)]
+    return [each for _, each in sorted(placed, key=lambda pair: pair[0])]
 
 
 def _groups(sizes: Mapping[Subject, int]) -> Iterator[list[Subject]]:
