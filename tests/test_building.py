@@ -18,6 +18,7 @@ from journals import done
 from waiting import LONG_S, until
 
 from nn_meter import building
+from nn_meter.backends.onnxruntime_cpu import OnnxRuntimeCpu
 from nn_meter.backends.replay import FakeClock
 from nn_meter.building import BuildPlan, build, kept_rules, measure_network
 from nn_meter.detection import DetectionPlan
@@ -46,6 +47,15 @@ def test_one_network_is_measured_with_all_its_kernels() -> None:
     assert any(kernel.kind in ("conv", "conv_nchw") for kernel in record.kernels)
     assert (record.circumstances.runtime, record.circumstances.threads) == ("onnxruntime", 1)
     assert min(kernel.latency_ms for kernel in record.kernels) >= 0
+
+
+def test_networks_end_where_a_runtime_takes_long_to_make_them_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = BuildPlan(runs_ms=1, least=1, most=1)
+    with Worker(timeout_s=LONG_S) as worker:
+        where = ask(worker, plan.chosen)
+    whole = measure_network("inverted", 5, plan, where)  # of many parts
+    monkeypatch.setattr(OnnxRuntimeCpu, "most_nodes", 30, raising=False)
+    assert len(measure_network("inverted", 5, plan, where).kernels) < 60 < 200 < len(whole.kernels)
 
 
 def test_too_few_networks_say_what_failed(tmp_path: Path) -> None:
