@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -176,8 +176,9 @@ def build(
                 progress=progress,
             )
             losses = book.losses()
+    missing = Counter("refused by the runtime" if each.kind == "refused" else "failed" for each in failures)
     notes = (
-        *((f"{len(failures)} networks failed",) if failures else ()),
+        *(f"{count} networks {why}" for why, count in sorted(missing.items(), reverse=True)),
         *((f"{'a' if shared else 'the'} device was lost {losses} times, and the work gone on with",) if losses else ()),
     )
     return replace(bundle, notes=(*bundle.notes, *notes))

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from nn_meter.kernels.kinds import KINDS
 from nn_meter.learning.fit import Network
 from nn_meter.measuring.measure import quantile
 from nn_meter.measuring.records import MeasuredKernel, Record
@@ -41,6 +42,10 @@ _AROUND, _NEAR = 300, 50
 
 _TINY = 1e-12
 """In place of nothing to divide by."""
+
+_POWERS_SPREAD = 0.3
+"""How far the power to which networks are slower than the probe scatters around one, before a build's own records tell:
+of the builds whose probe moved most, one of ncnn told 0.5 (a standard error of 0.1), one of ONNX Runtime 1.5 (0.4)."""
 
 _MANY_KERNELS = 12
 """Networks of fewer kernels do not tell what the profiler adds to each."""
@@ -150,8 +155,9 @@ def _undisturbed(records: Sequence[Record], probe_ms: float | None) -> tuple[lis
     ``probe_ms`` the machine was for them; by default that is the median of what the probe took in all stretches, which
     is told beside them.
 
-    The machine was as slow as the probe usually was nearby, and in the turns of a record alone (a neighbour comes and
-    goes within seconds) so much more as its own probe tells, of which a part passes on to networks.
+    The machine was as slow as the probe usually was nearby, to a power that the networks tell, and in the turns of a
+    record alone (a neighbour comes and goes within seconds) so much more as its own probe tells, of which a part passes
+    on to networks.
 
     A median is compared with medians, and with the middle one: the quickest of all the probe's runs is no stretch that
     a model could be judged in, and the quietest stretches are few. To divide by either makes every kernel a few percent
@@ -170,8 +176,36 @@ def _undisturbed(records: Sequence[Record], probe_ms: float | None) -> tuple[lis
     excess[crowded] = np.maximum(excess[crowded], 2 * _DISTURBED)
     kept = np.flatnonzero(excess <= max(_DISTURBED, float(np.quantile(excess, 0.3)))).tolist()
     quiet_ms = probe_ms or float(np.median(nearby))
-    slowness = nearby / quiet_ms * (own / nearby) ** _passed_on(records)
+    stretch, turn = np.log(nearby / quiet_ms), _passed_on(records) * np.log(own / nearby)
+    power = _power([records[i] for i in kept], stretch[kept], turn[kept])
+    slowness = np.exp(power * stretch + turn)
     return [(records[i], float(slowness[i])) for i in kept], quiet_ms
+
+
+def _power(records: Sequence[Record], stretch: np.ndarray, turn: np.ndarray) -> float:
+    """To which power networks are slower than the probe in slow stretches: what lives in the caches or waits for memory
+    may lose more or less to a neighbour than the probe does. ``stretch`` and ``turn`` are logarithms, one per record,
+    of how much slower it was, and of how much slower for its turns alone the network was.
+
+    By least squares over the logarithms of latencies, beside a network's family and what it has to do (operations,
+    bytes, kernels), drawn to one by a normal prior (``_POWERS_SPREAD``): a build in which the probe hardly moves says
+    nothing about the power, and there it changes nothing.
+    """
+    told = [i for i, each in enumerate(records) if each.kernels and each.whole and each.whole.quiet_ms > 0]
+    families = {family: n for n, family in enumerate(sorted({records[i].family for i in told}))}
+    work = [[KINDS[kernel.kind].work(kernel.config) for kernel in records[i].kernels] for i in told]
+    does = [(sum(w.flops for w in each), sum(w.bytes for w in each), len(each)) for each in work]
+    sizes = np.log(np.maximum(np.array(does, dtype=float).reshape(-1, 3), 1.0))
+    family = np.eye(len(families))[[families[records[i].family] for i in told]]
+    beside = np.hstack([sizes, sizes**2, family])
+    latencies = np.log([each.whole.quiet_ms for each in map(records.__getitem__, told) if each.whole])
+    x, y = (v - beside @ np.linalg.lstsq(beside, v, rcond=None)[0] for v in (stretch[told], latencies - turn[told]))
+    free = len(told) - beside.shape[1] - 1
+    if free <= 0:
+        return 1.0
+    variance = np.sum((y - x * (x @ y) / max(x @ x, _TINY)) ** 2) / free
+    prior = variance / _POWERS_SPREAD**2
+    return float((x @ y + prior) / max(x @ x + prior, _TINY))
 
 
 def _passed_on(records: Sequence[Record]) -> float:
