@@ -9,6 +9,7 @@ import pytest
 from agreement import Agreement, agreement
 
 from nn_meter.backends import load
+from nn_meter.backends.base import Traced
 from nn_meter.backends.litert import tracing
 from nn_meter.backends.litert.model import Stored, Written
 from nn_meter.backends.litert.native import Event
@@ -177,6 +178,14 @@ def test_nothing_is_printed_and_a_refusal_tells_what_was(there: None, capfd: pyt
     with pytest.raises(BackendError, match=r"LiteRT refuses Sin \(Sin_0\) as SIN: "):
         load("litert").prepare(b.graph(b.op("Sin", x)))
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.heavy
+def test_a_model_that_hands_its_input_on_runs_no_kernel(there: None) -> None:
+    with load("litert").prepare(parse("input x: float32[1,8]\ny = Identity(x)\noutput y")) as prepared:
+        traced = Traced(prepared)
+        assert traced.run(3) == [0.0, 0.0, 0.0]
+        assert traced.traces == ()
 
 
 def written(code: str, reads: tuple[int, ...], writes: int, *nodes: str) -> Written:

@@ -76,3 +76,23 @@ def test_elements_that_torch_has_not_are_a_refusal(there: None) -> None:
     graph = parse("input x: bfloat16[1,8]\ny = Relu(x)\noutput y")
     with pytest.raises(BackendError, match="no tensor of x, whose elements are bfloat16; export the model in float32"):
         load("pytorch_eager").prepare(graph)
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("pads", [(0, 1, 0, 1), (0, 0, 1, 2)])
+def test_places_of_the_largest_are_given_beside_them(pads: tuple[int, ...], there: None) -> None:
+    graph = parse(
+        "input x: float32[1,1,9,9]\n"
+        f"y, places = MaxPool(x) {{kernel_shape=(2, 3), strides=(2, 2), pads={pads}}}\n"
+        "output y\noutput places"
+    )
+    runtime = pytest.importorskip("onnxruntime")
+    data = as_bytes(graph)
+    wanted = runtime.InferenceSession(data).run(list(graph.outputs), random_inputs(data))
+    with load("pytorch_eager").prepare(graph) as prepared:
+        prepared.run(1)
+        y, places = (np.asarray(prepared.values[prepared.place[name]]) for name in graph.outputs)  # type: ignore[attr-defined]
+    np.testing.assert_allclose(y, wanted[0])
+    assert places.shape == wanted[1].shape
+    if pads == (0, 1, 0, 1):  # of the only plane; where it is padded before, its places are those of the padded one
+        np.testing.assert_array_equal(places, wanted[1])

@@ -181,7 +181,7 @@ class PyTorchPrepared(Closing):
             raise BackendError(f"{graph.name}: PyTorch refuses {name} ({op_type}): {reason}") from error
         written: list[Any] = [self.values[place] for place in call.writes if place is not None]
         for value, operand in zip(written, call.executed.outputs, strict=True):
-            shape = tuple(value.shape)
+            shape = None if value is None else tuple(value.shape)
             if operand is None or shape != operand.shape:
                 raise BackendError(f"{graph.name}: PyTorch makes {shape} of {name} ({op_type}), not {operand}")
 

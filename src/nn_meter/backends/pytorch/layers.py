@@ -48,6 +48,7 @@ def _pool(name: str, fill: float, **more: Any) -> Row:
             given["count_include_pad"] = site.flag("count_include_pad")
         else:
             given["dilation"] = window.dilations
+            given["return_indices"] = len(site.outputs) > 1  # counted within each plane, ONNX's within the tensor
         if before == behind and all(2 * pad <= k for pad, k in zip(before, kernel, strict=True)):
             return lambda x: function(x, kernel, padding=before, **given)
         sides = edges(before, behind)
