@@ -182,8 +182,8 @@ class Traced:
         self.traces: tuple[KernelTrace, ...] = ()
 
     def run(self, repeats: int) -> list[float]:
-        """Milliseconds of all kernels together in each of ``repeats`` runs; 0 where the runtime runs none, as of a model
-        that only hands its input on."""
+        """Milliseconds of all kernels together in each of ``repeats`` runs; 0 where the runtime runs none, as of a
+        model that only hands its input on."""
         self.traces = tuple(
             KernelTrace(trace.executed, trace.latencies_ms[self._skip :])
             for trace in self._prepared.trace(repeats + self._skip)

@@ -199,13 +199,13 @@ def _power(records: Sequence[Record], stretch: np.ndarray, turn: np.ndarray) -> 
     family = np.eye(len(families))[[families[records[i].family] for i in told]]
     beside = np.hstack([sizes, sizes**2, family])
     latencies = np.log([each.whole.quiet_ms for each in map(records.__getitem__, told) if each.whole])
-    x, y = (v - beside @ np.linalg.lstsq(beside, v, rcond=None)[0] for v in (stretch[told], latencies - turn[told]))
     free = len(told) - beside.shape[1] - 1
     if free <= 0:
         return 1.0
+    beyond = latencies - turn[told] - stretch[told]
+    x, y = (v - beside @ np.linalg.lstsq(beside, v, rcond=None)[0] for v in (stretch[told], beyond))
     variance = np.sum((y - x * (x @ y) / max(x @ x, _TINY)) ** 2) / free
-    prior = variance / _POWERS_SPREAD**2
-    return float((x @ y + prior) / max(x @ x + prior, _TINY))
+    return 1.0 + float(x @ y / max(x @ x + variance / _POWERS_SPREAD**2, _TINY))
 
 
 def _passed_on(records: Sequence[Record]) -> float:
