@@ -17,9 +17,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from nn_meter.building import measured
+from nn_meter.building import measured, unmeasured
 from nn_meter.learning.training import train
-from nn_meter.measuring import Record
+from nn_meter.measuring import Failure, Record
 from nn_meter.measuring.journal import Journal
 from nn_meter.predictors import bundle as bundles
 from nn_meter.predictors.bundle import Bundle
@@ -34,26 +34,27 @@ def main() -> None:
     parser.add_argument("-o", "--out", type=Path, required=True, help="a folder, or a zip")
     args = parser.parse_args()
     like = bundles.load(args.like)
-    records, failed = told(args.journals)
+    records, failures = told(args.journals)
     made = train(records, name=like.name, version=like.version, rules=dict(like.rules), probe_ms=args.probe_ms)
-    made = replace(made, notes=(*made.notes, f"{failed} networks failed"))
+    made = replace(made, notes=(*made.notes, *unmeasured(failures)))
     for each in args.taught:
         kinds, _, journals = each.partition("=")
         made = taught(made, kinds.split(","), [Path(journal) for journal in journals.split(",")])
     bundles.save(made, args.out)
 
 
-def told(journals: Sequence[Path]) -> tuple[list[Record], int]:
-    """What journals hold, and how many of their networks failed."""
-    records, failed = [], 0
+def told(journals: Sequence[Path]) -> tuple[list[Record], list[Failure]]:
+    """What journals hold, and why networks are not among it."""
+    records: list[Record] = []
+    failures: list[Failure] = []
     with tempfile.TemporaryDirectory() as folder:
         for number, journal in enumerate(journals):
             copy = shutil.copy(journal, Path(folder) / f"{number}.sqlite")  # a journal that is opened is written to
             with Journal(Path(copy)) as book:
-                found, failures = measured(book)
+                found, failed = measured(book)
             records += found
-            failed += len(failures)
-    return records, failed
+            failures += failed
+    return records, failures
 
 
 def taught(made: Bundle, kinds: Sequence[str], journals: Sequence[Path]) -> Bundle:

@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from itertools import chain
+from itertools import chain, permutations
 from pathlib import Path
 
 import nn_meter
@@ -33,14 +33,30 @@ PLAN = Plan(rounds=1, turn_s=0.25, min_repeats=5, warmup_turns=2)
 """One turn; each model has several, the other runtimes between them."""
 
 
+APART = 1.1
+"""Runtimes differ where one takes so many times longer in every turn: a prediction is called right within 10 %."""
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One model: backend to quiet and to levelled predicted latency in ms; a runtime that refuses it is absent."""
+    """One model: backend to quiet latencies in ms, one a turn, and to the levelled predicted latency; a runtime that
+    refuses it is absent."""
 
     model: str
     family: str
-    measured_ms: Mapping[str, float]
+    turns_ms: Mapping[str, Sequence[float]]
     predicted_ms: Mapping[str, float]
+
+    @property
+    def measured_ms(self) -> dict[str, float]:
+        """The middle turn."""
+        return {backend: statistics.median(turns) for backend, turns in self.turns_ms.items()}
+
+    @property
+    def repeated(self) -> float | None:
+        """Rank correlation across runtimes of every second turn with the others: no predictor can do much better."""
+        halves = ([statistics.median(turns[start::2]) for turns in self.turns_ms.values()] for start in (0, 1))
+        return spearman(*halves)
 
     @property
     def fastest(self) -> tuple[str, str]:
@@ -58,8 +74,8 @@ def one_of_each(models: Sequence[Subject], most: int) -> list[Subject]:
     return [kept[i * len(kept) // most] for i in range(most)] if len(kept) > most else kept
 
 
-def measured(benches: Mapping[str, Bench], model: Subject, turns: int) -> dict[str, tuple[float, float]]:
-    """Quiet latency of each runtime that takes the model, and of its probe, in ms."""
+def measured(benches: Mapping[str, Bench], model: Subject, turns: int) -> dict[str, tuple[list[float], float]]:
+    """Quiet latencies of each runtime that takes the model by turn, and of its probe, in ms."""
     runs: dict[str, list[float]] = {backend: [] for backend in benches}
     probes: dict[str, list[float]] = {backend: [] for backend in benches}
     for _ in range(turns):
@@ -71,7 +87,7 @@ def measured(benches: Mapping[str, Bench], model: Subject, turns: int) -> dict[s
                 else:
                     runs[backend].append(taken.quiet_ms)
                     probes[backend].append(float(taken.environment[PROBE] or 0))
-    return {backend: (statistics.median(taken), statistics.median(probes[backend])) for backend, taken in runs.items()}
+    return {backend: (taken, statistics.median(probes[backend])) for backend, taken in runs.items()}
 
 
 def compare(models: Sequence[Subject], on: Mapping[str, str], turns: int) -> list[Row]:
@@ -82,13 +98,13 @@ def compare(models: Sequence[Subject], on: Mapping[str, str], turns: int) -> lis
         predictors = {backend: nn_meter.load_latency_predictor(name) for backend, name in on.items()}
         for number, model in enumerate(models, 1):
             taken, said = {}, {}
-            for backend, (latency_ms, probe_ms) in measured(benches, model, turns).items():
+            for backend, (turns_ms, probe_ms) in measured(benches, model, turns).items():
                 level = probe_ms / float(predictors[backend].bundle.environment[PROBE] or 0)
                 try:
                     said[backend] = level * predictors[backend].explain(read(model.source)).latency_ms
                 except NnMeterError:
                     continue
-                taken[backend] = latency_ms
+                taken[backend] = turns_ms
             print(f"{number} of {len(models)}: {model.name} {taken} {said}", flush=True)
             if len(taken) > 1:
                 rows.append(Row(model.name, model.family, taken, said))
@@ -106,6 +122,16 @@ def relative(rows: Sequence[Row]) -> dict[str, list[tuple[float, float]]]:
     return found
 
 
+def told_apart(rows: Sequence[Row]) -> tuple[int, int]:
+    """Of how many pairs of runtimes that differ at a model the faster one is named, and how many there are."""
+    named = []
+    for row in rows:
+        for one, other in permutations(row.turns_ms, 2):
+            if all(a > APART * b for a, b in zip(row.turns_ms[one], row.turns_ms[other], strict=True)):
+                named.append(row.predicted_ms[one] > row.predicted_ms[other])
+    return sum(named), len(named)
+
+
 def page(rows: Sequence[Row], on: Mapping[str, str], turns: int, picture: str) -> str:
     """The page in markdown."""
     names = {backend: name.rsplit("/", 1)[-1].removesuffix(".zip") for backend, name in on.items()}
@@ -113,6 +139,7 @@ def page(rows: Sequence[Row], on: Mapping[str, str], turns: int, picture: str) -
     dearer = [row.measured_ms[row.fastest[1]] / row.measured_ms[row.fastest[0]] - 1 for row in rows]
     own = [spearman([row.predicted_ms[b] for b in row.measured_ms], [*row.measured_ms.values()]) for row in rows]
     ranks = [each for each in own if each is not None]
+    again = [each for each in (row.repeated for row in rows) if each is not None]
     wins, told = (Counter(row.fastest[i] for row in rows) for i in (0, 1))
     lines = [
         "# The same models on several runtimes",
@@ -131,13 +158,16 @@ def page(rows: Sequence[Row], on: Mapping[str, str], turns: int, picture: str) -
         lines.append(
             f"| {backend} | {name} | {len(off)} | {statistics.median(off):.1%} | {wins[backend]} | {told[backend]} |"
         )
+    known, pairs = told_apart(rows)
     pooled = spearman(*zip(*chain.from_iterable(relative(rows).values()), strict=True))
     lines += [
         "",
         f"The predictors name the fastest runtime of {len(right)} of {len(rows)} models; who follows them takes "
         f"{statistics.fmean(dearer):.1%} longer than with the fastest in the mean. Rank correlation across runtimes: "
-        f"{statistics.fmean(ranks):.3f} within a model, in the mean; {pooled or 0:.3f} over all, each latency relative "
-        "to its model's mean.",
+        f"{statistics.fmean(ranks):.3f} within a model, in the mean, where every second turn has "
+        f"{statistics.fmean(again):.3f} with the others; {pooled or 0:.3f} over all, each latency relative to its "
+        f"model's mean. Of {pairs} pairs of runtimes that differ by more than {APART - 1:.0%} in every turn, they name "
+        f"the faster of {known}.",
         "",
         f"![predicted over measured, relative to the mean of the model]({picture})",
         "",

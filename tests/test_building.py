@@ -20,7 +20,7 @@ from waiting import LONG_S, until
 from nn_meter import building
 from nn_meter.backends.onnxruntime_cpu import OnnxRuntimeCpu
 from nn_meter.backends.replay import FakeClock
-from nn_meter.building import BuildPlan, build, kept_rules, measure_network
+from nn_meter.building import BuildPlan, build, kept_rules, measure_network, unmeasured
 from nn_meter.detection import DetectionPlan
 from nn_meter.detection.decision import NOT_MEASURED
 from nn_meter.devices.device import Device
@@ -67,6 +67,12 @@ def test_too_few_networks_say_what_failed(tmp_path: Path) -> None:
         build(BuildPlan(budget_s=0.01, timeout_s=LONG_S, detect_s=0), name="x", journal=tmp_path / "j.sqlite")
     assert "measured networks are too few to train on, 30 are needed" in str(error.value)
     assert "40 failed, the first because: the process died of SIGSEGV" in str(error.value)
+
+
+def test_what_a_runtime_refuses_is_told_apart_from_what_failed() -> None:
+    refused, crashed = Failure("refused", "no operator for Einsum"), Failure("crash", "the process died of SIGSEGV")
+    assert unmeasured([refused, crashed, refused]) == ("2 networks refused by the runtime", "1 networks failed")
+    assert unmeasured([]) == ()
 
 
 def test_a_misspelt_kind_and_an_unknown_setting_are_told_before_anything_is_measured(tmp_path: Path) -> None:

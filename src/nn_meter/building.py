@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -176,12 +176,17 @@ def build(
                 progress=progress,
             )
             losses = book.losses()
-    missing = Counter("refused by the runtime" if each.kind == "refused" else "failed" for each in failures)
     notes = (
-        *(f"{count} networks {why}" for why, count in sorted(missing.items(), reverse=True)),
+        *unmeasured(failures),
         *((f"{'a' if shared else 'the'} device was lost {losses} times, and the work gone on with",) if losses else ()),
     )
     return replace(bundle, notes=(*bundle.notes, *notes))
+
+
+def unmeasured(failures: Sequence[Failure]) -> tuple[str, ...]:
+    """How many networks the runtime refused, as is its right, and how many failed, each as a note."""
+    counts = Counter("refused by the runtime" if each.kind == "refused" else "failed" for each in failures)
+    return tuple(f"{count} networks {why}" for why, count in sorted(counts.items(), reverse=True))
 
 
 def measure_network(family: str, seed: int, plan: BuildPlan, where: Circumstances) -> Record:
