@@ -214,6 +214,8 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=60, help="families at most")
     parser.add_argument("-o", "--output", type=Path, required=True)
     args = parser.parse_args()
+    if args.turns < 2:
+        parser.error("--turns: at least 2, since what one measurement tells is held against another's")
     on = dict(each.split("=", 1) for each in args.on)
     rows = compare(one_of_each(subjects(args.models), args.most), on, args.turns)
     args.output.with_suffix(".json").write_text(json.dumps([asdict(row) for row in rows], indent=1))

@@ -19,8 +19,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from nn_meter.kernels.kinds import KINDS
-from nn_meter.learning.fit import Network
+from nn_meter.learning.fit import Network, work_of
 from nn_meter.measuring.measure import quantile
 from nn_meter.measuring.records import MeasuredKernel, Record
 
@@ -189,15 +188,14 @@ def _power(records: Sequence[Record], stretch: np.ndarray, turn: np.ndarray) -> 
 
     By least squares over the logarithms of latencies, beside a network's family and what it has to do (operations,
     bytes, kernels), drawn to one by a normal prior (``_POWERS_SPREAD``): a build in which the probe hardly moves says
-    nothing about the power, and there it changes nothing.
+    nothing about the power, and there it changes next to nothing.
     """
     told = [i for i, each in enumerate(records) if each.kernels and each.whole and each.whole.quiet_ms > 0]
-    families = {family: n for n, family in enumerate(sorted({records[i].family for i in told}))}
-    work = [[KINDS[kernel.kind].work(kernel.config) for kernel in records[i].kernels] for i in told]
+    families, family = np.unique([records[i].family for i in told], return_inverse=True)
+    work = [[work_of(kernel) for kernel in records[i].kernels] for i in told]
     does = [(sum(w.flops for w in each), sum(w.bytes for w in each), len(each)) for each in work]
     sizes = np.log(np.maximum(np.array(does, dtype=float).reshape(-1, 3), 1.0))
-    family = np.eye(len(families))[[families[records[i].family] for i in told]]
-    beside = np.hstack([sizes, sizes**2, family])
+    beside = np.hstack([sizes, sizes**2, np.eye(len(families))[family]])
     latencies = np.log([each.whole.quiet_ms for each in map(records.__getitem__, told) if each.whole])
     free = len(told) - beside.shape[1] - 1
     if free <= 0:

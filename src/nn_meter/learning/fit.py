@@ -84,7 +84,7 @@ def fit_speeds(networks: Sequence[Network]) -> Speeds:
         )
     flops, moved = [], []
     for sample in samples:
-        work = _work(sample)
+        work = work_of(sample)
         if work.flops > 1e6 and work.flops > 8 * work.bytes:
             flops.append(work.flops / sample.latency_ms)
         elif work.bytes > 1e5:
@@ -324,7 +324,7 @@ def fit_kinds(
         done += len(taken)
         numbers = np.array([number for number, _ in taken])
         out = held[numbers]
-        answers, off = np.array([speeds.roofline_ms(_work(s)) for _, s in taken])[out], OFF_UNKNOWN
+        answers, off = np.array([speeds.roofline_ms(work_of(s)) for _, s in taken])[out], OFF_UNKNOWN
         if len(taken) >= MIN_ROWS and (kinds is None or kind in kinds):
             one = fit_kind(
                 kind,
@@ -366,7 +366,7 @@ def _codes(kind: str, samples: Sequence[MeasuredKernel], speeds: Speeds) -> Code
     """Of each category column, names by the mean logarithm of latency over roofline."""
     ratios: dict[str, dict[str, list[float]]] = {}
     for sample in samples:
-        ratio = float(np.log(sample.latency_ms / speeds.roofline_ms(_work(sample))))
+        ratio = float(np.log(sample.latency_ms / speeds.roofline_ms(work_of(sample))))
         for column, name in KINDS[kind].names(sample.config).items():
             ratios.setdefault(column, {}).setdefault(name, []).append(ratio)
     return {
@@ -377,7 +377,7 @@ def _codes(kind: str, samples: Sequence[MeasuredKernel], speeds: Speeds) -> Code
 
 def fallback_spread(networks: Sequence[Network], speeds: Speeds) -> tuple[float, float]:
     """The central share ``LEVEL`` of log(measured / estimated): how far an estimate from flops and bytes is off."""
-    ratios = np.log([s.latency_ms / speeds.roofline_ms(_work(s)) for n in networks for s in n.samples])
+    ratios = np.log([s.latency_ms / speeds.roofline_ms(work_of(s)) for n in networks for s in n.samples])
     low, high = np.quantile(ratios - np.median(ratios), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
 
@@ -386,9 +386,9 @@ def fallback_factor(networks: Sequence[Network], speeds: Speeds) -> float:
     """Median ratio of measured to roofline: what an estimate from flops and bytes is multiplied by. Of floats alone, as
     the speeds are."""
     samples = [s for network in networks for s in network.samples if not KINDS[s.kind].quantised]
-    return float(np.median([s.latency_ms / speeds.roofline_ms(_work(s)) for s in samples]))
+    return float(np.median([s.latency_ms / speeds.roofline_ms(work_of(s)) for s in samples]))
 
 
-def _work(sample: MeasuredKernel) -> Work:
+def work_of(sample: MeasuredKernel) -> Work:
     """What the kernel does."""
     return KINDS[sample.kind].work(sample.config)
