@@ -1,8 +1,8 @@
 """What the pages say works: every block of commands and of Python in README and docs is run, page by page and in order,
 in a folder with the files that they name.
 
-Lines above a block, invisible on the page, say what it needs: ``<!-- needs: torch -->`` an optional package,
-``<!-- long: onnxruntime -->`` one, and minutes. What takes minutes is run where heavy tests are, with what ``SHORTER``
+Lines above a block, invisible on the page, say what it needs: ``<!-- needs: torch -->`` an optional package or a
+backend's one, ``<!-- long: mnn -->`` that and minutes. What takes minutes is run where heavy tests are, with what ``SHORTER``
 makes of it; single commands that do are in ``LONG``. What is run nowhere is in ``NEVER``, with the reason. In
 ``console`` blocks lines after ``$`` are commands and the others what they print, numbers to three digits;
 ``NN_METER_ACCEPT=1`` writes them anew.
@@ -29,6 +29,7 @@ import loopback
 import page_files
 import pytest
 
+from nn_meter.plugins import load, names
 from nn_meter.predictors.bundle import Bundle, save
 from nn_meter.predictors.registration import register
 
@@ -167,23 +168,28 @@ def test_a_page_does_what_takes_minutes(page: Path, run: Run, sshd_path: str, mo
 def _told(page: Path, run: Run, sshd_path: str, long: bool) -> dict[tuple[str, str], str]:
     """What commands of ``console`` blocks print, by the command and what the page says."""
     told: dict[tuple[str, str], str] = {}
-    names: dict[str, Any] = {"variants": ["models/one.onnx", "models/two.onnx"]}
+    scope: dict[str, Any] = {"variants": ["models/one.onnx", "models/two.onnx"]}
     with ExitStack() as stack:
         asked: Run = _Served(stack, run) if long else run
         for block in blocks(page):
             if block.mark == "long" and not long:
                 continue
-            if block.package and not (sshd_path if block.package == "sshd" else find_spec(block.package)):
+            if block.package and not (sshd_path if block.package == "sshd" else find_spec(_module(block.package))):
                 continue
-            names |= page_files.needed(block.package)
+            scope |= page_files.needed(block.package)
             if block.language == "python" and not block.text.startswith((*NEVER,)):
-                exec(compile(_shorter(block.text) if long else block.text, str(page), "exec"), names)
+                exec(compile(_shorter(block.text) if long else block.text, str(page), "exec"), scope)
             for command, said in block.commands():
                 if not command.startswith((*NEVER, *(() if long else LONG))):
                     found = answered(_shorter(command) if long else command, asked)
                     if block.language == "console":
                         told[command, said] = found
     return told
+
+
+def _module(package: str) -> str:
+    """What is imported of a package, or of the one that a backend needs."""
+    return str(load("backend", package).package.module) if package in names("backend") else package
 
 
 def _shorter(text: str) -> str:
@@ -315,8 +321,19 @@ def test_what_a_page_leads_to_is_there(page: Path) -> None:
         assert ":" in target or (page.parent / target).exists(), f"{page.name} leads to {target}"
 
 
+EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_named)
+def test_what_a_block_needs_exists(page: Path) -> None:
+    """A name that is none would leave the block out wherever the tests run."""
+    packages = {re.split(r"[^\w-]", each)[0] for extra in EXTRAS.values() for each in extra}
+    marks = re.findall(r"<!-- ([\w ]+): (\S+)", page.read_text(encoding="utf-8"))
+    assert {mark for mark, _ in marks} <= {"needs", "long"}
+    assert {package for _, package in marks} <= {"sshd", *names("backend"), *packages, *EXTRAS}
+
+
 def test_extras_that_pages_install_are_there() -> None:
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     asked = [part for page in PAGES for part in re.findall(r"pip install '?nn-meter\[([\w,]+)\]", page.read_text())]
     assert asked
-    assert {extra for each in asked for extra in each.split(",")} <= extras.keys()
+    assert {extra for each in asked for extra in each.split(",")} <= EXTRAS.keys()

@@ -46,6 +46,9 @@ _POWERS_SPREAD = 0.3
 """How far the power to which networks are slower than the probe scatters around one, before a build's own records tell:
 of the builds whose probe moved most, one of ncnn told 0.5 (a standard error of 0.1), one of ONNX Runtime 1.5 (0.4)."""
 
+_SURE = 2.0
+"""Standard errors from one by which a power is told apart from it: 95 % of normal errors are smaller."""
+
 _MANY_KERNELS = 12
 """Networks of fewer kernels do not tell what the profiler adds to each."""
 
@@ -187,8 +190,8 @@ def _power(records: Sequence[Record], stretch: np.ndarray, turn: np.ndarray) -> 
     of how much slower it was, and of how much slower for its turns alone the network was.
 
     By least squares over the logarithms of latencies, beside a network's family and what it has to do (operations,
-    bytes, kernels), drawn to one by a normal prior (``_POWERS_SPREAD``): a build in which the probe hardly moves says
-    nothing about the power, and there it changes next to nothing.
+    bytes, kernels), drawn to one by a normal prior (``_POWERS_SPREAD``). It is one where that lies within two standard
+    errors: a build in which the probe hardly moves says nothing about the power.
     """
     told = [i for i, each in enumerate(records) if each.kernels and each.whole and each.whole.quiet_ms > 0]
     families, family = np.unique([records[i].family for i in told], return_inverse=True)
@@ -202,8 +205,11 @@ def _power(records: Sequence[Record], stretch: np.ndarray, turn: np.ndarray) -> 
         return 1.0
     beyond = latencies - turn[told] - stretch[told]
     x, y = (v - beside @ np.linalg.lstsq(beside, v, rcond=None)[0] for v in (stretch[told], beyond))
-    variance = np.sum((y - x * (x @ y) / max(x @ x, _TINY)) ** 2) / free
-    return 1.0 + float(x @ y / max(x @ x + variance / _POWERS_SPREAD**2, _TINY))
+    moved = max(x @ x, _TINY)
+    variance = np.sum((y - x * (x @ y) / moved) ** 2) / free
+    if abs(x @ y) <= _SURE * math.sqrt(variance * moved):
+        return 1.0
+    return 1.0 + float(x @ y / (moved + variance / _POWERS_SPREAD**2))
 
 
 def _passed_on(records: Sequence[Record]) -> float:

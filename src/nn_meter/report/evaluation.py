@@ -260,7 +260,7 @@ def _circumstances(evaluation: Evaluation, command: str) -> str:
     compared = "; ".join(words[each] for each in statistics)
     rows.append(f"- measured on the backend `{evaluation.backend}`, {evaluation.rounds} rounds a model")
     rows.append(f"- what is compared: {compared}")
-    return "\n".join(rows) + f"\n\nWritten by:\n\n<!-- not run: measures for minutes -->\n```sh\n{command}\n```"
+    return "\n".join(rows) + f"\n\nWritten by:\n\n<!-- long: {evaluation.backend} -->\n```sh\n{command}\n```"
 
 
 def _misses(scores: Sequence[Score]) -> str:
