@@ -5,7 +5,8 @@ counts at the speed of the day: times what the runtime's probe takes, over what 
 
     python scripts/runtimes.py MODELS --on onnxruntime_cpu=PREDICTOR --on litert=PREDICTOR ... -o docs/runtimes.md
 
-Writes a page, beside it a picture (``.png``) and what was measured (``.json``). Run where nothing else does.
+Writes a page, beside it a picture (``.png``) and what was measured (``.json``), that after each model: the same command
+goes on where one ended. Run where nothing else does.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import argparse
 import json
 import statistics
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from itertools import chain, permutations
@@ -28,6 +29,7 @@ from nn_meter.frontends import read
 from nn_meter.learning.metrics import spearman
 from nn_meter.measuring import Failure, Plan
 from nn_meter.measuring.fixed import PROBE
+from nn_meter.storage.files import write
 
 PLAN = Plan(rounds=1, turn_s=0.25, min_repeats=5, warmup_turns=2)
 """One turn; each model has several, the other runtimes between them."""
@@ -90,9 +92,8 @@ def measured(benches: Mapping[str, Bench], model: Subject, turns: int) -> dict[s
     return {backend: (taken, statistics.median(probes[backend])) for backend, taken in runs.items()}
 
 
-def compare(models: Sequence[Subject], on: Mapping[str, str], turns: int) -> list[Row]:
-    """A row for each model that two runtimes take."""
-    rows = []
+def compare(models: Sequence[Subject], on: Mapping[str, str], turns: int) -> Iterator[Row]:
+    """A row for each model, as soon as it is measured."""
     with ExitStack() as stack:
         benches = {backend: stack.enter_context(Bench(Named(backend, {}))) for backend in on}
         predictors = {backend: nn_meter.load_latency_predictor(name) for backend, name in on.items()}
@@ -106,9 +107,7 @@ def compare(models: Sequence[Subject], on: Mapping[str, str], turns: int) -> lis
                     continue
                 taken[backend] = turns_ms
             print(f"{number} of {len(models)}: {model.name} {taken} {said}", flush=True)
-            if len(taken) > 1:
-                rows.append(Row(model.name, model.family, taken, said))
-    return rows
+            yield Row(model.name, model.family, taken, said)
 
 
 def relative(rows: Sequence[Row]) -> dict[str, list[tuple[float, float]]]:
@@ -217,8 +216,14 @@ def main() -> None:
     if args.turns < 2:
         parser.error("--turns: at least 2, since what one measurement tells is held against another's")
     on = dict(each.split("=", 1) for each in args.on)
-    rows = compare(one_of_each(subjects(args.models), args.most), on, args.turns)
-    args.output.with_suffix(".json").write_text(json.dumps([asdict(row) for row in rows], indent=1))
+    journal = args.output.with_suffix(".json")
+    done = [Row(**row) for row in json.loads(journal.read_text())] if journal.exists() else []
+    known = {row.model for row in done}
+    left = [model for model in one_of_each(subjects(args.models), args.most) if model.name not in known]
+    for row in compare(left, on, args.turns):
+        done.append(row)
+        write(journal, json.dumps([asdict(row) for row in done], indent=1))
+    rows = [row for row in done if len(row.turns_ms) > 1]
     picture = args.output.with_suffix(".png")
     draw(rows, picture)
     args.output.write_text(page(rows, on, args.turns, picture.name))

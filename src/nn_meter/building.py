@@ -186,7 +186,7 @@ def build(
 def unmeasured(failures: Sequence[Failure]) -> tuple[str, ...]:
     """How many networks the runtime refused, as is its right, and how many failed, each as a note."""
     counts = Counter("refused by the runtime" if each.kind == "refused" else "failed" for each in failures)
-    return tuple(f"{count} networks {why}" for why, count in sorted(counts.items(), reverse=True))
+    return tuple(f"{count} network{'s' * (count != 1)} {why}" for why, count in sorted(counts.items(), reverse=True))
 
 
 def measure_network(family: str, seed: int, plan: BuildPlan, where: Circumstances) -> Record:
