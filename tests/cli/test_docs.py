@@ -3,8 +3,8 @@ in a folder with the files that they name.
 
 Lines above a block, invisible on the page, say what it needs: ``<!-- needs: torch -->`` an optional package or a
 backend's one, ``<!-- long: mnn -->`` that and minutes. What takes minutes is run where heavy tests are, with what
-``SHORTER`` makes of it; single commands that do are in ``LONG``. What is run nowhere is in ``NEVER``, with the reason. In
-``console`` blocks lines after ``$`` are commands and the others what they print, numbers to three digits;
+``SHORTER`` makes of it; single commands that do are in ``LONG``. What is run nowhere is in ``NEVER``, with the
+reason. In ``console`` blocks lines after ``$`` are commands and the others what they print, numbers to three digits;
 ``NN_METER_ACCEPT=1`` writes them anew.
 """
 
