@@ -1,7 +1,7 @@
 """Exports the models that accuracy is judged on to ONNX, as a user of PyTorch would, but without weights.
 
 The list has a line ``SOURCE:NAME FAMILY HALF`` for each; ``looked`` at while developing, or ``kept`` away until the
-end. Weights are random and are not kept: a large one refers to a file that does not exist, so that a model takes about
+end. ``NAME@SIZE`` takes images of so many pixels each way, or texts of so many words, in place of its own. Weights are random and are not kept: a large one refers to a file that does not exist, so that a model takes about
 100 kB. A model whose file is there is left alone:
 
     python scripts/export_models.py FOLDER
@@ -64,6 +64,10 @@ def listed(path: Path) -> Iterator[tuple[str, str, str, str]]:
 
 def built(source: str, name: str) -> tuple[Any, tuple[int, ...]]:
     """The module with random weights, and the shape of one image, or of a text."""
+    name, _, size = name.partition("@")
+    if size:
+        module, shape = built(source, name)
+        return module, (*shape[:2], int(size), int(size)) if len(shape) == 4 else (1, int(size))
     if source == "transformers":
         from transformers import AutoConfig, AutoModel
 

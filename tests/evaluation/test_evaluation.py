@@ -17,7 +17,7 @@ from nn_meter.backends.replay import FakeClock, ReplayBackend, ReplayConfig
 from nn_meter.errors import BuildError, InputError
 from nn_meter.evaluation import Bench, Evaluation, Score, Subject, blamed, calibrate, evaluate, subjects
 from nn_meter.ir import Graph, GraphBuilder
-from nn_meter.measuring import Journal, Measurement, Plan
+from nn_meter.measuring import Failure, Journal, Measurement, Plan
 from nn_meter.measuring.fixed import PROBE
 from nn_meter.predictors.bundle import EVALUATED, Bundle
 from nn_meter.predictors.parts import Interval, Roofline
@@ -115,6 +115,43 @@ def test_each_model_has_a_score_by_each_predictor() -> None:
     assert result.metrics("roof 1").n == 3
     assert list(result.families("roof 1")) == ["small", "wide"]
     assert all(each.noise == 0 and each.measured_ms > 0 for each in result.scores)
+
+
+@pytest.mark.parametrize(
+    ("slow", "budget_s", "visits", "measured"),
+    [
+        pytest.param((1.0, 1.05), math.inf, 2, 1.025, id="repeats"),
+        pytest.param((1.0, 1.4, 1.0), math.inf, 3, 1.0, id="was slow once"),
+        pytest.param((1.4, 1.0, 1.4), math.inf, 3, 1.4, id="was quick once"),
+        pytest.param((1.0, 1.4, None), math.inf, 3, 1.2, id="fails the third time"),
+        pytest.param((1.0, 1.4, 1.0), 5.0, 2, 1.2, id="no time for it"),
+    ],
+)
+def test_a_model_that_does_not_repeat_is_asked_once_more(
+    slow: tuple[float | None, ...], budget_s: float, visits: int, measured: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The middle of three visits tells which of two was beside a neighbour; what the first two say stays the noise."""
+    backend, clock = replay()
+    asked: list[str] = []
+    measure = Bench.measure
+
+    def beside_neighbours(bench: Bench, group: list[Subject], *rest: object) -> list[Measurement | Failure]:
+        found: list[Measurement | Failure] = []
+        for subject, taken in zip(group, measure(bench, group, *rest), strict=True):  # type: ignore[arg-type]
+            times = slow[asked.count(subject.name)] if subject.name == "net8" else 1.0
+            asked.append(subject.name)
+            assert isinstance(taken, Measurement)
+            values = tuple(times * each for each in taken.values_ms) if times else ()
+            found.append(replace(taken, values_ms=values) if values else Failure("crash", "gone"))
+        return found
+
+    (usual,) = evaluate([predictor()], backend, MODELS[:1], rounds=2, clock=clock).scores
+    monkeypatch.setattr(Bench, "measure", beside_neighbours)
+    found, other, _ = evaluate([predictor()], backend, MODELS, rounds=2, budget_s=budget_s, clock=clock).scores
+    assert (asked.count("net8"), asked.count("net16")) == (visits, 2)
+    assert found.measured_ms == pytest.approx(measured * usual.measured_ms)
+    assert found.noise == pytest.approx(2 * abs(slow[0] - slow[1]) / (slow[0] + slow[1]))  # type: ignore[operator]
+    assert other.noise == 0
 
 
 def test_the_statistic_is_the_one_that_the_bundle_states() -> None:

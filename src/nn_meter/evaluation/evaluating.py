@@ -1,4 +1,5 @@
-"""``evaluate``: all models in two halves, then predicted and measured side by side."""
+"""``evaluate``: all models in two halves, those that do not repeat once more, then predicted and measured side by
+side."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -18,7 +20,7 @@ from nn_meter.devices.link import Link
 from nn_meter.errors import NnMeterError
 from nn_meter.evaluation.bench import Bench
 from nn_meter.evaluation.blame import blamed, by_kind
-from nn_meter.evaluation.scores import Evaluation, Score
+from nn_meter.evaluation.scores import MISS, Evaluation, Score
 from nn_meter.evaluation.subjects import Subject
 from nn_meter.ir import Graph
 from nn_meter.kernels.schema import SCHEMA
@@ -36,8 +38,12 @@ GROUP_BYTES = 3 << 30
 _COPIES_OF_WEIGHTS = 3
 _WEIGHT_BYTES = 4
 _TRACE_MS = 1500.0
-_MEASURING = 0.75
-"""This share of a budget is measured for; the rest is for tracing what was missed."""
+_HALVES, _MEASURING = 0.55, 0.75
+"""To these shares of a budget models are measured in two halves, and those that do not repeat once more; the rest is
+for tracing what was missed."""
+
+_VISIT_S = 10.0
+"""To load a group of models and take a turn of each takes about so long: with less left none is asked once more."""
 
 STATISTICS: Mapping[str, Callable[[Measurement], float]] = MappingProxyType(
     {STATISTIC: lambda taken: taken.quiet_ms, "median": lambda taken: taken.median_ms}
@@ -78,7 +84,8 @@ def evaluate(
         backend: The runtime to measure on: by name in a process of its own, so that one that crashes loses one model;
             an object in this one.
         models: What to measure, as of ``subjects``; one that fails is noted, the others go on.
-        rounds: Turns that each model takes, half of them early and half of them late.
+        rounds: Turns that each model takes, half of them early and half of them late; models whose halves differ by
+            more than ``MISS``, whatever is predicted, take half as many again, since two cannot tell which was slow.
         budget_s: Three quarters of it are shared out among the groups, each model gets at least one turn in each half;
             in the rest misses are traced, the largest first. A miss that there was no time for says so.
         journal: What it holds is not measured again; what is measured is committed to it.
@@ -113,14 +120,14 @@ def evaluate(
         course = _Course(bench, journal, max(1, rounds // 2), progress)
         begin, scores = clock(), list[Score]()
         missed: list[tuple[int, Subject, Prediction]] = []
-        for subject, halves in course.measured(weights, _MEASURING * budget_s).items():
-            failure = next((half for half in halves if isinstance(half, Failure)), None)
+        for subject, visits in course.measured(weights, budget_s).items():
+            failure = next((visit for visit in visits if isinstance(visit, Failure)), None)
             if failure is not None:
                 failed[subject.name] = failure.reason
                 continue
-            early, late = (half for half in halves if isinstance(half, Measurement))
+            taken = [visit for visit in visits if isinstance(visit, Measurement)]
             for predictor, answer in zip(predictors, answers[subject], strict=True):
-                score = _score(subject, predictor.bundle, answer, early, late)
+                score = _score(subject, predictor.bundle, answer, taken)
                 if score.missed and predictor.bundle.schema in _SCHEMAS:
                     missed.append((len(scores), subject, answer))
                 scores.append(score)
@@ -150,10 +157,22 @@ class _Course:
     progress: Progress | None
 
     def measured(self, weights: Mapping[Subject, int], budget_s: float) -> dict[Subject, list[Measurement | Failure]]:
-        """The early and the late half of each model."""
+        """The early and the late half of each model, and of those that do not repeat a third visit."""
+        begin, mixed = self.bench.clock(), _mixed(weights)
+        halves = [(subject, half) for half in range(2) for subject in mixed]
+        taken = self._taken(halves, weights, begin + _HALVES * budget_s)
+        apart = [subject for subject in mixed if _apart(taken[subject, 0], taken[subject, 1])]
+        until = begin + _MEASURING * budget_s
+        again = self._taken([(subject, 2) for subject in apart], weights, until, at_least_s=_VISIT_S)
+        taken |= {visit: each for visit, each in again.items() if isinstance(each, Measurement)}
+        return {subject: [taken[subject, n] for n in range(3) if (subject, n) in taken] for subject in weights}
+
+    def _taken(
+        self, wanted: Sequence[tuple[Subject, int]], weights: Mapping[Subject, int], until: float, at_least_s: float = 0
+    ) -> dict[tuple[Subject, int], Measurement | Failure]:
+        """Visits of models, those of each number together; with less than ``at_least_s`` left no more of them."""
         clock = self.bench.clock
         begin = clock()
-        wanted = [(subject, half) for half in range(2) for subject in _mixed(weights)]
         keys = dict(zip(wanted, self.journal.add(self._item(*each) for each in wanted), strict=True))
         pending = {entry.key for entry in self.journal.pending()}
         over = set(keys.values())
@@ -166,20 +185,21 @@ class _Course:
                 over = max(1, before + round(done / (total or 1) * size))  # the probe's turns are nobody's
                 self.progress(over, steps, (clock() - begin) / over * (steps - over), f"{over} of {steps} turns")
 
-        for half in range(2):
-            for group in _groups({s: weights[s] for s, of in todo if of == half}):
+        for number in dict.fromkeys(number for _, number in todo):
+            for group in _groups({subject: weights[subject] for subject, of in todo if of == number}):
+                if at_least_s and until - clock() < at_least_s:
+                    break
                 left, size = len(todo) - before // self.turns, len(group) * self.turns
-                share_s = (budget_s - (clock() - begin)) * len(group) / left
+                share_s = (until - clock()) * len(group) / left
                 taken = self.bench.measure(group, Plan(rounds=self.turns, budget_s=max(0.0, share_s)), heard)
                 for subject, result in zip(group, taken, strict=True):
                     if isinstance(result, Failure):
-                        self.journal.fail(keys[subject, half], result)
+                        self.journal.fail(keys[subject, number], result)
                     else:
-                        self.journal.record(keys[subject, half], result.to_json())
+                        self.journal.record(keys[subject, number], result.to_json())
                 before += size
-        told = [entry for entry in self.journal.results() if entry.key in over]
-        results = {entry.key: self.journal.understood(entry, _read) for entry in told}
-        return {subject: [results[keys[subject, half]] for half in range(2)] for subject in weights}
+        told = {entry.key: entry for entry in self.journal.results() if entry.key in over}
+        return {each: self.journal.understood(told[keys[each]], _read) for each in wanted if keys[each] in told}
 
     def explained(self, score: Score, subject: Subject, answer: Prediction, in_time: bool) -> Score:
         """``score`` with the kinds to blame, where the runtime tells its kernels, or told them before."""
@@ -227,28 +247,38 @@ def label(bundle: Bundle) -> str:
     return f"{bundle.name} {bundle.version}"
 
 
-def _score(subject: Subject, bundle: Bundle, answer: Prediction, early: Measurement, late: Measurement) -> Score:
-    both = early.then(late)
+def _score(subject: Subject, bundle: Bundle, answer: Prediction, visits: Sequence[Measurement]) -> Score:
+    whole = reduce(Measurement.then, visits)
     name = bundle.statistic if bundle.statistic in STATISTICS else DEFAULT_STATISTIC
     statistic = STATISTICS[name]
-    first, second = statistic(early), statistic(late)
     return Score(
         model=subject.name,
         family=subject.family,
         predictor=label(bundle),
         statistic=name,
-        measured_ms=statistic(both),
-        median_ms=both.median_ms,
-        noise=2 * abs(first - second) / (first + second),
-        runs=len(both.values_ms),
+        measured_ms=statistic(whole),
+        median_ms=whole.median_ms,
+        noise=_noise(*map(statistic, visits[:2])),
+        runs=len(whole.values_ms),
         predicted_ms=answer.latency_ms,
         interval_ms=answer.interval_ms,
         predicted_share=answer.coverage["predicted"].share,
         nodes=sum(len(each.kernel.nodes) for each in answer.kernels),
-        warnings=both.warnings(),
-        level=_level(bundle, early, late),
+        warnings=whole.warnings(),
+        level=_level(bundle, *visits),
         kept=subject.kept,
     )
+
+
+def _noise(early_ms: float, late_ms: float) -> float:
+    return 2 * abs(early_ms - late_ms) / (early_ms + late_ms)
+
+
+def _apart(early: Measurement | Failure, late: Measurement | Failure) -> bool:
+    """Whether a model differs so much from itself that no prediction could be called right or wrong by it."""
+    if isinstance(early, Failure) or isinstance(late, Failure):
+        return False
+    return _noise(early.quiet_ms, late.quiet_ms) > MISS
 
 
 def _level(bundle: Bundle, *halves: Measurement) -> float | None:
