@@ -93,7 +93,7 @@ def main() -> None:
     parser.add_argument("--pool", type=Path, required=True)
     parser.add_argument("--minutes", type=float, nargs="+", default=[5.0, 10.0], help="of each half")
     args = parser.parse_args()
-    graphs, measured_ms = judged(args.evaluation, args.models)
+    graphs, measured_ms = judged(args.evaluation, [args.models])
     pool = _read(args.pool.read_text().split())
     records = []
     for path in args.journals:
