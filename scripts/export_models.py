@@ -1,8 +1,9 @@
 """Exports the models that accuracy is judged on to ONNX, as a user of PyTorch would, but without weights.
 
 The list has a line ``SOURCE:NAME FAMILY HALF`` for each; ``looked`` at while developing, or ``kept`` away until the
-end. ``NAME@SIZE`` takes images of so many pixels each way, or texts of so many words, in place of its own. Weights are random and are not kept: a large one refers to a file that does not exist, so that a model takes about
-100 kB. A model whose file is there is left alone:
+end. ``NAME@SIZE`` takes images of so many pixels each way, or texts of so many words, in place of its own. Weights are
+random and are not kept: a large one refers to a file that does not exist, so that a model takes about 100 kB. A model
+whose file is there is left alone:
 
     python scripts/export_models.py FOLDER
 """
