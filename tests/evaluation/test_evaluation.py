@@ -15,7 +15,7 @@ from nn_meter.backends import Named
 from nn_meter.backends.onnx_writer import as_bytes
 from nn_meter.backends.replay import FakeClock, ReplayBackend, ReplayConfig
 from nn_meter.errors import BuildError, InputError
-from nn_meter.evaluation import Bench, Evaluation, Score, Subject, blamed, calibrate, evaluate, subjects
+from nn_meter.evaluation import Bench, Blame, Evaluation, Score, Subject, blamed, calibrate, evaluate, subjects
 from nn_meter.ir import Graph, GraphBuilder
 from nn_meter.measuring import Failure, Journal, Measurement, Plan
 from nn_meter.measuring.fixed import PROBE
@@ -249,6 +249,27 @@ def test_the_profilers_own_time_does_not_turn_the_blame_round() -> None:
     # the prediction is 12 % too high, the trace, slowed by the profiler, above both
     found = blamed({"conv": 7.0, "fc": 5.0}, {"conv": 7.0, "fc": 4.2}, 10.0, 1.2)
     assert [each.kind for each in found] == ["conv"]
+
+
+@pytest.mark.parametrize(
+    ("traced_ms", "predicted_ms", "slowed"),
+    [
+        pytest.param(61.0, 62.0, True, id="as predicted"),
+        pytest.param(61.0, 72.0, False, id="neither"),
+        pytest.param(98.0, 89.0, False, id="as measured"),
+        pytest.param(115.0, 120.0, False, id="longer than measured"),
+        pytest.param(95.0, 96.0, False, id="no miss"),
+        pytest.param(None, 62.0, False, id="not traced"),
+    ],
+)
+def test_a_miss_is_the_measurements_where_a_trace_says_what_was_predicted(
+    traced_ms: float | None, predicted_ms: float, slowed: bool
+) -> None:
+    one = replace(score(100.0, predicted_ms), traced_ms=traced_ms, blamed=(Blame("conv", 100.0, predicted_ms),))
+    assert one.slowed is slowed
+    page = report.markdown(Evaluation((one,), "replay", 2), "again")
+    assert ("1 of 1 are the measurement's" in page) is slowed
+    assert ("slowed while it was measured: the traced kernels sum up to 61.00 ms, as predicted" in page) is slowed
 
 
 def test_a_model_that_is_missed_is_blamed_on_its_kinds_whatever_runtime_tells_its_nodes() -> None:

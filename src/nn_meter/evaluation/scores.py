@@ -67,6 +67,14 @@ class Score:
         return abs(self.error) > MISS
 
     @property
+    def slowed(self) -> bool:
+        """Whether a miss is the measurement's: the kernels, traced at another time, add up to what was predicted, and
+        to less than was measured by more than ``MISS``. A profiler adds time, and takes none away."""
+        if self.traced_ms is None or not self.missed:
+            return False
+        return abs(self.predicted_ms / self.traced_ms - 1) <= MISS < self.measured_ms / self.traced_ms - 1
+
+    @property
     def covered(self) -> bool | None:
         """Whether the interval holds the measured latency; ``None`` where there is no interval."""
         if self.interval_ms is None:

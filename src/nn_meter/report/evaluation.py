@@ -267,7 +267,10 @@ def _misses(scores: Sequence[Score]) -> str:
     missed = sorted((score for score in scores if score.missed), key=lambda score: -abs(score.error))
     if not missed:
         return "None."
-    return _items(
+    slowed = sum(score.slowed for score in missed)
+    said = f"{slowed} of {len(missed)} are the measurement's: traced at another time, the kernels add up to what is "
+    said += "predicted.\n\n"
+    return (said if slowed else "") + _items(
         f"{score.model}: {score.error:+.1%} (noise {score.noise:.1%}); {_why(score)}" for score in missed
     )
 
@@ -275,6 +278,8 @@ def _misses(scores: Sequence[Score]) -> str:
 def _why(score: Score) -> str:
     if score.traced_ms is None:
         return "its kernels were not traced"
+    if score.slowed:
+        return f"slowed while it was measured: the traced kernels sum up to {_ms(score.traced_ms)} ms, as predicted"
     if not score.blamed:
         return f"no kind stands out: the traced kernels sum up to {_ms(score.traced_ms)} ms"
     return "to blame: " + ", ".join(
