@@ -76,7 +76,7 @@ def draw(points: Sequence[tuple[float, Metrics]], models: int, path: Path) -> No
     axes.set_ylim(0, 100)
     axes.set_title(f"{models} real models, none in training")
     axes.grid(alpha=0.3)
-    axes.legend()
+    axes.legend(loc="center right", bbox_to_anchor=(1, 0.3))
     figure.savefig(path, dpi=120)
 
 
