@@ -71,7 +71,7 @@ def test_too_few_networks_say_what_failed(tmp_path: Path) -> None:
 
 def test_what_a_runtime_refuses_is_told_apart_from_what_failed() -> None:
     refused, crashed = Failure("refused", "no operator for Einsum"), Failure("crash", "the process died of SIGSEGV")
-    assert unmeasured([refused, crashed, refused]) == ("2 networks refused by the runtime", "1 networks failed")
+    assert unmeasured([refused, crashed, refused]) == ("2 networks refused by the runtime", "1 network failed")
     assert unmeasured([]) == ()
 
 
